@@ -1,0 +1,45 @@
+# Needs make and a python3 (3.11 or newer) with its venv module and pip; everything else comes into .venv.
+# Another interpreter: make PYTHON=python3.12 <target>
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := check
+.PHONY: .venv bench check demo lint test up
+
+demo: .venv ## a scripted outage with a verdict; ends by itself
+	$(BIN)/python -m demo
+
+up: .venv ## the same services, until Ctrl-C
+	$(BIN)/python -m demo up
+
+test: .venv
+	$(BIN)/python -m pytest
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv
+	$(BIN)/python -m benchmarks all
+
+check: lint test
+
+.venv: $(INSTALLED)
+
+# Redone when a version changes. The lock pins the build backend too, so that nothing unpinned is ever fetched.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, and $(PYTHON) is not that. Name one that is: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo "$(PYTHON) lacks its venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP_INSTALL) --requirement requirements.lock
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
