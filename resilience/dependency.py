@@ -1,0 +1,98 @@
+"""A remote service that jobs call, and the limits of its bulkhead."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from resilience.errors import ConfigurationError
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
+"""Names become queue names, key parts and process names, so they stay plain."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Dependency:
+    """A remote service that jobs call, with a queue and workers of its own.
+
+    Attributes:
+        name: Lower-case letters, digits, `_` and `-`; unique in the app.
+        concurrency: Jobs its worker runs at once, at least 1.
+        timeout: Seconds one attempt may take, more than 0.
+        queue: Name of its Celery queue; by default the dependency's.
+        pool: Celery pool of its worker.
+        prefetch: Messages a worker reserves per process, at least 1. More than 1 lets one slow
+            job hold up the messages reserved behind it.
+
+    Raises:
+        pydantic.ValidationError: A value is out of range, or an option is unknown.
+    """
+
+    name: Name
+    _: KW_ONLY
+    concurrency: Annotated[int, Field(ge=1)] = 4
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
+    queue: Annotated[str, Field(min_length=1)] = ""
+    pool: Literal["prefork", "threads", "gevent", "solo"] = "prefork"
+    prefetch: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        """Let the queue bear the dependency's name unless told otherwise."""
+        if not self.queue:
+            object.__setattr__(self, "queue", self.name)
+
+
+class Catalogue(Mapping[str, Dependency]):
+    """The dependencies of one app, by name."""
+
+    def __init__(self, dependencies: Iterable[Dependency]) -> None:
+        """Collect *dependencies*.
+
+        Raises:
+            ConfigurationError: Two of them share a name or a queue.
+        """
+        self._by_name: dict[str, Dependency] = {}
+        queues: dict[str, str] = {}
+        for dependency in dependencies:
+            if dependency.name in self._by_name:
+                msg = f"dependency {dependency.name!r} is declared twice; names must be unique"
+                raise ConfigurationError(msg)
+            if other := queues.get(dependency.queue):
+                msg = (
+                    f"dependencies {other!r} and {dependency.name!r} share the queue "
+                    f"{dependency.queue!r}; a bulkhead needs a queue of its own"
+                )
+                raise ConfigurationError(msg)
+            self._by_name[dependency.name] = dependency
+            queues[dependency.queue] = dependency.name
+
+    def __getitem__(self, name: str) -> Dependency:
+        """Return the dependency called *name*.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, in the order declared."""
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._by_name)
+
+    def require(self, name: str, *, where: str) -> Dependency:
+        """Return the dependency called *name*.
+
+        Raises:
+            ConfigurationError: There is none; the message says *where* the name stands.
+        """
+        try:
+            return self._by_name[name]
+        except KeyError:
+            known = ", ".join(self._by_name) or "none"
+            msg = f"{where} names the unknown dependency {name!r}; declared are: {known}"
+            raise ConfigurationError(msg) from None

@@ -1,0 +1,152 @@
+"""What happened, in past tense; listeners decide who hears of it."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from resilience.levels import Level
+
+logger = logging.getLogger("resilience")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something an operator may want to know.
+
+    Attributes:
+        severity: The logging level at which it is worth a line.
+    """
+
+    severity: ClassVar[int] = logging.INFO
+
+    def details(self) -> dict[str, Any]:
+        """Return the event's own fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerDegraded(Event):
+    """A fallback step answered instead of the dependency.
+
+    Attributes:
+        call: The task or function that was called.
+        dependency: Who should have answered.
+        level: How good the answer is.
+        reason: Class name of the error that the first choice ended in.
+        error: That error's text.
+        source: Which step answered.
+        age: Seconds since the answer was fresh, if it has an age.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    call: str
+    dependency: str
+    level: Level
+    reason: str
+    error: str
+    source: str
+    age: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbacksExhausted(Event):
+    """A call ended at level 4: no step of its chain had an answer."""
+
+    severity: ClassVar[int] = logging.ERROR
+    call: str
+    dependency: str
+    reasons: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanOutFinished(Event):
+    """A fan-out was finalised. Announced once, by the process that finalised it.
+
+    Attributes:
+        id: The fan-out's own id.
+        ended: Why: `complete`, `required` (a required part failed), `deadline` or `unpublished`.
+        level: Level of the response.
+        missing: Parts without an answer.
+        degraded: Parts with a degraded answer.
+    """
+
+    id: str
+    ended: str
+    level: Level
+    missing: tuple[str, ...]
+    degraded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartLate(Event):
+    """A part's answer came after its fan-out was finalised, so it was dropped."""
+
+    severity: ClassVar[int] = logging.WARNING
+    id: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartUnreported(Event):
+    """A part ended but could not tell its fan-out, which will call it missing."""
+
+    severity: ClassVar[int] = logging.ERROR
+    id: str
+    part: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishFailed(Event):
+    """The broker did not take a message in time."""
+
+    severity: ClassVar[int] = logging.ERROR
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreLost(Event):
+    """The shared store stopped answering this process."""
+
+    severity: ClassVar[int] = logging.ERROR
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFound(Event):
+    """The shared store answers this process again."""
+
+
+Listener = Callable[[Event], None]
+
+
+def log_event(event: Event) -> None:
+    """Listen by writing one structured log line to the logger `resilience`.
+
+    The message reads `AnswerDegraded dependency=users level=1 …`; the fields are also in the
+    record's `event` attribute for formatters that write JSON.
+    """
+    if not logger.isEnabledFor(event.severity):
+        return
+    details = event.details()
+    text = " ".join(f"{name}={_plain(value)}" for name, value in details.items())
+    name = type(event).__name__
+    logger.log(event.severity, "%s %s", name, text, extra={"event": {"name": name, **details}})
+
+
+def _plain(value: object) -> object:
+    return value.name if isinstance(value, Level) else value
+
+
+def announce(event: Event, listeners: Iterable[Listener]) -> None:
+    """Tell *listeners* of *event*, in order.
+
+    A listener that raises is logged and left out: monitoring never fails the job it watches.
+    """
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:
+            logger.exception("listener %r failed on %s", listener, type(event).__name__)

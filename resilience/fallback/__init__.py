@@ -1,0 +1,13 @@
+"""Fallback chains: increasingly degraded answers, each designed."""
+
+from resilience.fallback.steps import (
+    Call,
+    Step,
+    cached,
+    call,
+    check_chain,
+    stale,
+    static,
+)
+
+__all__ = ["Call", "Step", "cached", "call", "check_chain", "stale", "static"]

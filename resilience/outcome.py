@@ -1,0 +1,72 @@
+"""An answer and how good it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from resilience.levels import Level
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Generic[T]):
+    """An answer, and how good it is.
+
+    Attributes:
+        value: The answer.
+        level: How good it is.
+        reason: Why it is not FULL: the class name of the error that the first choice ended in.
+        source: Which step answered; None for the first choice.
+        age: Seconds since the value was fresh; None if it is fresh or has no age.
+        dependency: Who should have answered.
+    """
+
+    value: T
+    level: Level = Level.FULL
+    reason: str | None = None
+    source: str | None = None
+    age: float | None = None
+    dependency: str | None = None
+
+    @property
+    def degraded(self) -> bool:
+        """Tell whether anything but the first choice answered."""
+        return self.level > Level.FULL
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `{"data": …, "_meta": {…}}`, the one shape of an answer on every wire.
+
+        `partial`, `missing` and `degraded` mean the same as in a `PartialResponse`.
+        """
+        return {
+            "data": self.value,
+            "_meta": {
+                "partial": self.degraded,
+                "missing": [],
+                "degraded": [self.dependency or "answer"] if self.degraded else [],
+                "level": int(self.level),
+                "reason": self.reason,
+                "source": self.source,
+                "age": self.age,
+                "dependency": self.dependency,
+            },
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Outcome[Any]":
+        """Return the outcome that `to_json` wrote.
+
+        Raises:
+            KeyError: *document* lacks `data` or `_meta`.
+            ValueError: Its level is none of the five.
+        """
+        meta = document["_meta"]
+        return Outcome(
+            value=document["data"],
+            level=Level(meta["level"]),
+            reason=meta.get("reason"),
+            source=meta.get("source"),
+            age=meta.get("age"),
+            dependency=meta.get("dependency"),
+        )

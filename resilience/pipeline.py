@@ -1,0 +1,196 @@
+"""The way of one call through its policies, written once.
+
+Outermost first: `fallback( attempt timeout( run ))`. Retry is a re-enqueue of the whole job and
+stands outside. Nothing here knows of Celery: a web handler calls a dependency the same way.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from resilience.budget import time_limit, time_limit_async
+from resilience.dependency import Dependency
+from resilience.errors import (
+    BUGS,
+    AllFallbacksFailedError,
+    AttemptTimeoutError,
+    retry_after_of,
+)
+from resilience.events import (
+    AnswerDegraded,
+    Event,
+    FallbacksExhausted,
+    Listener,
+    announce,
+    log_event,
+)
+from resilience.fallback import Call, Step, check_chain
+from resilience.outcome import Outcome
+from resilience.store import Answers
+
+
+class Pipeline:
+    """Calls of one dependency, with a limit in time and a fallback chain.
+
+    With fallbacks every call returns an `Outcome`. Without, it returns the plain value and raises
+    what the function raises.
+
+    Bugs (`resilience.errors.BUGS`) are raised as they are, from the call and from its fallbacks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dependency: Dependency,
+        answers: Answers,
+        *,
+        fallbacks: Sequence[Step] = (),
+        neutral: tuple[type[Exception], ...] = (),
+        listeners: Iterable[Listener] = (log_event,),
+    ) -> None:
+        """Compose the policies.
+
+        Args:
+            name: What is called, for events and for the key of `fallback.stale`.
+            dependency: Who is called.
+            answers: Where `fallback.stale` and `fallback.cached` find answers.
+            fallbacks: Steps in non-decreasing level, tried in order.
+            neutral: Exceptions that are no failure and always raised (Celery's `Retry`).
+            listeners: Who hears of degradation.
+
+        Raises:
+            ConfigurationError: *fallbacks* are no chain.
+        """
+        self.name = name
+        self.dependency = dependency
+        self.fallbacks = check_chain(fallbacks, where=name)
+        self._answers = answers
+        self._transparent = (*neutral, *BUGS)
+        self._listeners = listeners
+        lives = [step.remember_seconds or 0.0 for step in self.fallbacks]
+        self._remember_seconds = max(lives, default=0.0)
+        self._timed_out = functools.partial(
+            AttemptTimeoutError, dependency.name, dependency.timeout
+        )
+
+    def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Return `function(*args, **kwargs)`, or a degraded `Outcome`.
+
+        Raises:
+            AllFallbacksFailedError: There are fallbacks and none had an answer.
+        """
+        try:
+            with time_limit(self.dependency.timeout, self._timed_out):
+                value = function(*args, **kwargs)
+        except self._transparent:
+            raise
+        except Exception as error:
+            if not self.fallbacks:
+                raise
+            return self._degrade(error, self._seen(args, kwargs))
+        if not self.fallbacks:
+            return value
+        outcome = self._outcome(value)
+        if self._remember_seconds and not outcome.degraded:
+            key = self._seen(args, kwargs).stored()
+            self._answers.refresh(key, outcome.value, max_age=self._remember_seconds)
+        return outcome
+
+    async def call_async(
+        self,
+        function: Callable[..., Awaitable[Any]],
+        /,
+        *args: Any,  # noqa: ANN401 - handed on
+        **kwargs: Any,  # noqa: ANN401 - handed on
+    ) -> Any:  # noqa: ANN401 - what the function returns
+        """Do the same as `call` for a coroutine function."""
+        try:
+            async with time_limit_async(self.dependency.timeout, self._timed_out):
+                value = await function(*args, **kwargs)
+        except self._transparent:
+            raise
+        except Exception as error:
+            if not self.fallbacks:
+                raise
+            return await self._degrade_async(error, self._seen(args, kwargs))
+        if not self.fallbacks:
+            return value
+        outcome = self._outcome(value)
+        if self._remember_seconds and not outcome.degraded:
+            key = self._seen(args, kwargs).stored()
+            await self._answers.refresh_async(key, outcome.value, max_age=self._remember_seconds)
+        return outcome
+
+    def _seen(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        return Call(name=self.name, args=args, kwargs=kwargs, answers=self._answers)
+
+    def _outcome(self, value: object) -> Outcome[Any]:
+        if isinstance(value, Outcome):
+            return value
+        return Outcome(value=value, dependency=self.dependency.name)
+
+    def _degrade(self, error: Exception, call: Call) -> Outcome[Any]:
+        reasons = {"run": _reason(error)}
+        for step, label in self._labelled():
+            try:
+                answer = step.answer(call)
+            except self._transparent as bug:
+                raise bug from error
+            except Exception as also:  # noqa: BLE001 - whatever it is, the next step is asked
+                reasons[label] = _reason(also)
+            else:
+                return self._degraded(answer, error)
+        raise self._exhausted(error, reasons) from error
+
+    async def _degrade_async(self, error: Exception, call: Call) -> Outcome[Any]:
+        reasons = {"run": _reason(error)}
+        for step, label in self._labelled():
+            try:
+                answer = await step.answer_async(call)
+            except self._transparent as bug:
+                raise bug from error
+            except Exception as also:  # noqa: BLE001 - whatever it is, the next step is asked
+                reasons[label] = _reason(also)
+            else:
+                return self._degraded(answer, error)
+        raise self._exhausted(error, reasons) from error
+
+    def _labelled(self) -> Iterable[tuple[Step, str]]:
+        for number, step in enumerate(self.fallbacks, start=1):
+            yield step, f"{number}. {step.source}"
+
+    def _degraded(self, answer: Outcome[Any], error: Exception) -> Outcome[Any]:
+        outcome = Outcome(
+            value=answer.value,
+            level=answer.level,
+            reason=type(error).__name__,
+            source=answer.source,
+            age=answer.age,
+            dependency=self.dependency.name,
+        )
+        self._announce(
+            AnswerDegraded(
+                call=self.name,
+                dependency=self.dependency.name,
+                level=answer.level,
+                reason=type(error).__name__,
+                error=str(error),
+                source=str(answer.source),
+                age=answer.age,
+            )
+        )
+        return outcome
+
+    def _exhausted(self, error: Exception, reasons: dict[str, str]) -> AllFallbacksFailedError:
+        self._announce(
+            FallbacksExhausted(call=self.name, dependency=self.dependency.name, reasons=reasons)
+        )
+        return AllFallbacksFailedError(self.dependency.name, reasons, retry_after_of(error))
+
+    def _announce(self, event: Event) -> None:
+        announce(event, self._listeners)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

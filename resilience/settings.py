@@ -1,0 +1,54 @@
+"""Everything an operator may set through the environment."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from resilience.errors import ConfigurationError
+
+PREFIX = "RESILIENCE_"
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Operator settings, each also an environment variable `RESILIENCE_<NAME>`.
+
+    Attributes:
+        store_url: Redis or Valkey for shared state that can be rebuilt. Default: the app's
+            result backend or broker, whichever of them is a Redis.
+        namespace: Prefix of every key, so that apps can share a server. Default: the Celery
+            app's name.
+        store_timeout_seconds: Longest wait for one exchange with the store.
+        publish_timeout_seconds: Longest wait for the broker to connect or to take a message.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    store_url: str | None = None
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
+    store_timeout_seconds: Seconds = 0.1
+    publish_timeout_seconds: Seconds = 1.0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from *environment*, by default the process's own.
+
+        Raises:
+            ConfigurationError: A variable starts with `RESILIENCE_` but is no setting.
+            pydantic.ValidationError: A value is out of range.
+        """
+        source = os.environ if environment is None else environment  # noqa: TID251 - its one home
+        known = {PREFIX + name.upper(): name for name in cls.model_fields}
+        for variable in source:
+            if variable.startswith(PREFIX) and variable not in known:
+                near = difflib.get_close_matches(variable, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+                msg = f"{variable} is no setting{hint}"
+                raise ConfigurationError(msg)
+        values = {known[variable]: source[variable] for variable in known if variable in source}
+        return cls.model_validate(values)

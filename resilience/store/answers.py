@@ -1,0 +1,145 @@
+"""Good answers, remembered for worse times."""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+
+from resilience.clock import Clock, SystemClock
+from resilience.errors import StoreUnavailableError
+from resilience.store.connection import Store
+
+REWRITE_SHARE = 0.02
+"""A remembered answer is written again after this share of its life, not at every success."""
+REWRITE_SECONDS_MAX = 30.0
+THROTTLED_KEYS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A remembered answer and the seconds since it was remembered."""
+
+    value: Any
+    age: float
+
+
+class Answers:
+    """What was last answered, by key, each with an end of life.
+
+    Ages come from the server's own expiry, so no host's clock matters. When the store is down
+    nothing is remembered (writes are dropped) and `recall` raises `StoreUnavailableError`.
+
+    Keys: `{namespace}:answer:<name>` and `{namespace}:answer:<call>:<digest of its arguments>`,
+    a string `<life in ms>:<JSON>` with that expiry.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        dumps: Callable[[Any], str] = json.dumps,
+        loads: Callable[[bytes | str], Any] = json.loads,
+        clock: Clock | None = None,
+    ) -> None:
+        """Keep answers in *store*, written by *dumps* and read by *loads*."""
+        self._store = store
+        self._dumps = dumps
+        self._loads = loads
+        self._clock = clock or SystemClock()
+        self._written: OrderedDict[str, float] = OrderedDict()
+
+    def key(self, name: str) -> str:
+        """Return the full key of the answer called *name*."""
+        return self._store.key("answer", name)
+
+    def key_of_call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Return the full key of the last answer of *name* to these arguments."""
+        arguments = self._dumps([list(args), sorted(kwargs.items())])
+        return self.key(f"{name}:{hashlib.sha256(arguments.encode()).hexdigest()[:32]}")
+
+    def encode(self, value: object, max_age: float) -> tuple[str, int]:
+        """Return the text that stores *value*, and its life in milliseconds."""
+        life = max(1, int(max_age * 1000))
+        return f"{life}:{self._dumps(value)}", life
+
+    def decode(self, text: bytes, left_ms: int) -> Answer:
+        """Return the answer that *text* stores, with *left_ms* of its life left."""
+        life, _, document = text.partition(b":")
+        return Answer(value=self._loads(document), age=max(0, int(life) - left_ms) / 1000)
+
+    def remember(self, name: str, value: object, *, max_age: float) -> None:
+        """Keep *value* under *name* for *max_age* seconds, for `fallback.cached(name)`.
+
+        Raises:
+            StoreUnavailableError: It was not kept.
+        """
+        text, life = self.encode(value, max_age)
+        self._store.run(lambda client: client.set(self.key(name), text, px=life))
+
+    def refresh(self, key: str, value: object, *, max_age: float) -> None:
+        """Keep *value* under the full *key* unless this process just did.
+
+        Never raises for a lost store: the answer at hand matters more.
+        """
+        if not self._due(key, max_age):
+            return
+        text, life = self.encode(value, max_age)
+        try:
+            self._store.run(lambda client: client.set(key, text, px=life))
+        except StoreUnavailableError:
+            self._written.pop(key, None)
+
+    async def refresh_async(self, key: str, value: object, *, max_age: float) -> None:
+        """Do the same as `refresh` without blocking the event loop."""
+        if not self._due(key, max_age):
+            return
+        text, life = self.encode(value, max_age)
+        try:
+            await self._store.run_async(lambda client: client.set(key, text, px=life))
+        except StoreUnavailableError:
+            self._written.pop(key, None)
+
+    def recall(self, key: str) -> Answer | None:
+        """Return what is kept under the full *key*, None if nothing is.
+
+        Raises:
+            StoreUnavailableError: Nobody knows.
+        """
+
+        def read(client: redis.Redis) -> list[Any]:
+            pipeline = client.pipeline(transaction=True)
+            pipeline.get(key)
+            pipeline.pttl(key)
+            return pipeline.execute()
+
+        return self._read(self._store.run(read))
+
+    async def recall_async(self, key: str) -> Answer | None:
+        """Do the same as `recall` without blocking the event loop."""
+
+        async def read(client: redis.asyncio.Redis) -> list[Any]:
+            pipeline = client.pipeline(transaction=True)
+            pipeline.get(key)
+            pipeline.pttl(key)
+            return await pipeline.execute()
+
+        return self._read(await self._store.run_async(read))
+
+    def _read(self, text_and_left: Sequence[Any]) -> Answer | None:
+        text, left_ms = text_and_left
+        return None if text is None else self.decode(text, left_ms)
+
+    def _due(self, key: str, max_age: float) -> bool:
+        now = self._clock.monotonic()
+        last = self._written.pop(key, None)
+        if last is not None and now - last < min(max_age * REWRITE_SHARE, REWRITE_SECONDS_MAX):
+            self._written[key] = last
+            return False
+        self._written[key] = now
+        while len(self._written) > THROTTLED_KEYS:
+            self._written.popitem(last=False)
+        return True
