@@ -1,0 +1,1 @@
+"""The reference service: a small shop that keeps serving while its upstreams fail."""

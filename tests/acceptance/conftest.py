@@ -1,0 +1,44 @@
+"""Fixtures for tests of the shop and of what it depends on."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+from sqlalchemy import Engine
+
+from jobs.models import open_engine
+from tests.acceptance.upstream import Upstream, running
+
+SERVICES = ("users", "recommendations", "payments", "search", "mail")
+
+
+@pytest.fixture(scope="session")
+def upstream_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Upstream]]:
+    """Run all five services, started together."""
+    directory = tmp_path_factory.mktemp("upstreams")
+    contexts = {name: running(name, directory) for name in SERVICES}
+    with ExitStack() as stack:
+        with ThreadPoolExecutor(len(SERVICES)) as pool:
+            started = pool.map(stack.enter_context, contexts.values())
+        yield dict(zip(contexts, started, strict=True))
+
+
+@pytest.fixture
+def upstreams(upstream_processes: Mapping[str, Upstream]) -> Iterator[Mapping[str, Upstream]]:
+    """All five services by name, without a fault before and after the test."""
+    yield upstream_processes
+    for upstream in upstream_processes.values():
+        upstream.lift_fault()
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A database that `python -m jobs.seed` has filled."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('shop')}/shop.db"
+    subprocess.run([sys.executable, "-m", "jobs.seed", url], check=True)  # noqa: S603 - ours
+    engine = open_engine(url)
+    yield engine
+    engine.dispose()
