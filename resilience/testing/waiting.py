@@ -1,0 +1,33 @@
+"""The one place where a test waits for something that gives no signal."""
+
+from collections.abc import Callable
+from threading import Event
+from typing import TypeVar
+
+from resilience.clock import SystemClock
+
+POLL_SECONDS = 0.02
+
+T = TypeVar("T")
+
+
+def wait_until(predicate: Callable[[], T], seconds: float, what: str) -> T:
+    """Call *predicate* until its answer is true, and return that answer.
+
+    Args:
+        predicate: Asked at least once, then every 20 ms; its exceptions end the wait.
+        seconds: How long to keep asking.
+        what: The thing waited for, as a sentence: "the queue is empty".
+
+    Raises:
+        AssertionError: It was still not so after *seconds*.
+    """
+    clock = SystemClock()
+    deadline = clock.monotonic() + seconds
+    pause = Event()
+    while not (answer := predicate()):
+        if clock.monotonic() >= deadline:
+            msg = f"not within {seconds:g} s: {what}"
+            raise AssertionError(msg)
+        pause.wait(POLL_SECONDS)
+    return answer
