@@ -1,1 +1,40 @@
 """Celery jobs that degrade gracefully."""
+
+from resilience import fallback
+from resilience.dependency import Dependency
+from resilience.errors import (
+    AllFallbacksFailedError,
+    AttemptTimeoutError,
+    ConfigurationError,
+    RejectedError,
+    ResilienceError,
+    StoreUnavailableError,
+)
+from resilience.levels import Level
+from resilience.outcome import Outcome
+from resilience.partial import PartAnswer, PartialResponse
+from resilience.pipeline import Pipeline
+from resilience.settings import Settings
+from resilience.tasks import FanOut, PendingResponse, Resilience, ResilientTask, part
+
+__all__ = [
+    "AllFallbacksFailedError",
+    "AttemptTimeoutError",
+    "ConfigurationError",
+    "Dependency",
+    "FanOut",
+    "Level",
+    "Outcome",
+    "PartAnswer",
+    "PartialResponse",
+    "PendingResponse",
+    "Pipeline",
+    "RejectedError",
+    "Resilience",
+    "ResilienceError",
+    "ResilientTask",
+    "Settings",
+    "StoreUnavailableError",
+    "fallback",
+    "part",
+]

@@ -2,5 +2,6 @@
 
 from resilience.store.answers import Answer, Answers
 from resilience.store.connection import Store
+from resilience.store.fanin import FanIn, Record, Slot
 
-__all__ = ["Answer", "Answers", "Store"]
+__all__ = ["Answer", "Answers", "FanIn", "Record", "Slot", "Store"]

@@ -124,6 +124,27 @@ class Store:
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             raise self._lost(error) from error
 
+    async def wait_async(self, *command: str, seconds: float) -> Any:  # noqa: ANN401 - as above
+        """Do the same as `wait` without blocking the event loop."""
+        self._refuse_while_down()
+        pool = self._async_client().connection_pool
+        try:
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            try:
+                await connection.send_command(*command)
+                async with asyncio.timeout(seconds):
+                    return await connection.read_response(timeout=None)
+            except BaseException as error:
+                # Its answer may still come: the connection cannot be used again.
+                await connection.disconnect(nowait=True)
+                if isinstance(error, TimeoutError):
+                    return None
+                raise
+            finally:
+                await pool.release(connection)
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            raise self._lost(error) from error
+
     def _async_client(self) -> redis.asyncio.Redis:
         loop = asyncio.get_running_loop()
         client = self._async_clients.get(loop)

@@ -1,0 +1,131 @@
+-- One fan-out collects its parts. All keys share one hash tag.
+--
+-- KEYS[1] record  hash    spec      JSON: [[part, required], …], for whoever assembles the response
+--                         left      parts that have not come in
+--                         stale     JSON: {part: key of its last full answer}, if any part has one
+--                         callback  JSON of the signature to publish at the end, if there is one
+--                         p:<part>  how the part ended: "+<JSON value>" or "-<JSON why>"
+--                         s:<part>  at the end, for a part that failed or never came:
+--                                   "<ms of life left>;<remembered answer>"
+--                         final     why it ended; only late and read change afterwards
+--                         late      reports that came after the end
+--                         read      somebody has read the ended record
+-- KEYS[2] news    stream  one entry per part that came in, and one at the end
+-- KEYS[3] done    stream  one entry, at the end
+-- KEYS[4] due     zset    fan-outs with a callback, by the server time in ms at which a worker
+--                         must act unless somebody else has
+--
+-- ARGV[1] id, ARGV[2] ms to keep the record after the end, ARGV[3] ms for which a callback in
+-- flight is left alone, ARGV[4] operation, then its arguments:
+--   open    spec, left, stale or "", callback or "", budget in ms                  -> "open"
+--   report  part, payload, required (0/1), stale key or "", life of the answer in ms
+--           -> "in" | "duplicate" | "late" | "gone", or as finish if it ended with this part
+--   finish  why         -> "ended" | "callback": ended, and the caller has a callback to publish
+--                          | "already" | "gone"
+--   settle                                                                      -> "settled"
+--   collect            -> {1 if nobody has read the ended record before, field, value, …}
+
+-- A callback that nobody could publish for a day is given up.
+local UNSETTLED = 86400000
+
+local record, news, done, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local id, keep, lease, operation = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function expire(milliseconds)
+  redis.call('PEXPIRE', record, milliseconds)
+  redis.call('PEXPIRE', news, milliseconds)
+  redis.call('PEXPIRE', done, milliseconds)
+end
+
+local function has_stale(part)
+  local stale = redis.call('HGET', record, 'stale')
+  local key = stale and cjson.decode(stale)[part]
+  return key and redis.call('EXISTS', key) == 1
+end
+
+local function finish(why)
+  redis.call('HSET', record, 'final', why)
+  local stale = redis.call('HGET', record, 'stale')
+  if stale then
+    for part, key in pairs(cjson.decode(stale)) do
+      local ended = redis.call('HGET', record, 'p:' .. part)
+      local answer = (not ended or string.sub(ended, 1, 1) == '-') and redis.call('GET', key)
+      if answer then
+        redis.call('HSET', record, 's:' .. part, redis.call('PTTL', key) .. ';' .. answer)
+      end
+    end
+  end
+  redis.call('XADD', news, '*', 'final', why)
+  redis.call('XADD', done, '*', 'final', why)
+  if redis.call('HEXISTS', record, 'callback') == 1 then
+    redis.call('ZADD', due, now() + lease, id)
+    redis.call('PEXPIRE', due, UNSETTLED)
+    return 'callback'
+  end
+  expire(keep)
+  return 'ended'
+end
+
+if operation == 'open' then
+  local spec, left, stale, callback, budget = ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
+  redis.call('HSET', record, 'spec', spec, 'left', left)
+  if stale ~= '' then redis.call('HSET', record, 'stale', stale) end
+  if callback == '' then
+    redis.call('PEXPIRE', record, budget + keep)
+  else
+    redis.call('HSET', record, 'callback', callback)
+    redis.call('PEXPIRE', record, budget + UNSETTLED)
+    redis.call('ZADD', due, now() + budget, id)
+    redis.call('PEXPIRE', due, budget + UNSETTLED)
+  end
+  return 'open'
+end
+
+if operation == 'report' then
+  local part, payload, required, key, life = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+  local good = string.sub(payload, 1, 1) == '+'
+  if good and key ~= '' then
+    redis.call('SET', key, life .. ':' .. string.sub(payload, 2), 'PX', life)
+  end
+  local known = redis.call('HMGET', record, 'left', 'final')
+  if not known[1] then return 'gone' end
+  if known[2] then
+    redis.call('HINCRBY', record, 'late', 1)
+    return 'late'
+  end
+  if redis.call('HSETNX', record, 'p:' .. part, payload) == 0 then return 'duplicate' end
+  redis.call('XADD', news, '*', 'part', part)
+  if redis.call('XLEN', news) == 1 then
+    redis.call('PEXPIRE', news, redis.call('PTTL', record))
+  end
+  if redis.call('HINCRBY', record, 'left', -1) == 0 then return finish('complete') end
+  if not good and required == '1' and not has_stale(part) then return finish('required') end
+  return 'in'
+end
+
+if operation == 'finish' then
+  if redis.call('EXISTS', record) == 0 then return 'gone' end
+  if redis.call('HEXISTS', record, 'final') == 1 then return 'already' end
+  return finish(ARGV[5])
+end
+
+if operation == 'settle' then
+  redis.call('ZREM', due, id)
+  expire(keep)
+  return 'settled'
+end
+
+if operation == 'collect' then
+  local fields = redis.call('HGETALL', record)
+  local first = redis.call('HEXISTS', record, 'final') == 1
+    and redis.call('HSETNX', record, 'read', 1) == 1
+  table.insert(fields, 1, first and 1 or 0)
+  return fields
+end
+
+return redis.error_reply('unknown operation ' .. operation)

@@ -1,0 +1,218 @@
+"""The store half of a fan-out: one record that parts report to and that ends exactly once."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import redis.asyncio
+
+from resilience.store.answers import Answers
+from resilience.store.connection import Store
+
+KEEP_SECONDS = 300.0
+"""How long a response can be read again after its fan-out has ended."""
+CALLBACK_LEASE_SECONDS = 2.0
+"""How long a callback may take to be published before another worker does it."""
+SWEEP_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """Where one part reports; travels in the part's message.
+
+    Attributes:
+        fan: Id of the fan-out.
+        part: The part's name.
+        required: Whether its failure ends the fan-out.
+        stale_key: Where its last full answer is remembered, or empty.
+        stale_seconds: How long it is.
+    """
+
+    fan: str
+    part: str
+    required: bool = False
+    stale_key: str = ""
+    stale_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a fan-out has collected.
+
+    Attributes:
+        spec: Names of all parts, in order, and whether each is required.
+        ended: Raw payloads by part: `+` and the JSON of a value, or `-` and the JSON of a failure.
+        stale: Remembered answers that stand in for failed and missing parts, with their age.
+        final: Why it ended; None while it runs.
+        late: Reports that came after the end.
+        callback: JSON of the signature to publish, if there is one.
+        first: Whether nobody has read the ended record before.
+    """
+
+    spec: list[tuple[str, bool]]
+    ended: Mapping[str, bytes]
+    stale: Mapping[str, tuple[Any, float]]
+    final: str | None
+    late: int
+    callback: bytes | None
+    first: bool
+
+
+class FanIn:
+    """Collects the parts of fan-outs. One exchange per step; see fanin.lua for the keys.
+
+    When the store is down every method raises `StoreUnavailableError`.
+    """
+
+    def __init__(self, store: Store, answers: Answers) -> None:
+        """Keep records in *store*; remembered answers are *answers*."""
+        self._store = store
+        self._answers = answers
+        source = files("resilience.store")
+        self._code = source.joinpath("fanin.lua").read_text()
+        self._script = store.client.register_script(self._code)
+        self._sweep = store.client.register_script(source.joinpath("sweep.lua").read_text())
+
+    def open(
+        self,
+        fan: str,
+        spec: Sequence[tuple[str, bool]],
+        *,
+        budget: float,
+        stale_keys: Mapping[str, str],
+        callback: str = "",
+    ) -> None:
+        """Begin to collect; must happen before the first part is published."""
+        stale = json.dumps(stale_keys) if stale_keys else ""
+        milliseconds = int(budget * 1000)
+        self._run(fan, "open", json.dumps(spec), len(spec), stale, callback, milliseconds)
+
+    def report(self, slot: Slot, payload: str, *, full: bool) -> str:
+        """Tell how a part ended; only its first report counts.
+
+        Args:
+            slot: Which part.
+            payload: `+` and the JSON of its value, or `-` and the JSON of why it failed.
+            full: Whether the value may be remembered as a full answer.
+
+        Returns:
+            `in`, `duplicate`, `late`, `gone`, or, if the fan-out ended with it, as `finish`.
+        """
+        key = slot.stale_key if full else ""
+        life = int(slot.stale_seconds * 1000)
+        answer: bytes = self._run(
+            slot.fan, "report", slot.part, payload, int(slot.required), key, life
+        )
+        return answer.decode()
+
+    def finish(self, fan: str, why: str) -> str:
+        """End the fan-out unless it has ended.
+
+        Returns:
+            `ended`; `callback` if the caller now has a callback to publish; `already`; `gone`.
+        """
+        answer: bytes = self._run(fan, "finish", why)
+        return answer.decode()
+
+    async def finish_async(self, fan: str, why: str) -> str:
+        """Do the same as `finish` without blocking the event loop."""
+        answer: bytes = await self._run_async(fan, "finish", why)
+        return answer.decode()
+
+    def settle(self, fan: str) -> None:
+        """Note that the callback was published."""
+        self._run(fan, "settle")
+
+    def take_due(self) -> tuple[list[str], float | None]:
+        """Return fan-outs that this process must finish now, and seconds until the next is due."""
+        keys = [self._store.key("fan", "due")]
+        limits = [int(CALLBACK_LEASE_SECONDS * 1000), SWEEP_AT_ONCE]
+        wait, *fans = self._store.run(lambda _: self._sweep(keys=keys, args=limits))
+        return [fan.decode() for fan in fans], (wait / 1000 if wait >= 0 else None)
+
+    def wait_done(self, fan: str, seconds: float) -> bool:
+        """Return whether the fan-out ended within *seconds*; blocks on one key."""
+        command = self._block("done", fan, "0", seconds)
+        return self._store.wait(*command, seconds=seconds) is not None
+
+    async def wait_done_async(self, fan: str, seconds: float) -> bool:
+        """Do the same as `wait_done` without blocking the event loop."""
+        command = self._block("done", fan, "0", seconds)
+        return await self._store.wait_async(*command, seconds=seconds) is not None
+
+    def wait_news(self, fan: str, after: str, seconds: float) -> tuple[str, list[str], bool]:
+        """Wait at most *seconds* for something to happen after the mark *after*.
+
+        Returns:
+            The next mark, the parts that came in, and whether the fan-out has ended.
+        """
+        command = self._block("news", fan, after, seconds)
+        answer = self._store.wait(*command, seconds=seconds)
+        if answer is None:
+            return after, [], False
+        entries = answer[0][1]
+        parts = [pair[1].decode() for _, pair in entries if pair[0] == b"part"]
+        return entries[-1][0].decode(), parts, len(parts) < len(entries)
+
+    def collect(self, fan: str) -> Record | None:
+        """Return what has come in; None: the record is gone."""
+        return self._read(self._run(fan, "collect"))
+
+    async def collect_async(self, fan: str) -> Record | None:
+        """Do the same as `collect` without blocking the event loop."""
+        return self._read(await self._run_async(fan, "collect"))
+
+    def _read(self, answer: list[Any]) -> Record | None:
+        first, *flat = answer
+        fields: dict[bytes, bytes] = dict(zip(flat[::2], flat[1::2], strict=True))
+        if not fields:
+            return None
+        stale = {}
+        for name, text in fields.items():
+            if name.startswith(b"s:"):
+                left, _, remembered = text.partition(b";")
+                found = self._answers.decode(remembered, int(left))
+                stale[name[2:].decode()] = (found.value, found.age)
+        final = fields.get(b"final")
+        return Record(
+            spec=[(name, bool(required)) for name, required in json.loads(fields[b"spec"])],
+            ended={n[2:].decode(): text for n, text in fields.items() if n.startswith(b"p:")},
+            stale=stale,
+            final=final.decode() if final else None,
+            late=int(fields.get(b"late", 0)),
+            callback=fields.get(b"callback"),
+            first=bool(first),
+        )
+
+    def _run(self, fan: str, *arguments: str | float) -> Any:  # noqa: ANN401 - by operation
+        keys, values = self._call(fan, arguments)
+        return self._store.run(lambda _: self._script(keys=keys, args=values))
+
+    async def _run_async(self, fan: str, *arguments: str | float) -> Any:  # noqa: ANN401
+        keys, values = self._call(fan, arguments)
+
+        async def exchange(client: redis.asyncio.Redis) -> object:
+            return await client.register_script(self._code)(keys=keys, args=values)
+
+        return await self._store.run_async(exchange)
+
+    def _call(
+        self, fan: str, arguments: Sequence[str | float]
+    ) -> tuple[list[str], list[str | float]]:
+        key = self._store.key
+        keys = [key("fan", fan), key("fan", fan, "news"), key("fan", fan, "done")]
+        keep, lease = int(KEEP_SECONDS * 1000), int(CALLBACK_LEASE_SECONDS * 1000)
+        return [*keys, key("fan", "due")], [fan, keep, lease, *arguments]
+
+    def _block(self, stream: str, fan: str, after: str, seconds: float) -> tuple[str, ...]:
+        milliseconds = str(max(1, int(seconds * 1000)))
+        return (
+            "XREAD",
+            "BLOCK",
+            milliseconds,
+            "STREAMS",
+            self._store.key("fan", fan, stream),
+            after,
+        )

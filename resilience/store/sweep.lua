@@ -1,0 +1,17 @@
+-- Find the fan-outs that somebody must finish, and take them for a while.
+--
+-- KEYS[1] due  zset  see fanin.lua
+-- ARGV[1] ms for which those taken are left alone, ARGV[2] how many at most
+-- -> {ms until the next is due or -1, id, …}
+
+local due, lease, most = KEYS[1], tonumber(ARGV[1]), ARGV[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local taken = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, most)
+for _, id in ipairs(taken) do
+  redis.call('ZADD', due, now + lease, id)
+end
+local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+table.insert(taken, 1, first[2] and math.max(0, first[2] - now) or -1)
+return taken

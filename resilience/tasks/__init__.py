@@ -1,0 +1,8 @@
+"""The Celery layer."""
+
+from resilience.tasks.fanout import FanOut, Part, part
+from resilience.tasks.pending import PendingResponse
+from resilience.tasks.resilience import Resilience
+from resilience.tasks.task import ResilientTask
+
+__all__ = ["FanOut", "Part", "PendingResponse", "Resilience", "ResilientTask", "part"]

@@ -1,0 +1,175 @@
+"""Ask several tasks at once and answer with what came back in time."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery, Signature
+from celery.canvas import _chain, chord, group
+from celery.utils import uuid
+from kombu.exceptions import OperationalError
+
+from resilience.errors import ConfigurationError, StoreUnavailableError
+from resilience.events import PublishFailed
+from resilience.store import Slot
+from resilience.tasks.pending import PendingResponse
+from resilience.tasks.reporting import slot_header
+from resilience.tasks.resilience import Resilience
+from resilience.tasks.serialization import must_encode
+from resilience.tasks.task import ResilientTask
+
+PART_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One task of a fan-out; made by `part`."""
+
+    signature: Signature[Any]
+    required: bool
+    stale: float | None
+
+
+def part(signature: Signature[Any], *, required: bool = False, stale: float | None = None) -> Part:
+    """Declare one part of a fan-out.
+
+    Args:
+        signature: A single task, `task.s(…)`, whose class is a `ResilientTask`.
+        required: Whether the whole response fails without this part.
+        stale: Seconds for which a full answer may stand in (level STALE) when the part fails or
+            does not come; None: never.
+
+    Raises:
+        ConfigurationError: *signature* is none, or more than one task, or carries a value that
+            JSON cannot; *stale* is not more than 0.
+    """
+    if isinstance(signature, (group, _chain, chord)):
+        msg = f"a part is a single task, got {signature!r}; start a fan-out inside a task instead"
+        raise ConfigurationError(msg)
+    if not isinstance(signature, Signature):
+        msg = f"a part needs a task signature such as task.s(…), got {signature!r}"
+        raise ConfigurationError(msg)
+    if stale is not None and not (math.isfinite(stale) and stale > 0):
+        msg = f"part {signature.task}: stale must be more than 0 seconds, got {stale!r}"
+        raise ConfigurationError(msg)
+    must_encode([signature.args, signature.kwargs], where=f"part {signature.task}, arguments")
+    return Part(signature=signature, required=required, stale=stale)
+
+
+class FanOut:
+    """Parts that are asked at once, each in its own bulkhead, and answer together by a deadline.
+
+    A declaration: it can be a module constant and be applied any number of times. Parts may be
+    fan-outs themselves; theirs then have dotted names and a mapping of their own in the data.
+    """
+
+    def __init__(self, **parts: "Part | Signature[Any] | FanOut") -> None:
+        """Name the parts.
+
+        Raises:
+            ConfigurationError: There is none, or one is no part.
+        """
+        if not parts:
+            msg = "a fan-out needs at least one part: FanOut(name=part(task.s(…)), …)"
+            raise ConfigurationError(msg)
+        self.parts: Mapping[str, Part] = dict(_flat(parts, prefix=""))
+
+    def __repr__(self) -> str:
+        """Return the names of the parts."""
+        return f"FanOut({', '.join(self.parts)})"
+
+    def apply_async(
+        self, *, budget: float, on_complete: Signature[Any] | None = None
+    ) -> PendingResponse:
+        """Publish all parts in one batch and return at once.
+
+        Never raises for a lost store or broker: the response then says that its parts are missing.
+
+        Args:
+            budget: Seconds until the response is final, whatever came in by then; publishing
+                counts.
+            on_complete: Published once the response is final, with it as first argument, even
+                if this process is gone by then.
+
+        Raises:
+            ConfigurationError: *budget* is not more than 0, or the app was never adopted.
+        """
+        if not (math.isfinite(budget) and budget > 0):
+            msg = f"budget must be more than 0 seconds, got {budget!r}"
+            raise ConfigurationError(msg)
+        app = self._app()
+        resilience = Resilience.of(app)
+        fan = uuid()
+        spec = [(name, one.required) for name, one in self.parts.items()]
+        pending = PendingResponse(resilience, fan, spec, budget=budget)
+        slots = {name: self._slot(resilience, fan, name, one) for name, one in self.parts.items()}
+        stale_keys = {name: slot.stale_key for name, slot in slots.items() if slot.stale_key}
+        callback = "" if on_complete is None else must_encode(on_complete, where="on_complete")
+        try:
+            resilience.fan_in.open(
+                fan, spec, budget=budget, stale_keys=stale_keys, callback=callback
+            )
+        except StoreUnavailableError as error:
+            pending.give_up(error, on_complete)
+            return pending
+        try:
+            self._publish(app, slots, budget)
+        except (OperationalError, OSError) as error:
+            resilience.announce(PublishFailed(what=repr(self), error=str(error)))
+            pending.finish("unpublished")
+        return pending
+
+    def _publish(self, app: Celery, slots: Mapping[str, Slot], budget: float) -> None:
+        with app.producer_or_acquire(None) as producer, producer.batch():
+            for name, one in self.parts.items():
+                headers = {**(one.signature.options.get("headers") or {})}
+                one.signature.apply_async(
+                    headers={**headers, **slot_header(slots[name])},
+                    producer=producer,
+                    expires=budget,
+                    ignore_result=True,
+                    add_to_parent=False,
+                )
+
+    def _slot(self, resilience: Resilience, fan: str, name: str, one: Part) -> Slot:
+        if one.stale is None:
+            return Slot(fan=fan, part=name, required=one.required)
+        sig = one.signature
+        return Slot(
+            fan=fan,
+            part=name,
+            required=one.required,
+            stale_key=resilience.answers.key_of_call(f"part:{sig.task}", sig.args, sig.kwargs),
+            stale_seconds=one.stale,
+        )
+
+    def _app(self) -> Celery:
+        apps = {}
+        for name, one in self.parts.items():
+            task = one.signature.type
+            if not isinstance(task, ResilientTask):
+                msg = (
+                    f"part {name!r}: {task.name} is no ResilientTask, so it would never report; "
+                    "declare it with base=ResilientTask"
+                )
+                raise ConfigurationError(msg)
+            apps[id(task.app)] = task.app
+        return next(iter(apps.values()))
+
+
+def _flat(
+    parts: "Mapping[str, Part | Signature[Any] | FanOut]", *, prefix: str
+) -> Iterator[tuple[str, Part]]:
+    for name, one in parts.items():
+        if not PART_NAME.match(name):
+            msg = f"part name {prefix + name!r}: use letters, digits, _ and -; dots mean nesting"
+            raise ConfigurationError(msg)
+        if isinstance(one, FanOut):
+            for inner, its in one.parts.items():
+                yield f"{prefix}{name}.{inner}", its
+        elif isinstance(one, Part):
+            yield prefix + name, one
+        else:
+            yield prefix + name, part(one)

@@ -1,0 +1,170 @@
+"""The response that a fan-out will have."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from celery import Signature
+from kombu.exceptions import OperationalError
+
+from resilience.clock import Clock, SystemClock
+from resilience.errors import StoreUnavailableError
+from resilience.events import PublishFailed
+from resilience.partial import PartAnswer, PartialResponse, assemble
+from resilience.store import Record
+from resilience.tasks.response import part_answer, respond
+
+if TYPE_CHECKING:
+    from resilience.tasks.resilience import Resilience
+
+RESERVE_SHARE = 0.05
+"""Share of the budget kept for assembling the response, so that it is not late."""
+RESERVE_SECONDS_MAX = 0.05
+AGAIN_SECONDS = 0.05
+"""Pause before a store that broke off is asked again."""
+
+
+class PendingResponse:
+    """A handle on a running fan-out.
+
+    `get`, `aget` and `stream` may be called in any number and from any thread; all see the
+    same response, for five minutes after the fan-out has ended.
+
+    Attributes:
+        id: The fan-out's id.
+    """
+
+    def __init__(
+        self,
+        resilience: "Resilience",
+        fan: str,
+        spec: Sequence[tuple[str, bool]],
+        *,
+        budget: float,
+        clock: Clock | None = None,
+    ) -> None:
+        """Start the budget of *budget* seconds."""
+        self.id = fan
+        self._resilience = resilience
+        self._spec = spec
+        self._clock = clock or SystemClock()
+        reserve = min(budget * RESERVE_SHARE, RESERVE_SECONDS_MAX)
+        self._until = self._clock.monotonic() + budget - reserve
+        self._lost: PartialResponse | None = None
+
+    def get(self) -> PartialResponse:
+        """Return the response once it is final, at the latest when the budget is spent.
+
+        Never raises for missing parts or a lost store: the response says what is missing.
+        """
+        while self._lost is None:
+            left = self._left()
+            try:
+                if left <= 0:
+                    self.finish("deadline")
+                elif not self._resilience.fan_in.wait_done(self.id, left):
+                    continue
+                record = self._resilience.fan_in.collect(self.id)
+            except StoreUnavailableError as error:
+                if left <= 0:
+                    return self._without_store(error)
+                threading.Event().wait(min(AGAIN_SECONDS, left))
+            else:
+                return self._respond(record)
+        return self._lost
+
+    async def aget(self) -> PartialResponse:
+        """Do the same as `get` without blocking the event loop."""
+        while self._lost is None:
+            left = self._left()
+            try:
+                if left <= 0:
+                    await asyncio.to_thread(self.finish, "deadline")
+                elif not await self._resilience.fan_in.wait_done_async(self.id, left):
+                    continue
+                record = await self._resilience.fan_in.collect_async(self.id)
+            except StoreUnavailableError as error:
+                if left <= 0:
+                    return self._without_store(error)
+                await asyncio.sleep(min(AGAIN_SECONDS, left))
+            else:
+                return self._respond(record)
+        return self._lost
+
+    def stream(self) -> Iterator[PartAnswer]:
+        """Yield every part exactly once: those that come as they come, then the rest.
+
+        A part that failed comes last too, as only the end tells whether a stale answer stands in.
+        """
+        seen: set[str] = set()
+        mark, ended = "0", False
+        while self._lost is None and not ended:
+            left = self._left()
+            if left <= 0:
+                break
+            try:
+                mark, parts, ended = self._resilience.fan_in.wait_news(self.id, mark, left)
+                record = self._resilience.fan_in.collect(self.id)
+            except StoreUnavailableError:
+                threading.Event().wait(min(AGAIN_SECONDS, left))
+                continue
+            if record is None:
+                break
+            for name, required in record.spec:
+                if name not in seen and record.ended.get(name, b"").startswith(b"+"):
+                    seen.add(name)
+                    yield part_answer(record, name, required)
+        yield from self._rest(seen)
+
+    def finish(self, why: str) -> None:
+        """End the fan-out now, unless it has ended; what has not come in is missing then.
+
+        Raises:
+            StoreUnavailableError: Nobody knows whether it has ended.
+        """
+        if self._resilience.fan_in.finish(self.id, why) == "callback":
+            self._resilience.deliver_callback(self.id)
+
+    def give_up(self, error: StoreUnavailableError, on_complete: Signature[Any] | None) -> None:
+        """Answer without a store: every part is missing, and the callback hears it from here."""
+        response = self._lost = self._without_store(error)
+        if on_complete is None:
+            return
+        try:
+            on_complete.apply_async((response,), task_id=f"{self.id}-complete")
+        except (OperationalError, OSError) as also:
+            what = f"callback of fan-out {self.id}"
+            self._resilience.announce(PublishFailed(what=what, error=str(also)))
+
+    def _left(self) -> float:
+        return self._until - self._clock.monotonic()
+
+    def _respond(self, record: Record | None) -> PartialResponse:
+        if record is None:
+            return self._missing("the response was kept for five minutes and is gone")
+        return respond(self._resilience, self.id, record)
+
+    def _rest(self, seen: set[str]) -> Iterator[PartAnswer]:
+        try:
+            if self._lost is None:
+                self.finish("deadline")
+            record = None if self._lost else self._resilience.fan_in.collect(self.id)
+        except StoreUnavailableError:
+            record = None
+        for name, required in self._spec:
+            if name in seen:
+                continue
+            if record is None:
+                yield PartAnswer(name=name, outcome=None, reason="StoreUnavailableError")
+            else:
+                yield part_answer(record, name, required)
+
+    def _without_store(self, error: StoreUnavailableError) -> PartialResponse:
+        return self._missing(type(error).__name__)
+
+    def _missing(self, reason: str) -> PartialResponse:
+        return assemble(
+            PartAnswer(name=name, outcome=None, reason=reason, required=required)
+            for name, required in self._spec
+        )

@@ -1,0 +1,69 @@
+"""How a part of a fan-out tells the others that it has ended."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import EncodeError
+
+from resilience.errors import StoreUnavailableError, retry_after_of
+from resilience.events import PartLate, PartUnreported
+from resilience.outcome import Outcome
+from resilience.store import Slot
+from resilience.tasks.serialization import dumps
+
+if TYPE_CHECKING:
+    from resilience.tasks.resilience import Resilience
+
+SLOT_HEADER = "resilience-slot"
+"""Message header: where the task reports its end."""
+
+
+def slot_header(slot: Slot) -> dict[str, Any]:
+    """Return the message headers that make a task report to *slot*."""
+    return {SLOT_HEADER: asdict(slot)}
+
+
+def slot_of(headers: Mapping[str, Any] | None) -> Slot | None:
+    """Return where the task with these message headers reports, if it is a part.
+
+    A header that somebody else wrote is ignored: the task then runs as no part.
+    """
+    said = headers.get(SLOT_HEADER) if headers else None
+    try:
+        return Slot(**said) if said else None
+    except TypeError:
+        return None
+
+
+def report_value(resilience: "Resilience", slot: Slot, value: object) -> None:
+    """Tell the fan-out of *slot* the part's value."""
+    full = not (isinstance(value, Outcome) and value.degraded)
+    try:
+        payload = "+" + dumps(value)
+    except EncodeError as error:
+        report_failure(resilience, slot, error)
+    else:
+        _report(resilience, slot, payload, full=full)
+
+
+def report_failure(resilience: "Resilience", slot: Slot, error: BaseException) -> None:
+    """Tell the fan-out of *slot* that the part ended without a value."""
+    why = {
+        "reason": type(error).__name__,
+        "error": str(error),
+        "retry_after": retry_after_of(error),
+    }
+    _report(resilience, slot, "-" + dumps(why), full=False)
+
+
+def _report(resilience: "Resilience", slot: Slot, payload: str, *, full: bool) -> None:
+    try:
+        ended = resilience.fan_in.report(slot, payload, full=full)
+    except StoreUnavailableError as error:
+        resilience.announce(PartUnreported(id=slot.fan, part=slot.part, error=str(error)))
+        return
+    if ended == "late":
+        resilience.announce(PartLate(id=slot.fan, part=slot.part))
+    elif ended == "callback":
+        resilience.deliver_callback(slot.fan)

@@ -1,0 +1,224 @@
+"""What one Celery app declares, and the parts that its tasks share."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from celery import Celery, Task
+from kombu.exceptions import OperationalError
+
+from resilience.dependency import Catalogue, Dependency
+from resilience.errors import ConfigurationError, StoreUnavailableError
+from resilience.events import Event, Listener, PublishFailed, announce, log_event
+from resilience.fallback import Step
+from resilience.pipeline import Pipeline
+from resilience.settings import Settings
+from resilience.store import Answers, FanIn, Store
+from resilience.tasks.defaults import is_redis, safe_defaults, safe_transport_options
+from resilience.tasks.response import publish_callback
+from resilience.tasks.serialization import dumps, loads
+
+
+class Resilience:
+    """Adopts a Celery app: bulkhead queues, routes, safe defaults.
+
+    Nothing is global: all of it hangs on the app, as `app.resilience`. A setting that the app makes
+    itself, before or after, is never overwritten.
+
+    Attributes:
+        app: The Celery app.
+        settings: Operator settings.
+        dependencies: What was declared, by name.
+        answers: Remembered answers, for `fallback.cached` (see `Answers.remember`).
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        dependencies: Iterable[Dependency],
+        settings: Settings | None = None,
+        listeners: Sequence[Listener] = (log_event,),
+    ) -> None:
+        """Adopt *app*; connects to nothing.
+
+        Args:
+            app: Any Celery app, configured already or later.
+            dependencies: What its tasks call.
+            settings: By default read from `RESILIENCE_*` variables.
+            listeners: Who hears of events.
+
+        Raises:
+            ConfigurationError: Names or queues clash, a task names an unknown dependency, or the
+                app was adopted before.
+        """
+        if getattr(app, "resilience", None) is not None:
+            msg = f"{app!r} has been adopted already; call Resilience(app, …) once"
+            raise ConfigurationError(msg)
+        self.app = app
+        self.settings = settings or Settings.from_environment()
+        self.dependencies = Catalogue(dependencies)
+        self.listeners = tuple(listeners)
+        self._shared: tuple[Store, Answers, FanIn] | None = None
+        app.resilience = self  # type: ignore[attr-defined]
+        app.add_defaults(lambda: safe_defaults(self.settings))
+        app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
+        if app.configured:  # type: ignore[attr-defined]
+            self._on_configured()
+        else:
+            app.on_after_configure.connect(self._on_configured, weak=False)
+        if app.finalized:  # type: ignore[attr-defined]
+            for task in app.tasks.values():
+                self.check_task(type(task))
+
+    @staticmethod
+    def of(app: Celery) -> "Resilience":
+        """Return what *app* declared.
+
+        Raises:
+            ConfigurationError: It was never adopted.
+        """
+        found = getattr(app, "resilience", None)
+        if not isinstance(found, Resilience):
+            msg = (
+                f"{app!r} declares no dependencies; "
+                "add Resilience(app, dependencies=[…]) behind the line that makes the app"
+            )
+            raise ConfigurationError(msg)
+        return found
+
+    @property
+    def store(self) -> Store:
+        """The shared store.
+
+        Raises:
+            ConfigurationError: No setting says where it is.
+        """
+        return self._share()[0]
+
+    @property
+    def answers(self) -> Answers:
+        """Remembered answers."""
+        return self._share()[1]
+
+    @property
+    def fan_in(self) -> FanIn:
+        """Where fan-outs collect their parts."""
+        return self._share()[2]
+
+    def pipeline(
+        self,
+        dependency: str,
+        *,
+        name: str = "",
+        fallbacks: Sequence[Step] = (),
+        neutral: tuple[type[Exception], ...] = (),
+    ) -> Pipeline:
+        """Return a pipeline to call *dependency* through, from a task or from anywhere else.
+
+        Args:
+            dependency: Name of a declared dependency.
+            name: What is called, for events; by default the dependency's name.
+            fallbacks: Steps in non-decreasing level.
+            neutral: Exceptions that are no failure.
+
+        Raises:
+            ConfigurationError: The dependency is unknown or *fallbacks* are no chain.
+        """
+        found = self.dependencies.require(dependency, where=f"pipeline {name or dependency!r}")
+        return Pipeline(
+            name or dependency,
+            found,
+            self.answers,
+            fallbacks=fallbacks,
+            neutral=neutral,
+            listeners=self.listeners,
+        )
+
+    def announce(self, event: Event) -> None:
+        """Tell the app's listeners of *event*."""
+        announce(event, self.listeners)
+
+    def check_task(self, task: type[Task[Any, Any]]) -> None:
+        """Check that *task* names a declared dependency, if it names one.
+
+        Raises:
+            ConfigurationError: It names another.
+        """
+        dependency = getattr(task, "dependency", None)
+        if dependency is not None:
+            self.dependencies.require(dependency, where=f"task {task.name}")
+
+    def deliver_callback(self, fan: str) -> None:
+        """Publish the callback of an ended fan-out, if it has one that is not published yet.
+
+        What fails here is done again by a worker within seconds: the record stays due.
+        """
+        try:
+            record = self.fan_in.collect(fan)
+            if record is None or record.callback is None:
+                return
+            publish_callback(self, fan, record)
+            self.fan_in.settle(fan)
+        except StoreUnavailableError:
+            return
+        except (OperationalError, OSError) as error:
+            self.announce(PublishFailed(what=f"callback of fan-out {fan}", error=str(error)))
+
+    def _share(self) -> tuple[Store, Answers, FanIn]:
+        if self._shared is None:
+            store = Store(
+                self._store_url(),
+                namespace=self.settings.namespace or self.app.main or "celery",
+                timeout_seconds=self.settings.store_timeout_seconds,
+                listeners=self.listeners,
+            )
+            answers = Answers(store, dumps=dumps, loads=loads)
+            self._shared = store, answers, FanIn(store, answers)
+        return self._shared
+
+    def _store_url(self) -> str:
+        conf = self.app.conf
+        for url in (self.settings.store_url, conf.result_backend, conf.broker_url):
+            if url and is_redis(str(url)):
+                return str(url)
+        msg = (
+            "no store: set RESILIENCE_STORE_URL to a Redis or Valkey, "
+            f"as neither the result backend {conf.result_backend!r} nor the broker is one"
+        )
+        raise ConfigurationError(msg)
+
+    def _on_configured(self, **_: object) -> None:
+        conf = self.app.conf
+        taken = {conf.task_default_queue: "the app's default queue"}
+        taken |= {_queue_name(queue): "one of task_queues" for queue in conf.task_queues or ()}
+        for dependency in self.dependencies.values():
+            if what := taken.get(dependency.queue):
+                msg = (
+                    f"dependency {dependency.name!r} would share the queue {dependency.queue!r} "
+                    f"with {what}; give the dependency another one: "
+                    f'Dependency("{dependency.name}", queue="…")'
+                )
+                raise ConfigurationError(msg)
+        routes = conf.task_routes or ()
+        own = routes if isinstance(routes, (list, tuple)) else (routes,)
+        conf.task_routes = (*own, self._route)
+        url = str(conf.broker_write_url or conf.broker_url or "")
+        options = safe_transport_options(url, self.settings)
+        conf.broker_transport_options = {**options, **(conf.broker_transport_options or {})}
+
+    def _route(
+        self,
+        name: str,
+        _args: object,
+        _kwargs: object,
+        _options: object,
+        task: Task[Any, Any] | None = None,
+        **_: object,
+    ) -> Mapping[str, str] | None:
+        declared = task if task is not None else self.app.tasks.get(name)
+        dependency = getattr(declared, "dependency", None)
+        return None if dependency is None else {"queue": self.dependencies[dependency].queue}
+
+
+def _queue_name(queue: object) -> str:
+    return str(getattr(queue, "name", queue))

@@ -1,0 +1,69 @@
+"""From what a fan-out collected to the response that everybody gets."""
+
+from typing import TYPE_CHECKING, Any
+
+from celery import signature
+
+from resilience.events import FanOutFinished
+from resilience.levels import Level
+from resilience.outcome import Outcome
+from resilience.partial import PartAnswer, PartialResponse, assemble
+from resilience.store import Record
+from resilience.tasks.serialization import loads
+
+if TYPE_CHECKING:
+    from resilience.tasks.resilience import Resilience
+
+NOT_IN_TIME = "DeadlineExceeded"
+"""Reason of a part that had not answered when the fan-out ended."""
+
+
+def respond(resilience: "Resilience", fan: str, record: Record) -> PartialResponse:
+    """Return the response that an ended *record* amounts to; announce it if nobody has."""
+    response = assemble(part_answer(record, name, required) for name, required in record.spec)
+    if record.first:
+        resilience.announce(
+            FanOutFinished(
+                id=fan,
+                ended=str(record.final),
+                level=response.level,
+                missing=tuple(response.missing),
+                degraded=tuple(response.degraded),
+            )
+        )
+    return response
+
+
+def part_answer(record: Record, name: str, required: bool) -> PartAnswer:  # noqa: FBT001 - a pair of the spec
+    """Return what became of the part *name*."""
+    payload = record.ended.get(name)
+    if payload is not None and payload.startswith(b"+"):
+        value = loads(payload[1:])
+        outcome = value if isinstance(value, Outcome) else Outcome(value=value)
+        return PartAnswer(name=name, outcome=outcome, required=required)
+    why: dict[str, Any] = {} if payload is None else loads(payload[1:])
+    reason = why.get("reason", NOT_IN_TIME if record.final != "unpublished" else "Unpublished")
+    if name in record.stale:
+        value, age = record.stale[name]
+        value = value.value if isinstance(value, Outcome) else value
+        outcome = Outcome(value=value, level=Level.STALE, reason=reason, source="stale", age=age)
+        return PartAnswer(name=name, outcome=outcome, reason=reason, required=required)
+    return PartAnswer(
+        name=name,
+        outcome=None,
+        reason=reason,
+        retry_after=why.get("retry_after"),
+        required=required,
+    )
+
+
+def publish_callback(resilience: "Resilience", fan: str, record: Record) -> None:
+    """Publish the callback of an ended *record* with its response as first argument.
+
+    Its task id is derived from the fan-out's, so that one published twice can be told.
+    """
+    if record.callback is None:
+        return
+    callback = signature(loads(record.callback), app=resilience.app)
+    response = respond(resilience, fan, record)
+    callback.apply_async((response,), task_id=f"{fan}-complete", add_to_parent=False)

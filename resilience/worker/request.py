@@ -1,0 +1,52 @@
+"""What the worker's main process does with a job that its child cannot speak for."""
+
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from celery.worker.request import Request
+
+from resilience.tasks.reporting import report_failure, slot_of
+from resilience.tasks.resilience import Resilience
+
+
+class ResilientRequest(Request):
+    """Reports a part that was revoked, cut by the hard time limit, or lost with its child."""
+
+    _runs_again = False
+
+    def revoked(self) -> bool:
+        """Tell whether the job is dropped before it runs, and report it if so."""
+        dropped = bool(super().revoked())
+        if dropped:
+            self._report(TaskRevokedError(self.id))
+        return dropped
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
+        """Handle a time limit; a hard one killed the child."""
+        super().on_timeout(soft, timeout)
+        if not soft:
+            self._report(TimeLimitExceeded(timeout))
+
+    def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
+        """Reject the message; one that is put back into the queue is not the job's end."""
+        self._runs_again = self._runs_again or requeue
+        super().reject(requeue=requeue)
+
+    def on_failure(
+        self,
+        exc_info: ExceptionInfo,
+        send_failed_event: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        return_ok: bool = False,  # noqa: FBT001, FBT002
+    ) -> None:
+        """Handle a failure; one that the child has not handled itself means that it is gone."""
+        super().on_failure(exc_info, send_failed_event, return_ok)
+        if not return_ok and not self._runs_again:
+            self._report(exc_info.exception or WorkerLostError())
+
+    def _retry_worker_lost(self, exc: BaseException, exc_info: ExceptionInfo) -> bool:
+        self._runs_again = bool(super()._retry_worker_lost(exc, exc_info))  # type: ignore[misc]
+        return self._runs_again
+
+    def _report(self, error: BaseException) -> None:
+        slot = slot_of(self.request_dict)
+        if slot is not None and self.app is not None:
+            report_failure(Resilience.of(self.app), slot, error)

@@ -1,0 +1,55 @@
+"""Ends fan-outs whose caller is gone, so that their callback runs all the same."""
+
+import threading
+from typing import Any
+
+from celery import bootsteps
+
+from resilience.errors import StoreUnavailableError
+from resilience.tasks.resilience import Resilience
+
+LOOK_SECONDS = 0.25
+"""How often a worker looks for fan-outs that are due, at the least."""
+
+
+class FanInSweeper(bootsteps.StartStopStep):
+    """A thread beside the worker's event loop that ends due fan-outs and publishes callbacks.
+
+    Every worker runs one; who takes a fan-out has it for two seconds, then another may.
+    """
+
+    def __init__(self, parent: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's signature
+        """Prepare; the thread starts with the worker."""
+        super().__init__(parent, **options)
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
+        """Start to look."""
+        resilience = Resilience.of(parent.app)
+        self._thread = threading.Thread(
+            target=self._sweep, args=(resilience,), name="fan-in-sweeper", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
+        """Stop to look."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(timeout=LOOK_SECONDS)
+
+    terminate = stop
+
+    def _sweep(self, resilience: Resilience) -> None:
+        wait = LOOK_SECONDS
+        while not self._stopped.wait(wait):
+            wait = LOOK_SECONDS
+            try:
+                fans, next_due = resilience.fan_in.take_due()
+                for fan in fans:
+                    resilience.fan_in.finish(fan, "deadline")
+                    resilience.deliver_callback(fan)
+            except StoreUnavailableError:
+                continue  # the store said so once; look again
+            if next_due is not None:
+                wait = min(next_due, LOOK_SECONDS)
