@@ -3,7 +3,7 @@
 | where the call runs | how it is cut |
 |---|---|
 | coroutine | cancelled by `asyncio.timeout` |
-| main thread (prefork child, solo worker, script) | SIGALRM raises inside the call |
+| main thread (prefork child, solo worker, script) | SIGALRM unwinds the call |
 | any other thread, gevent | not cut here: the client's own timeout is what ends it |
 """
 
@@ -14,6 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
+from typing import Any
 
 
 def _alarms_reach_us() -> bool:
@@ -23,37 +24,75 @@ def _alarms_reach_us() -> bool:
     )
 
 
+class _Cut(BaseException):
+    """Unwinds a block; code in it that handles `Exception` or `OSError` cannot keep it."""
+
+    def __init__(self, alarm: "_Alarm") -> None:
+        super().__init__(f"cut after {alarm.seconds:g} s")
+        self.alarm = alarm
+
+
+class _Alarm:
+    """A SIGALRM that raises `_Cut`, at most once, in place of the one that was pending."""
+
+    __slots__ = ("_outer_handler", "_outer_interval", "_outer_left", "_pending", "seconds")
+
+    def __init__(self, seconds: float, outer_left: float, outer_interval: float) -> None:
+        self.seconds = seconds
+        self._outer_left = outer_left
+        self._outer_interval = outer_interval
+        self._outer_handler: Any = None
+        self._pending = False
+
+    def start(self) -> None:
+        self._outer_handler = signal.signal(signal.SIGALRM, self._ring)
+        self._pending = True
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def stop(self) -> None:
+        if self._pending:
+            left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+            self._hand_back(left)
+
+    def _ring(self, _signum: int, _frame: FrameType | None) -> None:
+        if self._pending:
+            # At once, not when the block has ended: it may take long to clean up.
+            self._hand_back(0.0)
+            raise _Cut(self)
+
+    def _hand_back(self, left: float) -> None:
+        self._pending = False
+        signal.signal(signal.SIGALRM, self._outer_handler)
+        if self._outer_left:
+            outer_left = self._outer_left - (self.seconds - left)
+            signal.setitimer(signal.ITIMER_REAL, max(outer_left, 1e-6), self._outer_interval)
+
+
 @contextmanager
 def time_limit(seconds: float, error: Callable[[], BaseException]) -> Iterator[None]:
-    """Raise *error()* inside the block once it has run for *seconds*.
+    """Raise *error()* once the block has run for *seconds*, whatever the block handles itself.
 
-    Works in the main thread only and does nothing elsewhere. Nests: the alarm of an outer limit
-    is put back with what remains of it.
+    Works in the main thread only and does nothing elsewhere. Nests: of two limits the one that ends
+    first cuts, and an outer one goes on with what remains of it.
     """
     if not _alarms_reach_us():
         yield
         return
-    armed = True
-
-    def ring(_signum: int, _frame: FrameType | None) -> None:
-        if armed:
-            raise error()
-
-    outer_handler = signal.signal(signal.SIGALRM, ring)
-    outer_left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    outer_left, outer_interval = signal.getitimer(signal.ITIMER_REAL)
+    if 0 < outer_left <= seconds:
+        yield
+        return
+    alarm = _Alarm(seconds, outer_left, outer_interval)
     try:
         try:
+            alarm.start()
             yield
         finally:
-            # The alarm rings at most once, so whatever it interrupts, the next line still runs.
-            armed = False
-    finally:
-        armed = False
-        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, outer_handler)
-        if outer_left:
-            spent = seconds - left
-            signal.setitimer(signal.ITIMER_REAL, max(outer_left - spent, 1e-6))
+            alarm.stop()
+    except _Cut as cut:
+        if cut.alarm is not alarm:
+            raise
+        raise error() from cut
 
 
 @asynccontextmanager

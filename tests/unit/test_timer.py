@@ -1,0 +1,319 @@
+"""Limits in time: what they cut, and what they leave behind."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from time import perf_counter
+from types import FrameType
+
+import pytest
+
+from resilience.budget import time_limit, time_limit_async
+
+ENDLESS_SECONDS = 10.0
+"""How long a block takes that nothing cuts: long enough to notice, short enough to end."""
+
+
+class LateError(Exception):
+    """What the limit of a test raises."""
+
+
+@pytest.fixture(autouse=True)
+def _alarm_is_put_back() -> Iterator[None]:
+    """Give the alarm back to whoever had it, whatever the test did with it."""
+    handler = signal.getsignal(signal.SIGALRM)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, 0)
+    yield
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+
+def spin() -> None:
+    """Keep the interpreter busy."""
+    deadline = perf_counter() + ENDLESS_SECONDS
+    while perf_counter() < deadline:
+        pass
+
+
+def sleep() -> None:
+    """Sleep in one go."""
+    time.sleep(ENDLESS_SECONDS)  # noqa: TID251 - sleeping is what is cut
+
+
+def read_a_socket() -> None:
+    """Wait for bytes that never come."""
+    silent, ours = socket.socketpair()
+    with silent, ours:
+        ours.settimeout(ENDLESS_SECONDS)
+        ours.recv(1)
+
+
+def wait_for_an_event() -> None:
+    """Wait on a lock that nobody frees."""
+    threading.Event().wait(ENDLESS_SECONDS)
+
+
+def wait_for_a_process() -> None:
+    """Wait for a child that does not end, and kill it on the way out."""
+    command = [sys.executable, "-c", f"import time; time.sleep({ENDLESS_SECONDS})"]
+    with subprocess.Popen(command) as child:  # noqa: S603 - our own interpreter
+        try:
+            child.wait()
+        finally:
+            child.kill()
+
+
+def retry_on_error() -> None:
+    """Handle every `OSError` and go on, as `socket.create_connection` does between addresses."""
+    for _ in range(int(ENDLESS_SECONDS)):
+        with suppress(OSError):
+            time.sleep(1)  # noqa: TID251 - sleeping is what is cut
+
+
+def swallow_exceptions() -> None:
+    """Handle every `Exception` and go on, as many a client's receive loop does."""
+    for _ in range(int(ENDLESS_SECONDS)):
+        with suppress(Exception):
+            time.sleep(1)  # noqa: TID251 - sleeping is what is cut
+
+
+def elapsed(block: Callable[[], object]) -> float:
+    """Return how many seconds *block* took."""
+    start = perf_counter()
+    block()
+    return perf_counter() - start
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        spin,
+        sleep,
+        read_a_socket,
+        wait_for_an_event,
+        wait_for_a_process,
+        retry_on_error,
+        swallow_exceptions,
+    ],
+)
+def test_time_limit_cuts_the_block_when_its_time_is_up(block: Callable[[], None]) -> None:
+    """Whatever the main thread is doing or handling, it stops within a moment."""
+
+    def cut() -> None:
+        with pytest.raises(LateError), time_limit(0.1, LateError):
+            block()
+
+    assert 0.1 <= elapsed(cut) < 2
+
+
+def test_time_limit_says_where_the_block_was_cut() -> None:
+    """The error's cause is a traceback into the function that took too long."""
+    with pytest.raises(LateError) as caught, time_limit(0.05, LateError):
+        sleep()
+
+    assert caught.value.__cause__ is not None
+    traceback = caught.value.__cause__.__traceback__
+    names = []
+    while traceback is not None:
+        names.append(traceback.tb_frame.f_code.co_name)
+        traceback = traceback.tb_next
+    assert "sleep" in names
+
+
+def test_time_limit_never_rings_after_the_block() -> None:
+    """A block that ends in time is not followed by an alarm."""
+    with time_limit(0.05, LateError):
+        pass
+
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_time_limit_lets_the_blocks_own_error_through() -> None:
+    """An error of the block is raised as it is, and ends the limit."""
+    with pytest.raises(KeyError), time_limit(5, LateError):
+        raise KeyError
+
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_inner_limit_cuts_first_when_it_is_the_shorter_one() -> None:
+    """The inner limit's own error ends the inner block only; the outer one goes on."""
+    with time_limit(5, LateError):
+        with pytest.raises(KeyError), time_limit(0.05, KeyError):
+            sleep()
+        left, _ = signal.getitimer(signal.ITIMER_REAL)
+
+    assert 4 < left < 5
+
+
+def test_outer_limit_cuts_an_inner_block_that_may_take_longer() -> None:
+    """Nobody stays in a block past an outer limit by declaring a longer one inside it."""
+
+    def cut() -> None:
+        with pytest.raises(LateError), time_limit(0.1, LateError), time_limit(5, KeyError):
+            sleep()
+
+    assert elapsed(cut) < 2
+
+
+def test_outer_limit_cuts_through_code_that_handles_the_inner_one() -> None:
+    """Handling the error of an inner limit, or any other, does not handle the outer one's."""
+
+    def block() -> None:
+        with suppress(Exception), time_limit(5, KeyError):
+            sleep()
+        sleep()
+
+    def cut() -> None:
+        with pytest.raises(LateError), time_limit(0.1, LateError):
+            block()
+
+    assert elapsed(cut) < 2
+
+
+def test_outer_limit_counts_what_the_inner_block_took_to_clean_up() -> None:
+    """The outer limit keeps its time while a block that was cut inside it is slow to end."""
+
+    def block() -> None:
+        try:
+            sleep()
+        finally:
+            sleep()
+
+    def cut() -> None:
+        with pytest.raises(LateError), time_limit(0.2, LateError), time_limit(0.05, KeyError):
+            block()
+
+    assert elapsed(cut) < 2
+
+
+def test_outer_limit_goes_on_after_an_inner_block_that_ended_in_time() -> None:
+    """Time spent in inner blocks counts for the outer one: many short ones do not renew it."""
+
+    def block() -> None:
+        for _ in range(100):
+            with time_limit(0.15, KeyError):
+                threading.Event().wait(0.1)
+
+    def cut() -> None:
+        with pytest.raises(LateError), time_limit(0.2, LateError):
+            block()
+
+    assert elapsed(cut) < 2
+
+
+def test_time_limit_puts_a_foreign_alarm_back() -> None:
+    """A handler and a timer that were there before are there after, with the time that is left."""
+
+    def foreign(_signum: int, _frame: FrameType | None) -> None:
+        """Stand for what an application does with SIGALRM."""
+
+    signal.signal(signal.SIGALRM, foreign)
+    signal.setitimer(signal.ITIMER_REAL, 60, 7)
+
+    with pytest.raises(LateError), time_limit(0.2, LateError):
+        sleep()
+
+    left, interval = signal.getitimer(signal.ITIMER_REAL)
+    assert signal.getsignal(signal.SIGALRM) is foreign
+    assert 58 < left <= 59.8
+    assert interval == 7
+
+
+def test_time_limit_leaves_nothing_behind_after_200_cuts() -> None:
+    """However often it cuts, neither a handler nor a timer piles up."""
+    handler = signal.getsignal(signal.SIGALRM)
+
+    for _ in range(200):
+        with suppress(LateError), time_limit(0.001, LateError):
+            spin()
+
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_time_limit_does_nothing_in_another_thread() -> None:
+    """Off the main thread the block runs to its end, and the main thread's alarm is not touched."""
+    ended = threading.Event()
+
+    def work() -> None:
+        with time_limit(0.01, LateError):
+            threading.Event().wait(0.1)
+            ended.set()
+
+    handler = signal.getsignal(signal.SIGALRM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+
+    assert ended.is_set()
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_async_limit_cuts_what_the_block_awaits() -> None:
+    """A coroutine that takes too long is cancelled, and the limit's error raised instead."""
+
+    async def late() -> None:
+        async with time_limit_async(0.05, LateError):
+            await asyncio.sleep(ENDLESS_SECONDS)
+
+    def cut() -> None:
+        with pytest.raises(LateError):
+            asyncio.run(late())
+
+    assert elapsed(cut) < 2
+
+
+def test_async_limit_lets_the_blocks_own_timeout_through() -> None:
+    """A `TimeoutError` of the block itself is not mistaken for the limit."""
+
+    async def impatient() -> None:
+        async with time_limit_async(5, LateError):
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(impatient())
+
+
+def test_async_limit_lets_a_cancellation_through() -> None:
+    """Who cancels the task cancels it: the limit does not turn that into its error."""
+
+    async def cancelled() -> None:
+        started = asyncio.Event()
+
+        async def block() -> None:
+            async with time_limit_async(5, LateError):
+                started.set()
+                await asyncio.sleep(ENDLESS_SECONDS)
+
+        task = asyncio.create_task(block())
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+
+
+def test_async_limits_of_concurrent_calls_do_not_meet() -> None:
+    """Each of many calls on one loop is cut by its own limit only."""
+
+    async def limited(seconds: float) -> str:
+        try:
+            async with time_limit_async(seconds, LateError):
+                await asyncio.sleep(0.2)
+        except LateError:
+            return "cut"
+        return "done"
+
+    async def together() -> list[str]:
+        return await asyncio.gather(*(limited(seconds) for seconds in (0.05, 5, 0.1, 5)))
+
+    assert asyncio.run(together()) == ["cut", "done", "cut", "done"]
