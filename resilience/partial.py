@@ -1,7 +1,7 @@
 """An answer made of parts, of which some may be missing."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resilience.levels import Level
@@ -14,8 +14,8 @@ class PartAnswer:
 
     Attributes:
         name: The part; parts of a nested fan-out have dotted names.
-        outcome: Its answer; None: it is missing.
-        reason: Why it is missing or degraded.
+        outcome: Its answer; None, or one that is FAILED: it is missing.
+        reason: Why it is missing or degraded; None: what the outcome says.
         retry_after: Seconds after which its dependency says to come back.
         required: Whether the whole response fails without it.
     """
@@ -37,10 +37,12 @@ class PartialResponse:
         missing: Parts without an answer.
         degraded: Parts whose answer is not FULL.
         level: The worst level of the parts present; FAILED if a required part is missing, and
-            REDUCED if none is required and none is present.
+            REDUCED if none is required and none is present. A part that is itself a FAILED
+            response fails this one if it is required, and else counts as REDUCED.
         reasons: Why a part is missing or degraded, by name.
         ages: Seconds since a part's answer was fresh, where it has an age.
-        retry_after: Seconds after which a retry makes sense, if a missing part said so.
+        sources: Which fallback step answered for a part, where one did.
+        retry_after: Seconds after which a retry makes sense: the longest that a part named.
     """
 
     data: dict[str, Any]
@@ -49,6 +51,7 @@ class PartialResponse:
     level: Level = Level.FULL
     reasons: dict[str, str] = field(default_factory=dict)
     ages: dict[str, float] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
     retry_after: float | None = None
 
     @property
@@ -67,6 +70,7 @@ class PartialResponse:
                 "level": int(self.level),
                 "reasons": self.reasons,
                 "ages": self.ages,
+                "sources": self.sources,
                 "retry_after": self.retry_after,
             },
         }
@@ -87,6 +91,7 @@ class PartialResponse:
             level=Level(meta["level"]),
             reasons=dict(meta["reasons"]),
             ages=dict(meta["ages"]),
+            sources=dict(meta["sources"]),
             retry_after=meta["retry_after"],
         )
 
@@ -97,51 +102,71 @@ def assemble(answers: Iterable[PartAnswer]) -> PartialResponse:
     A part whose own value is a `PartialResponse` brings its missing and degraded parts along,
     under dotted names.
     """
-    made = PartialResponse(data={})
-    levels: list[Level] = []
-    required_missing = False
-    waits: list[float] = []
+    assembly = _Assembly()
     for answer in answers:
+        assembly.add(answer)
+    return assembly.response()
+
+
+class _Assembly:
+    """A response in the making."""
+
+    def __init__(self) -> None:
+        self._made = PartialResponse(data={})
+        self._levels: list[Level] = []
+        self._waits: list[float] = []
+        self._required_missing = False
+
+    def add(self, answer: PartAnswer) -> None:
         if answer.retry_after is not None:
-            waits.append(answer.retry_after)
-        if answer.outcome is None:
-            made.missing.append(answer.name)
-            made.reasons[answer.name] = answer.reason or "no reason given"
-            required_missing |= answer.required
-            continue
-        levels.append(_place(made, answer.name, answer.outcome))
-    if required_missing:
-        level = Level.FAILED
-    else:
-        level = max(levels, default=Level.REDUCED if made.missing else Level.FULL)
-    return PartialResponse(
-        data=made.data,
-        missing=made.missing,
-        degraded=made.degraded,
-        level=level,
-        reasons=made.reasons,
-        ages=made.ages,
-        retry_after=max(waits, default=None),
-    )
+            self._waits.append(answer.retry_after)
+        if answer.outcome is None or answer.outcome.level is Level.FAILED:
+            self._miss(answer)
+            return
+        level = self._place(answer, answer.outcome)
+        if level is Level.FAILED:
+            self._required_missing |= answer.required
+            level = Level.REDUCED
+        self._levels.append(level)
 
+    def response(self) -> PartialResponse:
+        if self._required_missing:
+            level = Level.FAILED
+        else:
+            nothing = Level.REDUCED if self._made.missing else Level.FULL
+            level = max(self._levels, default=nothing)
+        return replace(self._made, level=level, retry_after=max(self._waits, default=None))
 
-def _place(made: PartialResponse, name: str, outcome: Outcome[Any]) -> Level:
-    value, level = outcome.value, outcome.level
-    if isinstance(value, PartialResponse):
-        inner = value
+    def _miss(self, answer: PartAnswer) -> None:
+        said = None if answer.outcome is None else answer.outcome.reason
+        self._made.missing.append(answer.name)
+        self._made.reasons[answer.name] = answer.reason or said or "no reason given"
+        self._required_missing |= answer.required
+
+    def _place(self, answer: PartAnswer, outcome: Outcome[Any]) -> Level:
+        made, name = self._made, answer.name
+        value, level = outcome.value, outcome.level
+        if isinstance(value, PartialResponse):
+            self._take_over(name, value)
+            value, level = value.data, max(level, value.level)
+        *path, last = name.split(".")
+        target = made.data
+        for step in path:
+            target = target.setdefault(step, {})
+        target[last] = value
+        if outcome.degraded:
+            made.degraded.append(name)
+            made.reasons[name] = answer.reason or outcome.reason or outcome.source or "degraded"
+        if outcome.age is not None:
+            made.ages[name] = outcome.age
+        return level
+
+    def _take_over(self, name: str, inner: PartialResponse) -> None:
+        made = self._made
         made.missing.extend(f"{name}.{part}" for part in inner.missing)
         made.degraded.extend(f"{name}.{part}" for part in inner.degraded)
         made.reasons.update({f"{name}.{part}": why for part, why in inner.reasons.items()})
         made.ages.update({f"{name}.{part}": age for part, age in inner.ages.items()})
-        value, level = inner.data, max(level, inner.level)
-    *path, last = name.split(".")
-    target = made.data
-    for step in path:
-        target = target.setdefault(step, {})
-    target[last] = value
-    if outcome.degraded:
-        made.degraded.append(name)
-        made.reasons[name] = outcome.reason or outcome.source or "degraded"
-    if outcome.age is not None:
-        made.ages[name] = outcome.age
-    return level
+        made.sources.update({f"{name}.{part}": step for part, step in inner.sources.items()})
+        if inner.retry_after is not None:
+            self._waits.append(inner.retry_after)
