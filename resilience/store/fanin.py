@@ -156,6 +156,16 @@ class FanIn:
         parts = [pair[1].decode() for _, pair in entries if pair[0] == b"part"]
         return entries[-1][0].decode(), parts, len(parts) < len(entries)
 
+    def payloads(self, fan: str, parts: Sequence[str]) -> dict[str, bytes]:
+        """Return the raw payloads of *parts* that came in."""
+        if not parts:
+            return {}
+        names = [f"p:{part}" for part in parts]
+        found: list[Any] = self._store.run(
+            lambda client: client.hmget(self._store.key("fan", fan), names)
+        )
+        return {part: text for part, text in zip(parts, found, strict=True) if text is not None}
+
     def collect(self, fan: str) -> Record | None:
         """Return what has come in; None: the record is gone."""
         return self._read(self._run(fan, "collect"))

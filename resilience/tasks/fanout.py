@@ -9,7 +9,10 @@ from typing import Any
 from celery import Celery, Signature
 from celery.canvas import _chain, chord, group
 from celery.utils import uuid
-from kombu.exceptions import OperationalError
+from kombu.exceptions import (  # type: ignore[attr-defined] # newer than its stubs
+    BatchPublishError,
+    OperationalError,
+)
 
 from resilience.errors import ConfigurationError, StoreUnavailableError
 from resilience.events import PublishFailed
@@ -20,6 +23,9 @@ from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import must_encode
 from resilience.tasks.task import ResilientTask
 
+PUBLISH_ERRORS = (OperationalError, BatchPublishError, OSError)
+FLUSHES = 4
+"""A batch goes out in so many shares: workers begin while the rest is still being prepared."""
 PART_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 
 
@@ -115,22 +121,37 @@ class FanOut:
             pending.give_up(error, on_complete)
             return pending
         try:
-            self._publish(app, slots, budget)
-        except (OperationalError, OSError) as error:
+            try:
+                self._publish(app, slots, budget)
+            except PUBLISH_ERRORS:
+                # The first use of a connection that died while idle tells. A broker that hangs has
+                # used up its time by now; asking it again would make the response late.
+                if pending.spent() > resilience.settings.publish_timeout_seconds / 2:
+                    raise
+                self._publish(app, slots, budget)
+        except PUBLISH_ERRORS as error:
             resilience.announce(PublishFailed(what=repr(self), error=str(error)))
-            pending.finish("unpublished")
+            pending.finish_unpublished()
         return pending
 
     def _publish(self, app: Celery, slots: Mapping[str, Slot], budget: float) -> None:
-        with app.producer_or_acquire(None) as producer, producer.batch():
+        declared: set[object] = set()
+        share = max(1, len(self.parts) // FLUSHES)
+        with app.producer_or_acquire(None) as producer, producer.batch(share):
             for name, one in self.parts.items():
-                headers = {**(one.signature.options.get("headers") or {})}
-                one.signature.apply_async(
-                    headers={**headers, **slot_header(slots[name])},
+                sig = one.signature
+                route = sig.task, sig.options.get("queue")
+                # The queue is declared with the first message that goes there, not with each.
+                known: dict[str, Any] = {"declare": ()} if route in declared else {}
+                declared.add(route)
+                sig.apply_async(
+                    headers={**(sig.options.get("headers") or {}), **slot_header(slots[name])},
                     producer=producer,
                     expires=budget,
                     ignore_result=True,
                     add_to_parent=False,
+                    retry=False,
+                    **known,
                 )
 
     def _slot(self, resilience: Resilience, fan: str, name: str, one: Part) -> Slot:

@@ -13,7 +13,7 @@ from resilience.errors import StoreUnavailableError
 from resilience.events import PublishFailed
 from resilience.partial import PartAnswer, PartialResponse, assemble
 from resilience.store import Record
-from resilience.tasks.response import part_answer, respond
+from resilience.tasks.response import came_in, part_answer, respond
 
 if TYPE_CHECKING:
     from resilience.tasks.resilience import Resilience
@@ -50,7 +50,8 @@ class PendingResponse:
         self._spec = spec
         self._clock = clock or SystemClock()
         reserve = min(budget * RESERVE_SHARE, RESERVE_SECONDS_MAX)
-        self._until = self._clock.monotonic() + budget - reserve
+        self._began = self._clock.monotonic()
+        self._until = self._began + budget - reserve
         self._lost: PartialResponse | None = None
 
     def get(self) -> PartialResponse:
@@ -98,23 +99,22 @@ class PendingResponse:
         A part that failed comes last too, as only the end tells whether a stale answer stands in.
         """
         seen: set[str] = set()
+        required = dict(self._spec)
         mark, ended = "0", False
         while self._lost is None and not ended:
             left = self._left()
             if left <= 0:
                 break
             try:
-                mark, parts, ended = self._resilience.fan_in.wait_news(self.id, mark, left)
-                record = self._resilience.fan_in.collect(self.id)
+                mark, came, ended = self._resilience.fan_in.wait_news(self.id, mark, left)
+                payloads = self._resilience.fan_in.payloads(self.id, came)
             except StoreUnavailableError:
                 threading.Event().wait(min(AGAIN_SECONDS, left))
                 continue
-            if record is None:
-                break
-            for name, required in record.spec:
-                if name not in seen and record.ended.get(name, b"").startswith(b"+"):
+            for name, payload in payloads.items():
+                if payload.startswith(b"+"):
                     seen.add(name)
-                    yield part_answer(record, name, required)
+                    yield came_in(name, payload, required=required[name])
         yield from self._rest(seen)
 
     def finish(self, why: str) -> None:
@@ -125,6 +125,17 @@ class PendingResponse:
         """
         if self._resilience.fan_in.finish(self.id, why) == "callback":
             self._resilience.deliver_callback(self.id)
+
+    def finish_unpublished(self) -> None:
+        """End the fan-out because its parts could not be published."""
+        try:
+            self.finish("unpublished")
+        except StoreUnavailableError as error:
+            self._lost = self._without_store(error)
+
+    def spent(self) -> float:
+        """Return the seconds since the fan-out began."""
+        return self._clock.monotonic() - self._began
 
     def give_up(self, error: StoreUnavailableError, on_complete: Signature[Any] | None) -> None:
         """Answer without a store: every part is missing, and the callback hears it from here."""
@@ -150,6 +161,8 @@ class PendingResponse:
             if self._lost is None:
                 self.finish("deadline")
             record = None if self._lost else self._resilience.fan_in.collect(self.id)
+            if record is not None:
+                self._respond(record)  # announces the end if nobody has
         except StoreUnavailableError:
             record = None
         for name, required in self._spec:

@@ -1,7 +1,6 @@
 """How a part of a fan-out tells the others that it has ended."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import EncodeError
@@ -21,7 +20,12 @@ SLOT_HEADER = "resilience-slot"
 
 def slot_header(slot: Slot) -> dict[str, Any]:
     """Return the message headers that make a task report to *slot*."""
-    return {SLOT_HEADER: asdict(slot)}
+    said: dict[str, Any] = {"fan": slot.fan, "part": slot.part}
+    if slot.required:
+        said["required"] = True
+    if slot.stale_key:
+        said |= {"stale_key": slot.stale_key, "stale_seconds": slot.stale_seconds}
+    return {SLOT_HEADER: said}
 
 
 def slot_of(headers: Mapping[str, Any] | None) -> Slot | None:

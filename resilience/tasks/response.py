@@ -38,9 +38,7 @@ def part_answer(record: Record, name: str, required: bool) -> PartAnswer:  # noq
     """Return what became of the part *name*."""
     payload = record.ended.get(name)
     if payload is not None and payload.startswith(b"+"):
-        value = loads(payload[1:])
-        outcome = value if isinstance(value, Outcome) else Outcome(value=value)
-        return PartAnswer(name=name, outcome=outcome, required=required)
+        return came_in(name, payload, required=required)
     why: dict[str, Any] = {} if payload is None else loads(payload[1:])
     reason = why.get("reason", NOT_IN_TIME if record.final != "unpublished" else "Unpublished")
     if name in record.stale:
@@ -55,6 +53,13 @@ def part_answer(record: Record, name: str, required: bool) -> PartAnswer:  # noq
         retry_after=why.get("retry_after"),
         required=required,
     )
+
+
+def came_in(name: str, payload: bytes, *, required: bool) -> PartAnswer:
+    """Return the answer that the payload of a successful part holds."""
+    value = loads(payload[1:])
+    outcome = value if isinstance(value, Outcome) else Outcome(value=value)
+    return PartAnswer(name=name, outcome=outcome, reason=outcome.reason, required=required)
 
 
 def publish_callback(resilience: "Resilience", fan: str, record: Record) -> None:

@@ -1,0 +1,27 @@
+"""`python -m benchmarks NAME [--quick]`: one JSON line per figure; exit code 0 if all are ok."""
+
+import importlib
+import sys
+
+NAMES = ("fanout",)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmarks that *arguments* name and return the exit code."""
+    quick = "--quick" in arguments
+    names = [name for name in arguments if name != "--quick"]
+    if names == ["all"]:
+        names = list(NAMES)
+    if not names or any(name not in NAMES for name in names):
+        print(f"usage: python -m benchmarks {'|'.join((*NAMES, 'all'))} [--quick]", file=sys.stderr)
+        return 2
+    ok = True
+    for name in names:
+        for figure in importlib.import_module(f"benchmarks.{name}").run(quick=quick):
+            print(figure.to_json(), flush=True)
+            ok = ok and figure.ok
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
