@@ -148,7 +148,8 @@ class _Assembly:
         value, level = outcome.value, outcome.level
         if isinstance(value, PartialResponse):
             self._take_over(name, value)
-            value, level = value.data, max(level, value.level)
+            level = max(level, value.level)
+            value = value.data
         *path, last = name.split(".")
         target = made.data
         for step in path:
@@ -159,6 +160,8 @@ class _Assembly:
             made.reasons[name] = answer.reason or outcome.reason or outcome.source or "degraded"
         if outcome.age is not None:
             made.ages[name] = outcome.age
+        if outcome.source is not None:
+            made.sources[name] = outcome.source
         return level
 
     def _take_over(self, name: str, inner: PartialResponse) -> None:
