@@ -5,8 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from resilience.errors import ConfigurationError
 
@@ -15,8 +14,10 @@ PREFIX = "RESILIENCE_"
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Operator settings, each also an environment variable `RESILIENCE_<NAME>`.
+
+    Made directly they read no variable: what is not said has its default.
 
     Attributes:
         store_url: Redis or Valkey for shared state that can be rebuilt. Default: the app's
@@ -27,7 +28,7 @@ class Settings(BaseSettings):
         publish_timeout_seconds: Longest wait for the broker to connect or to take a message.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     store_url: str | None = None
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
