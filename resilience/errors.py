@@ -6,9 +6,19 @@ sends an exception as its class and its `args` and rebuilds it from them on the 
 
 from collections.abc import Mapping
 
+
+class ResilienceError(Exception):
+    """Base of everything this library raises on purpose."""
+
+
+class ConfigurationError(ResilienceError, ValueError):
+    """Something was declared wrong; the message names the value and the mend."""
+
+
 BUGS: tuple[type[Exception], ...] = (
     AssertionError,
     AttributeError,
+    ConfigurationError,
     ImportError,
     LookupError,
     NameError,
@@ -18,14 +28,6 @@ BUGS: tuple[type[Exception], ...] = (
     TypeError,
 )
 """Exceptions that mean the code is wrong: never hidden behind a fallback."""
-
-
-class ResilienceError(Exception):
-    """Base of everything this library raises on purpose."""
-
-
-class ConfigurationError(ResilienceError, ValueError):
-    """Something was declared wrong; the message names the value and the mend."""
 
 
 class RejectedError(ResilienceError):
@@ -95,7 +97,7 @@ class NoStoredAnswerError(ResilienceError):
 
 
 class StoreUnavailableError(ResilienceError):
-    """The shared store did not answer, or was skipped because it did not a moment ago."""
+    """The shared store did not answer, did not a moment ago and was skipped, or refused."""
 
 
 def retry_after_of(error: BaseException) -> float | None:
@@ -104,12 +106,19 @@ def retry_after_of(error: BaseException) -> float | None:
     Reads a `retry_after` attribute (this library's refusals) or the Retry-After header, in seconds,
     of a `response` attribute (httpx, requests). Anything unusable counts as not said.
     """
-    said = getattr(error, "retry_after", None)
-    if said is None:
-        headers = getattr(getattr(error, "response", None), "headers", None)
-        said = headers.get("Retry-After") if isinstance(headers, Mapping) else None
     try:
-        seconds = float(said) if said is not None else None
-    except (TypeError, ValueError):
+        said = getattr(error, "retry_after", None)
+        if said is None:
+            said = error.response.headers["Retry-After"]  # type: ignore[attr-defined]
+        seconds = float(said)
+    except Exception:  # noqa: BLE001 - a stranger's attributes may be properties that raise
         return None
-    return seconds if seconds is not None and 0 <= seconds < float("inf") else None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def text_of(error: BaseException) -> str:
+    """Return `str(error)`, or a note that it raised: a broken text must not hide its error."""
+    try:
+        return str(error)
+    except Exception as also:  # noqa: BLE001 - whatever a stranger's __str__ does
+        return f"(its text raised {type(also).__name__})"

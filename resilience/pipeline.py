@@ -15,6 +15,7 @@ from resilience.errors import (
     AllFallbacksFailedError,
     AttemptTimeoutError,
     retry_after_of,
+    text_of,
 )
 from resilience.events import (
     AnswerDegraded,
@@ -79,21 +80,20 @@ class Pipeline:
         Raises:
             AllFallbacksFailedError: There are fallbacks and none had an answer.
         """
+        if not self.fallbacks:
+            with time_limit(self.dependency.timeout, self._timed_out):
+                return function(*args, **kwargs)
+        call = self._seen(args, kwargs)
         try:
             with time_limit(self.dependency.timeout, self._timed_out):
                 value = function(*args, **kwargs)
-        except self._transparent:
-            raise
         except Exception as error:
-            if not self.fallbacks:
+            if self._is_no_outage(error):
                 raise
-            return self._degrade(error, self._seen(args, kwargs))
-        if not self.fallbacks:
-            return value
+            return self._degrade(error, call)
         outcome = self._outcome(value)
-        if self._remember_seconds and not outcome.degraded:
-            key = self._seen(args, kwargs).stored()
-            self._answers.refresh(key, outcome.value, max_age=self._remember_seconds)
+        if call.stored and not outcome.degraded:
+            self._answers.refresh(call.stored, outcome.value, max_age=self._remember_seconds)
         return outcome
 
     async def call_async(
@@ -104,25 +104,35 @@ class Pipeline:
         **kwargs: Any,  # noqa: ANN401 - handed on
     ) -> Any:  # noqa: ANN401 - what the function returns
         """Do the same as `call` for a coroutine function."""
+        if not self.fallbacks:
+            async with time_limit_async(self.dependency.timeout, self._timed_out):
+                return await function(*args, **kwargs)
+        call = self._seen(args, kwargs)
         try:
             async with time_limit_async(self.dependency.timeout, self._timed_out):
                 value = await function(*args, **kwargs)
-        except self._transparent:
-            raise
         except Exception as error:
-            if not self.fallbacks:
+            if self._is_no_outage(error):
                 raise
-            return await self._degrade_async(error, self._seen(args, kwargs))
-        if not self.fallbacks:
-            return value
+            return await self._degrade_async(error, call)
         outcome = self._outcome(value)
-        if self._remember_seconds and not outcome.degraded:
-            key = self._seen(args, kwargs).stored()
-            await self._answers.refresh_async(key, outcome.value, max_age=self._remember_seconds)
+        if call.stored and not outcome.degraded:
+            life = self._remember_seconds
+            await self._answers.refresh_async(call.stored, outcome.value, max_age=life)
         return outcome
 
     def _seen(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        return Call(name=self.name, args=args, kwargs=kwargs, answers=self._answers)
+        # Before the call: a function may change what it is given, and the key must not follow.
+        stored = ""
+        if self._remember_seconds:
+            stored = self._answers.key_of_call(self.name, args, kwargs)
+        return Call(name=self.name, args=args, kwargs=kwargs, answers=self._answers, stored=stored)
+
+    def _is_no_outage(self, error: Exception) -> bool:
+        """Tell whether *error*, or one of a group that it is, is neutral or a bug."""
+        if isinstance(error, ExceptionGroup):
+            return error.subgroup(self._transparent) is not None
+        return isinstance(error, self._transparent)
 
     def _outcome(self, value: object) -> Outcome[Any]:
         if isinstance(value, Outcome):
@@ -130,30 +140,32 @@ class Pipeline:
         return Outcome(value=value, dependency=self.dependency.name)
 
     def _degrade(self, error: Exception, call: Call) -> Outcome[Any]:
-        reasons = {"run": _reason(error)}
+        reasons, wait = {"run": _reason(error)}, retry_after_of(error)
         for step, label in self._labelled():
             try:
                 answer = step.answer(call)
-            except self._transparent as bug:
-                raise bug from error
-            except Exception as also:  # noqa: BLE001 - whatever it is, the next step is asked
+            except Exception as also:
+                if self._is_no_outage(also):
+                    raise
                 reasons[label] = _reason(also)
+                wait = retry_after_of(also) if wait is None else wait
             else:
                 return self._degraded(answer, error)
-        raise self._exhausted(error, reasons) from error
+        raise self._exhausted(reasons, wait) from error
 
     async def _degrade_async(self, error: Exception, call: Call) -> Outcome[Any]:
-        reasons = {"run": _reason(error)}
+        reasons, wait = {"run": _reason(error)}, retry_after_of(error)
         for step, label in self._labelled():
             try:
                 answer = await step.answer_async(call)
-            except self._transparent as bug:
-                raise bug from error
-            except Exception as also:  # noqa: BLE001 - whatever it is, the next step is asked
+            except Exception as also:
+                if self._is_no_outage(also):
+                    raise
                 reasons[label] = _reason(also)
+                wait = retry_after_of(also) if wait is None else wait
             else:
                 return self._degraded(answer, error)
-        raise self._exhausted(error, reasons) from error
+        raise self._exhausted(reasons, wait) from error
 
     def _labelled(self) -> Iterable[tuple[Step, str]]:
         for number, step in enumerate(self.fallbacks, start=1):
@@ -174,23 +186,25 @@ class Pipeline:
                 dependency=self.dependency.name,
                 level=answer.level,
                 reason=type(error).__name__,
-                error=str(error),
+                error=text_of(error),
                 source=str(answer.source),
                 age=answer.age,
             )
         )
         return outcome
 
-    def _exhausted(self, error: Exception, reasons: dict[str, str]) -> AllFallbacksFailedError:
+    def _exhausted(
+        self, reasons: dict[str, str], retry_after: float | None
+    ) -> AllFallbacksFailedError:
         self._announce(
             FallbacksExhausted(call=self.name, dependency=self.dependency.name, reasons=reasons)
         )
-        return AllFallbacksFailedError(self.dependency.name, reasons, retry_after_of(error))
+        return AllFallbacksFailedError(self.dependency.name, reasons, retry_after)
 
     def _announce(self, event: Event) -> None:
         announce(event, self._listeners)
 
 
 def _reason(error: Exception) -> str:
-    text = str(error)
+    text = text_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -24,16 +24,14 @@ class Call:
         args: Its positional arguments.
         kwargs: Its keyword arguments.
         answers: Where good answers are remembered.
+        stored: Key of this call's last full answer there; empty if no step asks for it.
     """
 
     name: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     answers: Answers
-
-    def stored(self) -> str:
-        """Return the key under which this call's last good answer is remembered."""
-        return self.answers.key_of_call(self.name, self.args, self.kwargs)
+    stored: str
 
 
 class Step(ABC):
@@ -74,9 +72,8 @@ class _Stored(Step):
 
     def __init__(self, level: Level, source: str, *, max_age: float | None) -> None:
         super().__init__(level, source)
-        if max_age is not None and not (math.isfinite(max_age) and max_age > 0):
-            msg = f"fallback step {source}: max_age must be more than 0 seconds, got {max_age!r}"
-            raise ConfigurationError(msg)
+        if max_age is not None:
+            _check_age(max_age, source)
         self.max_age = max_age
 
     @abstractmethod
@@ -99,13 +96,20 @@ class _Stored(Step):
         return Outcome(value=stored.value, level=self.level, source=self.source, age=stored.age)
 
 
+def _check_age(seconds: object, source: str) -> None:
+    if not (isinstance(seconds, (int, float)) and math.isfinite(seconds) and seconds > 0):
+        msg = f"fallback step {source}: max_age must be more than 0 seconds, got {seconds!r}"
+        raise ConfigurationError(msg)
+
+
 class _Stale(_Stored):
     def __init__(self, max_age: float) -> None:
+        _check_age(max_age, "stale")
         super().__init__(Level.STALE, "stale", max_age=max_age)
         self.remember_seconds = max_age
 
     def key(self, call: Call) -> str:
-        return call.stored()
+        return call.stored
 
 
 class _Cached(_Stored):
@@ -146,7 +150,11 @@ class _Function(Step):
 class _Static(Step):
     def __init__(self, value: object, level: Level) -> None:
         super().__init__(level, "static")
-        self.value = value
+        try:
+            self.value = copy.deepcopy(value)
+        except Exception as error:
+            msg = f"fallback step static: {value!r} cannot be copied: {error}"
+            raise ConfigurationError(msg) from error
 
     def answer(self, call: Call) -> Outcome[Any]:  # noqa: ARG002 - the same for every call
         # A copy: who gets it may change it, and the next one must not see that.
@@ -163,6 +171,9 @@ def stale(*, max_age: float) -> Step:
 
     Args:
         max_age: Seconds an answer may be old, more than 0.
+
+    Raises:
+        ConfigurationError: *max_age* is out of range.
     """
     return _Stale(max_age)
 
@@ -174,6 +185,9 @@ def cached(key: str, *, max_age: float | None = None, level: Level = Level.STATI
         key: The name it was remembered under.
         max_age: Seconds the answer may be old; None: as long as it is kept.
         level: How good such an answer is.
+
+    Raises:
+        ConfigurationError: *max_age* or *level* is out of range.
     """
     return _Cached(key, max_age=max_age, level=level)
 
@@ -185,6 +199,9 @@ def call(function: Callable[..., Any], *, level: Level = Level.REDUCED) -> Step:
         function: A plain function, or a coroutine function in asynchronous pipelines. An
             `Outcome` it returns is merged: the worse level counts.
         level: How good such an answer is.
+
+    Raises:
+        ConfigurationError: *function* cannot be called, or *level* is out of range.
     """
     return _Function(function, level)
 
@@ -193,8 +210,12 @@ def static(value: object, *, level: Level = Level.STATIC) -> Step:
     """Answer with *value*, always.
 
     Args:
-        value: Something the result serializer can send; each answer is a copy of it.
+        value: Something the result serializer can send. It is copied here and for each answer, so
+            that nobody who changes one changes another.
         level: How good such an answer is.
+
+    Raises:
+        ConfigurationError: *value* cannot be copied, or *level* is out of range.
     """
     return _Static(value, level)
 
