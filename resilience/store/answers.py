@@ -59,6 +59,9 @@ class Answers:
     def key_of_call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Return the full key of the last answer of *name* to these arguments."""
         arguments = self._dumps([list(args), sorted(kwargs.items())])
+        if "{" in arguments:
+            # Equal mappings are the same argument, in whatever order they were filled.
+            arguments = json.dumps(json.loads(arguments), sort_keys=True)
         return self.key(f"{name}:{hashlib.sha256(arguments.encode()).hexdigest()[:32]}")
 
     def encode(self, value: object, max_age: float) -> tuple[str, int]:
