@@ -1,0 +1,160 @@
+"""The commands of `celery -A app resilience`."""
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Sequence
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from resilience.cli.commandline import (
+    DEFAULT_WORKER,
+    bulkhead_worker,
+    celery_command,
+    default_worker,
+)
+from resilience.cli.supervise import STOP_SECONDS, Program, supervise
+from resilience.errors import ConfigurationError
+from resilience.tasks.resilience import Resilience
+
+COLUMNS = ("name", "queue", "concurrency", "pool", "timeout")
+
+
+class DeclarationError(click.ClickException):
+    """What was declared or asked for cannot be; shown as one line."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """A group whose commands may raise ConfigurationError: a line for the user, no traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that the user named.
+
+        Raises:
+            DeclarationError: What the command, or the app, asks for is wrong.
+        """
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            raise DeclarationError(str(error)) from error
+
+
+@click.group(cls=Commands)
+def resilience() -> None:
+    """Run and list the bulkheads of an app."""
+
+
+@resilience.command()
+@click.argument("dependency")
+@click.argument("extra", nargs=-1, metavar="[-- OPTIONS]")
+@click.pass_context
+def worker(context: click.Context, dependency: str, extra: tuple[str, ...]) -> None:
+    """Run the worker of one dependency.
+
+    It consumes from that queue only, within the limits of the bulkhead. What follows `--` goes to
+    `celery worker`: … worker payments -- --loglevel INFO
+    """
+    catalogue = _adopted(context).dependencies
+    _check_known([dependency], catalogue)
+    _check_options(extra)
+    command = bulkhead_worker(celery_command(context), catalogue[dependency], extra)
+    # In place of this process: signals and exit codes are the worker's own.
+    os.execvp(command[0], command)  # noqa: S606 - the user's own words, and no shell
+
+
+@resilience.command()
+@click.option("--only", metavar="NAME,…", help="Only these, not all; 'default' is one of them.")
+@click.argument("extra", nargs=-1, metavar="[-- OPTIONS]")
+@click.pass_context
+def up(context: click.Context, only: str | None, extra: tuple[str, ...]) -> None:
+    """Run the workers of all dependencies.
+
+    One more, named `default`, consumes from the app's default queue. All write to this terminal;
+    Ctrl-C or SIGTERM stops them. One that ends is started again. What follows `--` goes to every
+    `celery worker`: … up -- --loglevel INFO
+    """
+    _check_options(extra)
+    programs = worker_programs(_adopted(context), celery_command(context), extra)
+    if only is not None:
+        names = [name.strip() for name in only.split(",")]
+        _check_known(names, programs)
+        programs = {name: programs[name] for name in dict.fromkeys(names)}
+    context.exit(supervise(list(programs.values())))
+
+
+@resilience.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.pass_context
+def dependencies(context: click.Context, *, as_json: bool) -> None:
+    """List the dependencies.
+
+    With the limits of their bulkheads; timeouts are seconds.
+    """
+    rows = [
+        {column: getattr(dependency, column) for column in COLUMNS}
+        for dependency in _adopted(context).dependencies.values()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+
+
+def worker_programs(
+    adopted: Resilience, celery: Sequence[str], extra: Sequence[str]
+) -> dict[str, Program]:
+    """Return the workers that `up` runs, by name: one per dependency, then the default queue's.
+
+    Args:
+        adopted: What the app declared.
+        celery: As from `celery_command`.
+        extra: Further options of `celery worker`, for all of them.
+
+    Raises:
+        ConfigurationError: A dependency has the name of the default queue's worker.
+    """
+    catalogue = adopted.dependencies
+    if DEFAULT_WORKER in catalogue:
+        msg = f"no dependency may be called {DEFAULT_WORKER!r}: the default queue's worker is"
+        raise ConfigurationError(msg)
+    programs = {
+        name: Program(
+            name,
+            bulkhead_worker(celery, dependency, extra),
+            # A job that has just begun its call may see it end.
+            stop_seconds=STOP_SECONDS + dependency.timeout,
+        )
+        for name, dependency in catalogue.items()
+    }
+    command = default_worker(celery, adopted.app.conf.task_default_queue, extra)
+    return {**programs, DEFAULT_WORKER: Program(DEFAULT_WORKER, command)}
+
+
+def _adopted(context: click.Context) -> Resilience:
+    return Resilience.of(context.obj.app)
+
+
+def _check_known(names: Iterable[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            msg = (
+                f"No dependency is called {name!r}.{hint} Known are: {', '.join(known) or 'none'}."
+            )
+            raise ConfigurationError(msg)
+
+
+def _check_options(extra: Sequence[str]) -> None:
+    # `up payments` would start every worker with an argument that makes it fail, again and again.
+    if extra and not extra[0].startswith("-"):
+        msg = f"{extra[0]!r} is no option of `celery worker`; several workers: up --only NAME,NAME"
+        raise ConfigurationError(msg)

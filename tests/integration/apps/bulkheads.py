@@ -1,0 +1,33 @@
+"""An app with two bulkheads that work and one whose worker never gets up."""
+
+from celery import Celery
+from celery.signals import celeryd_init
+
+from resilience.dependency import Dependency
+from resilience.tasks.resilience import Resilience
+
+app = Celery("bulkheads")
+Resilience(
+    app,
+    dependencies=[
+        Dependency("users", concurrency=1),
+        Dependency("payments", concurrency=2, pool="threads", prefetch=3, queue="money"),
+        Dependency("broken", concurrency=1),
+    ],
+)
+
+
+@app.task(dependency="users")
+def finish_when_told(started: str, finish: str) -> str:
+    """Push to the list *started*, wait for something in the list *finish*, and return it."""
+    client = app.backend.client  # type: ignore[attr-defined]  # that of the Redis backend
+    client.rpush(started, "started")
+    _, told = client.blpop([finish], timeout=30)
+    return str(told, "utf-8")
+
+
+@celeryd_init.connect(weak=False)
+def break_worker(sender: str, **_: object) -> None:
+    """End the worker of the broken dependency before it consumes."""
+    if sender.startswith("broken@"):
+        raise SystemExit(70)

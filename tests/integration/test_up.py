@@ -1,0 +1,164 @@
+"""`celery … resilience up` and `worker`, with real workers and a real Valkey."""
+
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from resilience.testing.process import is_alive
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.foreground import SECONDS, Foreground, foreground
+from tests.integration.apps import bulkheads
+
+GRACE_SECONDS = 16
+WORKER_OPTIONS = ["--", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+
+Run = Callable[..., AbstractContextManager[Foreground]]
+
+
+@pytest.fixture
+def run(valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Run]:
+    """Runs `celery … resilience` with what it is called with; the app here uses the same Valkey."""
+    valkey.flush()
+    bulkheads.app.conf.update(broker_url=valkey.url, result_backend=valkey.url)
+    celery = [sys.executable, "-m", "celery", "-A", bulkheads.__name__]
+    servers = ["-b", valkey.url, "--result-backend", valkey.url]
+    yield lambda *words: foreground(
+        [*celery, *servers, "resilience", *words, *WORKER_OPTIONS], tmp_path
+    )
+    bulkheads.app.close()
+
+
+def node(name: str) -> str:
+    """Return the node name of a worker on this machine."""
+    return f"{name}@{socket.gethostname()}"
+
+
+def answers(*names: str) -> bool:
+    """Tell whether all these workers answer a ping."""
+    wanted = [node(name) for name in names]
+    replies = bulkheads.app.control.ping(destination=wanted, timeout=1, limit=len(wanted)) or []
+    return {name for reply in replies for name in reply} == set(wanted)
+
+
+def await_answers(running: Foreground, *names: str) -> None:
+    """Wait until all these workers answer a ping."""
+    wait_until(lambda: answers(*names), SECONDS, f"{names} answer:\n{running.output}")
+
+
+def stats_of(name: str) -> Mapping[str, Any]:
+    """Return what a worker that answers says about itself."""
+    replies = bulkheads.app.control.inspect([node(name)], timeout=SECONDS, limit=1).stats() or {}
+    stats: Mapping[str, Any] = replies[node(name)]
+    return stats
+
+
+def main_process(name: str) -> psutil.Process:
+    """Return the main process of a worker that answers."""
+    return psutil.Process(stats_of(name)["pid"])
+
+
+def test_up_runs_every_dependency_and_the_default_queue(run: Run) -> None:
+    """All workers answer, each with its own limits, and every line says whose it is."""
+    with run("up", "--only", "users,payments,default") as running:
+        await_answers(running, "users", "payments", "default")
+
+        queues = bulkheads.app.control.inspect(timeout=SECONDS, limit=3).active_queues() or {}
+        assert {name: [queue["name"] for queue in found] for name, found in queues.items()} == {
+            node("users"): ["users"],
+            node("payments"): ["money"],
+            node("default"): ["celery"],
+        }
+        stats = stats_of("payments")
+        assert stats["pool"]["max-concurrency"] == 2
+        assert stats["prefetch_count"] == 6
+        for name in ("users", "payments", "default"):
+            running.wait_for(f"{node(name)} ready.")
+        origin = re.compile(r"(users|payments|default|supervisor) *\| ")
+        assert [line for line in running.output.splitlines() if not origin.match(line)] == []
+
+
+def test_killed_worker_comes_back_and_answers(run: Run) -> None:
+    """After SIGKILL of one worker its orphans are gone, another takes its place, the rest stay."""
+    with run("up", "--only", "users,payments") as running:
+        await_answers(running, "users", "payments")
+        killed, other = main_process("users"), main_process("payments")
+        pool = killed.children()
+
+        killed.kill()
+
+        running.wait_for("exited: users (terminated by SIGKILL; not expected)")
+        await_answers(running, "users", "payments")
+        assert main_process("users").pid != killed.pid
+        assert main_process("payments").pid == other.pid
+        assert pool
+        assert not any(is_alive(process.pid) for process in pool)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_ends_all_workers_within_the_grace_period(run: Run, number: int) -> None:
+    """SIGTERM and Ctrl-C end all processes in time, the exit code is 0, and nothing was killed."""
+    with run("up", "--only", "users,payments") as running:
+        await_answers(running, "users", "payments")
+        assert len(running.family()) >= 3
+
+        running.signal(number)
+
+        assert running.wait(GRACE_SECONDS) == 0
+        assert not running.family()
+        for name in ("users", "payments"):
+            assert f"supervisor | stopped: {name} (exit status 0)" in running.lines
+
+
+def test_stop_lets_a_running_job_finish(run: Run, valkey: ValkeyProcess) -> None:
+    """A job that runs when the stop is requested ends as if nothing had happened."""
+    with run("up", "--only", "users") as running:
+        result = bulkheads.finish_when_told.delay("started", "finish")
+        valkey.client().blpop(["started"], timeout=SECONDS)
+
+        running.signal(signal.SIGTERM)
+        running.wait_for("worker: Warm shutdown")
+        valkey.client().rpush("finish", "done in peace")
+
+        assert running.wait(GRACE_SECONDS) == 0
+        assert result.get(timeout=SECONDS) == "done in peace"
+
+
+def test_worker_that_never_starts_harms_no_other(run: Run) -> None:
+    """Starts that fail again and again come at longer intervals; the other worker answers on."""
+    with run("up", "--only", "broken,users") as running:
+        running.wait_for("exited: broken (exit status 70; not expected)")
+        running.wait_for("backoff: broken starts again in 1 s")
+        running.wait_for("backoff: broken starts again in 2 s")
+        await_answers(running, "users")
+
+        running.signal(signal.SIGTERM)
+
+        assert running.wait(GRACE_SECONDS) == 0
+        assert not running.family()
+
+
+def test_worker_becomes_the_celery_worker_of_its_dependency(
+    run: Run, valkey: ValkeyProcess
+) -> None:
+    """The process that was started is the worker, with the options given before and after."""
+    with run("worker", "payments") as running:
+        await_answers(running, "payments")
+        assert main_process("payments").pid == running.process.pid
+        command = psutil.Process(running.process.pid).cmdline()
+
+        running.signal(signal.SIGTERM)
+
+        assert running.wait(GRACE_SECONDS) == 0
+    words = " ".join(command)
+    assert f"--app {bulkheads.__name__} --broker {valkey.url}" in words
+    assert "worker -Q money -c 2 -P threads -n payments@%h --prefetch-multiplier 3" in words
+    assert words.endswith(" ".join(WORKER_OPTIONS[1:]))
