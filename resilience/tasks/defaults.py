@@ -33,7 +33,7 @@ def safe_defaults(settings: Settings) -> dict[str, Any]:
         "result_backend_base_sleep_between_retries_ms": 50,
         "result_backend_max_sleep_between_retries_ms": 1000,
         "redis_socket_connect_timeout": publish,
-        "redis_socket_timeout": 5.0,
+        "redis_socket_timeout": publish,
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 25,
     }
@@ -54,6 +54,16 @@ def safe_transport_options(broker_url: str, settings: Settings) -> Mapping[str, 
     if broker_url.startswith(("amqp", "pyamqp")):
         return {"connect_timeout": publish, "read_timeout": publish, "write_timeout": publish}
     return {}
+
+
+def safe_result_options() -> Mapping[str, Any]:
+    """Return transport options of the result backend, each used if the app has none.
+
+    A task that stores its result subscribes to it when it is published; without a limit that
+    alone blocks the publisher for minutes when the backend is gone.
+    """
+    once = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+    return {"retry_policy": once}
 
 
 def is_redis(url: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery import Celery, Task
+from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 from kombu.exceptions import OperationalError
 
 from resilience.dependency import Catalogue, Dependency
@@ -13,8 +14,14 @@ from resilience.fallback import Step
 from resilience.pipeline import Pipeline
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Store
-from resilience.tasks.defaults import is_redis, safe_defaults, safe_transport_options
+from resilience.tasks.defaults import (
+    is_redis,
+    safe_defaults,
+    safe_result_options,
+    safe_transport_options,
+)
 from resilience.tasks.response import publish_callback
+from resilience.tasks.routing import ask_last
 from resilience.tasks.serialization import dumps, loads
 
 
@@ -59,16 +66,17 @@ class Resilience:
         self.dependencies = Catalogue(dependencies)
         self.listeners = tuple(listeners)
         self._shared: tuple[Store, Answers, FanIn] | None = None
-        app.resilience = self  # type: ignore[attr-defined]
-        app.add_defaults(lambda: safe_defaults(self.settings))
-        app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
-        if app.configured:  # type: ignore[attr-defined]
-            self._on_configured()
-        else:
-            app.on_after_configure.connect(self._on_configured, weak=False)
+        self._clash: str | None = None
         if app.finalized:  # type: ignore[attr-defined]
             for task in app.tasks.values():
                 self.check_task(type(task))
+        if app.configured:  # type: ignore[attr-defined]
+            self._on_configured()
+        # Also when the app is configured again, with another source.
+        app.on_after_configure.connect(self._on_configured, weak=False)
+        app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
+        ask_last(app, self._route)
+        app.resilience = self  # type: ignore[attr-defined]
 
     @staticmethod
     def of(app: Celery) -> "Resilience":
@@ -142,11 +150,23 @@ class Resilience:
         """Check that *task* names a declared dependency, if it names one.
 
         Raises:
-            ConfigurationError: It names another.
+            ConfigurationError: It names one that no app of this process declares.
         """
         dependency = getattr(task, "dependency", None)
-        if dependency is not None:
+        # Celery registers a task with every app of the process unless it says `shared=False`, so
+        # one that another app's dependency suits is that app's; this one cannot publish it.
+        if dependency is not None and not _declared_elsewhere(dependency):
             self.dependencies.require(dependency, where=f"task {task.name}")
+
+    def check_queues(self) -> None:
+        """Check that every bulkhead has a queue of its own, as far as the app is configured.
+
+        Raises:
+            ConfigurationError: A dependency's queue is also the app's default queue or one of
+                `task_queues`.
+        """
+        if self._clash:
+            raise ConfigurationError(self._clash)
 
     def deliver_callback(self, fan: str) -> None:
         """Publish the callback of an ended fan-out, if it has one that is not published yet.
@@ -188,23 +208,33 @@ class Resilience:
         raise ConfigurationError(msg)
 
     def _on_configured(self, **_: object) -> None:
+        conf: Any = self.app.conf
+        defaults = safe_defaults(self.settings)
+        # Above what Celery ships and below all that the app set: `add_defaults` would put them
+        # above what the app reads from an object.
+        for layers in (conf.maps, conf.defaults):
+            layers.insert(-1, defaults)
+        url = str(conf.broker_write_url or conf.broker_url or "")
+        options = safe_transport_options(url, self.settings)
+        conf.broker_transport_options = {**options, **(conf.broker_transport_options or {})}
+        own = conf.result_backend_transport_options or {}
+        conf.result_backend_transport_options = {**safe_result_options(), **own}
+        self._clash = self._find_clash()
+        # Celery logs what is raised here, and goes on, if it reads the configuration by itself.
+        self.check_queues()
+
+    def _find_clash(self) -> str | None:
         conf = self.app.conf
         taken = {conf.task_default_queue: "the app's default queue"}
         taken |= {_queue_name(queue): "one of task_queues" for queue in conf.task_queues or ()}
         for dependency in self.dependencies.values():
             if what := taken.get(dependency.queue):
-                msg = (
+                return (
                     f"dependency {dependency.name!r} would share the queue {dependency.queue!r} "
                     f"with {what}; give the dependency another one: "
                     f'Dependency("{dependency.name}", queue="…")'
                 )
-                raise ConfigurationError(msg)
-        routes = conf.task_routes or ()
-        own = routes if isinstance(routes, (list, tuple)) else (routes,)
-        conf.task_routes = (*own, self._route)
-        url = str(conf.broker_write_url or conf.broker_url or "")
-        options = safe_transport_options(url, self.settings)
-        conf.broker_transport_options = {**options, **(conf.broker_transport_options or {})}
+        return None
 
     def _route(
         self,
@@ -215,9 +245,18 @@ class Resilience:
         task: Task[Any, Any] | None = None,
         **_: object,
     ) -> Mapping[str, str] | None:
+        self.check_queues()
         declared = task if task is not None else self.app.tasks.get(name)
         dependency = getattr(declared, "dependency", None)
-        return None if dependency is None else {"queue": self.dependencies[dependency].queue}
+        if dependency is None:
+            return None
+        return {"queue": self.dependencies.require(dependency, where=f"task {name}").queue}
+
+
+def _declared_elsewhere(dependency: str) -> bool:
+    """Tell whether any adopted app of this process declares *dependency*."""
+    adopted = (getattr(app, "resilience", None) for app in _get_active_apps())
+    return any(dependency in one.dependencies for one in adopted if isinstance(one, Resilience))
 
 
 def _queue_name(queue: object) -> str:
