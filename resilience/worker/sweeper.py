@@ -1,5 +1,6 @@
 """Ends fan-outs whose caller is gone, so that their callback runs all the same."""
 
+import logging
 import threading
 from typing import Any
 
@@ -7,6 +8,8 @@ from celery import bootsteps
 
 from resilience.errors import StoreUnavailableError
 from resilience.tasks.resilience import Resilience
+
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
 """How often a worker looks for fan-outs that are due, at the least."""
@@ -25,8 +28,15 @@ class FanInSweeper(bootsteps.StartStopStep):
         self._thread: threading.Thread | None = None
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
-        """Start to look."""
+        """Start to look.
+
+        Raises:
+            ConfigurationError: The app's declaration cannot work; the worker then ends.
+        """
         resilience = Resilience.of(parent.app)
+        resilience.check_queues()
+        # The thread would find out, too, but nobody would hear of it.
+        _ = resilience.store
         self._thread = threading.Thread(
             target=self._sweep, args=(resilience,), name="fan-in-sweeper", daemon=True
         )
@@ -46,10 +56,19 @@ class FanInSweeper(bootsteps.StartStopStep):
             wait = LOOK_SECONDS
             try:
                 fans, next_due = resilience.fan_in.take_due()
-                for fan in fans:
-                    resilience.fan_in.finish(fan, "deadline")
-                    resilience.deliver_callback(fan)
             except StoreUnavailableError:
                 continue  # the store said so once; look again
+            for fan in fans:
+                self._end(resilience, fan)
             if next_due is not None:
                 wait = min(next_due, LOOK_SECONDS)
+
+    def _end(self, resilience: Resilience, fan: str) -> None:
+        try:
+            resilience.fan_in.finish(fan, "deadline")
+            resilience.deliver_callback(fan)
+        except StoreUnavailableError:
+            return
+        except Exception:
+            # One that cannot be published must not keep the others from theirs.
+            logger.exception("callback of fan-out %s", fan)
