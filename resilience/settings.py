@@ -47,9 +47,16 @@ class Settings(BaseModel):
         known = {PREFIX + name.upper(): name for name in cls.model_fields}
         for variable in source:
             if variable.startswith(PREFIX) and variable not in known:
-                near = difflib.get_close_matches(variable, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-                msg = f"{variable} is no setting{hint}"
-                raise ConfigurationError(msg)
+                raise _unknown(variable, list(cls.model_fields))
         values = {known[variable]: source[variable] for variable in known if variable in source}
         return cls.model_validate(values)
+
+
+def _unknown(variable: str, names: list[str]) -> ConfigurationError:
+    # Compared without the prefix: with it, all of them look alike.
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX).lower(), names, n=1)
+    if near:
+        hint = f"did you mean {PREFIX}{near[0].upper()}?"
+    else:
+        hint = f"known are {', '.join(PREFIX + name.upper() for name in names)}"
+    return ConfigurationError(f"{variable} is no setting; {hint}")
