@@ -1,0 +1,108 @@
+"""Dependencies: what may be declared."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from resilience import ConfigurationError, Dependency
+from resilience.dependency import Catalogue
+
+
+def test_dependency_has_a_queue_of_its_own_name_by_default() -> None:
+    """A bulkhead needs no more than a name."""
+    assert Dependency("users").queue == "users"
+    assert Dependency("users", queue="people").queue == "people"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("concurrency", 0),
+        ("concurrency", -1),
+        ("concurrency", 1.5),
+        ("concurrency", "many"),
+        ("timeout", 0),
+        ("timeout", -2.0),
+        ("timeout", float("inf")),
+        ("timeout", float("nan")),
+        ("timeout", None),
+        ("prefetch", 0),
+        ("queue", ""),
+        ("pool", "eventlet"),
+        ("consurrency", 3),
+    ],
+)
+def test_dependency_names_an_option_or_value_that_cannot_be(option: str, value: object) -> None:
+    """Nonsense and unknown options are refused where they are written, with the value."""
+    options: dict[str, Any] = {option: value}
+
+    with pytest.raises(ValidationError) as caught:
+        Dependency("users", **options)
+
+    assert option in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Users", "users ", "users\n", "1users", "_users", "a.b", "a:b", "a{b", "u" * 65]
+)
+def test_dependency_refuses_a_name_that_is_not_plain(name: str) -> None:
+    """Names become queues, key parts and process names, so they hold nothing special."""
+    with pytest.raises(ValidationError):
+        Dependency(name)
+
+
+def test_dependency_cannot_be_changed() -> None:
+    """What was checked at declaration stays so."""
+    with pytest.raises(AttributeError):
+        Dependency("users").timeout = -1.0  # type: ignore[misc]  # what must not work
+
+
+def test_catalogue_keeps_the_order_of_declaration() -> None:
+    """Dependencies are found by name and listed as declared."""
+    users, payments = Dependency("users"), Dependency("payments")
+    catalogue = Catalogue(iter([users, payments]))
+
+    assert list(catalogue) == ["users", "payments"]
+    assert len(catalogue) == 2
+    assert catalogue["payments"] is payments
+    assert catalogue.require("users", where="task x") is users
+
+
+def test_catalogue_names_a_duplicate() -> None:
+    """Two dependencies of one name are refused with that name."""
+    with pytest.raises(ConfigurationError, match="'users' is declared twice"):
+        Catalogue([Dependency("users"), Dependency("payments"), Dependency("users", queue="q")])
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(Dependency("payments", queue="users"), id="another's-default"),
+        pytest.param(Dependency("payments", queue="shared"), id="both-named"),
+    ],
+)
+def test_catalogue_names_both_sides_of_a_queue_clash(second: Dependency) -> None:
+    """Two bulkheads in one queue are refused with both names and the queue."""
+    first = Dependency("users", queue=second.queue)
+
+    with pytest.raises(ConfigurationError) as caught:
+        Catalogue([first, second])
+
+    for word in ("'users'", "'payments'", repr(second.queue)):
+        assert word in str(caught.value)
+
+
+def test_catalogue_names_an_unknown_dependency_and_the_known() -> None:
+    """Asking for what was never declared says where, what, and what there is."""
+    catalogue = Catalogue([Dependency("users"), Dependency("payments")])
+
+    with pytest.raises(ConfigurationError) as caught:
+        catalogue.require("user", where="task shop.profile")
+
+    assert str(caught.value) == (
+        "task shop.profile names the unknown dependency 'user'; declared are: users, payments"
+    )
+    with pytest.raises(ConfigurationError, match="declared are: none"):
+        Catalogue([]).require("users", where="task x")
