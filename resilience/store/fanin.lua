@@ -65,6 +65,7 @@ local function finish(why)
   if redis.call('HEXISTS', record, 'callback') == 1 then
     redis.call('ZADD', due, now() + lease, id)
     redis.call('PEXPIRE', due, UNSETTLED)
+    expire(UNSETTLED)
     return 'callback'
   end
   expire(keep)
@@ -92,13 +93,14 @@ if operation == 'report' then
   if good and key ~= '' then
     redis.call('SET', key, life .. ':' .. string.sub(payload, 2), 'PX', life)
   end
-  local known = redis.call('HMGET', record, 'left', 'final')
+  local known = redis.call('HMGET', record, 'left', 'final', 'p:' .. part)
   if not known[1] then return 'gone' end
+  if known[3] then return 'duplicate' end
   if known[2] then
     redis.call('HINCRBY', record, 'late', 1)
     return 'late'
   end
-  if redis.call('HSETNX', record, 'p:' .. part, payload) == 0 then return 'duplicate' end
+  redis.call('HSET', record, 'p:' .. part, payload)
   redis.call('XADD', news, '*', 'part', part)
   if redis.call('XLEN', news) == 1 then
     redis.call('PEXPIRE', news, redis.call('PTTL', record))
@@ -109,7 +111,10 @@ if operation == 'report' then
 end
 
 if operation == 'finish' then
-  if redis.call('EXISTS', record) == 0 then return 'gone' end
+  if redis.call('EXISTS', record) == 0 then
+    redis.call('ZREM', due, id)
+    return 'gone'
+  end
   if redis.call('HEXISTS', record, 'final') == 1 then return 'already' end
   return finish(ARGV[5])
 end
