@@ -1,6 +1,7 @@
 """A client of the store that never waits long and never asks twice in a row in vain."""
 
 import asyncio
+import math
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
@@ -133,7 +134,8 @@ class Store:
             try:
                 await connection.send_command(*command)
                 async with asyncio.timeout(seconds):
-                    return await connection.read_response(timeout=None)
+                    # None would mean the store's own timeout, which is far too short here.
+                    return await connection.read_response(timeout=math.inf)
             except BaseException as error:
                 # Its answer may still come: the connection cannot be used again.
                 await connection.disconnect(nowait=True)
