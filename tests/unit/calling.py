@@ -1,9 +1,10 @@
-"""The two ways to call a function through a pipeline."""
+"""What tests of pipelines call, and how."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+from resilience.events import Event
 from resilience.pipeline import Pipeline
 
 Run = Callable[..., Any]
@@ -28,3 +29,24 @@ def run_async(
         return function(*args, **kwargs)
 
     return asyncio.run(pipeline.call_async(coroutine_function, *args, **kwargs))
+
+
+class Listening:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        """Hear nothing yet."""
+        self.heard: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        """Keep *event*."""
+        self.heard.append(event)
+
+
+def raising(error: BaseException) -> Callable[..., NoReturn]:
+    """Return a function that raises *error*, whatever it is given."""
+
+    def failing(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return failing

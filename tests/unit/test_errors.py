@@ -19,6 +19,7 @@ from resilience.errors import (
     retry_after_of,
     text_of,
 )
+from tests.unit.odd_errors import ClosedError, SilentError
 
 REASONS = {"run": "OSError: gone", "1. stale": "NoStoredAnswerError: nothing is remembered"}
 SAMPLES = [
@@ -32,24 +33,6 @@ SAMPLES = [
     NoStoredAnswerError("said"),
     StoreUnavailableError("said"),
 ]
-
-
-class SilentError(Exception):
-    """An error whose own text raises."""
-
-    def __str__(self) -> str:
-        """Fail, as a message built from a missing attribute does."""
-        raise KeyError
-
-
-class ClosedError(Exception):
-    """An error whose attributes are properties that raise."""
-
-    @property
-    def retry_after(self) -> float:
-        """Fail, as a lazy attribute of a closed response does."""
-        msg = "closed"
-        raise RuntimeError(msg)
 
 
 def test_samples_hold_every_error_of_the_tree() -> None:

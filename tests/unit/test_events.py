@@ -1,0 +1,92 @@
+"""Events: who hears of them, and what a line in the log says."""
+
+import logging
+
+import pytest
+
+from resilience import Level
+from resilience.events import AnswerDegraded, Event, FallbacksExhausted, StoreFound, StoreLost
+from resilience.events import announce as tell
+from resilience.events import log_event as log
+
+DEGRADED = AnswerDegraded(
+    call="shop.recommend",
+    dependency="recommendations",
+    level=Level.STALE,
+    reason="CircuitOpenError",
+    error="recommendations was not called",
+    source="stale",
+    age=41.5,
+)
+
+
+def test_announce_tells_every_listener_in_order() -> None:
+    """All listeners hear the same event, the first first."""
+    heard: list[tuple[str, Event]] = []
+
+    tell(DEGRADED, [lambda event: heard.append(("a", event)), lambda e: heard.append(("b", e))])
+
+    assert heard == [("a", DEGRADED), ("b", DEGRADED)]
+
+
+def test_announce_goes_on_when_a_listener_raises(caplog: pytest.LogCaptureFixture) -> None:
+    """A listener that fails is logged with its error; the others hear all the same."""
+    heard: list[Event] = []
+
+    def broken(_: Event) -> None:
+        msg = "no metrics today"
+        raise RuntimeError(msg)
+
+    tell(DEGRADED, [broken, heard.append])
+
+    assert heard == [DEGRADED]
+    [record] = caplog.records
+    assert record.exc_info is not None
+    assert "no metrics today" in caplog.text
+    assert "AnswerDegraded" in record.getMessage()
+
+
+def test_log_line_reads_well_and_carries_the_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """One line a human can read, and the same fields for a formatter that writes JSON."""
+    log(DEGRADED)
+
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("resilience", logging.WARNING)
+    assert record.getMessage() == (
+        "AnswerDegraded call=shop.recommend dependency=recommendations level=STALE "
+        "reason=CircuitOpenError error=recommendations was not called source=stale age=41.5"
+    )
+    assert record.event == {"name": "AnswerDegraded", **DEGRADED.details()}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("event", "severity"),
+    [
+        (FallbacksExhausted(call="c", dependency="users", reasons={}), logging.ERROR),
+        (StoreLost(error="refused"), logging.ERROR),
+        (StoreFound(), logging.INFO),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_log_line_is_as_severe_as_its_event(
+    event: Event, severity: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Losing something is an error, degrading a warning, getting it back is information."""
+    with caplog.at_level(logging.INFO, logger="resilience"):
+        log(event)
+
+    assert [record.levelno for record in caplog.records] == [severity]
+
+
+def test_log_line_is_not_written_below_the_loggers_level(caplog: pytest.LogCaptureFixture) -> None:
+    """Who sets the logger `resilience` to ERROR hears of no degraded answer."""
+    with caplog.at_level(logging.ERROR, logger="resilience"):
+        log(DEGRADED)
+
+    assert not caplog.records
+
+
+def test_event_cannot_be_changed() -> None:
+    """A listener cannot alter what the next one hears."""
+    with pytest.raises(AttributeError):
+        DEGRADED.dependency = "users"  # type: ignore[misc]  # what must not work

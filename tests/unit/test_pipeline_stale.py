@@ -1,0 +1,93 @@
+"""What a pipeline remembers for worse times."""
+
+from typing import NoReturn
+
+import pytest
+
+from resilience import AllFallbacksFailedError, Dependency, Level, Outcome, Pipeline, fallback
+from resilience.store import Answers
+from tests.unit.calling import Listening, Run, raising
+
+USERS = Dependency("users")
+
+
+def test_stale_answers_with_the_last_full_answer(run: Run, answers: Answers) -> None:
+    """The same arguments get what they got last, with level, reason, source and age."""
+    pipeline = Pipeline("ask", USERS, answers, fallbacks=[fallback.stale(max_age=60)])
+    run(pipeline, lambda user: ["for", user], 7)
+    run(pipeline, lambda user: ["for", user], 8)
+
+    outcome = run(pipeline, raising(OSError("gone")), 7)
+
+    assert outcome.value == ["for", 7]
+    assert (outcome.level, outcome.reason, outcome.source) == (Level.STALE, "OSError", "stale")
+    assert 0 <= outcome.age < 5
+    with pytest.raises(AllFallbacksFailedError):
+        run(pipeline, raising(OSError("gone")), 9)
+
+
+def test_stale_never_remembers_a_degraded_answer(run: Run, answers: Answers) -> None:
+    """Neither a fallback's answer nor one that degraded by itself is stored as good."""
+    degraded = Outcome(value="made do", level=Level.REDUCED)
+    chain = [fallback.stale(max_age=60), fallback.static("static")]
+    pipeline = Pipeline("ask", USERS, answers, fallbacks=chain)
+
+    run(pipeline, raising(OSError("gone")), 7)
+    run(pipeline, lambda _: degraded, 7)
+
+    assert run(pipeline, raising(OSError("gone")), 7).value == "static"
+
+
+def test_stale_remembers_an_answer_of_nothing(run: Run, answers: Answers) -> None:
+    """None is an answer like any other, not the lack of one."""
+    pipeline = Pipeline("ask", USERS, answers, fallbacks=[fallback.stale(max_age=60)])
+    run(pipeline, lambda: None)
+
+    outcome = run(pipeline, raising(OSError("gone")))
+
+    assert (outcome.value, outcome.level) == (None, Level.STALE)
+
+
+def test_stale_knows_a_call_by_the_arguments_it_was_given(run: Run, answers: Answers) -> None:
+    """A function that uses its arguments up does not get another call's answer."""
+
+    def consume(users: list[int]) -> list[int]:
+        taken = []
+        while users:
+            taken.append(users.pop())
+        return taken
+
+    def consume_and_fail(users: list[int]) -> NoReturn:
+        consume(users)
+        msg = "gone"
+        raise OSError(msg)
+
+    pipeline = Pipeline("ask", USERS, answers, fallbacks=[fallback.stale(max_age=60)])
+    run(pipeline, consume, [1, 2])
+    run(pipeline, consume, [3])
+
+    assert run(pipeline, consume_and_fail, [1, 2]).value == [2, 1]
+    with pytest.raises(AllFallbacksFailedError):
+        run(pipeline, consume_and_fail, [])
+
+
+def test_stale_refuses_arguments_that_cannot_be_remembered(run: Run, answers: Answers) -> None:
+    """A call that can have no key is a bug, found at the first call and before it is sent."""
+    called = Listening()
+    pipeline = Pipeline("ask", USERS, answers, fallbacks=[fallback.stale(max_age=60)])
+
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        run(pipeline, called, object())
+
+    assert not called.heard
+
+
+def test_stale_says_every_time_that_a_value_cannot_be_remembered(
+    run: Run, answers: Answers
+) -> None:
+    """A value that JSON does not know is a bug each time, not only at the first write."""
+    pipeline = Pipeline("ask", USERS, answers, fallbacks=[fallback.stale(max_age=60)])
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            run(pipeline, object)
