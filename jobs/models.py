@@ -84,18 +84,20 @@ class Order(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, *, lock_seconds: float = 5.0) -> Engine:
     """Return an engine for any SQLAlchemy URL.
 
     A SQLite file is put into WAL mode, so that readers never wait for the writer, checks
-    foreign keys, and lets a second writer wait up to five seconds.
+    foreign keys, and lets a second writer wait up to *lock_seconds*.
     """
     engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
+    if engine.dialect.name != "sqlite":
+        return engine
+    busy = f"busy_timeout={int(lock_seconds * 1000)}"
+
+    def prepare(connection: SqliteConnection, _record: object) -> None:
+        for pragma in (busy, "journal_mode=WAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    event.listen(engine, "connect", prepare)
     return engine
-
-
-def _prepare_sqlite(connection: SqliteConnection, _record: object) -> None:
-    for pragma in ("busy_timeout=5000", "journal_mode=WAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()

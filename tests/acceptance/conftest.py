@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import Engine
 
 from jobs.models import open_engine
+from resilience.testing.plugin import running_valkey
+from tests.acceptance.shop import Shop, running_shop
 from tests.acceptance.upstream import Upstream, running
 
 SERVICES = ("users", "recommendations", "payments", "search", "mail")
@@ -42,3 +44,27 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine = open_engine(url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def shop_processes(
+    upstream_processes: Mapping[str, Upstream],
+    shop: Engine,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Shop]:
+    """Run the whole shop."""
+    with (
+        running_valkey(tmp_path_factory) as valkey,
+        running_shop(
+            upstream_processes, valkey, str(shop.url), tmp_path_factory.mktemp("front")
+        ) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def healthy_shop(shop_processes: Shop, upstreams: Mapping[str, Upstream]) -> Shop:
+    """The whole shop, every endpoint of which answers in full before the test."""
+    del upstreams  # lifts the faults behind the test
+    shop_processes.await_health()
+    return shop_processes

@@ -1,0 +1,136 @@
+"""Ask workers from an event loop, in what is left of a request's budget."""
+
+import asyncio
+from typing import Any
+
+from resilience import AttemptTimeoutError, FanOut, Outcome, PartAnswer, PartialResponse
+from resilience.clock import Clock, SystemClock
+from resilience.errors import ResilienceError
+from resilience.levels import Level
+from resilience.partial import assemble
+from resilience.tasks.pending import PendingResponse
+from resilience.tasks.response import NOT_IN_TIME
+
+EXPIRED = "TaskRevokedError"
+"""Reason of a part that waited in its queue until it was of no use."""
+
+
+class Deadline:
+    """The moment at which a request must be answered; its stages share what is left."""
+
+    def __init__(self, seconds: float, *, clock: Clock | None = None) -> None:
+        """Begin to count."""
+        self._clock = clock or SystemClock()
+        self._at = self._clock.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds left, negative if it is over."""
+        return self._at - self._clock.monotonic()
+
+
+class NotServedError(ResilienceError):
+    """A request cannot be served now: level 4.
+
+    Attributes:
+        dependency: Who is to blame.
+        reasons: Why each part is missing.
+        retry_after: Seconds until a retry makes sense; None if nobody said.
+        facts: What else the client should know.
+    """
+
+    def __init__(
+        self,
+        dependency: str,
+        reasons: dict[str, str],
+        retry_after: float | None = None,
+        **facts: str,
+    ) -> None:
+        super().__init__(dependency, reasons, retry_after)
+        self.dependency = dependency
+        self.reasons = reasons
+        self.retry_after = retry_after
+        self.facts = facts
+
+
+class PartMissingError(ResilienceError):
+    """A part of a fan-out has no answer, for another reason than time."""
+
+
+async def ask(fanout: FanOut, seconds: float) -> PartialResponse:
+    """Return what *fanout* can deliver in *seconds*, never later and never an error.
+
+    Publishing may have to wait for the broker, so a thread does it.
+    """
+    deadline = Deadline(seconds)
+
+    def publish() -> PendingResponse:
+        left = deadline.left()
+        if left <= 0:
+            raise TimeoutError
+        return fanout.apply_async(budget=left)
+
+    try:
+        async with asyncio.timeout(max(seconds, 0.0)):
+            pending = await asyncio.to_thread(publish)
+            return await pending.aget()
+    except TimeoutError:
+        return assemble(
+            PartAnswer(name=name, outcome=None, reason=NOT_IN_TIME, required=one.required)
+            for name, one in fanout.parts.items()
+        )
+
+
+async def require(fanout: FanOut, seconds: float, **facts: str) -> PartialResponse:
+    """Do the same as `ask`, for a fan-out whose required parts the request cannot do without.
+
+    Args:
+        fanout: What to ask.
+        seconds: How long.
+        facts: For the client, if it cannot be served.
+
+    Raises:
+        NotServedError: A required part is missing.
+    """
+    response = await ask(fanout, seconds)
+    if response.level is not Level.FAILED:
+        return response
+    lacking = [name for name in response.missing if fanout.parts[name].required]
+    reasons = {name: response.reasons[name] for name in lacking}
+    dependency = fanout.parts[lacking[0]].signature.type.dependency
+    raise NotServedError(dependency, reasons, response.retry_after, **facts)
+
+
+async def ask_one(fanout: FanOut, seconds: float) -> Outcome[Any]:
+    """Return the answer of the only part of *fanout*.
+
+    Raises:
+        AttemptTimeoutError: It did not come in *seconds*.
+        PartMissingError: It failed.
+    """
+    response = await ask(fanout, seconds)
+    return answer_of(response, fanout, seconds)
+
+
+def answer_of(response: PartialResponse, fanout: FanOut, seconds: float) -> Outcome[Any]:
+    """Return the answer of the first part of *fanout*, given all that it delivered in *seconds*.
+
+    Raises:
+        AttemptTimeoutError: It did not come in time.
+        PartMissingError: It failed.
+    """
+    name, part = next(iter(fanout.parts.items()))
+    dependency = part.signature.type.dependency
+    reason = response.reasons.get(name)
+    if name in response.missing:
+        if reason in {NOT_IN_TIME, EXPIRED}:
+            raise AttemptTimeoutError(dependency, seconds)
+        msg = f"{name}: {reason}"
+        raise PartMissingError(msg)
+    return Outcome(
+        value=response.data[name],
+        level=Level.FULL if name not in response.degraded else response.level,
+        reason=reason,
+        source=response.sources.get(name),
+        age=response.ages.get(name),
+        dependency=dependency,
+    )

@@ -1,0 +1,9 @@
+"""How long each endpoint of the front may take, in seconds, whatever happens behind it."""
+
+from typing import Final
+
+RECOMMENDATIONS: Final = 1.0
+ORDERS: Final = 2.5
+SEARCH: Final = 1.5
+PROFILE: Final = 1.5
+DASHBOARD: Final = 1.2

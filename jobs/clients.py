@@ -1,0 +1,98 @@
+"""Clients of what the shop depends on: a set per process, each client made at first use.
+
+Pool processes are forked from one that has used none, and find none: nothing is shared.
+"""
+
+import functools
+import os
+import smtplib
+from email.message import EmailMessage
+from typing import Any
+
+import httpx
+from sqlalchemy import Engine
+
+from jobs.dependencies import client_seconds
+from jobs.models import open_engine
+from jobs.settings import ShopSettings
+
+IDLE_SECONDS = 2.0
+"""An idle connection is closed before the service does that, lest a request meets its end."""
+NOT_FOUND = 404
+
+
+class Clients:
+    """The clients of one process."""
+
+    def __init__(self, settings: ShopSettings) -> None:
+        """Open nothing yet."""
+        self._settings = settings
+        self._http: dict[str, httpx.Client] = {}
+        self._engine: Engine | None = None
+
+    def http(self, dependency: str) -> httpx.Client:
+        """Return the client of an HTTP service, which waits less than the dependency's timeout."""
+        if dependency not in self._http:
+            self._http[dependency] = httpx.Client(
+                base_url=getattr(self._settings, f"{dependency}_url"),
+                timeout=client_seconds(dependency),
+                limits=httpx.Limits(keepalive_expiry=IDLE_SECONDS),
+            )
+        return self._http[dependency]
+
+    @property
+    def engine(self) -> Engine:
+        """The database."""
+        if self._engine is None:
+            self._engine = open_engine(
+                self._settings.database_url, lock_seconds=client_seconds("database")
+            )
+        return self._engine
+
+    def send(self, message: EmailMessage) -> None:
+        """Hand *message* to the mail server.
+
+        Raises:
+            smtplib.SMTPException: It was not taken.
+            OSError: There is no server, or it does not answer.
+        """
+        host, port = self._settings.mail_host, self._settings.mail_port
+        with smtplib.SMTP(host, port, timeout=client_seconds("notifications")) as smtp:
+            smtp.send_message(message)
+
+    def close(self) -> None:
+        """Close every connection; what is used afterwards is opened anew."""
+        for client in self._http.values():
+            client.close()
+        self._http.clear()
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+
+def clients() -> Clients:
+    """Return the clients of this process."""
+    return _clients_of(os.getpid())
+
+
+@functools.cache
+def _clients_of(_pid: int) -> Clients:
+    return Clients(ShopSettings.from_environment())
+
+
+def fetch(dependency: str, path: str, **params: str) -> Any:  # noqa: ANN401 - the service's JSON
+    """Return the JSON that an HTTP service has at *path*, None if it says that there is none.
+
+    Raises:
+        httpx.HTTPStatusError: It answered with another error; its Retry-After is in there.
+        httpx.TransportError: It did not answer, or not in time.
+    """
+    response = clients().http(dependency).get(path, params=params)
+    if response.status_code == NOT_FOUND:
+        return None
+    return response.raise_for_status().json()
+
+
+def close_clients(**_: object) -> None:
+    """Close the clients of this process; takes whatever a Celery signal brings."""
+    clients().close()

@@ -1,0 +1,27 @@
+"""Whom the shop calls, and how much of it at once."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from resilience import Dependency
+
+DEPENDENCIES: Final[Sequence[Dependency]] = (
+    Dependency("users", concurrency=2, timeout=0.8),
+    Dependency("recommendations", concurrency=4, timeout=0.8),
+    Dependency("payments", concurrency=4, timeout=1.2),
+    Dependency("search", concurrency=2, timeout=0.8),
+    Dependency("notifications", concurrency=2, timeout=5.0),
+    Dependency("database", concurrency=4, timeout=0.8),
+)
+
+CLIENT_SHARE: Final = 0.65
+"""A client gives up after this share of its dependency's timeout: its own error says more."""
+
+
+def client_seconds(name: str) -> float:
+    """Return how long a client of the dependency called *name* waits for anything.
+
+    Raises:
+        KeyError: There is no such dependency.
+    """
+    return CLIENT_SHARE * {one.name: one.timeout for one in DEPENDENCIES}[name]

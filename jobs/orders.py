@@ -1,0 +1,131 @@
+"""Take an order: who and what, the money, the record, and a mail that may fail."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import uuid4
+
+from celery import shared_task
+from kombu.exceptions import OperationalError
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from jobs.asking import Deadline, require
+from jobs.clients import clients
+from jobs.models import Order, Product
+from jobs.notifications import confirm_order
+from jobs.payments import charge
+from jobs.users import get_user
+from resilience import FanOut, Level, Outcome, PartAnswer, PartialResponse, ResilientTask, part
+from resilience.clock import SystemClock
+from resilience.errors import ResilienceError
+from resilience.partial import assemble
+
+LOOKUP_SECONDS: Final = 0.9
+AFTER_PAYMENT_SECONDS: Final = 0.6
+"""Kept for what follows a payment: money taken for an order that is not recorded is the worst."""
+AFTER_RECORD_SECONDS: Final = 0.2
+ID_MAX: Final = 2**31 - 1
+QUANTITY_MAX: Final = 100
+
+
+class NewOrder(BaseModel):
+    """An order as a client sends it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    user_id: int = Field(ge=1, le=ID_MAX)
+    product_id: int = Field(ge=1, le=ID_MAX)
+    quantity: int = Field(ge=1, le=QUANTITY_MAX)
+
+
+class UnknownError(ResilienceError):
+    """A client named something that does not exist; the message says what."""
+
+
+@shared_task(base=ResilientTask, dependency="database")
+def get_product(product_id: int) -> dict[str, Any] | None:
+    """Return a product's name and price; None: there is no such product."""
+    with Session(clients().engine) as session:
+        product = session.get(Product, product_id)
+        if product is None:
+            return None
+        return {"name": product.name, "price_cents": product.price_cents}
+
+
+@shared_task(base=ResilientTask, dependency="database")
+def record_order(
+    order_id: str, user_id: int, product_id: int, quantity: int, amount_cents: int, charge_id: str
+) -> None:
+    """Keep a paid order; twice is the same as once."""
+    with Session(clients().engine) as session, session.begin():
+        if session.get(Order, order_id) is None:
+            session.add(
+                Order(
+                    id=order_id,
+                    user_id=user_id,
+                    product_id=product_id,
+                    quantity=quantity,
+                    amount_cents=amount_cents,
+                    charge_id=charge_id,
+                    created_at=datetime.fromtimestamp(SystemClock().now(), UTC),
+                )
+            )
+
+
+async def place(order: NewOrder, *, budget: float) -> PartialResponse:
+    """Take *order* within *budget* seconds, all stages together.
+
+    Raises:
+        UnknownError: There is no such user or product.
+        NotServedError: It was not taken. Without a confirmed payment nobody knows whether money
+            was; the provider can tell by the order's id, which the error carries.
+    """
+    deadline = Deadline(budget)
+    order_id = str(uuid4())
+    user, product = await _look_up(order)
+    amount_cents = order.quantity * product["price_cents"]
+    payment = charge.s(order_id, order.user_id, amount_cents)
+    paid = await require(
+        FanOut(payment=part(payment, required=True)),
+        deadline.left() - AFTER_PAYMENT_SECONDS,
+        order_id=order_id,
+    )
+    receipt = {"amount_cents": amount_cents, "charge_id": paid.data["payment"]}
+    record = record_order.s(order_id, **order.model_dump(), **receipt)
+    await require(
+        FanOut(record=part(record, required=True)),
+        deadline.left() - AFTER_RECORD_SECONDS,
+        order_id=order_id,
+    )
+    mail = (order_id, user["email"], product["name"], order.quantity)
+    told = await _notify(mail, deadline.left())
+    taken = Outcome(value={"order_id": order_id, **receipt})
+    return assemble(
+        [
+            PartAnswer(name="order", outcome=taken),
+            PartAnswer(name="notification", outcome=told),
+        ]
+    )
+
+
+async def _look_up(order: NewOrder) -> tuple[dict[str, Any], dict[str, Any]]:
+    wanted = FanOut(
+        user=part(get_user.s(order.user_id), required=True),
+        product=part(get_product.s(order.product_id), required=True),
+    )
+    known = (await require(wanted, LOOKUP_SECONDS)).data
+    for name, asked in (("user", order.user_id), ("product", order.product_id)):
+        if known[name] is None:
+            msg = f"there is no {name} {asked}"
+            raise UnknownError(msg)
+    return known["user"], known["product"]
+
+
+async def _notify(mail: tuple[Any, ...], seconds: float) -> Outcome[str]:
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.to_thread(confirm_order.apply_async, mail)
+    except (OperationalError, OSError) as error:  # TimeoutError is an OSError
+        return Outcome(value="not sent", level=Level.REDUCED, reason=type(error).__name__)
+    return Outcome(value="queued")

@@ -1,0 +1,54 @@
+"""Where the shop finds what it depends on."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from resilience import ConfigurationError
+
+PREFIX = "SHOP_"
+
+HttpUrl = Annotated[str, Field(pattern=r"^https?://")]
+
+
+class ShopSettings(BaseSettings):
+    """Addresses, each an environment variable `SHOP_<NAME>`. None has a default to get wrong.
+
+    Attributes:
+        broker_url: Broker, result backend and shared store: a Redis or Valkey.
+        database_url: Any SQLAlchemy URL.
+        users_url: The accounts.
+        recommendations_url: The service that knows what to show to whom.
+        payments_url: The payment provider.
+        search_url: Ranking and spelling.
+        mail_host: Host of the mail server, which speaks SMTP.
+        mail_port: Its port.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    broker_url: str
+    database_url: str
+    users_url: HttpUrl
+    recommendations_url: HttpUrl
+    payments_url: HttpUrl
+    search_url: HttpUrl
+    mail_host: str
+    mail_port: Annotated[int, Field(ge=1, le=65_535)]
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the settings.
+
+        Raises:
+            ConfigurationError: Variables are missing or wrong; the message names all of them.
+        """
+        try:
+            return cls.model_validate({})
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{PREFIX}{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}"
+                for one in error.errors()
+            )
+            raise ConfigurationError(wrong) from error

@@ -1,0 +1,123 @@
+"""The whole shop as a test holds it: every process of it, and a client of its front."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from jobs import budgets
+from jobs.dependencies import DEPENDENCIES
+from resilience.testing.ports import free_port
+from resilience.testing.process import ServerProcess, import_path
+from resilience.testing.stack import WorkerProcess, run_worker
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.acceptance.upstream import PATIENCE_SECONDS, Upstream
+
+HEALTHY_SECONDS = 30.0
+TOLERANCE = 1.1
+BUDGETS = {
+    "recommendations": budgets.RECOMMENDATIONS,
+    "orders": budgets.ORDERS,
+    "search": budgets.SEARCH,
+    "profile": budgets.PROFILE,
+    "dashboard": budgets.DASHBOARD,
+}
+READS = ("/recommendations/7", "/search?q=oak%20chair", "/profile/7", "/dashboard")
+ORDER = {"user_id": 7, "product_id": 9, "quantity": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shop:
+    """A running shop.
+
+    Attributes:
+        front: The web front.
+        valkey: Broker and store.
+        workers: One per bulkhead, by the name of its dependency.
+        upstreams: What it depends on, by name.
+    """
+
+    front: httpx.Client
+    valkey: ValkeyProcess
+    workers: Mapping[str, WorkerProcess]
+    upstreams: Mapping[str, Upstream]
+
+    def get(self, path: str) -> httpx.Response:
+        """Return what the front answers, which must be inside the endpoint's budget."""
+        return in_time(self.front.get(path))
+
+    def order(self) -> httpx.Response:
+        """Return what the front answers to an order, which must be inside the budget."""
+        return in_time(self.front.post("/orders", json=ORDER))
+
+    def is_healthy(self) -> bool:
+        """Tell whether every endpoint answers in full."""
+        answers = [self.front.post("/orders", json=ORDER), *map(self.front.get, READS)]
+        return all(
+            answer.is_success and not answer.json()["_meta"]["partial"] for answer in answers
+        )
+
+    def await_health(self) -> None:
+        """Wait until every endpoint answers in full."""
+        wait_until(self.is_healthy, HEALTHY_SECONDS, "every endpoint answers in full")
+
+
+def in_time(answer: httpx.Response) -> httpx.Response:
+    """Return *answer* if it came inside its endpoint's budget plus 10 %."""
+    endpoint = answer.url.path.split("/")[1]
+    limit = TOLERANCE * BUDGETS[endpoint]
+    assert answer.elapsed.total_seconds() <= limit, f"{answer.url} took {answer.elapsed}"
+    return answer
+
+
+@contextmanager
+def running_shop(
+    upstreams: Mapping[str, Upstream], valkey: ValkeyProcess, database_url: str, directory: Path
+) -> Iterator[Shop]:
+    """Run workers and front on what runs already, until the end of the block."""
+    env = environment(upstreams, valkey, database_url)
+    names = [dependency.name for dependency in DEPENDENCIES]
+    contexts = {
+        name: run_worker("workers.app", queues=[name], concurrency=2, env=env, loglevel="WARNING")
+        for name in names
+    }
+    port = free_port()
+    front = ServerProcess(
+        [sys.executable, "-m", "uvicorn", "workers.front:front", "--port", str(port)],
+        ready="Uvicorn running",
+        log_path=directory / "front.log",
+        env=env | {"PYTHONPATH": import_path()},
+    )
+    with ExitStack() as stack:
+        stack.callback(front.stop)
+        with ThreadPoolExecutor(len(names) + 1) as pool:
+            started = pool.submit(front.start)
+            workers = dict(
+                zip(names, pool.map(stack.enter_context, contexts.values()), strict=True)
+            )
+            # Their shutdown takes seconds and tells nothing.
+            stack.callback(lambda: [worker.kill() for worker in workers.values()])
+            started.result()
+        http = stack.enter_context(
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS)
+        )
+        yield Shop(front=http, valkey=valkey, workers=workers, upstreams=upstreams)
+
+
+def environment(
+    upstreams: Mapping[str, Upstream], valkey: ValkeyProcess, database_url: str
+) -> dict[str, str]:
+    """Return the variables that tell the shop where everything is."""
+    services = ("users", "recommendations", "payments", "search")
+    urls = {f"SHOP_{name.upper()}_URL": str(upstreams[name].http.base_url) for name in services}
+    return urls | {
+        "SHOP_BROKER_URL": valkey.url,
+        "SHOP_DATABASE_URL": database_url,
+        "SHOP_MAIL_HOST": "127.0.0.1",
+        "SHOP_MAIL_PORT": str(upstreams["mail"].port),
+    }

@@ -1,0 +1,285 @@
+"""The shop in the situations it is made for, seen from outside. Every call is timed."""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from jobs.recommendations import POPULAR
+from resilience import Level
+from resilience.testing.waiting import wait_until
+from tests.acceptance.shop import ORDER, READS, Shop
+from tests.acceptance.upstream import PATIENCE_SECONDS
+
+SLOW_SECONDS = 3.0
+QUERY = "/search?q=oak%20chair"
+
+
+def level_of(answer: httpx.Response) -> Level:
+    """Return the level that an answer says it has."""
+    return Level(answer.json()["_meta"]["level"])
+
+
+def meta_of(answer: httpx.Response) -> Mapping[str, Any]:
+    """Return what a successful answer says of itself."""
+    assert answer.is_success, answer.text
+    meta: Mapping[str, Any] = answer.json()["_meta"]
+    return meta
+
+
+def assert_problem(answer: httpx.Response, status: int) -> Mapping[str, Any]:
+    """Return the problem document that an answer must be."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    document: Mapping[str, Any] = answer.json()
+    assert {"type", "title", "status", "detail"} <= document.keys()
+    return document
+
+
+def assert_unavailable(answer: httpx.Response, dependency: str) -> Mapping[str, Any]:
+    """Return the level-4 answer that blames *dependency* and says when to come back."""
+    document = assert_problem(answer, 503)
+    assert document["dependency"] == dependency
+    assert document["reasons"]
+    assert int(answer.headers["Retry-After"]) >= 1
+    return document
+
+
+def test_healthy_shop_answers_in_full_and_does_what_it_says(healthy_shop: Shop) -> None:
+    """Without a fault every endpoint is at level 0, and an order is charged, recorded, mailed."""
+    answers = [healthy_shop.get(path) for path in READS]
+    order = healthy_shop.order()
+
+    assert [level_of(answer) for answer in [*answers, order]] == [Level.FULL] * 5
+    assert order.status_code == 201
+    taken = order.json()["data"]["order"]
+    upstreams = healthy_shop.upstreams
+    charge = upstreams["payments"].http.get(f"/charges/{taken['order_id']}").json()
+    assert charge["charge_id"] == taken["charge_id"]
+    assert charge["amount_cents"] == taken["amount_cents"]
+    assert taken["order_id"] in healthy_shop.get("/dashboard").json()["data"]["orders"]["latest"]
+    wait_until(
+        lambda: taken["order_id"] in upstreams["mail"].http.get("/messages").text,
+        PATIENCE_SECONDS,
+        "the mail has arrived",
+    )
+
+
+def test_recommendations_say_level_reason_and_age_while_their_service_is_down(
+    healthy_shop: Shop,
+) -> None:
+    """A user seen before gets the last list with its age, a new one the list of the segment."""
+    fresh = healthy_shop.get("/recommendations/7").json()["data"]
+    healthy_shop.upstreams["recommendations"].put_fault("fail")
+
+    seen, new = healthy_shop.get("/recommendations/7"), healthy_shop.get("/recommendations/1234")
+
+    meta = meta_of(seen)
+    assert seen.json()["data"] == fresh
+    assert (meta["level"], meta["source"], meta["reason"]) == (1, "stale", "HTTPStatusError")
+    assert 0 <= meta["age"] < 60
+    meta = meta_of(new)
+    assert (meta["level"], meta["source"], meta["reason"]) == (2, "for_segment", "HTTPStatusError")
+    assert len(new.json()["data"]) == 10
+
+
+def test_recommendations_keep_their_budget_while_their_service_hangs(healthy_shop: Shop) -> None:
+    """More requests than the bulkhead has room for: all are answered in time, all say why."""
+    healthy_shop.upstreams["recommendations"].put_fault("hang")
+
+    with ThreadPoolExecutor(16) as clients:
+        crowd = list(clients.map(healthy_shop.get, [f"/recommendations/{n}" for n in range(1, 17)]))
+        others = [healthy_shop.get(QUERY), healthy_shop.get("/dashboard"), healthy_shop.order()]
+
+    metas = [meta_of(answer) for answer in crowd]
+    assert all(meta["level"] >= Level.STALE and meta["reason"] for meta in metas)
+    assert all(meta["age"] is not None for meta in metas if meta["level"] == Level.STALE)
+    assert [level_of(answer) for answer in others] == [Level.FULL] * 3
+
+
+def test_users_down_costs_orders_and_new_profiles_only(healthy_shop: Shop) -> None:
+    """A known profile is shown stale; what cannot do without the user says so with 503."""
+    healthy_shop.upstreams["users"].put_fault("fail")
+
+    known = meta_of(healthy_shop.get("/profile/7"))
+    assert known["level"] == Level.STALE
+    assert "user" in known["degraded"]
+    assert known["ages"]["user"] >= 0
+    assert known["missing"] == ["notifications"]
+    assert_unavailable(healthy_shop.get("/profile/1999"), "users")
+    assert_unavailable(healthy_shop.order(), "users")
+    for path in ("/recommendations/7", QUERY, "/dashboard"):
+        assert level_of(healthy_shop.get(path)) is Level.FULL
+
+
+def test_slow_payments_end_orders_with_503_and_leave_the_others_alone(healthy_shop: Shop) -> None:
+    """An order whose payment is not confirmed in time fails by its budget and names the order."""
+    healthy_shop.upstreams["payments"].put_fault("slow", latency_seconds=SLOW_SECONDS)
+
+    document = assert_unavailable(healthy_shop.order(), "payments")
+    others = [healthy_shop.get(path) for path in ("/recommendations/7", QUERY, "/profile/7")]
+    dashboard = meta_of(healthy_shop.get("/dashboard"))
+
+    assert document["order_id"]
+    assert [level_of(answer) for answer in others] == [Level.FULL] * 3
+    assert dashboard["degraded"] == ["alerts"]
+    assert dashboard["ages"]["alerts"] >= 0
+
+
+def test_refused_payment_hands_on_when_to_come_back(healthy_shop: Shop) -> None:
+    """The provider's Retry-After reaches the shop's client."""
+    healthy_shop.upstreams["payments"].put_fault("fail")
+
+    answer = healthy_shop.order()
+
+    assert_unavailable(answer, "payments")
+    assert answer.headers["Retry-After"] == "5"
+
+
+def test_search_ranks_simply_while_the_ranking_is_down(healthy_shop: Shop) -> None:
+    """The same products are found, best sellers first, and the answer says what it lacks."""
+    ranked = healthy_shop.get(QUERY).json()["data"]["products"]
+    healthy_shop.upstreams["search"].put_fault("fail")
+
+    answer = healthy_shop.get(QUERY)
+
+    meta = meta_of(answer)
+    assert (meta["level"], meta["degraded"], meta["missing"]) == (2, ["ranking"], ["spelling"])
+    assert meta["sources"]["ranking"] == "by_popularity"
+    simple = answer.json()["data"]["products"]
+    assert sorted(one["id"] for one in simple) == sorted(one["id"] for one in ranked)
+
+
+def test_dashboard_shows_the_rest_while_one_part_hangs(healthy_shop: Shop) -> None:
+    """A part that hangs is stale or missing; the page comes inside its budget."""
+    healthy_shop.upstreams["search"].put_fault("hang")
+
+    answer = healthy_shop.get("/dashboard")
+
+    meta = meta_of(answer)
+    assert "metrics" in [*meta["missing"], *meta["degraded"]]
+    assert meta["reasons"]["metrics"]
+    assert answer.json()["data"]["orders"]["count"] > 4_000
+
+
+def test_order_is_taken_while_the_mail_server_is_down(healthy_shop: Shop) -> None:
+    """A mail that fails costs nobody an order, and the loss is an event with the order's id."""
+    healthy_shop.upstreams["mail"].put_fault("fail")
+
+    order = healthy_shop.order()
+
+    assert order.status_code == 201
+    order_id = order.json()["data"]["order"]["order_id"]
+    log = healthy_shop.workers["notifications"]
+    wait_until(
+        lambda: any("NotificationLost" in x and order_id in x for x in log.log.splitlines()),
+        PATIENCE_SECONDS,
+        "the lost mail is in the log",
+    )
+
+
+@pytest.fixture
+def locked_database(shop: Engine) -> Iterator[None]:
+    """Let nobody else write."""
+    with closing(sqlite3.connect(str(shop.url.database))) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.mark.usefixtures("locked_database")
+def test_order_that_cannot_be_recorded_is_not_confirmed(shop_processes: Shop) -> None:
+    """A paid order that is not in the database ends with 503 and the id to find the payment by."""
+    answer = shop_processes.order()
+
+    document = assert_unavailable(answer, "database")
+    charge = shop_processes.upstreams["payments"].http.get(f"/charges/{document['order_id']}")
+    assert charge.status_code == 200
+
+
+def test_recommendations_are_served_while_their_worker_is_dead(healthy_shop: Shop) -> None:
+    """Without a worker the front still has what was remembered: the user's list, or the popular."""
+    worker = healthy_shop.workers["recommendations"]
+    worker.kill()
+    try:
+        seen, new = healthy_shop.get("/recommendations/7"), healthy_shop.get("/recommendations/77")
+    finally:
+        worker.start()
+
+    assert (meta_of(seen)["level"], meta_of(seen)["source"]) == (1, "stale")
+    assert meta_of(seen)["age"] >= 0
+    assert (meta_of(new)["level"], meta_of(new)["source"]) == (3, "cached:recommendations:popular")
+    assert meta_of(new)["reason"] == "AttemptTimeoutError"
+
+
+def test_front_answers_while_broker_and_store_are_dead(healthy_shop: Shop) -> None:
+    """Every endpoint keeps its budget and none has a 500; recommendations come from a constant."""
+    healthy_shop.valkey.kill()
+    try:
+        answers = [healthy_shop.get(path) for path in READS]
+        order = healthy_shop.order()
+    finally:
+        healthy_shop.valkey.start()
+
+    by_path = dict(zip(READS, answers, strict=True))
+    recommendations = by_path["/recommendations/7"]
+    assert recommendations.json()["data"] == POPULAR
+    assert (meta_of(recommendations)["level"], meta_of(recommendations)["source"]) == (3, "static")
+    assert sorted(meta_of(by_path["/dashboard"])["missing"]) == ["alerts", "metrics", "orders"]
+    assert_unavailable(by_path[QUERY], "database")
+    assert_unavailable(by_path["/profile/7"], "users")
+    assert_unavailable(order, "users")
+    healthy_shop.await_health()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param("/recommendations/99999", 404, id="unknown-user"),
+        pytest.param("/profile/99999", 404, id="unknown-profile"),
+        pytest.param("/recommendations/seven", 422, id="no-number"),
+        pytest.param("/profile/99999999999999999999", 422, id="number-too-large"),
+        pytest.param("/search", 422, id="no-query"),
+        pytest.param("/search?q=%20", 422, id="blank-query"),
+        pytest.param("/search?q=a%00b", 422, id="zero-byte"),
+        pytest.param("/search?q=" + "x" * 201, 422, id="query-too-long"),
+        pytest.param("/orders", 405, id="wrong-method"),
+        pytest.param("/nothing", 404, id="unknown-path"),
+    ],
+)
+def test_bad_request_is_explained(shop_processes: Shop, path: str, status: int) -> None:
+    """What the client did wrong is a problem document, never a 500 and never a degraded answer."""
+    assert_problem(shop_processes.front.get(path), status)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"user_id": 99_999}, id="unknown-user"),
+        pytest.param({"product_id": 99_999}, id="unknown-product"),
+        pytest.param({"quantity": 0}, id="nothing"),
+        pytest.param({"quantity": "2"}, id="text"),
+        pytest.param({"price_cents": 1}, id="own-price"),
+    ],
+)
+def test_bad_order_is_refused(shop_processes: Shop, change: Mapping[str, object]) -> None:
+    """An order that cannot be is refused before anybody is charged."""
+    charges = shop_processes.upstreams["payments"].http
+    before = charges.get("/stats").json()["calls"]
+
+    assert_problem(shop_processes.front.post("/orders", json={**ORDER, **change}), 422)
+
+    assert charges.get("/stats").json()["calls"] == before
+
+
+def test_order_without_json_is_refused(shop_processes: Shop) -> None:
+    """A body that is no JSON is the client's mistake."""
+    broken = shop_processes.front.post(
+        "/orders", content="{", headers={"Content-Type": "application/json"}
+    )
+
+    assert_problem(broken, 422)

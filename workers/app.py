@@ -1,0 +1,27 @@
+"""The shop's Celery app: `celery -A workers.app resilience worker payments`."""
+
+from celery import Celery
+from celery.signals import worker_process_shutdown, worker_shutdown
+
+from jobs.clients import close_clients
+from jobs.dependencies import DEPENDENCIES
+from jobs.settings import ShopSettings
+from resilience import Resilience
+
+TASKS = (
+    "jobs.dashboard",
+    "jobs.notifications",
+    "jobs.orders",
+    "jobs.payments",
+    "jobs.recommendations",
+    "jobs.search",
+    "jobs.users",
+)
+
+settings = ShopSettings.from_environment()
+
+app = Celery("shop", broker=settings.broker_url, backend=settings.broker_url, include=TASKS)
+resilience = Resilience(app, dependencies=DEPENDENCIES)
+
+worker_process_shutdown.connect(close_clients, weak=False)
+worker_shutdown.connect(close_clients, weak=False)
