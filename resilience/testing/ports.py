@@ -19,13 +19,14 @@ def free_port() -> int:
     """
     for _ in range(ATTEMPTS):
         port = secrets.choice(PORTS)
-        if _is_free(port):
+        if is_free(port):
             return port
     msg = f"no free port among {ATTEMPTS} tried in {PORTS}"
     raise OSError(msg)
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Tell whether nothing listens on this TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         # A server may bind where only closed connections linger, so the probe must, too.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
