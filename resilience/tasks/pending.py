@@ -81,7 +81,7 @@ class PendingResponse:
             left = self._left()
             try:
                 if left <= 0:
-                    await asyncio.to_thread(self.finish, "deadline")
+                    await self._resilience.fan_in.finish_async(self.id, "deadline", lease_seconds=0)
                 elif not await self._resilience.fan_in.wait_done_async(self.id, left):
                     continue
                 record = await self._resilience.fan_in.collect_async(self.id)
@@ -123,8 +123,8 @@ class PendingResponse:
         Raises:
             StoreUnavailableError: Nobody knows whether it has ended.
         """
-        if self._resilience.fan_in.finish(self.id, why) == "callback":
-            self._resilience.deliver_callback(self.id)
+        # A worker publishes the callback: a broker that hangs must not make this caller late.
+        self._resilience.fan_in.finish(self.id, why, lease_seconds=0)
 
     def finish_unpublished(self) -> None:
         """End the fan-out because its parts could not be published."""
