@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import Signature
 from kombu.exceptions import OperationalError
@@ -13,10 +13,8 @@ from resilience.errors import StoreUnavailableError
 from resilience.events import PublishFailed
 from resilience.partial import PartAnswer, PartialResponse, assemble
 from resilience.store import Record
+from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import came_in, part_answer, respond
-
-if TYPE_CHECKING:
-    from resilience.tasks.resilience import Resilience
 
 RESERVE_SHARE = 0.05
 """Share of the budget kept for assembling the response, so that it is not late."""
@@ -37,7 +35,7 @@ class PendingResponse:
 
     def __init__(
         self,
-        resilience: "Resilience",
+        resilience: Resilience,
         fan: str,
         spec: Sequence[tuple[str, bool]],
         *,

@@ -19,6 +19,7 @@ from resilience.settings import Settings
 from resilience.store import Slot
 from resilience.tasks import PendingResponse, Resilience
 from resilience.tasks.reporting import report_failure, report_value
+from resilience.tasks.response import deliver_callback
 from resilience.tasks.serialization import dumps
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
@@ -104,7 +105,7 @@ class Stage:
         fans, next_due = self.resilience.fan_in.take_due()
         for fan in fans:
             self.resilience.fan_in.finish(fan, "deadline")
-            self.resilience.deliver_callback(fan)
+            deliver_callback(self.resilience, fan)
         return next_due is None
 
     def _report(self, run: Run, name: str, fate: str) -> None:
