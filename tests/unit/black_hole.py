@@ -32,6 +32,8 @@ def babbler(reply: bytes) -> Iterator[str]:
     with socket.create_server((LOCALHOST, 0)) as listener:
         thread = threading.Thread(target=babble, args=(listener,))
         thread.start()
-        yield f"redis://{LOCALHOST}:{listener.getsockname()[1]}/0"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        try:
+            yield f"redis://{LOCALHOST}:{listener.getsockname()[1]}/0"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
