@@ -16,6 +16,7 @@ from resilience.budget import time_limit
 from resilience.store import Store
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.unit.black_hole import babbler
 from tests.unit.stopwatch import elapsed
 
 THREADS = 8
@@ -204,6 +205,23 @@ def test_wait_that_is_cut_takes_nothing(store: Store, valkey: ValkeyProcess) -> 
     assert store.wait("BLPOP", queue, "1", seconds=1) == [queue.encode(), b"item"]
 
 
+def test_async_wait_that_is_cancelled_takes_nothing(store: Store, valkey: ValkeyProcess) -> None:
+    """What comes in after a waiting task was cancelled stays for the next one."""
+    queue = store.key("queue")
+
+    async def cancelled() -> object:
+        task = asyncio.create_task(store.wait_async("BLPOP", queue, "10", seconds=10))
+        await asyncio.to_thread(wait_until, lambda: blocked(valkey) == 1, 5, "the task waits")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.to_thread(wait_until, lambda: blocked(valkey) == 0, 5, "nobody waits")
+        valkey.client().rpush(queue, "item")
+        assert await echo_async(store, "next") == "next"
+        return await store.wait_async("BLPOP", queue, "1", seconds=1)
+
+    assert asyncio.run(cancelled()) == [queue.encode(), b"item"]
+
+
 def test_async_exchange_that_is_cancelled_does_not_spoil_the_next(store: Store) -> None:
     """A task cancelled between question and answer leaves no answer to the wrong question."""
 
@@ -277,3 +295,14 @@ def test_wait_returns_none_when_nothing_comes(
 
     assert elapsed(give_up) < 1
     assert echo(store, "next") == "next"
+
+
+def test_wait_counts_the_time_it_took_to_connect(wait: Callable[..., Any]) -> None:
+    """A store that is slow to greet and then hangs makes no waiter late."""
+    with babbler(b"+OK\r\n+OK\r\n", after=0.5, hang=True) as url:
+        store = Store(url, namespace="shop", timeout_seconds=5)
+
+        def give_up() -> None:
+            assert wait(store, "BLPOP", "queue", "10", seconds=0.6) is None
+
+        assert elapsed(give_up) < 0.9
