@@ -7,8 +7,9 @@ from time import perf_counter
 from typing import Any, Final
 
 import httpx
+import psutil
 
-from demo.layout import Layout
+from demo.runner import RunningShop
 from demo.traffic import GIVE_UP_SECONDS, Sample, Traffic
 
 TICK_SECONDS: Final = 0.5
@@ -73,12 +74,14 @@ class Stretch:
         told: When the upstream services were told its faults.
         began: When all of them had heard.
         ended: When the next phase's were told, or the traffic ended.
+        others: How many processors were busy with other programs than shop and demo.
     """
 
     phase: Phase
     told: float
     began: float
     ended: float
+    others: float
 
     def spans(self, sample: Sample) -> bool:
         """Tell whether *sample* was sent and answered while exactly these faults were in force."""
@@ -116,16 +119,17 @@ class Play:
     """The script, played once against a running shop."""
 
     def __init__(
-        self, layout: Layout, script: Sequence[Phase], tick: Callable[[Phase, float, int], None]
+        self, shop: RunningShop, script: Sequence[Phase], tick: Callable[[Phase, float, int], None]
     ) -> None:
         """Prepare.
 
         Args:
-            layout: Where the shop is.
+            shop: A shop that is ready.
             script: What is to happen.
             tick: Told twice a second: the phase, its seconds so far, and the answers so far.
         """
-        self._layout = layout
+        self._shop = shop
+        self._layout = shop.layout
         self._script = script
         self._tick = tick
         self._samples: list[Sample] = []
@@ -152,8 +156,16 @@ class Play:
             fault = phase.faults.get(name, {"mode": "ok"})
             answer = await control.put(f"{self._layout.url(name)}/fault", json=fault)
             answer.raise_for_status()
-        began = perf_counter()
+        began, load = perf_counter(), self._load_of_others()
         while (now := perf_counter()) < began + phase.seconds:
             self._tick(phase, now - began, len(self._samples))
             await asyncio.sleep(min(TICK_SECONDS, began + phase.seconds - now))
-        return Stretch(phase=phase, told=told, began=began, ended=perf_counter())
+        ended = perf_counter()
+        others = (self._load_of_others() - load) / (ended - began)
+        return Stretch(phase=phase, told=told, began=began, ended=ended, others=others)
+
+    def _load_of_others(self) -> float:
+        """Return the processor seconds that other programs have used so far."""
+        times = psutil.cpu_times()
+        busy = times.user + times.nice + times.system
+        return busy - self._shop.processor_seconds()

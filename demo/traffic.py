@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter
@@ -13,11 +14,11 @@ import httpx
 from jobs import budgets, catalogue, words
 
 RATES: Final[Mapping[str, int]] = {
-    "recommendations": 6,
-    "orders": 6,
-    "search": 7,
-    "profile": 3,
-    "dashboard": 6,
+    "recommendations": 4,
+    "orders": 5,
+    "search": 6,
+    "profile": 2,
+    "dashboard": 5,
 }
 """Requests per second by endpoint."""
 BUDGETS: Final[Mapping[str, float]] = {
@@ -65,6 +66,12 @@ class Sample:
     def late(self) -> bool:
         """Whether it took more than the endpoint's budget and 10 %."""
         return self.seconds > TOLERANCE * BUDGETS[self.endpoint]
+
+
+def percentile(samples: Sequence[Sample], share: float) -> float:
+    """Return the seconds within which *share* of the samples were answered (nearest rank)."""
+    ordered = sorted(sample.seconds for sample in samples)
+    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.nan
 
 
 class Traffic:
