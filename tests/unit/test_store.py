@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import pytest
 import redis
@@ -21,6 +22,7 @@ from tests.unit.stopwatch import elapsed
 
 THREADS = 8
 EXCHANGES = 100
+BURST = 1_000
 
 
 class CutError(Exception):
@@ -83,20 +85,14 @@ def test_store_takes_valkeys_own_scheme(valkey: ValkeyProcess) -> None:
     assert echo(store, "hello") == "hello"
 
 
-@pytest.fixture
-def patient(valkey: ValkeyProcess) -> Store:
-    """A store for tests that keep this machine busy, and do not care how long it takes."""
-    return Store(valkey.url, namespace="patient", timeout_seconds=10)
-
-
-def test_store_is_shared_by_threads(patient: Store) -> None:
+def test_store_is_shared_by_threads(store: Store) -> None:
     """Threads never get each other's answers."""
     wrong: list[str] = []
     together = threading.Barrier(THREADS)
 
     def work(who: int) -> None:
         together.wait(10)
-        wrong.extend(mixed_up(patient, who))
+        wrong.extend(mixed_up(store, who))
 
     threads = [threading.Thread(target=work, args=(who,)) for who in range(THREADS)]
     for thread in threads:
@@ -108,9 +104,10 @@ def test_store_is_shared_by_threads(patient: Store) -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_store_is_shared_by_the_tasks_of_a_loop(store: Store) -> None:
+def test_store_is_shared_by_the_tasks_of_a_loop(valkey: ValkeyProcess) -> None:
     """A burst of tasks is no reason to call the store lost, and nobody's answers get mixed up."""
-    asked = [str(number) for number in range(EXCHANGES)]
+    store = Store(valkey.url, namespace="shop", timeout_seconds=0.5)
+    asked = [str(number) for number in range(BURST)]
 
     async def together() -> list[str]:
         return await asyncio.gather(*(echo_async(store, text) for text in asked))
@@ -118,18 +115,18 @@ def test_store_is_shared_by_the_tasks_of_a_loop(store: Store) -> None:
     assert asyncio.run(together()) == asked
 
 
-def test_store_used_before_a_fork_works_on_both_sides(patient: Store) -> None:
+def test_store_used_before_a_fork_works_on_both_sides(store: Store) -> None:
     """A child of a worker shares no connection with its parent: nobody's answers get lost."""
-    assert echo(patient, "before") == "before"
+    assert echo(store, "before") == "before"
     ours, theirs = multiprocessing.Pipe()
 
     def child(pipe: Connection) -> None:
-        pipe.send(mixed_up(patient, "child"))
+        pipe.send(mixed_up(store, "child"))
 
     process = multiprocessing.get_context("fork").Process(target=child, args=(theirs,))
     process.start()
     try:
-        wrong = mixed_up(patient, "parent")
+        wrong = mixed_up(store, "parent")
         assert ours.poll(20), "the child answers"
         assert ours.recv() == wrong == []
         process.join(10)
@@ -151,7 +148,7 @@ def test_store_leaves_no_connection_behind_an_event_loop(
     wait_until(lambda: connected(valkey) <= before, 5, "all connections of ended loops are closed")
 
 
-def test_store_serves_loops_of_several_threads(patient: Store) -> None:
+def test_store_serves_loops_of_several_threads(store: Store) -> None:
     """Each thread's loop has its own connections; none is used on a foreign loop."""
     answers: list[str] = []
     together = threading.Barrier(THREADS)
@@ -159,7 +156,7 @@ def test_store_serves_loops_of_several_threads(patient: Store) -> None:
     async def work(who: int) -> None:
         together.wait(10)
         texts = [f"{who}:{number}" for number in range(10)]
-        answers.extend(await asyncio.gather(*(echo_async(patient, text) for text in texts)))
+        answers.extend(await asyncio.gather(*(echo_async(store, text) for text in texts)))
 
     def run(who: int) -> None:
         asyncio.run(work(who))
@@ -265,15 +262,14 @@ def wait(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return way
 
 
-def test_wait_returns_what_comes_in(
-    store: Store, valkey: ValkeyProcess, wait: Callable[..., Any]
-) -> None:
+def test_wait_returns_what_comes_in(valkey: ValkeyProcess, wait: Callable[..., Any]) -> None:
     """A waiter gets the item as soon as there is one, though that takes longer than a timeout."""
+    store = Store(valkey.url, namespace=uuid4().hex, timeout_seconds=0.2)
     queue = store.key("queue")
 
     def push() -> None:
         wait_until(lambda: blocked(valkey) == 1, 10, "somebody waits")
-        threading.Event().wait(0.2)  # twice the store's timeout
+        threading.Event().wait(0.3)  # longer than the store's timeout
         valkey.client().rpush(queue, "item")
 
     thread = threading.Thread(target=push)
