@@ -10,7 +10,7 @@ import httpx
 import psutil
 
 from demo.runner import RunningShop
-from demo.traffic import GIVE_UP_SECONDS, Sample, Traffic
+from demo.traffic import GIVE_UP_SECONDS, LOW_RATES, RATES, Sample, Traffic
 
 TICK_SECONDS: Final = 0.5
 HANG: Final = {"mode": "hang"}
@@ -36,7 +36,15 @@ class Phase:
     faults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-FULL_SCRIPT: Final[Sequence[Phase]] = (
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """Phases, and requests per second by endpoint all the while."""
+
+    phases: Sequence[Phase]
+    rates: Mapping[str, int]
+
+
+PHASES: Final[Sequence[Phase]] = (
     Phase(name="warming up", part="", seconds=6),
     Phase(name="before: all is well", part="before", seconds=35),
     Phase(
@@ -59,9 +67,13 @@ FULL_SCRIPT: Final[Sequence[Phase]] = (
     ),
     Phase(name="after: both are back", part="after", seconds=15),
 )
-QUICK_SCRIPT: Final[Sequence[Phase]] = tuple(
-    replace(one, seconds=seconds)
-    for one, seconds in zip(FULL_SCRIPT, (2, 6, 4, 6, 6, 8), strict=True)
+QUICK_SECONDS: Final = (2, 6, 4, 6, 6, 8)
+FULL_SCRIPT: Final = Script(phases=PHASES, rates=RATES)
+QUICK_SCRIPT: Final = Script(
+    phases=[
+        replace(one, seconds=seconds) for one, seconds in zip(PHASES, QUICK_SECONDS, strict=True)
+    ],
+    rates=LOW_RATES,
 )
 
 
@@ -119,7 +131,7 @@ class Play:
     """The script, played once against a running shop."""
 
     def __init__(
-        self, shop: RunningShop, script: Sequence[Phase], tick: Callable[[Phase, float, int], None]
+        self, shop: RunningShop, script: Script, tick: Callable[[Phase, float, int], None]
     ) -> None:
         """Prepare.
 
@@ -145,8 +157,8 @@ class Play:
             ) as front,
             asyncio.TaskGroup() as group,
         ):
-            group.create_task(Traffic(front, self._samples.append).run(stop))
-            stretches = [await self._play(phase, control) for phase in self._script]
+            group.create_task(Traffic(front, self._script.rates, self._samples.append).run(stop))
+            stretches = [await self._play(phase, control) for phase in self._script.phases]
             stop.set()
         return Recording(stretches=stretches, samples=self._samples)
 

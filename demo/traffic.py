@@ -20,7 +20,8 @@ RATES: Final[Mapping[str, int]] = {
     "profile": 2,
     "dashboard": 5,
 }
-"""Requests per second by endpoint."""
+"""Requests per second by endpoint: half of what two processors could serve."""
+LOW_RATES: Final[Mapping[str, int]] = {name: math.ceil(rate / 2) for name, rate in RATES.items()}
 BUDGETS: Final[Mapping[str, float]] = {
     "recommendations": budgets.RECOMMENDATIONS,
     "orders": budgets.ORDERS,
@@ -77,15 +78,18 @@ def percentile(samples: Sequence[Sample], share: float) -> float:
 class Traffic:
     """A fixed rate of requests until it is told to stop."""
 
-    def __init__(self, front: httpx.AsyncClient, hear: Callable[[Sample], None]) -> None:
-        """Send to *front*; *hear* is told of every sample."""
+    def __init__(
+        self, front: httpx.AsyncClient, rates: Mapping[str, int], hear: Callable[[Sample], None]
+    ) -> None:
+        """Send to *front*, by endpoint so many requests a second; *hear* is told of every one."""
         self._front = front
+        self._rates = rates
         self._hear = hear
         self._dice = Random(7)  # noqa: S311 - shoppers, not secrets
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until *stop*, then wait for the answers that are due."""
-        endpoints, due, pause = self._endpoints(), perf_counter(), 1 / sum(RATES.values())
+        endpoints, due, pause = self._endpoints(), perf_counter(), 1 / sum(self._rates.values())
         async with asyncio.TaskGroup() as under_way:
             while not stop.is_set():
                 await asyncio.sleep(due - perf_counter())
@@ -94,7 +98,7 @@ class Traffic:
 
     def _endpoints(self) -> Iterator[str]:
         """Yield endpoints for ever, each evenly spread over every second."""
-        times = [(nth / rate, name) for name, rate in RATES.items() for nth in range(rate)]
+        times = [(nth / rate, name) for name, rate in self._rates.items() for nth in range(rate)]
         return itertools.cycle(name for _, name in sorted(times))
 
     async def _ask(self, endpoint: str, due: float) -> None:
