@@ -6,6 +6,7 @@ stands outside. Nothing here knows of Celery: a web handler calls a dependency t
 
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import CoroutineType
 from typing import Any
 
 from resilience.budget import time_limit, time_limit_async
@@ -79,14 +80,15 @@ class Pipeline:
 
         Raises:
             AllFallbacksFailedError: There are fallbacks and none had an answer.
+            TypeError: *function* is a coroutine function, which is for `call_async`.
         """
         if not self.fallbacks:
             with time_limit(self.dependency.timeout, self._timed_out):
-                return function(*args, **kwargs)
+                return self._synchronous(function(*args, **kwargs))
         call = self._seen(args, kwargs)
         try:
             with time_limit(self.dependency.timeout, self._timed_out):
-                value = function(*args, **kwargs)
+                value = self._synchronous(function(*args, **kwargs))
         except Exception as error:
             if self._is_no_outage(error):
                 raise
@@ -120,6 +122,14 @@ class Pipeline:
             life = self._remember_seconds
             await self._answers.refresh_async(call.stored, outcome.value, max_age=life)
         return outcome
+
+    def _synchronous(self, value: Any) -> Any:  # noqa: ANN401 - handed on
+        """Return *value*, unless it is still to be awaited: past every limit and fallback."""
+        if isinstance(value, CoroutineType):
+            value.close()
+            msg = f"{self.name} called a coroutine function; that is for call_async"
+            raise TypeError(msg)
+        return value
 
     def _seen(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         # Before the call: a function may change what it is given, and the key must not follow.
