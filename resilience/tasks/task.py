@@ -58,7 +58,7 @@ class ResilientTask(Task[Any, Any]):
         super().__init_subclass__(**kwargs)
         where = f"task {cls.name or cls.__qualname__}"
         cls.fallbacks = check_chain(cls.fallbacks, where=where)
-        if inspect.iscoroutinefunction(cls.run):
+        if inspect.iscoroutinefunction(inspect.unwrap(cls.run)):
             msg = f"{where} is a coroutine function, which Celery does not await; use a plain one"
             raise ConfigurationError(msg)
         if cls.fallbacks and cls.dependency is None:
