@@ -38,7 +38,7 @@ class Resilience:
 
     def __init__(
         self,
-        app: Celery,
+        app: Celery[Any],
         *,
         dependencies: Iterable[Dependency],
         settings: Settings | None = None,
@@ -77,7 +77,7 @@ class Resilience:
         app.resilience = self  # type: ignore[attr-defined]
 
     @staticmethod
-    def of(app: Celery) -> "Resilience":
+    def of(app: Celery[Any]) -> "Resilience":
         """Return what *app* declared.
 
         Raises:

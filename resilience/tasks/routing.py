@@ -8,7 +8,7 @@ from celery import Celery
 Route = Callable[..., Mapping[str, str] | None]
 
 
-def ask_last(app: Celery, route: Route) -> None:
+def ask_last(app: Celery[Any], route: Route) -> None:
     """Ask *route*, as one of `task_routes`, when none of the app's own routes knows a task.
 
     It stays the last one whenever and however the app sets `task_routes`.

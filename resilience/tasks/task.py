@@ -66,7 +66,7 @@ class ResilientTask(Task[Any, Any]):
             raise ConfigurationError(msg)
 
     @classmethod
-    def on_bound(cls, app: Celery) -> None:
+    def on_bound(cls, app: Celery[Any]) -> None:
         """Check the task against the app's dependencies, if those are declared already."""
         resilience: Resilience | None = getattr(app, "resilience", None)
         if resilience is not None:
