@@ -3,7 +3,14 @@
 import asyncio
 from typing import Any
 
-from resilience import AttemptTimeoutError, FanOut, Outcome, PartAnswer, PartialResponse
+from resilience import (
+    AttemptTimeoutError,
+    FanOut,
+    Outcome,
+    PartAnswer,
+    PartialResponse,
+    StoreUnavailableError,
+)
 from resilience.clock import Clock, SystemClock
 from resilience.errors import ResilienceError
 from resilience.levels import Level
@@ -105,6 +112,7 @@ async def ask_one(fanout: FanOut, seconds: float) -> Outcome[Any]:
 
     Raises:
         AttemptTimeoutError: It did not come in *seconds*.
+        StoreUnavailableError: Nobody could be asked without the store.
         PartMissingError: It failed.
     """
     response = await ask(fanout, seconds)
@@ -116,15 +124,18 @@ def answer_of(response: PartialResponse, fanout: FanOut, seconds: float) -> Outc
 
     Raises:
         AttemptTimeoutError: It did not come in time.
+        StoreUnavailableError: Nobody could be asked without the store.
         PartMissingError: It failed.
     """
     name, part = next(iter(fanout.parts.items()))
     dependency = part.signature.type.dependency
     reason = response.reasons.get(name)
     if name in response.missing:
+        msg = f"{name}: {reason}"
         if reason in {NOT_IN_TIME, EXPIRED}:
             raise AttemptTimeoutError(dependency, seconds)
-        msg = f"{name}: {reason}"
+        if reason == StoreUnavailableError.__name__:
+            raise StoreUnavailableError(msg)
         raise PartMissingError(msg)
     return Outcome(
         value=response.data[name],
