@@ -12,6 +12,9 @@ from kombu import Queue
 from resilience.dependency import Dependency
 from resilience.errors import ConfigurationError
 from resilience.tasks import Resilience
+from resilience.testing.process import ProcessStartError
+from resilience.testing.stack import run_worker
+from resilience.testing.valkey import ValkeyProcess
 from tests.integration.apps.fresh import adopt, echo, new_app, nothing, queue_of, read
 
 Configure = Callable[[Celery], object]
@@ -147,3 +150,24 @@ def test_apps_of_one_process_may_share_their_tasks() -> None:
     What belongs to another app's dependency is refused when it is published.
     """
     subprocess.run([sys.executable, "-c", TWO_APPS], check=True)  # noqa: S603 - the text above
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_worker_does_not_start_when_queues_clash(valkey: ValkeyProcess, pool: str) -> None:
+    """It would take other jobs into the bulkhead: it ends, and its log names the clash."""
+    env = {"CELERY_BROKER_URL": valkey.url, "CELERY_RESULT_BACKEND": valkey.url}
+
+    with (
+        pytest.raises(ProcessStartError, match="'users' would share the queue 'celery'"),
+        run_worker("tests.integration.apps.clashing", queues=["celery"], pool=pool, env=env),
+    ):
+        pytest.fail("a worker with a clash of queues got ready")
+
+
+def test_worker_does_not_start_without_a_store() -> None:
+    """Its jobs could not find each other: it ends, and its log says what to set."""
+    with (
+        pytest.raises(ProcessStartError, match="no store: set RESILIENCE_STORE_URL"),
+        run_worker("tests.integration.apps.storeless", queues=["users"], pool="solo"),
+    ):
+        pytest.fail("a worker without a store got ready")
