@@ -1,0 +1,7 @@
+"""Circuit breakers that the whole fleet shares."""
+
+from resilience.breaker.breaker import Breaker
+from resilience.breaker.policy import BreakerPolicy
+from resilience.breaker.state import Circuit, State
+
+__all__ = ["Breaker", "BreakerPolicy", "Circuit", "State"]
