@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +67,14 @@ class Answers:
         return self.key(f"{name}:{hashlib.sha256(arguments.encode()).hexdigest()[:32]}")
 
     def encode(self, value: object, max_age: float) -> tuple[str, int]:
-        """Return the text that stores *value*, and its life in milliseconds."""
+        """Return the text that stores *value*, and its life in milliseconds.
+
+        Raises:
+            ValueError: *max_age* is not more than 0, or not finite.
+        """
+        if not (math.isfinite(max_age) and max_age > 0):
+            msg = f"max_age must be more than 0 seconds, got {max_age!r}"
+            raise ValueError(msg)
         life = max(1, int(max_age * 1000))
         return f"{life}:{self._dumps(value)}", life
 
@@ -79,6 +88,7 @@ class Answers:
 
         Raises:
             StoreUnavailableError: It was not kept.
+            ValueError: *max_age* is not more than 0, or not finite.
         """
         text, life = self.encode(value, max_age)
         self._store.run(lambda client: client.set(self.key(name), text, px=life))
@@ -86,25 +96,21 @@ class Answers:
     def refresh(self, key: str, value: object, *, max_age: float) -> None:
         """Keep *value* under the full *key* unless this process just did.
 
-        Never raises for a lost store: the answer at hand matters more.
+        Never raises for a store that is lost or refuses: the answer at hand matters more.
         """
         if not self._due(key, max_age):
             return
-        text, life = self.encode(value, max_age)
-        try:
+        with self._noting_failure(key):
+            text, life = self.encode(value, max_age)
             self._store.run(lambda client: client.set(key, text, px=life))
-        except StoreUnavailableError:
-            self._written.pop(key, None)
 
     async def refresh_async(self, key: str, value: object, *, max_age: float) -> None:
         """Do the same as `refresh` without blocking the event loop."""
         if not self._due(key, max_age):
             return
-        text, life = self.encode(value, max_age)
-        try:
+        with self._noting_failure(key):
+            text, life = self.encode(value, max_age)
             await self._store.run_async(lambda client: client.set(key, text, px=life))
-        except StoreUnavailableError:
-            self._written.pop(key, None)
 
     def recall(self, key: str) -> Answer | None:
         """Return what is kept under the full *key*, None if nothing is.
@@ -135,6 +141,18 @@ class Answers:
     def _read(self, text_and_left: Sequence[Any]) -> Answer | None:
         text, left_ms = text_and_left
         return None if text is None else self.decode(text, left_ms)
+
+    @contextmanager
+    def _noting_failure(self, key: str) -> Iterator[None]:
+        written = False
+        try:
+            yield
+            written = True
+        except StoreUnavailableError:
+            pass
+        finally:
+            if not written:
+                self._written.pop(key, None)
 
     def _due(self, key: str, max_age: float) -> bool:
         now = self._clock.monotonic()

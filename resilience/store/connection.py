@@ -2,8 +2,10 @@
 
 import asyncio
 import math
-import weakref
-from collections.abc import Awaitable, Callable, Iterable
+import re
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import redis
@@ -19,6 +21,17 @@ from resilience.events import Event, Listener, StoreFound, StoreLost, announce
 RETRY_SECONDS = 1.0
 """How long a store that did not answer is left alone."""
 
+LOST = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse, OSError)
+"""What an exchange ends in if there is no store at the other end, or none to talk to."""
+EXCHANGES_PER_LOOP = 8
+"""More at once on one event loop take turns: a burst that all connects at once would be too slow
+for the timeout, and pass for a lost store."""
+LOCK_SECONDS = 0.1
+"""Far longer than any thread holds the lock."""
+
+CONNECTIONS_MAX = 10_000
+"""Whoever waits for a fan-out holds a connection; one hundred, redis-py's limit, are too few."""
+
 T = TypeVar("T")
 
 
@@ -28,7 +41,8 @@ class Store:
     Safe before and after fork, with threads, gevent and any number of event loops.
 
     When the store is down a caller waits at most `timeout_seconds` for it and then gets
-    `StoreUnavailableError` at once for one second, until one call tries again.
+    `StoreUnavailableError` at once for one second, until one call tries again. A store that answers
+    but refuses (full, read-only after a failover) is up; the call it refused gets the same error.
     """
 
     def __init__(
@@ -56,22 +70,23 @@ class Store:
         self._clock = clock or SystemClock()
         self._listeners = listeners
         self._down_until: float | None = None
+        self._turn = threading.Lock()
+        self._here = _Here()
         self._url = url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
         self._options: dict[str, Any] = {
             "socket_timeout": timeout_seconds,
             "socket_connect_timeout": timeout_seconds,
             "protocol": 2,
+            "max_connections": CONNECTIONS_MAX,
         }
         try:
             self.client = redis.Redis.from_url(
                 self._url, retry=Retry(NoBackoff(), 0), **self._options
             )
         except ValueError as error:
-            msg = f"store URL {url!r}: {error}"
+            shown = re.sub(r"//.*@", "//***@", url)
+            msg = f"store URL {shown!r}: {error}"
             raise ConfigurationError(msg) from error
-        self._async_clients: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, redis.asyncio.Redis
-        ] = weakref.WeakKeyDictionary()
 
     def key(self, *parts: str) -> str:
         """Return the key of *parts*; all keys of a namespace live in one cluster slot."""
@@ -81,25 +96,36 @@ class Store:
         """Return `exchange(client)`.
 
         Raises:
-            StoreUnavailableError: The store does not answer, or did not within the last second.
+            StoreUnavailableError: The store does not answer, did not within the last second, or
+                refuses.
         """
         self._refuse_while_down()
         try:
             result = exchange(self.client)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        except LOST as error:
             raise self._lost(error) from error
+        except redis.ResponseError as error:
+            raise self._refused(error) from error
+        except BaseException:
+            # Cut between question and answer, a connection would give the answer to the next one.
+            self.client.connection_pool.disconnect(inuse_connections=False)
+            raise
         self._found()
         return result
 
     async def run_async(self, exchange: Callable[[redis.asyncio.Redis], Awaitable[T]]) -> T:
         """Do the same as `run` on the running event loop, without blocking it."""
-        self._refuse_while_down()
-        try:
-            result = await exchange(self._async_client())
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            raise self._lost(error) from error
-        self._found()
-        return result
+        client, turns = await self._on_this_loop()
+        async with turns:
+            self._refuse_while_down()
+            try:
+                result = await exchange(client)
+            except LOST as error:
+                raise self._lost(error) from error
+            except redis.ResponseError as error:
+                raise self._refused(error) from error
+            self._found()
+            return result
 
     def wait(self, *command: str, seconds: float) -> Any:  # noqa: ANN401 - whatever the server says
         """Send a blocking *command* and return its raw answer, None after *seconds*.
@@ -108,76 +134,135 @@ class Store:
         and not a moment longer: a store that hangs cannot make its caller late.
 
         Raises:
-            StoreUnavailableError: The connection is refused or breaks.
+            StoreUnavailableError: The connection is refused or breaks, or the store refuses.
         """
+        until = self._clock.monotonic() + seconds
         self._refuse_while_down()
         pool = self.client.connection_pool
+        answer, answered = None, False
         try:
             connection = pool.get_connection()
             try:
                 connection.send_command(*command)  # type: ignore[no-untyped-call]
-                if connection.can_read(timeout=seconds):
-                    return connection.read_response()
-                connection.disconnect()  # type: ignore[no-untyped-call]
-                return None
+                if connection.can_read(timeout=max(0.0, until - self._clock.monotonic())):
+                    answer, answered = connection.read_response(), True
             finally:
+                if not answered:  # it may still come: the connection cannot be used again
+                    connection.disconnect()  # type: ignore[no-untyped-call]
                 pool.release(connection)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        except LOST as error:
             raise self._lost(error) from error
+        except redis.ResponseError as error:
+            raise self._refused(error) from error
+        if answered:
+            self._found()
+        return answer
 
     async def wait_async(self, *command: str, seconds: float) -> Any:  # noqa: ANN401 - as above
         """Do the same as `wait` without blocking the event loop."""
-        self._refuse_while_down()
-        pool = self._async_client().connection_pool
+        until = asyncio.get_running_loop().time() + seconds
+        client, turns = await self._on_this_loop()
+        pool = client.connection_pool
+        answer, answered = None, False
+        limit = asyncio.timeout_at(until)
         try:
-            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            async with turns:
+                self._refuse_while_down()
+                connection = await pool.get_connection()  # type: ignore[no-untyped-call]
             try:
                 await connection.send_command(*command)
-                async with asyncio.timeout(seconds):
+                async with limit:
                     # None would mean the store's own timeout, which is far too short here.
-                    return await connection.read_response(timeout=math.inf)
-            except BaseException as error:
-                # Its answer may still come: the connection cannot be used again.
-                await connection.disconnect(nowait=True)
-                if isinstance(error, TimeoutError):
-                    return None
-                raise
+                    answer = await connection.read_response(timeout=math.inf)
+                answered = True
             finally:
+                if not answered:
+                    await connection.disconnect(nowait=True)
                 await pool.release(connection)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        except LOST as error:
+            if limit.expired():
+                return None
             raise self._lost(error) from error
+        except redis.ResponseError as error:
+            raise self._refused(error) from error
+        if answered:
+            self._found()
+        return answer
 
-    def _async_client(self) -> redis.asyncio.Redis:
-        loop = asyncio.get_running_loop()
-        client = self._async_clients.get(loop)
-        if client is None:
-            client = self._async_clients[loop] = redis.asyncio.Redis.from_url(
+    async def _on_this_loop(self) -> tuple[redis.asyncio.Redis, asyncio.Semaphore]:
+        loop, here = asyncio.get_running_loop(), self._here
+        if here.loop is not loop:
+            here.client = redis.asyncio.Redis.from_url(
                 self._url, retry=AsyncRetry(NoBackoff(), 0), **self._options
             )
-        return client
+            here.turns = asyncio.Semaphore(EXCHANGES_PER_LOOP)
+            here.loop, here.closing = loop, _close_with_loop(here.client)
+            await anext(here.closing)
+        return here.client, here.turns
 
     def _refuse_while_down(self) -> None:
-        until = self._down_until
-        if until is None:
+        if self._down_until is None:
             return
-        now = self._clock.monotonic()
-        if now < until:
-            msg = f"the store did not answer; next try in {until - now:.1f} s"
-            raise StoreUnavailableError(msg)
-        # This call tries; the others keep being refused until it knows.
-        self._down_until = now + RETRY_SECONDS
+        with self._changing():
+            now, until = self._clock.monotonic(), self._down_until
+            if until is None:
+                return
+            if now >= until:
+                # This call tries; the others keep being refused until it knows.
+                self._down_until = now + RETRY_SECONDS
+                return
+        msg = f"the store did not answer; next try in {until - now:.1f} s"
+        raise StoreUnavailableError(msg)
 
     def _lost(self, error: Exception) -> StoreUnavailableError:
-        first = self._down_until is None
-        self._down_until = self._clock.monotonic() + RETRY_SECONDS
-        if first:
+        with self._changing():
+            news = self._down_until is None
+            self._down_until = self._clock.monotonic() + RETRY_SECONDS
+        if news:
             self._announce(StoreLost(error=f"{type(error).__name__}: {error}"))
         return StoreUnavailableError(f"the store did not answer: {error}")
 
     def _found(self) -> None:
-        if self._down_until is not None:
+        if self._down_until is None:
+            return
+        with self._changing():
+            news = self._down_until is not None
             self._down_until = None
+        if news:
             self._announce(StoreFound())
+
+    def _refused(self, error: redis.ResponseError) -> StoreUnavailableError:
+        self._found()
+        return StoreUnavailableError(f"the store refused: {error}")
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        turn = self._turn
+        if not turn.acquire(timeout=LOCK_SECONDS):
+            # A fork copied it while a thread held it that this process does not have.
+            turn = self._turn = threading.Lock()
+            turn.acquire()
+        try:
+            yield
+        finally:
+            turn.release()
 
     def _announce(self, event: Event) -> None:
         announce(event, self._listeners)
+
+
+class _Here(threading.local):
+    """What belongs to the event loop that this thread ran last."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+    client: redis.asyncio.Redis
+    turns: asyncio.Semaphore
+    closing: AsyncIterator[None]
+
+
+async def _close_with_loop(client: redis.asyncio.Redis) -> AsyncIterator[None]:
+    """Close *client* when its event loop ends, which shuts down asynchronous generators."""
+    try:
+        yield
+    finally:
+        await client.aclose()

@@ -15,6 +15,7 @@ from types import FrameType
 import pytest
 
 from resilience.budget import time_limit, time_limit_async
+from tests.unit.stopwatch import elapsed
 
 ENDLESS_SECONDS = 10.0
 """How long a block takes that nothing cuts: long enough to notice, short enough to end."""
@@ -81,13 +82,6 @@ def swallow_exceptions() -> None:
     for _ in range(int(ENDLESS_SECONDS)):
         with suppress(Exception):
             time.sleep(1)  # noqa: TID251 - sleeping is what is cut
-
-
-def elapsed(block: Callable[[], object]) -> float:
-    """Return how many seconds *block* took."""
-    start = perf_counter()
-    block()
-    return perf_counter() - start
 
 
 @pytest.mark.parametrize(

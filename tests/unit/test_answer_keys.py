@@ -1,0 +1,71 @@
+"""The key under which a call's last good answer is remembered."""
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilience.store import Answers, Store
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def shuffled(value: Any, dice: random.Random) -> Any:  # noqa: ANN401 - any JSON
+    """Return *value* with every mapping in it filled in another order."""
+    if isinstance(value, list):
+        return [shuffled(item, dice) for item in value]
+    if isinstance(value, dict):
+        items = list(value.items())
+        dice.shuffle(items)
+        return {name: shuffled(item, dice) for name, item in items}
+    return value
+
+
+NOWHERE = Answers(Store("redis://127.0.0.1:9/0", namespace="shop"))
+
+
+@given(st.lists(JSON, max_size=3), st.dictionaries(st.text(), JSON, max_size=3), st.randoms())
+def test_call_has_the_same_key_for_equal_arguments(
+    args: list[Any], kwargs: dict[str, Any], dice: random.Random
+) -> None:
+    """However a mapping was filled and keywords were written, the key is the same."""
+    key = NOWHERE.key_of_call("f", args, kwargs)
+
+    assert NOWHERE.key_of_call("f", tuple(shuffled(args, dice)), shuffled(kwargs, dice)) == key
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs"),
+    [
+        ("g", (1,), {}),
+        ("f", (2,), {}),
+        ("f", ("1",), {}),
+        ("f", (), {}),
+        ("f", (1, 1), {}),
+        ("f", ([1],), {}),
+        ("f", (), {"a": 1}),
+        ("f", (["a", 1],), {}),
+        ("f", ({"a": 1},), {}),
+        ("f", (None,), {}),
+        ("f", (True,), {}),
+    ],
+)
+def test_call_has_another_key_for_anything_else(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """No call ever gets the answer to another function or other arguments."""
+    assert NOWHERE.key_of_call(name, args, kwargs) != NOWHERE.key_of_call("f", (1,), {})
+
+
+def test_key_does_not_show_the_arguments() -> None:
+    """Who lists the keys of a server does not read what users asked for."""
+    key = NOWHERE.key_of_call("f", ("jane@example.com",), {})
+
+    assert key.startswith("{shop}:answer:f:")
+    assert "jane" not in key
