@@ -1,13 +1,15 @@
 """The way of one call through its policies, written once.
 
-Outermost first: `fallback( attempt timeout( run ))`. Retry is a re-enqueue of the whole job and
-stands outside. Nothing here knows of Celery: a web handler calls a dependency the same way.
+Outermost first: `fallback( breaker( attempt timeout( run )))`. Retry is a re-enqueue of the
+whole job and stands outside. Nothing here knows of Celery: a web handler calls a dependency the
+same way.
 """
 
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
+from resilience.breaker import Breaker, NoBreaker
 from resilience.budget import time_limit, time_limit_async
 from resilience.dependency import Dependency
 from resilience.errors import (
@@ -45,6 +47,7 @@ class Pipeline:
         dependency: Dependency,
         answers: Answers,
         *,
+        breaker: Breaker | NoBreaker | None = None,
         fallbacks: Sequence[Step] = (),
         neutral: tuple[type[Exception], ...] = (),
         listeners: Iterable[Listener] = (log_event,),
@@ -55,6 +58,7 @@ class Pipeline:
             name: What is called, for events and for the key of `fallback.stale`.
             dependency: Who is called.
             answers: Where `fallback.stale` and `fallback.cached` find answers.
+            breaker: Guards the calls; None: nothing does.
             fallbacks: Steps in non-decreasing level, tried in order.
             neutral: Exceptions that are no failure and always raised (Celery's `Retry`).
             listeners: Who hears of degradation.
@@ -66,6 +70,7 @@ class Pipeline:
         self.dependency = dependency
         self.fallbacks = check_chain(fallbacks, where=name)
         self._answers = answers
+        self._breaker = breaker or NoBreaker()
         self._transparent = (*neutral, *BUGS)
         self._listeners = listeners
         lives = [step.remember_seconds or 0.0 for step in self.fallbacks]
@@ -81,12 +86,13 @@ class Pipeline:
             AllFallbacksFailedError: There are fallbacks and none had an answer.
         """
         if not self.fallbacks:
-            with time_limit(self.dependency.timeout, self._timed_out):
-                return function(*args, **kwargs)
+            return self._breaker.call(self._attempt, function, args, kwargs)
         call = self._seen(args, kwargs)
+        refused = self._breaker.refusal()
+        if refused is not None:
+            return self._degrade(refused, call)
         try:
-            with time_limit(self.dependency.timeout, self._timed_out):
-                value = function(*args, **kwargs)
+            value = self._breaker.call(self._attempt, function, args, kwargs)
         except Exception as error:
             if self._is_no_outage(error):
                 raise
@@ -105,12 +111,13 @@ class Pipeline:
     ) -> Any:  # noqa: ANN401 - what the function returns
         """Do the same as `call` for a coroutine function."""
         if not self.fallbacks:
-            async with time_limit_async(self.dependency.timeout, self._timed_out):
-                return await function(*args, **kwargs)
+            return await self._breaker.acall(self._attempt_async, function, args, kwargs)
         call = self._seen(args, kwargs)
+        refused = await self._breaker.refusal_async()
+        if refused is not None:
+            return await self._degrade_async(refused, call)
         try:
-            async with time_limit_async(self.dependency.timeout, self._timed_out):
-                value = await function(*args, **kwargs)
+            value = await self._breaker.acall(self._attempt_async, function, args, kwargs)
         except Exception as error:
             if self._is_no_outage(error):
                 raise
@@ -120,6 +127,18 @@ class Pipeline:
             life = self._remember_seconds
             await self._answers.refresh_async(call.stored, outcome.value, max_age=life)
         return outcome
+
+    def _attempt(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - what the function returns
+        with time_limit(self.dependency.timeout, self._timed_out):
+            return function(*args, **kwargs)
+
+    async def _attempt_async(
+        self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - what the function returns
+        async with time_limit_async(self.dependency.timeout, self._timed_out):
+            return await function(*args, **kwargs)
 
     def _seen(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         # Before the call: a function may change what it is given, and the key must not follow.

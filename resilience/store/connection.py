@@ -207,12 +207,21 @@ class Store:
             now, until = self._clock.monotonic(), self._down_until
             if until is None:
                 return
-            if now >= until:
-                # This call tries; the others keep being refused until it knows.
+            look = now >= until
+            if look:
                 self._down_until = now + RETRY_SECONDS
-                return
+        if look:
+            threading.Thread(target=self._look, name="store-look", daemon=True).start()
         msg = f"the store did not answer; next try in {until - now:.1f} s"
         raise StoreUnavailableError(msg)
+
+    def _look(self) -> None:
+        """Find out beside the calls whether the store is back, as no call shall wait for that."""
+        try:
+            self.client.ping()
+        except (*LOST, redis.ResponseError):
+            return
+        self._found()
 
     def _lost(self, error: Exception) -> StoreUnavailableError:
         with self._changing():
