@@ -6,7 +6,7 @@ fault touches these. Errors are problem documents (RFC 9457).
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -57,7 +57,9 @@ class FaultMiddleware:
                 "This service is told to fail.",
                 {"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
-        await answer(scope, receive, send)
+        # A client that gave up while the fault held its call: nobody is left to be answered.
+        with suppress(ClientDisconnect):
+            await answer(scope, receive, send)
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -20,7 +20,7 @@
 --   open    spec, left, stale or "", callback or "", budget in ms                  -> "open"
 --   report  part, payload, required (0/1), stale key or "", life of the answer in ms
 --           -> "in" | "duplicate" | "late" | "gone", or as finish if it ended with this part
---   finish  why         -> "ended" | "callback": ended, and the caller has a callback to publish
+--   finish  why         -> "ended" | "callback": ended, and there is a callback to publish
 --                          | "already" | "gone"
 --   settle                                                                      -> "settled"
 --   collect            -> {1 if nobody has read the ended record before, field, value, …}

@@ -107,18 +107,26 @@ class FanIn:
         )
         return answer.decode()
 
-    def finish(self, fan: str, why: str) -> str:
+    def finish(self, fan: str, why: str, *, lease_seconds: float = CALLBACK_LEASE_SECONDS) -> str:
         """End the fan-out unless it has ended.
 
+        Args:
+            fan: Which one.
+            why: For the record.
+            lease_seconds: How long the callback is left to this process; 0: any worker may
+                publish it at once.
+
         Returns:
-            `ended`; `callback` if the caller now has a callback to publish; `already`; `gone`.
+            `ended`; `callback` if there is a callback to publish; `already`; `gone`.
         """
-        answer: bytes = self._run(fan, "finish", why)
+        answer: bytes = self._run(fan, "finish", why, lease_seconds=lease_seconds)
         return answer.decode()
 
-    async def finish_async(self, fan: str, why: str) -> str:
+    async def finish_async(
+        self, fan: str, why: str, *, lease_seconds: float = CALLBACK_LEASE_SECONDS
+    ) -> str:
         """Do the same as `finish` without blocking the event loop."""
-        answer: bytes = await self._run_async(fan, "finish", why)
+        answer: bytes = await self._run_async(fan, "finish", why, lease_seconds=lease_seconds)
         return answer.decode()
 
     def settle(self, fan: str) -> None:
@@ -196,12 +204,16 @@ class FanIn:
             first=bool(first),
         )
 
-    def _run(self, fan: str, *arguments: str | float) -> Any:  # noqa: ANN401 - by operation
-        keys, values = self._call(fan, arguments)
+    def _run(
+        self, fan: str, *arguments: str | float, lease_seconds: float = CALLBACK_LEASE_SECONDS
+    ) -> Any:  # noqa: ANN401 - by operation
+        keys, values = self._call(fan, arguments, lease_seconds)
         return self._store.run(lambda _: self._script(keys=keys, args=values))
 
-    async def _run_async(self, fan: str, *arguments: str | float) -> Any:  # noqa: ANN401
-        keys, values = self._call(fan, arguments)
+    async def _run_async(
+        self, fan: str, *arguments: str | float, lease_seconds: float = CALLBACK_LEASE_SECONDS
+    ) -> Any:  # noqa: ANN401 - by operation
+        keys, values = self._call(fan, arguments, lease_seconds)
 
         async def exchange(client: redis.asyncio.Redis) -> object:
             return await client.register_script(self._code)(keys=keys, args=values)
@@ -209,11 +221,11 @@ class FanIn:
         return await self._store.run_async(exchange)
 
     def _call(
-        self, fan: str, arguments: Sequence[str | float]
+        self, fan: str, arguments: Sequence[str | float], lease_seconds: float
     ) -> tuple[list[str], list[str | float]]:
         key = self._store.key
         keys = [key("fan", fan), key("fan", fan, "news"), key("fan", fan, "done")]
-        keep, lease = int(KEEP_SECONDS * 1000), int(CALLBACK_LEASE_SECONDS * 1000)
+        keep, lease = int(KEEP_SECONDS * 1000), int(lease_seconds * 1000)
         return [*keys, key("fan", "due")], [fan, keep, lease, *arguments]
 
     def _block(self, stream: str, fan: str, after: str, seconds: float) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import Signature
 from kombu.exceptions import OperationalError
@@ -13,10 +13,8 @@ from resilience.errors import StoreUnavailableError
 from resilience.events import PublishFailed
 from resilience.partial import PartAnswer, PartialResponse, assemble
 from resilience.store import Record
+from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import came_in, part_answer, respond
-
-if TYPE_CHECKING:
-    from resilience.tasks.resilience import Resilience
 
 RESERVE_SHARE = 0.05
 """Share of the budget kept for assembling the response, so that it is not late."""
@@ -37,7 +35,7 @@ class PendingResponse:
 
     def __init__(
         self,
-        resilience: "Resilience",
+        resilience: Resilience,
         fan: str,
         spec: Sequence[tuple[str, bool]],
         *,
@@ -81,7 +79,7 @@ class PendingResponse:
             left = self._left()
             try:
                 if left <= 0:
-                    await asyncio.to_thread(self.finish, "deadline")
+                    await self._resilience.fan_in.finish_async(self.id, "deadline", lease_seconds=0)
                 elif not await self._resilience.fan_in.wait_done_async(self.id, left):
                     continue
                 record = await self._resilience.fan_in.collect_async(self.id)
@@ -123,8 +121,8 @@ class PendingResponse:
         Raises:
             StoreUnavailableError: Nobody knows whether it has ended.
         """
-        if self._resilience.fan_in.finish(self.id, why) == "callback":
-            self._resilience.deliver_callback(self.id)
+        # A worker publishes the callback: a broker that hangs must not make this caller late.
+        self._resilience.fan_in.finish(self.id, why, lease_seconds=0)
 
     def finish_unpublished(self) -> None:
         """End the fan-out because its parts could not be published."""

@@ -1,7 +1,7 @@
 """How a part of a fan-out tells the others that it has ended."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kombu.exceptions import EncodeError
 
@@ -9,10 +9,9 @@ from resilience.errors import StoreUnavailableError, retry_after_of
 from resilience.events import PartLate, PartUnreported
 from resilience.outcome import Outcome
 from resilience.store import Slot
+from resilience.tasks.resilience import Resilience
+from resilience.tasks.response import deliver_callback
 from resilience.tasks.serialization import dumps
-
-if TYPE_CHECKING:
-    from resilience.tasks.resilience import Resilience
 
 SLOT_HEADER = "resilience-slot"
 """Message header: where the task reports its end."""
@@ -40,7 +39,7 @@ def slot_of(headers: Mapping[str, Any] | None) -> Slot | None:
         return None
 
 
-def report_value(resilience: "Resilience", slot: Slot, value: object) -> None:
+def report_value(resilience: Resilience, slot: Slot, value: object) -> None:
     """Tell the fan-out of *slot* the part's value."""
     full = not (isinstance(value, Outcome) and value.degraded)
     try:
@@ -51,7 +50,7 @@ def report_value(resilience: "Resilience", slot: Slot, value: object) -> None:
         _report(resilience, slot, payload, full=full)
 
 
-def report_failure(resilience: "Resilience", slot: Slot, error: BaseException) -> None:
+def report_failure(resilience: Resilience, slot: Slot, error: BaseException) -> None:
     """Tell the fan-out of *slot* that the part ended without a value."""
     why = {
         "reason": type(error).__name__,
@@ -61,7 +60,7 @@ def report_failure(resilience: "Resilience", slot: Slot, error: BaseException) -
     _report(resilience, slot, "-" + dumps(why), full=False)
 
 
-def _report(resilience: "Resilience", slot: Slot, payload: str, *, full: bool) -> None:
+def _report(resilience: Resilience, slot: Slot, payload: str, *, full: bool) -> None:
     try:
         ended = resilience.fan_in.report(slot, payload, full=full)
     except StoreUnavailableError as error:
@@ -70,4 +69,4 @@ def _report(resilience: "Resilience", slot: Slot, payload: str, *, full: bool) -
     if ended == "late":
         resilience.announce(PartLate(id=slot.fan, part=slot.part))
     elif ended == "callback":
-        resilience.deliver_callback(slot.fan)
+        deliver_callback(resilience, slot.fan)

@@ -7,12 +7,11 @@ from typing import Any
 
 from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
-from kombu.exceptions import OperationalError
 
 from resilience.breaker import Breaker, NoBreaker
 from resilience.dependency import Catalogue, Dependency
-from resilience.errors import ConfigurationError, StoreUnavailableError
-from resilience.events import Event, Listener, PublishFailed, announce, log_event
+from resilience.errors import ConfigurationError
+from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
 from resilience.pipeline import Pipeline
 from resilience.pulse import Pulse
@@ -26,7 +25,6 @@ from resilience.tasks.defaults import (
     safe_transport_options,
 )
 from resilience.tasks.neutral import NEUTRAL
-from resilience.tasks.response import publish_callback
 from resilience.tasks.routing import ask_last
 from resilience.tasks.serialization import dumps, loads
 
@@ -184,22 +182,6 @@ class Resilience:
         """
         if self._clash:
             raise ConfigurationError(self._clash)
-
-    def deliver_callback(self, fan: str) -> None:
-        """Publish the callback of an ended fan-out, if it has one that is not published yet.
-
-        What fails here is done again by a worker within seconds: the record stays due.
-        """
-        try:
-            record = self.fan_in.collect(fan)
-            if record is None or record.callback is None:
-                return
-            publish_callback(self, fan, record)
-            self.fan_in.settle(fan)
-        except StoreUnavailableError:
-            return
-        except (OperationalError, OSError) as error:
-            self.announce(PublishFailed(what=f"callback of fan-out {fan}", error=str(error)))
 
     def _share(self) -> "_Shared":
         shared = self._shared

@@ -1,24 +1,24 @@
 """From what a fan-out collected to the response that everybody gets."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import signature
+from kombu.exceptions import OperationalError
 
-from resilience.events import FanOutFinished
+from resilience.errors import StoreUnavailableError
+from resilience.events import FanOutFinished, PublishFailed
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.partial import PartAnswer, PartialResponse, assemble
 from resilience.store import Record
+from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import loads
-
-if TYPE_CHECKING:
-    from resilience.tasks.resilience import Resilience
 
 NOT_IN_TIME = "DeadlineExceeded"
 """Reason of a part that had not answered when the fan-out ended."""
 
 
-def respond(resilience: "Resilience", fan: str, record: Record) -> PartialResponse:
+def respond(resilience: Resilience, fan: str, record: Record) -> PartialResponse:
     """Return the response that an ended *record* amounts to; announce it if nobody has."""
     response = assemble(part_answer(record, name, required) for name, required in record.spec)
     if record.first:
@@ -62,13 +62,21 @@ def came_in(name: str, payload: bytes, *, required: bool) -> PartAnswer:
     return PartAnswer(name=name, outcome=outcome, reason=outcome.reason, required=required)
 
 
-def publish_callback(resilience: "Resilience", fan: str, record: Record) -> None:
-    """Publish the callback of an ended *record* with its response as first argument.
+def deliver_callback(resilience: Resilience, fan: str) -> None:
+    """Publish the callback of an ended fan-out with its response as first argument, if it has one.
 
-    Its task id is derived from the fan-out's, so that one published twice can be told.
+    Its task id is derived from the fan-out's, so that one published twice can be told. What fails
+    here is done again by a worker within seconds: the record stays due.
     """
-    if record.callback is None:
+    try:
+        record = resilience.fan_in.collect(fan)
+        if record is None or record.callback is None:
+            return
+        callback = signature(loads(record.callback), app=resilience.app)
+        response = respond(resilience, fan, record)
+        callback.apply_async((response,), task_id=f"{fan}-complete", add_to_parent=False)
+        resilience.fan_in.settle(fan)
+    except StoreUnavailableError:
         return
-    callback = signature(loads(record.callback), app=resilience.app)
-    response = respond(resilience, fan, record)
-    callback.apply_async((response,), task_id=f"{fan}-complete", add_to_parent=False)
+    except (OperationalError, OSError) as error:
+        resilience.announce(PublishFailed(what=f"callback of fan-out {fan}", error=str(error)))

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from celery import Celery, Task
 from celery.app.task import Context
@@ -16,9 +16,7 @@ from resilience.pipeline import Pipeline
 from resilience.store import Slot
 from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.reporting import report_failure, report_value, slot_header, slot_of
-
-if TYPE_CHECKING:
-    from resilience.tasks.resilience import Resilience
+from resilience.tasks.resilience import Resilience
 
 
 class Replaced(Ignore):
@@ -72,14 +70,12 @@ class ResilientTask(Task[Any, Any]):
             resilience.check_task(cls)
 
     @property
-    def resilience(self) -> "Resilience":
+    def resilience(self) -> Resilience:
         """What the task's app declared.
 
         Raises:
             ConfigurationError: The app never called `Resilience(app, …)`.
         """
-        from resilience.tasks.resilience import Resilience  # noqa: PLC0415 - it knows this class
-
         return Resilience.of(self.app)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - what the body returns

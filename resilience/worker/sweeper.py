@@ -8,6 +8,7 @@ from celery import bootsteps
 
 from resilience.errors import StoreUnavailableError
 from resilience.tasks.resilience import Resilience
+from resilience.tasks.response import deliver_callback
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class FanInSweeper(bootsteps.StartStopStep):
     def _end(self, resilience: Resilience, fan: str) -> None:
         try:
             resilience.fan_in.finish(fan, "deadline")
-            resilience.deliver_callback(fan)
+            deliver_callback(resilience, fan)
         except StoreUnavailableError:
             return
         except Exception:

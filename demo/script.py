@@ -1,0 +1,159 @@
+"""The scripted outage: what breaks when, and the traffic that meets it."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any, Final
+
+import httpx
+
+from demo.layout import Layout
+from demo.traffic import GIVE_UP_SECONDS, Sample, Traffic
+
+TICK_SECONDS: Final = 0.5
+HANG: Final = {"mode": "hang"}
+FAIL: Final = {"mode": "fail"}
+SLOW: Final = {"mode": "slow", "latency_seconds": 2.5}
+BREAKABLE: Final = ("recommendations", "payments")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A stretch of the script.
+
+    Attributes:
+        name: For the progress display.
+        part: Which column of the table it belongs to: before, during or after; empty: none.
+        seconds: How long it takes.
+        faults: What the upstream services are told when it begins, those not named to be well.
+    """
+
+    name: str
+    part: str
+    seconds: float
+    faults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+FULL_SCRIPT: Final[Sequence[Phase]] = (
+    Phase(name="warming up", part="", seconds=6),
+    Phase(name="before: all is well", part="before", seconds=35),
+    Phase(
+        name="during: recommendations fail",
+        part="during",
+        seconds=6,
+        faults={"recommendations": FAIL},
+    ),
+    Phase(
+        name="during: recommendations hang",
+        part="during",
+        seconds=29,
+        faults={"recommendations": HANG},
+    ),
+    Phase(
+        name="during: payments are slow, too",
+        part="during",
+        seconds=10,
+        faults={"recommendations": HANG, "payments": SLOW},
+    ),
+    Phase(name="after: both are back", part="after", seconds=15),
+)
+QUICK_SCRIPT: Final[Sequence[Phase]] = tuple(
+    replace(one, seconds=seconds)
+    for one, seconds in zip(FULL_SCRIPT, (2, 6, 4, 6, 6, 8), strict=True)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A phase as it was, on the clock of `perf_counter`.
+
+    Attributes:
+        phase: Which one.
+        told: When the upstream services were told its faults.
+        began: When all of them had heard.
+        ended: When the next phase's were told, or the traffic ended.
+    """
+
+    phase: Phase
+    told: float
+    began: float
+    ended: float
+
+    def spans(self, sample: Sample) -> bool:
+        """Tell whether *sample* was sent and answered while exactly these faults were in force."""
+        return self.began <= sample.sent and sample.sent + sample.seconds <= self.ended
+
+    def touches(self, sample: Sample) -> bool:
+        """Tell whether *sample* was under way at any time of it."""
+        return self.told <= sample.sent + sample.seconds and sample.sent <= self.ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """All that happened."""
+
+    stretches: Sequence[Stretch]
+    samples: Sequence[Sample]
+
+    def during(self, part: str, endpoint: str = "") -> list[Sample]:
+        """Return the samples sent in a part of the script, of one endpoint or of all."""
+        spans = [(one.told, one.ended) for one in self.stretches if one.phase.part == part]
+        return [
+            sample
+            for sample in self.samples
+            if endpoint in {"", sample.endpoint}
+            and any(told <= sample.sent < ended for told, ended in spans)
+        ]
+
+    def faults_met(self, sample: Sample) -> set[str]:
+        """Return the dependencies that were broken at any time while *sample* was under way."""
+        met = (one.phase.faults for one in self.stretches if one.touches(sample))
+        return {name for faults in met for name in faults}
+
+
+class Play:
+    """The script, played once against a running shop."""
+
+    def __init__(
+        self, layout: Layout, script: Sequence[Phase], tick: Callable[[Phase, float, int], None]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            layout: Where the shop is.
+            script: What is to happen.
+            tick: Told twice a second: the phase, its seconds so far, and the answers so far.
+        """
+        self._layout = layout
+        self._script = script
+        self._tick = tick
+        self._samples: list[Sample] = []
+
+    async def run(self) -> Recording:
+        """Play the script; traffic runs from its beginning to its end."""
+        timeout, limits = httpx.Timeout(GIVE_UP_SECONDS), httpx.Limits(max_connections=None)
+        stop = asyncio.Event()
+        async with (
+            httpx.AsyncClient(timeout=timeout) as control,
+            httpx.AsyncClient(
+                base_url=self._layout.url("front"), timeout=timeout, limits=limits
+            ) as front,
+            asyncio.TaskGroup() as group,
+        ):
+            group.create_task(Traffic(front, self._samples.append).run(stop))
+            stretches = [await self._play(phase, control) for phase in self._script]
+            stop.set()
+        return Recording(stretches=stretches, samples=self._samples)
+
+    async def _play(self, phase: Phase, control: httpx.AsyncClient) -> Stretch:
+        told = perf_counter()
+        for name in BREAKABLE:
+            fault = phase.faults.get(name, {"mode": "ok"})
+            answer = await control.put(f"{self._layout.url(name)}/fault", json=fault)
+            answer.raise_for_status()
+        began = perf_counter()
+        while (now := perf_counter()) < began + phase.seconds:
+            self._tick(phase, now - began, len(self._samples))
+            await asyncio.sleep(min(TICK_SECONDS, began + phase.seconds - now))
+        return Stretch(phase=phase, told=told, began=began, ended=perf_counter())

@@ -1,0 +1,137 @@
+"""Requests of the shop's users: an open loop, which asks on time however slow the answers are."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from random import Random
+from time import perf_counter
+from typing import Any, Final
+
+import httpx
+
+from jobs import budgets, catalogue, words
+
+RATES: Final[Mapping[str, int]] = {
+    "recommendations": 6,
+    "orders": 6,
+    "search": 7,
+    "profile": 3,
+    "dashboard": 6,
+}
+"""Requests per second by endpoint."""
+BUDGETS: Final[Mapping[str, float]] = {
+    "recommendations": budgets.RECOMMENDATIONS,
+    "orders": budgets.ORDERS,
+    "search": budgets.SEARCH,
+    "profile": budgets.PROFILE,
+    "dashboard": budgets.DASHBOARD,
+}
+TOLERANCE: Final = 1.1
+GIVE_UP_SECONDS: Final = 10.0
+REGULARS: Final = 40
+"""Users who come again and again, so that the shop has seen them; one in ten requests is not."""
+FAILED_LEVEL: Final = 4
+UNAVAILABLE: Final = 503
+NOTHING: Final[Mapping[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One request and what came of it.
+
+    Attributes:
+        endpoint: Which of the five.
+        sent: When it was due, on the clock of `perf_counter`.
+        seconds: From then until the whole answer was there.
+        status: Of the answer; 0 if there was none.
+        meta: What the answer says of itself.
+        error: What went wrong besides a level-4 answer, empty if nothing.
+    """
+
+    endpoint: str
+    sent: float
+    seconds: float
+    status: int
+    meta: Mapping[str, Any]
+    error: str = ""
+
+    @property
+    def level(self) -> int:
+        """How good the answer says it is; a 503 that explains itself is level 4."""
+        return FAILED_LEVEL if self.status == UNAVAILABLE else int(self.meta.get("level", 0))
+
+    @property
+    def late(self) -> bool:
+        """Whether it took more than the endpoint's budget and 10 %."""
+        return self.seconds > TOLERANCE * BUDGETS[self.endpoint]
+
+
+class Traffic:
+    """A fixed rate of requests until it is told to stop."""
+
+    def __init__(self, front: httpx.AsyncClient, hear: Callable[[Sample], None]) -> None:
+        """Send to *front*; *hear* is told of every sample."""
+        self._front = front
+        self._hear = hear
+        self._dice = Random(7)  # noqa: S311 - shoppers, not secrets
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until *stop*, then wait for the answers that are due."""
+        endpoints, due, pause = self._endpoints(), perf_counter(), 1 / sum(RATES.values())
+        async with asyncio.TaskGroup() as under_way:
+            while not stop.is_set():
+                await asyncio.sleep(due - perf_counter())
+                under_way.create_task(self._ask(next(endpoints), due))
+                due += pause
+
+    def _endpoints(self) -> Iterator[str]:
+        """Yield endpoints for ever, each evenly spread over every second."""
+        times = [(nth / rate, name) for name, rate in RATES.items() for nth in range(rate)]
+        return itertools.cycle(name for _, name in sorted(times))
+
+    async def _ask(self, endpoint: str, due: float) -> None:
+        status = 0
+        try:
+            answer = await self._front.send(self._request(endpoint))
+        except httpx.HTTPError as problem:
+            meta, error = NOTHING, type(problem).__name__
+        else:
+            status = answer.status_code
+            meta, error = _read(answer)
+        self._hear(
+            Sample(
+                endpoint=endpoint,
+                sent=due,
+                seconds=perf_counter() - due,
+                status=status,
+                meta=meta,
+                error=error,
+            )
+        )
+
+    def _request(self, endpoint: str) -> httpx.Request:
+        dice = self._dice
+        user_id = dice.randint(1, REGULARS if dice.randrange(10) else catalogue.USER_COUNT)
+        if endpoint == "orders":
+            product_id, quantity = dice.randint(1, catalogue.PRODUCT_COUNT), dice.randint(1, 3)
+            order = {"user_id": user_id, "product_id": product_id, "quantity": quantity}
+            return self._front.build_request("POST", "/orders", json=order)
+        if endpoint == "search":
+            material, nouns = dice.choice(words.MATERIALS), dice.choice([*words.NOUNS.values()])
+            text = f"{material} {dice.choice(nouns)}"
+            return self._front.build_request("GET", "/search", params={"q": text})
+        path = "/dashboard" if endpoint == "dashboard" else f"/{endpoint}/{user_id}"
+        return self._front.build_request("GET", path)
+
+
+def _read(answer: httpx.Response) -> tuple[Mapping[str, Any], str]:
+    """Return what an answer says of itself, and what is wrong with it."""
+    kind = answer.headers.get("Content-Type", "")
+    if answer.is_success:
+        return answer.json()["_meta"], ""
+    if answer.status_code != UNAVAILABLE:
+        return NOTHING, f"HTTP {answer.status_code}"
+    if kind != "application/problem+json" or "Retry-After" not in answer.headers:
+        return NOTHING, "503 without a reason"
+    return NOTHING, ""

@@ -1,0 +1,153 @@
+"""What a recording shows: a table per endpoint, and whether the shop kept its promises."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.table import Table
+
+from demo.script import Recording
+from demo.traffic import BUDGETS, FAILED_LEVEL, RATES, TOLERANCE, Sample
+
+PARTS: Final = ("before", "during", "after")
+LEVELS: Final = range(5)
+NEEDS: Final[Mapping[str, frozenset[str]]] = {
+    "recommendations": frozenset({"recommendations"}),
+    "orders": frozenset({"users", "database", "payments", "notifications"}),
+    "search": frozenset({"database", "search"}),
+    "profile": frozenset({"users", "recommendations"}),
+    "dashboard": frozenset({"search", "payments", "database"}),
+}
+"""Whom an endpoint calls."""
+RATIO_MAX: Final = 1.2
+RECOVERY_SECONDS: Final = 5.0
+STALE_LEVEL: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One promise: kept, broken, or (None) not judged; the text says what was seen."""
+
+    kept: bool | None
+    text: str
+
+
+def percentile(samples: Sequence[Sample], share: float) -> float:
+    """Return the seconds within which *share* of the samples were answered (nearest rank)."""
+    ordered = sorted(sample.seconds for sample in samples)
+    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.nan
+
+
+def endpoint_table(recording: Recording) -> Table:
+    """Return one row per endpoint: answers by level, errors, p50/p99 by part of the script."""
+    table = Table(title="Requests, and answers by level (0 full … 4 not served)")
+    table.add_column("endpoint")
+    for heading in ("requests", *map(str, LEVELS), "partial", "errors"):
+        table.add_column(heading, justify="right")
+    for part in PARTS:
+        table.add_column(f"{part}\np50/p99 ms", justify="right")
+    for endpoint in RATES:
+        by_part = {part: recording.during(part, endpoint) for part in PARTS}
+        samples = [sample for part in PARTS for sample in by_part[part]]
+        levels = Counter(sample.level for sample in samples if sample.status)
+        partial = sum(bool(sample.meta.get("partial")) for sample in samples)
+        errors = sum(bool(sample.error) or sample.late for sample in samples)
+        counts = [len(samples), *(levels[level] for level in LEVELS), partial, errors]
+        times = [_milliseconds(by_part[part]) for part in PARTS]
+        table.add_row(endpoint, *(str(count) if count else "·" for count in counts), *times)
+    return table
+
+
+def isolation_table(recording: Recording) -> Table:
+    """Return the endpoints while others' dependencies were broken, but none of their own."""
+    table = Table(title="Endpoints whose own dependencies were well during the outage")
+    table.add_column("endpoint")
+    for heading in ("requests before", "during", "p99 before", "p99 during", "ratio"):
+        table.add_column(heading, justify="right")
+    for endpoint, before, during in _isolated(recording):
+        well, meanwhile = percentile(before, 0.99), percentile(during, 0.99)
+        times = (f"{1000 * well:.0f} ms", f"{1000 * meanwhile:.0f} ms")
+        sizes = (str(len(before)), str(len(during)))
+        table.add_row(endpoint, *sizes, *times, f"{meanwhile / well:.2f}")
+    return table
+
+
+def checks(recording: Recording, *, judge_isolation: bool) -> Iterator[Check]:
+    """Yield what was promised and whether it was kept.
+
+    Args:
+        recording: What happened.
+        judge_isolation: Whether there are samples enough to judge a p99.
+    """
+    samples = [sample for part in PARTS for sample in recording.during(part)]
+    yield _in_time(samples)
+    yield _no_defect(samples)
+    yield _honest(recording)
+    yield _recovered(recording)
+    for endpoint, before, during in _isolated(recording):
+        ratio = percentile(during, 0.99) / percentile(before, 0.99)
+        text = f"/{endpoint} kept its pace beside the outage: p99 {ratio:.2f} x that of before"
+        if judge_isolation:
+            yield Check(kept=ratio <= RATIO_MAX, text=f"{text} (at most {RATIO_MAX:g} x)")
+        else:
+            yield Check(kept=None, text=f"{text} (not judged: few samples)")
+
+
+def _in_time(samples: Sequence[Sample]) -> Check:
+    bad = [sample for sample in samples if sample.late or not sample.status]
+    text = f"{len(samples) - len(bad)} of {len(samples)} requests were answered inside their budget"
+    slowest = max(samples, key=lambda sample: sample.seconds / BUDGETS[sample.endpoint])
+    share = slowest.seconds / BUDGETS[slowest.endpoint]
+    worst = f"the slowest, of /{slowest.endpoint}, took {share:.0%} of it"
+    return Check(kept=not bad, text=f"{text} + {TOLERANCE - 1:.0%} ({worst})")
+
+
+def _no_defect(samples: Sequence[Sample]) -> Check:
+    kinds = Counter(sample.error for sample in samples if sample.error)
+    found = ", ".join(f"{count} x {error}" for error, count in kinds.items())
+    return Check(kept=not kinds, text=f"no HTTP 500 and no other error{found and ': ' + found}")
+
+
+def _honest(recording: Recording) -> Check:
+    outage = [one for one in recording.stretches if "recommendations" in one.phase.faults]
+    asked = [
+        sample
+        for sample in recording.during("during", "recommendations")
+        if any(one.spans(sample) for one in outage)
+    ]
+    bad = [sample for sample in asked if not _says_so(sample)]
+    text = f"{len(asked) - len(bad)} of {len(asked)} answers of /recommendations"
+    return Check(kept=not bad, text=f"{text} in the outage were served and said how degraded")
+
+
+def _says_so(sample: Sample) -> bool:
+    """Tell whether an answer was served, and owns up to level and reason, and age if stale."""
+    meta = sample.meta
+    aged = meta.get("age") is not None or sample.level != STALE_LEVEL
+    return STALE_LEVEL <= sample.level < FAILED_LEVEL and bool(meta.get("reason")) and aged
+
+
+def _recovered(recording: Recording) -> Check:
+    back = next(one for one in recording.stretches if one.phase.part == "after")
+    after = recording.during("after")
+    degraded = [one.sent + one.seconds for one in after if one.level or one.meta.get("partial")]
+    seconds = max(degraded, default=back.began) - back.began
+    text = f"every answer was in full again {seconds:.1f} s after the repair"
+    return Check(kept=seconds <= RECOVERY_SECONDS, text=f"{text} (at most {RECOVERY_SECONDS:g} s)")
+
+
+def _isolated(recording: Recording) -> Iterator[tuple[str, list[Sample], list[Sample]]]:
+    for endpoint in RATES:
+        during = [
+            sample
+            for sample in recording.during("during", endpoint)
+            if not recording.faults_met(sample) & NEEDS[endpoint]
+        ]
+        if during:
+            yield endpoint, recording.during("before", endpoint), during
+
+
+def _milliseconds(samples: Sequence[Sample]) -> str:
+    return f"{1000 * percentile(samples, 0.5):.0f} / {1000 * percentile(samples, 0.99):.0f}"
