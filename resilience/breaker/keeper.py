@@ -172,8 +172,7 @@ class Keeper:
             return self._classifier.kind(error)
         if isinstance(value, CoroutineType):
             return NEUTRAL
-        judge = self.policy.failure_if_result
-        return FAILED if judge is not None and judge(value) else OK
+        return self._classifier.kind_of_result(value)
 
     def _end_probe(self, admitted: Pass, result: Kind) -> Steps[None]:
         circuit, kept = self._circuit, self._kept

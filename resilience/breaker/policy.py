@@ -23,8 +23,9 @@ class BreakerPolicy:
         window_seconds: Length of the window, 1 to 300.
         consecutive_failures: Failures in a row that open the circuit whatever the window holds;
             None: never.
-        min_reporters: Processes that must have seen failures within the window, at least 1. With
-            more than 1, a host with a broken resolver opens the circuit of nobody else.
+        min_reporters: Processes that must have seen failures or slow calls within the window, at
+            least 1. With more than 1, a host with a broken resolver opens the circuit of nobody
+            else.
         open_seconds: How long an opened circuit refuses before it probes.
         open_seconds_max: Longest such time; it doubles with each failed round of probes, and is
             shortened by up to a fifth at random.
@@ -33,8 +34,9 @@ class BreakerPolicy:
         probe_seconds: How long a probe may take before another may take its place.
         ignore: Exceptions that say nothing about the dependency.
         count: If given, only these exceptions are failures; others mean that it answered.
-        failure_if: If given, only exceptions for which it returns true are failures.
-        failure_if_result: If given, a value for which it returns true is a failure.
+        failure_if: If given, only exceptions for which it returns true are failures. One that
+            raises is logged, and counts as true.
+        failure_if_result: If given, a value for which it returns true is a failure; as above.
 
     Raises:
         pydantic.ValidationError: A value is out of range, an option is unknown, or no condition is
