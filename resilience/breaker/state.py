@@ -14,6 +14,8 @@ from resilience.breaker.policy import BreakerPolicy
 from resilience.store.fleet import Kept, Probes, Window
 
 JITTER = 0.2
+DOUBLINGS_MAX = 60
+"""More make no difference to any time, and too much for a float."""
 
 
 class State(StrEnum):
@@ -117,7 +119,8 @@ def opened(
 
     A *retry_after* from the dependency is never undercut.
     """
-    seconds = min(policy.open_seconds * 2.0**circuit.attempt, policy.open_seconds_max)
+    factor = 2.0 ** min(circuit.attempt, DOUBLINGS_MAX)
+    seconds = min(policy.open_seconds * factor, policy.open_seconds_max)
     seconds *= 1.0 - JITTER * dice.random()
     return replace(
         circuit,
