@@ -24,7 +24,8 @@ from resilience.store.fleet import (
 class _Counts:
     """A window by second, as in pulse.lua."""
 
-    generation: int = 0
+    generation: int
+    expires: float = float("inf")
     ok: dict[int, int] = field(default_factory=dict)
     failed: dict[int, int] = field(default_factory=dict)
     slow: dict[int, int] = field(default_factory=dict)
@@ -33,7 +34,7 @@ class _Counts:
 
     def add(self, process: str, one: Evidence, second: int) -> None:
         length = one.window_seconds
-        slow_age = min(one.ok_age, one.failed_age if one.failed else one.ok_age)
+        slow_age = min(one.ok_age, one.failed_age) if one.failed else one.ok_age
         for counts, count, age in (
             (self.ok, one.ok, one.ok_age),
             (self.failed, one.failed, one.failed_age),
@@ -42,8 +43,9 @@ class _Counts:
             if count and int(age) < length:
                 at = second - int(age)
                 counts[at] = counts.get(at, 0) + count
-        if one.failed and int(one.failed_age) < length:
-            self.reporters[process] = second - int(one.failed_age)
+        bad_age = int(slow_age if one.slow else one.failed_age)
+        if one.failed + one.slow and bad_age < length:
+            self.reporters[process] = second - bad_age
         if one.ok:
             self.consecutive = one.tail
         elif one.failed:
@@ -119,11 +121,12 @@ class MemoryFleet:
         windows = {}
         for one in question.evidence:
             current = self._generation(one.name)
-            counts = self._counts.setdefault(one.name, _Counts())
+            counts = self._counts.get(one.name)
+            if counts is None or counts.generation != current or now >= counts.expires:
+                counts = self._counts[one.name] = _Counts(generation=current)
             if one.generation == current:
-                if counts.generation != current:
-                    counts = self._counts[one.name] = _Counts(generation=current)
                 counts.add(question.process, one, int(now))
+                counts.expires = now + one.window_seconds + 1
             windows[one.name] = counts.window(int(now) - one.window_seconds)
         return Reply(now=now, circuits=dict(self._circuits), windows=windows)
 

@@ -4,7 +4,7 @@
 -- KEYS[2…]   window    hash  one per piece of evidence, counts by second of server time
 --                            g         generation that it counts for
 --                            o:<s> f:<s> t:<s>   calls that ended well, failed, were slow
---                            r:<process>         last second in which it saw a failure
+--                            r:<process>         last second in which it saw a bad call
 --                            c         failures in a row
 -- ARGV[1] process, then nine values per piece of evidence: name, generation, window in seconds,
 -- ok, age of ok, failed, age of failed, slow, failures since the last ok
@@ -58,9 +58,11 @@ for i = 2, #KEYS do
     end
     add(window, 'o', ok, ok_age, length)
     add(window, 'f', failed, failed_age, length)
-    add(window, 't', slow, math.min(ok_age, failed > 0 and failed_age or ok_age), length)
-    if failed > 0 and failed_age < length then
-      redis.call('HSET', window, 'r:' .. process, second - failed_age)
+    local slow_age = failed > 0 and math.min(ok_age, failed_age) or ok_age
+    add(window, 't', slow, slow_age, length)
+    local bad_age = slow > 0 and slow_age or failed_age
+    if failed + slow > 0 and bad_age < length then
+      redis.call('HSET', window, 'r:' .. process, second - bad_age)
     end
     if ok > 0 then
       redis.call('HSET', window, 'c', tail)
