@@ -56,8 +56,8 @@ class Breaker(Keeper):
         if admitted is not None or self._judges_values or value.__class__ is CoroutineType:
             self._leave(admitted or Pass(gate, began), None, value)
             return value
-        if self._monotonic() - began > self._slow_seconds:
-            gate.slow()
+        if self._monotonic() - began > self._long_seconds:
+            self.note_long(gate, began)
         gate.good()
         return value
 
@@ -81,8 +81,8 @@ class Breaker(Keeper):
         if admitted is not None or self._judges_values:
             await self._leave_async(admitted or Pass(gate, began), None, value)
             return value
-        if self._monotonic() - began > self._slow_seconds:
-            gate.slow()
+        if self._monotonic() - began > self._long_seconds:
+            self.note_long(gate, began)
         gate.good()
         return value
 
@@ -198,7 +198,7 @@ class Breaker(Keeper):
             raise ConfigurationError(msg)
         if inspect.iscoroutinefunction(function):
             return self._guarded_async(function)
-        monotonic, slow_seconds = self._monotonic, self._slow_seconds
+        monotonic, long_seconds = self._monotonic, self._long_seconds
 
         # As `call`, written out once more: a second function call would cost a third of it all.
         @functools.wraps(function)
@@ -212,15 +212,15 @@ class Breaker(Keeper):
             except BaseException as error:
                 self._leave(Pass(gate, began), error)
                 raise
-            if monotonic() - began > slow_seconds:
-                gate.slow()
+            if monotonic() - began > long_seconds:
+                self.note_long(gate, began)
             gate.good()
             return value
 
         return guarded
 
     def _guarded_async(self, function: Callable[P, Any]) -> Callable[P, Any]:
-        monotonic, slow_seconds = self._monotonic, self._slow_seconds
+        monotonic, long_seconds = self._monotonic, self._long_seconds
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> object:
@@ -233,8 +233,8 @@ class Breaker(Keeper):
             except BaseException as error:
                 await self._leave_async(Pass(gate, began), error)
                 raise
-            if monotonic() - began > slow_seconds:
-                gate.slow()
+            if monotonic() - began > long_seconds:
+                self.note_long(gate, began)
             gate.good()
             return value
 

@@ -16,6 +16,10 @@ class Gate:
         until: Monotonic time until which a call may pass without further thought.
         good: Counts a call that ended well.
         slow: Counts a call that took too long, however it ended.
+        good_at: When the last long call ended well. Those of short ones are known well enough: they
+            end soon after the pulse that let them through.
+        failed_at: When the last call failed.
+        retry_at: Until when the dependency asked to be left alone.
     """
 
     __slots__ = (
@@ -28,7 +32,8 @@ class Gate:
         "failed_at",
         "generation",
         "good",
-        "retry_after",
+        "good_at",
+        "retry_at",
         "slow",
         "tail",
         "until",
@@ -44,17 +49,14 @@ class Gate:
         self._sent = (0, 0, 0)
         self._tail_good = 0
         self.tail = 0
-        self.failed_at = 0.0
-        self.retry_after: float | None = None
+        self.good_at = self.failed_at = self.retry_at = 0.0
 
-    def fail(self, now: float, retry_after: float | None) -> None:
+    def fail(self, now: float) -> None:
         """Count a failure."""
         good = _value(self._good)
         self.tail = self.tail + 1 if good == self._tail_good else 1
         self._tail_good = good
         self.failed_at = now
-        if retry_after is not None:
-            self.retry_after = retry_after
         self.bad()
 
     def drain(self) -> tuple[int, int, int, int]:

@@ -29,7 +29,7 @@ from resilience.events import (
     announce,
     log_event,
 )
-from resilience.pulse import Pulse, Steps
+from resilience.pulse import PULSE_SECONDS, Pulse, Steps
 from resilience.store.fleet import EndProbe, Evidence, Kept, Probes, Swap, TakeProbe, Window
 
 NO_PERMIT_SECONDS = 0.05
@@ -88,6 +88,7 @@ class Keeper:
         self._dice = dice or random.Random()  # noqa: S311 - jitter is no secret
         self._classifier = Classifier(self.policy, neutral)
         self._slow_seconds = self.policy.slow_seconds or float("inf")
+        self._long_seconds = min(self._slow_seconds, PULSE_SECONDS)
         self._judges_values = self.policy.failure_if_result is not None
         self._kept: Kept | None = None
         self._circuit = Circuit()
@@ -149,6 +150,9 @@ class Keeper:
         now = self._monotonic()
         gate, slow = admitted.gate, now - admitted.began > self._slow_seconds
         kind = self._kind(error, value)
+        said = retry_after_of(error) if error is not None and kind == FAILED else None
+        if said is not None:
+            gate.retry_at = max(gate.retry_at, now + min(said, RETRY_AFTER_SECONDS_MAX))
         if admitted.probe:
             yield from self._end_probe(admitted, FAILED if slow and kind == OK else kind)
             return False
@@ -157,15 +161,21 @@ class Keeper:
         if slow:
             gate.slow()
         if kind == OK:
+            gate.good_at = now
             gate.good()
             return False
-        said = None if error is None else retry_after_of(error)
-        gate.fail(now, None if said is None else min(said, RETRY_AFTER_SECONDS_MAX))
+        gate.fail(now)
         if gate is not self._gate:
             return False
         urgent = self._pulse.hasten(now)
         gate.until = min(gate.until, self._pulse.due)
         return urgent
+
+    def note_long(self, gate: Gate, began: float) -> None:
+        """Keep when a call ended that outlasted a pulse, and count it if it was too slow."""
+        gate.good_at = self._monotonic()
+        if gate.good_at - began > self._slow_seconds:
+            gate.slow()
 
     def _kind(self, error: BaseException | None, value: object) -> Kind:
         if error is not None:
@@ -211,7 +221,7 @@ class Keeper:
             generation=gate.generation,
             window_seconds=self.policy.window_seconds,
             ok=good,
-            ok_age=max(0.0, now - since),
+            ok_age=max(0.0, now - max(since, gate.good_at)),
             failed=bad,
             failed_age=max(0.0, now - gate.failed_at),
             slow=slow,
@@ -241,8 +251,8 @@ class Keeper:
         self._dice = random.Random()  # noqa: S311 - children must not roll the same
 
     def _open(self, circuit: Circuit, kept: Kept | None, seen: Window, reason: str) -> Steps[None]:
-        now = self._pulse.fleet_time(self._monotonic())
-        retry_after, self._gate.retry_after = self._gate.retry_after, None
+        monotonic = self._monotonic()
+        now, retry_after = self._pulse.fleet_time(monotonic), self._gate.retry_at - monotonic
         new = opened(circuit, self.policy, now, dice=self._dice, retry_after=retry_after)
         event = CircuitOpened(
             dependency=self.name,

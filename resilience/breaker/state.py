@@ -113,7 +113,7 @@ def opened(
     now: float,
     *,
     dice: random.Random,
-    retry_after: float | None = None,
+    retry_after: float = 0.0,
 ) -> Circuit:
     """Return *circuit* once it has opened, for longer with every attempt.
 
@@ -126,7 +126,7 @@ def opened(
         circuit,
         generation=circuit.generation + 1,
         attempt=circuit.attempt + 1,
-        until=now + max(seconds, retry_after or 0.0),
+        until=now + max(seconds, retry_after),
     )
 
 
