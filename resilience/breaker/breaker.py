@@ -109,7 +109,10 @@ class Breaker(Keeper):
 
     def record_failure(self, error: BaseException) -> None:
         """Count a call that could not speak for itself, as its process was killed."""
-        self._leave(Pass(self._gate, self._monotonic()), error)
+        # This process may make no calls: nothing told it of changes, and nothing else will send it.
+        self._pulse.refresh()
+        self._pulse.run(self.settle(Pass(self._gate, self._monotonic()), error, None))
+        self._pulse.refresh()
 
     @property
     def state(self) -> State:
@@ -120,18 +123,29 @@ class Breaker(Keeper):
         return state_at(self._circuit, self._pulse.fleet_time(self._monotonic()))
 
     @property
+    def seconds_left(self) -> float | None:
+        """Seconds until an order or the open time ends; None: there is neither."""
+        now = self._pulse.fleet_time(self._monotonic())
+        ends = self._circuit.manual_until if self._circuit.manual else self._circuit.until
+        return ends - now if ends > now else None
+
+    @property
     def circuit(self) -> Circuit:
         """What the fleet had agreed on when this process last asked."""
         return self._circuit
 
     def _enter(self) -> Pass:
         now = self._monotonic()
+        if now <= (gate := self._gate).until:
+            return Pass(gate, now)
         if now >= self._pulse.due:
             self._pulse.beat(now)
         return self._pulse.run(self.admit())
 
     async def _enter_async(self) -> Pass:
         now = self._monotonic()
+        if now <= (gate := self._gate).until:
+            return Pass(gate, now)
         if now >= self._pulse.due:
             await self._pulse.beat_async(now)
         return await self._pulse.run_async(self.admit())
@@ -164,7 +178,7 @@ class Breaker(Keeper):
         trace: TracebackType | None,
     ) -> None:
         """Count how the block ended."""
-        self._leave(_pop(self), error)
+        self._leave(_pop(self) or Pass(self._gate, self._monotonic()), error)
 
     async def __aenter__(self) -> Self:
         """Admit a block, or raise `CircuitOpenError` without running it."""
@@ -178,7 +192,7 @@ class Breaker(Keeper):
         trace: TracebackType | None,
     ) -> None:
         """Count how the block ended."""
-        await self._leave_async(_pop(self), error)
+        await self._leave_async(_pop(self) or Pass(self._gate, self._monotonic()), error)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Return *function* guarded, with its own signature; coroutine functions stay such.
@@ -196,7 +210,9 @@ class Breaker(Keeper):
         if inspect.isclass(function) or not callable(function):
             msg = f"breaker {self.name} guards functions, not {function!r}"
             raise ConfigurationError(msg)
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - that of an object, which may be one
+        ):
             return self._guarded_async(function)
         monotonic, long_seconds = self._monotonic, self._long_seconds
 
@@ -212,6 +228,8 @@ class Breaker(Keeper):
             except BaseException as error:
                 self._leave(Pass(gate, began), error)
                 raise
+            if value.__class__ is CoroutineType:
+                self._leave(Pass(gate, began), None, value)
             if monotonic() - began > long_seconds:
                 self.note_long(gate, began)
             gate.good()
@@ -299,10 +317,15 @@ def _push(breaker: Breaker, admitted: Pass) -> None:
     _entered.set((*_entered.get(), (breaker, admitted)))
 
 
-def _pop(breaker: Breaker) -> Pass:
-    *outer, (entered, admitted) = _entered.get()
-    if entered is not breaker:
-        msg = f"breaker {breaker.name} is left before breaker {entered.name}, which it encloses"
-        raise RuntimeError(msg)
-    _entered.set(tuple(outer))
-    return admitted
+def _pop(breaker: Breaker) -> Pass | None:
+    """Return what *breaker*'s innermost block was given; None if it began in another context.
+
+    That may be, as may blocks that overlap: generators end wherever they are closed.
+    """
+    entered = _entered.get()
+    for at in reversed(range(len(entered))):
+        guard, admitted = entered[at]
+        if guard is breaker:
+            _entered.set(entered[:at] + entered[at + 1 :])
+            return admitted
+    return None
