@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("fanout",)
+NAMES = ("fanout", "breaker")
 
 
 def main(arguments: list[str]) -> int:

@@ -87,19 +87,19 @@ class Pipeline:
         """
         if not self.fallbacks:
             return self._breaker.call(self._attempt, function, args, kwargs)
-        call = self._seen(args, kwargs)
+        stored = self._stored(args, kwargs)
         refused = self._breaker.refusal()
         if refused is not None:
-            return self._degrade(refused, call)
+            return self._degrade(refused, self._call(args, kwargs, stored))
         try:
             value = self._breaker.call(self._attempt, function, args, kwargs)
         except Exception as error:
             if self._is_no_outage(error):
                 raise
-            return self._degrade(error, call)
+            return self._degrade(error, self._call(args, kwargs, stored))
         outcome = self._outcome(value)
-        if call.stored and not outcome.degraded:
-            self._answers.refresh(call.stored, outcome.value, max_age=self._remember_seconds)
+        if stored and not outcome.degraded:
+            self._answers.refresh(stored, outcome.value, max_age=self._remember_seconds)
         return outcome
 
     async def call_async(
@@ -112,20 +112,20 @@ class Pipeline:
         """Do the same as `call` for a coroutine function."""
         if not self.fallbacks:
             return await self._breaker.acall(self._attempt_async, function, args, kwargs)
-        call = self._seen(args, kwargs)
+        stored = self._stored(args, kwargs)
         refused = await self._breaker.refusal_async()
         if refused is not None:
-            return await self._degrade_async(refused, call)
+            return await self._degrade_async(refused, self._call(args, kwargs, stored))
         try:
             value = await self._breaker.acall(self._attempt_async, function, args, kwargs)
         except Exception as error:
             if self._is_no_outage(error):
                 raise
-            return await self._degrade_async(error, call)
+            return await self._degrade_async(error, self._call(args, kwargs, stored))
         outcome = self._outcome(value)
-        if call.stored and not outcome.degraded:
+        if stored and not outcome.degraded:
             life = self._remember_seconds
-            await self._answers.refresh_async(call.stored, outcome.value, max_age=life)
+            await self._answers.refresh_async(stored, outcome.value, max_age=life)
         return outcome
 
     def _attempt(
@@ -140,11 +140,11 @@ class Pipeline:
         async with time_limit_async(self.dependency.timeout, self._timed_out):
             return await function(*args, **kwargs)
 
-    def _seen(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def _stored(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         # Before the call: a function may change what it is given, and the key must not follow.
-        stored = ""
-        if self._remember_seconds:
-            stored = self._answers.key_of_call(self.name, args, kwargs)
+        return self._answers.key_of_call(self.name, args, kwargs) if self._remember_seconds else ""
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: str) -> Call:
         return Call(name=self.name, args=args, kwargs=kwargs, answers=self._answers, stored=stored)
 
     def _is_no_outage(self, error: Exception) -> bool:
