@@ -36,6 +36,7 @@ NO_PERMIT_SECONDS = 0.05
 """A half-open circuit without a free permit is not asked again for so long."""
 RETRY_AFTER_SECONDS_MAX = 300.0
 """A dependency cannot shut itself off for longer by its Retry-After."""
+MAY_OPEN = (State.CLOSED, State.OBSERVED)
 NOT_ADMITTED = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
 
 
@@ -91,6 +92,7 @@ class Keeper:
         self._long_seconds = min(self._slow_seconds, PULSE_SECONDS)
         self._judges_values = self.policy.failure_if_result is not None
         self._kept: Kept | None = None
+        self._asked: Kept | None = None
         self._circuit = Circuit()
         self._no_permit_until = float("-inf")
         self._drained = self._monotonic()
@@ -135,13 +137,12 @@ class Keeper:
         """Return why a call is refused without asking anybody; None: it may not be."""
         circuit = self._circuit
         fleet_now = self._pulse.fleet_time(now)
-        if circuit.manual is not None and fleet_now < circuit.manual_until:
-            if circuit.manual is State.FORCED_OPEN:
-                return CircuitOpenError(self.name, circuit.manual_until - fleet_now)
-            return None
-        if circuit.attempt and fleet_now < circuit.until:
+        state = state_at(circuit, fleet_now)
+        if state is State.FORCED_OPEN:
+            return CircuitOpenError(self.name, circuit.manual_until - fleet_now)
+        if state is State.OPEN:
             return CircuitOpenError(self.name, circuit.until - fleet_now)
-        if circuit.attempt and now < self._no_permit_until:
+        if state is State.HALF_OPEN and now < self._no_permit_until:
             return CircuitOpenError(self.name, self._no_permit_until - now)
         return None
 
@@ -212,7 +213,7 @@ class Keeper:
     def evidence(self, now: float) -> Evidence | None:
         """Return what was seen since the last pulse."""
         gate, since = self._gate, self._drained
-        self._drained = now
+        self._drained, self._asked = now, self._kept
         good, bad, slow, tail = gate.drain()
         if not (good or bad or slow):
             return None
@@ -229,7 +230,11 @@ class Keeper:
         )
 
     def adopt(self, kept: Kept | None, until: float) -> None:
-        """Learn what the fleet has agreed on."""
+        """Learn what the fleet has agreed on, unless a call changed that since it was asked."""
+        if self._kept is self._asked:
+            self._follow(kept, until)
+
+    def _follow(self, kept: Kept | None, until: float) -> None:
         if kept != self._kept:
             self._learn(kept)
         state = state_at(self._circuit, self._pulse.fleet_time(self._monotonic()))
@@ -238,8 +243,8 @@ class Keeper:
     def judge(self, window: Window) -> Steps[None]:
         """Open if the fleet has seen enough."""
         circuit, kept = self._circuit, self._kept
-        state = state_at(circuit, self._pulse.fleet_time(self._monotonic()))
-        if circuit.attempt or state in (State.FORCED_OPEN, State.FORCED_CLOSED):
+        now = self._pulse.fleet_time(self._monotonic())
+        if state_at(circuit, now) not in MAY_OPEN or now < circuit.until:
             return
         why = why_open(window, self.policy)
         if why is not None:
@@ -270,7 +275,7 @@ class Keeper:
         """Make *new* the circuit unless somebody was faster; announce it if not."""
         swapped: bool = yield Swap(name=self.name, expected=kept, new=new.kept())
         if swapped:
-            self.adopt(new.kept(), self._pulse.due)
+            self._follow(new.kept(), self._pulse.due)
             self._announce(event)
         else:
             self._pulse.hasten(self._monotonic())

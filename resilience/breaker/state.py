@@ -86,7 +86,7 @@ def state_at(circuit: Circuit, now: float) -> State:
     """Return the state that *circuit* is in at *now*, before any new call."""
     if circuit.manual is not None and now < circuit.manual_until:
         return circuit.manual
-    if not circuit.attempt:
+    if not circuit.attempt or circuit.manual is State.OBSERVED:  # which only would have opened
         return State.CLOSED
     return State.OPEN if now < circuit.until else State.HALF_OPEN
 
@@ -119,14 +119,16 @@ def opened(
 
     A *retry_after* from the dependency is never undercut.
     """
-    factor = 2.0 ** min(circuit.attempt, DOUBLINGS_MAX)
+    attempt = 0 if circuit.manual is State.OBSERVED else circuit.attempt
+    factor = 2.0 ** min(attempt, DOUBLINGS_MAX)
     seconds = min(policy.open_seconds * factor, policy.open_seconds_max)
     seconds *= 1.0 - JITTER * dice.random()
     return replace(
         circuit,
         generation=circuit.generation + 1,
-        attempt=circuit.attempt + 1,
+        attempt=attempt + 1,
         until=now + max(seconds, retry_after),
+        manual=circuit.manual if now < circuit.manual_until else None,
     )
 
 
