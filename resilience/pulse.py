@@ -10,8 +10,17 @@ from collections.abc import Generator
 from typing import Any, Protocol, TypeVar
 
 from resilience.clock import Clock, SystemClock
-from resilience.errors import StoreUnavailableError
-from resilience.store.fleet import Evidence, Exchange, Kept, Question, Reply, StoreFleet, Window
+from resilience.errors import ConfigurationError, StoreUnavailableError
+from resilience.store.fleet import (
+    Evidence,
+    Exchange,
+    Kept,
+    Question,
+    Reply,
+    StoreFleet,
+    Swap,
+    Window,
+)
 from resilience.store.memory import MemoryFleet
 
 T = TypeVar("T")
@@ -72,6 +81,7 @@ class Pulse:
         self._alone = MemoryFleet(clock=self._clock)
         self._members: dict[str, Member] = {}
         self._circuits: dict[str, Kept] = {}
+        self._offset = 0.0
         self.scope = "local" if fleet is None else "fleet"
         self._begin()
         this = weakref.ref(self)
@@ -81,17 +91,24 @@ class Pulse:
         self._lock = threading.Lock()
         self._process = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.due = self._last = float("-inf")
-        self._offset = 0.0
         self.sent = 0
 
     def restart(self) -> None:
         """Begin anew in a forked child: with own evidence, lock and name."""
         self._begin()
+        self._alone.restart()
         for member in self._members.values():
             member.restart()
 
     def join(self, member: Member) -> None:
-        """Pulse for *member*, too, from now on."""
+        """Pulse for *member*, too, from now on.
+
+        Raises:
+            ConfigurationError: It has the name of another one.
+        """
+        if member.name in self._members:
+            msg = f"there is a breaker {member.name!r} on this pulse already; use that one"
+            raise ConfigurationError(msg)
         self._members[member.name] = member
         self.due = float("-inf")
 
@@ -113,7 +130,7 @@ class Pulse:
             except StoreUnavailableError:
                 self._go_alone()
             else:
-                self.scope = "fleet"
+                self._heard(question, answer)
                 return answer
         return self._alone.ask(question)
 
@@ -125,9 +142,14 @@ class Pulse:
             except StoreUnavailableError:
                 self._go_alone()
             else:
-                self.scope = "fleet"
+                self._heard(question, answer)
                 return answer
         return self._alone.ask(question)
+
+    def _heard(self, question: Question, answer: object) -> None:
+        self.scope = "fleet"
+        if answer and isinstance(question, Swap):
+            self._circuits[question.name] = question.new
 
     def run(self, steps: Steps[T]) -> T:
         """Drive *steps* to their end."""
@@ -176,8 +198,13 @@ class Pulse:
     def refresh(self) -> float:
         """Send a pulse now and return fleet time."""
         now = self._clock.monotonic()
-        with self._lock:
+        # If it cannot be had, a coroutine of this very thread may hold it, which waits for us.
+        held = self._lock.acquire(timeout=WAIT_SECONDS)
+        try:
             self.run(self._steps(now))
+        finally:
+            if held:
+                self._lock.release()
         return self.fleet_time(self._clock.monotonic())
 
     @property
@@ -189,14 +216,15 @@ class Pulse:
         members = list(self._members.values())
         seen = [one for member in members if (one := member.evidence(now)) is not None]
         # Whoever comes now need not ask as well.
-        self.due = now + PULSE_SECONDS
+        planned = self.due = now + PULSE_SECONDS
         began = self._clock.monotonic()
         reply: Reply = yield Exchange(process=self._process, evidence=seen)
         ended = self._clock.monotonic()
         self.sent += 1
         self._offset = reply.now - (began + ended) / 2
         self._last = ended
-        self.due = ended + PULSE_SECONDS
+        hastened = self.due < planned  # by a failure that this exchange does not tell of
+        self.due = ended + (FAILURE_SECONDS if hastened else PULSE_SECONDS)
         self._circuits = dict(reply.circuits)
         for member in members:
             member.adopt(reply.circuits.get(member.name), self.due)

@@ -96,6 +96,10 @@ class MemoryFleet:
             self._permits.clear()
             self._offset = offset
 
+    def restart(self) -> None:
+        """Go on in a forked child, where nobody holds the lock."""
+        self._lock = threading.Lock()
+
     def ask(self, question: Question) -> Any:  # noqa: ANN401 - by question
         """Answer at once."""
         with self._lock:
