@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("fanout", "breaker")
+NAMES = ("fanout", "breaker", "breaker_quality")
 
 
 def main(arguments: list[str]) -> int:

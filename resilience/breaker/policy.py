@@ -21,8 +21,8 @@ class BreakerPolicy:
         slow_ratio: Share of slow calls, in (0, 1], at which the circuit opens.
         minimum_calls: Calls the window must hold before a ratio counts, at least 1.
         window_seconds: Length of the window, 1 to 300.
-        consecutive_failures: Failures in a row that open the circuit whatever the window holds;
-            None: never.
+        consecutive_failures: Failures in a row that open the circuit whatever the window holds: a
+            window full of good calls takes half its length to turn. None: never.
         min_reporters: Processes that must have seen failures or slow calls within the window, at
             least 1. With more than 1, a host with a broken resolver opens the circuit of nobody
             else.
@@ -48,7 +48,7 @@ class BreakerPolicy:
     slow_ratio: Ratio = 0.8
     minimum_calls: Annotated[int, Field(ge=1)] = 20
     window_seconds: Annotated[int, Field(ge=1, le=300)] = 10
-    consecutive_failures: Annotated[int, Field(ge=1)] | None = None
+    consecutive_failures: Annotated[int, Field(ge=1)] | None = 20
     min_reporters: Annotated[int, Field(ge=1)] = 1
     open_seconds: Seconds = 1.0
     open_seconds_max: Seconds = 3.0

@@ -146,7 +146,7 @@ def test_policy_refuses_what_makes_no_sense(options: dict[str, Any]) -> None:
 def test_policy_refuses_a_breaker_that_can_never_trip() -> None:
     """With no condition left there is no breaker."""
     with pytest.raises(ValidationError, match="can never trip"):
-        BreakerPolicy(failure_ratio=None)
+        BreakerPolicy(failure_ratio=None, consecutive_failures=None)
 
     assert BreakerPolicy(failure_ratio=None, slow_seconds=1.0)
     assert BreakerPolicy(failure_ratio=None, consecutive_failures=3)
