@@ -45,14 +45,14 @@ EXCHANGES = ("evalsha", "eval", "script|load", "ping", "get", "set", "multi")
 
 def run(*, quick: bool) -> Iterator[Figure]:
     """Measure; *quick* takes fewer rounds."""
-    rounds = 100 if quick else 400
+    rounds, repeats = (100, 300) if quick else (400, 1000)
     with running_server() as server:
         breaker, pulse = join(server.url, "closed")
         yield from _closed(breaker, rounds)
         yield from _closed_async(breaker, rounds)
-        yield from _pipeline(breaker, server.url, rounds)
+        yield from _pipeline(breaker, server.url, repeats)
         yield from _round_trips("closed", breaker(noop), pulse, server.client())
-        yield from _refused(server.url, server.client(), rounds)
+        yield from _refused(server.url, server.client(), repeats)
 
 
 def _closed(breaker: Breaker, rounds: int) -> Iterator[Figure]:
