@@ -56,8 +56,8 @@ class Breaker(Keeper):
         if admitted is not None or self._judges_values or value.__class__ is CoroutineType:
             self._leave(admitted or Pass(gate, began), None, value)
             return value
-        if self._monotonic() - began > self._long_seconds:
-            self.note_long(gate, began)
+        if self._monotonic() - began > self._slow_seconds:
+            gate.slow()
         gate.good()
         return value
 
@@ -81,8 +81,8 @@ class Breaker(Keeper):
         if admitted is not None or self._judges_values:
             await self._leave_async(admitted or Pass(gate, began), None, value)
             return value
-        if self._monotonic() - began > self._long_seconds:
-            self.note_long(gate, began)
+        if self._monotonic() - began > self._slow_seconds:
+            gate.slow()
         gate.good()
         return value
 
@@ -140,6 +140,8 @@ class Breaker(Keeper):
             return Pass(gate, now)
         if now >= self._pulse.due:
             self._pulse.beat(now)
+        if (refused := self.refused(self._monotonic())) is not None:
+            raise refused
         return self._pulse.run(self.admit())
 
     async def _enter_async(self) -> Pass:
@@ -148,7 +150,15 @@ class Breaker(Keeper):
             return Pass(gate, now)
         if now >= self._pulse.due:
             await self._pulse.beat_async(now)
+        if (refused := self.refused(self._monotonic())) is not None:
+            raise refused
         return await self._pulse.run_async(self.admit())
+
+    def _count_good(self, admitted: Pass) -> None:
+        """Count a block that ended well, and has no value to judge."""
+        if self._monotonic() - admitted.began > self._slow_seconds:
+            admitted.gate.slow()
+        admitted.gate.good()
 
     def _leave(self, admitted: Pass, error: BaseException | None, value: object = None) -> None:
         if self._pulse.run(self.settle(admitted, error, value)):
@@ -178,7 +188,11 @@ class Breaker(Keeper):
         trace: TracebackType | None,
     ) -> None:
         """Count how the block ended."""
-        self._leave(_pop(self) or Pass(self._gate, self._monotonic()), error)
+        admitted = _pop(self) or Pass(self._gate, self._monotonic())
+        if error is None and not admitted.probe:
+            self._count_good(admitted)
+        else:
+            self._leave(admitted, error)
 
     async def __aenter__(self) -> Self:
         """Admit a block, or raise `CircuitOpenError` without running it."""
@@ -192,7 +206,11 @@ class Breaker(Keeper):
         trace: TracebackType | None,
     ) -> None:
         """Count how the block ended."""
-        await self._leave_async(_pop(self) or Pass(self._gate, self._monotonic()), error)
+        admitted = _pop(self) or Pass(self._gate, self._monotonic())
+        if error is None and not admitted.probe:
+            self._count_good(admitted)
+        else:
+            await self._leave_async(admitted, error)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Return *function* guarded, with its own signature; coroutine functions stay such.
@@ -214,7 +232,7 @@ class Breaker(Keeper):
             getattr(function, "__call__", None)  # noqa: B004 - that of an object, which may be one
         ):
             return self._guarded_async(function)
-        monotonic, long_seconds = self._monotonic, self._long_seconds
+        monotonic, slow_seconds = self._monotonic, self._slow_seconds
 
         # As `call`, written out once more: a second function call would cost a third of it all.
         @functools.wraps(function)
@@ -230,15 +248,15 @@ class Breaker(Keeper):
                 raise
             if value.__class__ is CoroutineType:
                 self._leave(Pass(gate, began), None, value)
-            if monotonic() - began > long_seconds:
-                self.note_long(gate, began)
+            if monotonic() - began > slow_seconds:
+                gate.slow()
             gate.good()
             return value
 
         return guarded
 
     def _guarded_async(self, function: Callable[P, Any]) -> Callable[P, Any]:
-        monotonic, long_seconds = self._monotonic, self._long_seconds
+        monotonic, slow_seconds = self._monotonic, self._slow_seconds
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> object:
@@ -251,8 +269,8 @@ class Breaker(Keeper):
             except BaseException as error:
                 await self._leave_async(Pass(gate, began), error)
                 raise
-            if monotonic() - began > long_seconds:
-                self.note_long(gate, began)
+            if monotonic() - began > slow_seconds:
+                gate.slow()
             gate.good()
             return value
 
