@@ -30,7 +30,7 @@ Steps = Generator[Question, Any, T]
 PULSE_SECONDS = 0.25
 """An active process asks so often."""
 FAILURE_SECONDS = 0.02
-"""After a failure it asks at once, but not more often than this."""
+"""A failure it tells at once, but not more often than this."""
 STALE_SECONDS = 1.0
 """What is older than this admits nothing: ask first."""
 WAIT_SECONDS = 0.1
@@ -90,7 +90,7 @@ class Pulse:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._process = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.due = self._last = float("-inf")
+        self.due = self._last = self._told = float("-inf")
         self.sent = 0
 
     def restart(self) -> None:
@@ -118,7 +118,7 @@ class Pulse:
 
     def hasten(self, now: float) -> bool:
         """Note that something urgent waits; tell whether a pulse may go out at once."""
-        soonest = self._last + FAILURE_SECONDS
+        soonest = self._told + FAILURE_SECONDS
         self.due = min(self.due, max(now, soonest))
         return now >= soonest
 
@@ -223,6 +223,8 @@ class Pulse:
         self.sent += 1
         self._offset = reply.now - (began + ended) / 2
         self._last = ended
+        if any(one.failed for one in seen):
+            self._told = ended
         hastened = self.due < planned  # by a failure that this exchange does not tell of
         self.due = ended + (FAILURE_SECONDS if hastened else PULSE_SECONDS)
         self._circuits = dict(reply.circuits)

@@ -16,8 +16,6 @@ class Gate:
         until: Monotonic time until which a call may pass without further thought.
         good: Counts a call that ended well.
         slow: Counts a call that took too long, however it ended.
-        good_at: When the last long call ended well. Those of short ones are known well enough: they
-            end soon after the pulse that let them through.
         failed_at: When the last call failed.
         retry_at: Until when the dependency asked to be left alone.
     """
@@ -32,7 +30,6 @@ class Gate:
         "failed_at",
         "generation",
         "good",
-        "good_at",
         "retry_at",
         "slow",
         "tail",
@@ -49,7 +46,7 @@ class Gate:
         self._sent = (0, 0, 0)
         self._tail_good = 0
         self.tail = 0
-        self.good_at = self.failed_at = self.retry_at = 0.0
+        self.failed_at = self.retry_at = 0.0
 
     def fail(self, now: float) -> None:
         """Count a failure."""

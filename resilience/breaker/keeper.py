@@ -29,7 +29,7 @@ from resilience.events import (
     announce,
     log_event,
 )
-from resilience.pulse import PULSE_SECONDS, Pulse, Steps
+from resilience.pulse import Pulse, Steps
 from resilience.store.fleet import EndProbe, Evidence, Kept, Probes, Swap, TakeProbe, Window
 
 NO_PERMIT_SECONDS = 0.05
@@ -89,13 +89,11 @@ class Keeper:
         self._dice = dice or random.Random()  # noqa: S311 - jitter is no secret
         self._classifier = Classifier(self.policy, neutral)
         self._slow_seconds = self.policy.slow_seconds or float("inf")
-        self._long_seconds = min(self._slow_seconds, PULSE_SECONDS)
         self._judges_values = self.policy.failure_if_result is not None
         self._kept: Kept | None = None
         self._asked: Kept | None = None
         self._circuit = Circuit()
         self._no_permit_until = float("-inf")
-        self._drained = self._monotonic()
         self._gate = Gate(0, float("-inf"))
         pulse.join(self)
 
@@ -162,7 +160,6 @@ class Keeper:
         if slow:
             gate.slow()
         if kind == OK:
-            gate.good_at = now
             gate.good()
             return False
         gate.fail(now)
@@ -171,12 +168,6 @@ class Keeper:
         urgent = self._pulse.hasten(now)
         gate.until = min(gate.until, self._pulse.due)
         return urgent
-
-    def note_long(self, gate: Gate, began: float) -> None:
-        """Keep when a call ended that outlasted a pulse, and count it if it was too slow."""
-        gate.good_at = self._monotonic()
-        if gate.good_at - began > self._slow_seconds:
-            gate.slow()
 
     def _kind(self, error: BaseException | None, value: object) -> Kind:
         if error is not None:
@@ -212,8 +203,7 @@ class Keeper:
 
     def evidence(self, now: float) -> Evidence | None:
         """Return what was seen since the last pulse."""
-        gate, since = self._gate, self._drained
-        self._drained, self._asked = now, self._kept
+        gate, self._asked = self._gate, self._kept
         good, bad, slow, tail = gate.drain()
         if not (good or bad or slow):
             return None
@@ -222,7 +212,6 @@ class Keeper:
             generation=gate.generation,
             window_seconds=self.policy.window_seconds,
             ok=good,
-            ok_age=max(0.0, now - max(since, gate.good_at)),
             failed=bad,
             failed_age=max(0.0, now - gate.failed_at),
             slow=slow,

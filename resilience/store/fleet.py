@@ -41,8 +41,9 @@ class Evidence:
         name: The dependency.
         generation: Of the circuit, when those calls began.
         window_seconds: Length of the window.
-        ok: Calls that ended well, slow ones among them.
-        ok_age: Seconds since they ended, about.
+        ok: Calls that ended well, slow ones among them. They count as of now: a process that calls
+            seldom tells of each with the next, and if they were too old by then, its failures,
+            which are told at once, would weigh more than they should.
         failed: Calls that failed, slow ones among them.
         failed_age: Seconds since the last one failed.
         slow: Calls that took too long, however they ended.
@@ -53,7 +54,6 @@ class Evidence:
     generation: int
     window_seconds: int
     ok: int = 0
-    ok_age: float = 0.0
     failed: int = 0
     failed_age: float = 0.0
     slow: int = 0
@@ -193,8 +193,7 @@ class StoreFleet:
                 values: list[str | float] = [question.process]
                 for one in question.evidence:
                     values += [one.name, one.generation, one.window_seconds]
-                    values += [one.ok, int(one.ok_age), one.failed, int(one.failed_age)]
-                    values += [one.slow, one.tail]
+                    values += [one.ok, one.failed, int(one.failed_age), one.slow, one.tail]
                 return "pulse", keys, values
             case Swap(name=name, expected=expected, new=new):
                 before = expected.text() if expected else ""

@@ -34,9 +34,9 @@ class _Counts:
 
     def add(self, process: str, one: Evidence, second: int) -> None:
         length = one.window_seconds
-        slow_age = min(one.ok_age, one.failed_age) if one.failed else one.ok_age
+        slow_age = 0.0 if one.ok else one.failed_age
         for counts, count, age in (
-            (self.ok, one.ok, one.ok_age),
+            (self.ok, one.ok, 0.0),
             (self.failed, one.failed, one.failed_age),
             (self.slow, one.slow, slow_age),
         ):

@@ -6,8 +6,8 @@
 --                            o:<s> f:<s> t:<s>   calls that ended well, failed, were slow
 --                            r:<process>         last second in which it saw a bad call
 --                            c         failures in a row
--- ARGV[1] process, then nine values per piece of evidence: name, generation, window in seconds,
--- ok, age of ok, failed, age of failed, slow, failures since the last ok
+-- ARGV[1] process, then eight values per piece of evidence: name, generation, window in seconds,
+-- ok, failed, age of failed, slow, failures since the last ok
 -- -> {seconds, microseconds, {name, circuit, …}, {calls, failed, slow, reporters, in a row}, …}
 
 local process = ARGV[1]
@@ -44,11 +44,10 @@ end
 
 local windows = {}
 for i = 2, #KEYS do
-  local window, at = KEYS[i], (i - 2) * 9 + 1
+  local window, at = KEYS[i], (i - 2) * 8 + 1
   local name, generation, length = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
-  local ok, ok_age = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-  local failed, failed_age = tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
-  local slow, tail = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9])
+  local ok, failed, failed_age = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
+  local slow, tail = tonumber(ARGV[at + 7]), tonumber(ARGV[at + 8])
   local kept = redis.call('HGET', KEYS[1], name)
   local current = kept and string.match(kept, '^%d+') or '0'
   if generation == current then
@@ -56,9 +55,9 @@ for i = 2, #KEYS do
       redis.call('DEL', window)
       redis.call('HSET', window, 'g', current)
     end
-    add(window, 'o', ok, ok_age, length)
+    add(window, 'o', ok, 0, length)
     add(window, 'f', failed, failed_age, length)
-    local slow_age = failed > 0 and math.min(ok_age, failed_age) or ok_age
+    local slow_age = ok > 0 and 0 or failed_age
     add(window, 't', slow, slow_age, length)
     local bad_age = slow > 0 and slow_age or failed_age
     if failed + slow > 0 and bad_age < length then

@@ -99,6 +99,40 @@ def test_failure_is_told_at_once_and_a_burst_as_one(fleet: Watched, clock: HandC
     assert len(fleet.asked) == 3
 
 
+def test_seldom_caller_tells_of_each_failure_at_once(fleet: Watched, clock: HandClock) -> None:
+    """A failure right after the pulse that let the call through does not wait for the next call.
+
+    Else a fleet of many processes with a call a minute each would never see a failure in time.
+    """
+    rigs = [Rig(BreakerPolicy(), fleet=fleet, clock=clock) for _ in range(20)]
+
+    for rig in rigs:
+        rig.fail(1)
+        clock.advance(0.1)
+
+    assert sum(len(rig.heard(CircuitOpened)) for rig in rigs) == 1
+
+
+def test_seldom_callers_successes_weigh_as_much_as_their_failures(
+    fleet: Watched, clock: HandClock
+) -> None:
+    """A fleet of processes with a call a minute each, of which a fifth fails, opens nothing."""
+    rigs = [Rig(BreakerPolicy(), fleet=fleet, clock=clock) for _ in range(300)]
+    for rig in rigs:
+        rig.succeed()
+        clock.advance(0.2)
+
+    for _ in range(4):
+        for number, rig in enumerate(rigs):
+            if number % 5:
+                rig.succeed()
+            else:
+                rig.fail(1)
+            clock.advance(0.2)
+
+    assert not any(rig.heard(CircuitOpened) for rig in rigs)
+
+
 def test_failure_during_a_pulse_is_told_soon(fleet: Watched, clock: HandClock) -> None:
     """A call that fails while the pulse is under way does not wait for the next regular one."""
     rig = Rig(BreakerPolicy(), fleet=fleet, clock=clock)
