@@ -1,6 +1,6 @@
 """What the worker's main process does with a job that its child cannot speak for."""
 
-from billiard.einfo import ExceptionInfo
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
@@ -41,6 +41,8 @@ class ResilientRequest(Request):
         """Handle a failure; one that the child has not handled itself means that it is gone."""
         super().on_failure(exc_info, send_failed_event, return_ok)
         error = exc_info.exception or WorkerLostError()
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
         if isinstance(error, WorkerLostError):
             self._count(error)
         if not return_ok and not self._runs_again:
