@@ -128,6 +128,7 @@ def test_permit_of_a_killed_prober_is_free_within_its_lease(
     workers: Mapping[str, WorkerProcess],
 ) -> None:
     """A half-open circuit whose only prober was killed is probed again, and closes."""
+    assert workers
     for _ in range(4):
         run("probed", "fail")
     wait_until(lambda: refused("probed", "fail"), SECONDS, "the circuit is open")
@@ -147,9 +148,11 @@ def test_fifty_breakers_of_an_app_share_one_pulse(
     assert workers
     before = scripts_run(server)
 
-    pulses: int = app.tasks["tests.integration.apps.breakers.call_all"].apply_async(
-        [100], queue=pool
-    ).get(timeout=SECONDS)
+    pulses: int = (
+        app.tasks["tests.integration.apps.breakers.call_all"]
+        .apply_async([100], queue=pool)
+        .get(timeout=SECONDS)
+    )
 
     assert pulses < 25
     assert scripts_run(server) - before < 60

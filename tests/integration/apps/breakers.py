@@ -11,9 +11,7 @@ from celery.exceptions import Ignore, Reject
 from resilience import BreakerPolicy, Dependency, Resilience, ResilientTask
 from resilience.events import Event, log_event
 
-POLICY = BreakerPolicy(
-    minimum_calls=4, open_seconds=30.0, open_seconds_max=60.0, window_seconds=60
-)
+POLICY = BreakerPolicy(minimum_calls=4, open_seconds=30.0, open_seconds_max=60.0, window_seconds=60)
 PROBED = BreakerPolicy(
     minimum_calls=4,
     open_seconds=0.5,
@@ -22,9 +20,7 @@ PROBED = BreakerPolicy(
     probe_seconds=5.0,
     window_seconds=60,
 )
-LETHAL = BreakerPolicy(
-    minimum_calls=2, open_seconds=30.0, open_seconds_max=60.0, window_seconds=60
-)
+LETHAL = BreakerPolicy(minimum_calls=2, open_seconds=30.0, open_seconds_max=60.0, window_seconds=60)
 HANG_SECONDS = 60
 
 app = Celery("breakers")
