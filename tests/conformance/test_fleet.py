@@ -11,26 +11,14 @@ import pytest
 
 from resilience.clock import SystemClock
 from resilience.store import Store
-from resilience.store.fleet import (
-    EndProbe,
-    Evidence,
-    Exchange,
-    Kept,
-    Probes,
-    Question,
-    Reply,
-    StoreFleet,
-    Swap,
-    TakeProbe,
-    Window,
-)
+from resilience.store.fleet import Evidence, Probes, Question, StoreFleet, Window
 from resilience.store.memory import MemoryFleet
 from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.conformance.asking import NAME, Ask, circuit, end, seen, swap, take, tell, window
 
 SECONDS = 10
-NAME = "users"
 
 
 class Ways(NamedTuple):
@@ -67,57 +55,6 @@ def ways(request: pytest.FixtureRequest) -> Iterator[Ways]:
 def ask(ways: Ways) -> Callable[[Question], Any]:
     """A way to ask an empty fleet."""
     return ways.ask
-
-
-Ask = Callable[[Question], Any]
-
-
-def seen(*, generation: int = 0, window_seconds: int = 60, **counts: float) -> Evidence:
-    """Return evidence of one dependency."""
-    return Evidence(
-        name=NAME,
-        generation=generation,
-        window_seconds=window_seconds,
-        **counts,  # type: ignore[arg-type]  # counts are whole, ages are not
-    )
-
-
-def tell(ask: Ask, *evidence: Evidence, process: str = "one") -> Reply:
-    """Send evidence and return the reply."""
-    reply: Reply = ask(Exchange(process=process, evidence=evidence))
-    return reply
-
-
-def window(ask: Ask, evidence: Evidence, process: str = "one") -> Window:
-    """Send evidence and return the window."""
-    return tell(ask, evidence, process=process).windows[NAME]
-
-
-def circuit(generation: int, until: float = 0.0, body: str = "[]") -> Kept:
-    """Return a circuit that refuses until then."""
-    return Kept(generation=generation, until_ms=round(until * 1000), body=body)
-
-
-def swap(ask: Ask, expected: Kept | None, new: Kept) -> bool:
-    """Swap and tell whether it was done."""
-    done: bool = ask(Swap(name=NAME, expected=expected, new=new))
-    return done
-
-
-def take(ask: Ask, owner: str, *, generation: int = 1, seconds: float = 60.0) -> Probes | None:
-    """Ask for one of two permits."""
-    probes: Probes | None = ask(
-        TakeProbe(name=NAME, generation=generation, owner=owner, most=2, seconds=seconds)
-    )
-    return probes
-
-
-def end(ask: Ask, owner: str, result: str = "ok", *, generation: int = 1) -> Probes | None:
-    """Give a permit back."""
-    probes: Probes | None = ask(
-        EndProbe(name=NAME, generation=generation, owner=owner, result=result)
-    )
-    return probes
 
 
 @pytest.fixture
@@ -177,9 +114,7 @@ def test_slow_calls_make_a_reporter(ask: Ask) -> None:
     assert window(ask, seen(failed=1), "three").reporters == 2
 
 
-@pytest.mark.parametrize(
-    ("age", "calls", "reporters"), [(4.9, 2, 1), (5.0, 1, 0), (1e9, 1, 0)]
-)
+@pytest.mark.parametrize(("age", "calls", "reporters"), [(4.9, 2, 1), (5.0, 1, 0), (1e9, 1, 0)])
 def test_evidence_older_than_the_window_is_dropped(
     ask: Ask, age: float, calls: int, reporters: int
 ) -> None:
@@ -354,76 +289,3 @@ def test_permit_before_the_time_is_none(ask: Ask) -> None:
     assert take(ask, "a") is None
     wait_until(lambda: take(ask, "a") == Probes(granted=True, first=True), SECONDS, "it is due")
     assert tell(ask).now >= now + 0.3
-
-
-# -- the store alone --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def store(server: ValkeyProcess) -> Iterator[Store]:
-    """A namespace of its own."""
-    made = Store(server.url, namespace=uuid4().hex, timeout_seconds=SECONDS)
-    yield made
-    made.client.close()
-
-
-def exercise(fleet: StoreFleet) -> None:
-    """Ask every question once."""
-    swap(fleet.ask, None, circuit(1))
-    window(fleet.ask, seen(generation=1, ok=1, failed=1))
-    take(fleet.ask, "a")
-    end(fleet.ask, "a")
-
-
-def test_every_key_expires(server: ValkeyProcess, store: Store) -> None:
-    """Nothing stays of an app that is gone, and a window goes soon after its last second."""
-    exercise(StoreFleet(store))
-
-    client = server.client()
-    lives = {key: client.ttl(key) for key in client.keys(store.key("*"))}
-    assert set(lives) == {store.key(*key).encode() for key in KEYS}
-    assert 0 < lives.pop(store.key("window", NAME).encode()) <= 61
-    assert all(0 < life <= 86_400 for life in lives.values())
-
-
-KEYS = [("circuits",), ("window", NAME), ("probes", NAME)]
-
-
-@pytest.mark.parametrize("forget", ["script-flush", "restart"])
-def test_scripts_are_loaded_again(server: ValkeyProcess, store: Store, forget: str) -> None:
-    """A server that forgot the scripts is taught them anew, by callers of either way."""
-    fleet = StoreFleet(store)
-    exercise(fleet)
-
-    for way in (fleet.ask, lambda question: asyncio.run(fleet.ask_async(question))):
-        if forget == "restart":
-            store.client.close()
-            server.stop()
-            server.start()
-        else:
-            server.client().script_flush()
-        assert window(way, seen(generation=1, ok=1)).calls > 2
-
-
-def test_flushed_fleet_begins_anew(server: ValkeyProcess, store: Store) -> None:
-    """After a flush all circuits are closed, of generation 0, and nobody probes an older one."""
-    fleet = StoreFleet(store)
-    exercise(fleet)
-    take(fleet.ask, "b")
-
-    server.flush()
-
-    assert end(fleet.ask, "b", "failed") is None
-    assert take(fleet.ask, "c") is None
-    assert not swap(fleet.ask, circuit(1), circuit(2))
-    assert window(fleet.ask, seen(generation=1, failed=9)) == Window()
-    assert window(fleet.ask, seen(failed=1)).failed == 1
-
-
-def test_fleets_of_two_namespaces_do_not_meet(server: ValkeyProcess, store: Store) -> None:
-    """Two apps on one server have circuits each."""
-    other = StoreFleet(Store(server.url, namespace=uuid4().hex, timeout_seconds=SECONDS))
-    exercise(StoreFleet(store))
-
-    assert not tell(other.ask).circuits
-    assert window(other.ask, seen(ok=1)).calls == 1

@@ -223,8 +223,9 @@ async def longest_lag(client: Client, trouble: Callable[[], None]) -> float:
     await asyncio.to_thread(trouble)
     watching = asyncio.create_task(watch())
     async with asyncio.timeout(SECONDS):
-        while client.pulse.scope == "fleet":
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(
+            wait_until, lambda: client.pulse.scope == "local", SECONDS, "the process is alone"
+        )
         await asyncio.sleep(0.6)
     over.set()
     await asyncio.gather(watching, *callers)

@@ -47,7 +47,7 @@ def workers(server: ValkeyProcess) -> Iterator[Mapping[str, WorkerProcess]]:
 
 def run(task: str, how: str, *, pool: str = "prefork", **options: Any) -> object:  # noqa: ANN401
     """Run *task* in a worker of that pool; return what it returned or raised."""
-    result = app.tasks[task].apply_async([how], queue=pool, **options)
+    result = app.tasks[task].apply_async((how,), queue=pool, **options)
     return result.get(timeout=SECONDS, propagate=False)
 
 
@@ -95,7 +95,7 @@ def test_control_flow_of_celery_is_no_failure(workers: Mapping[str, WorkerProces
     for _ in range(3):
         assert run("neutral", "retry") == "retry"
         for how in ("ignore", "reject"):
-            app.tasks["neutral"].apply_async([how], queue="prefork")
+            app.tasks["neutral"].apply_async((how,), queue="prefork")
     assert run("neutral", "ok") == "ok"
 
     assert run("neutral", "ok") == "ok"
@@ -150,7 +150,7 @@ def test_fifty_breakers_of_an_app_share_one_pulse(
 
     pulses: int = (
         app.tasks["tests.integration.apps.breakers.call_all"]
-        .apply_async([100], queue=pool)
+        .apply_async((100,), queue=pool)
         .get(timeout=SECONDS)
     )
 

@@ -254,7 +254,7 @@ def test_shared_circuit_follows_its_model(valkey: ValkeyProcess) -> None:
     change nothing; each transition is announced once.
     """
     SharedCircuit.url = valkey.url
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         SharedCircuit,
         settings=settings(
             max_examples=150,

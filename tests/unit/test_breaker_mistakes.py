@@ -4,6 +4,7 @@ import abc
 import asyncio
 import threading
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -152,23 +153,21 @@ def test_breakers_of_different_names_share_nothing() -> None:
 
 def test_functions_of_one_name_share_nothing_but_their_breaker() -> None:
     """What a guarded function is called has no say in whose circuit it is."""
+
+    def fetching(rig: Rig) -> Callable[[], list[str]]:
+        @rig.breaker
+        def fetch() -> list[str]:
+            return []
+
+        return fetch
+
     users, orders = Rig(), Rig()
-
-    @users.breaker
-    def fetch() -> str:
-        return "user"
-
-    fetch_user = fetch
-
-    @orders.breaker
-    def fetch() -> str:
-        return "order"
-
+    fetch_users, fetch_orders = fetching(users), fetching(orders)
     users.open()
 
     with pytest.raises(CircuitOpenError):
-        fetch_user()
-    assert fetch() == "order"
+        fetch_users()
+    assert fetch_orders() == []
 
 
 def test_late_success_does_not_close_an_open_circuit() -> None:
@@ -266,11 +265,11 @@ def test_ignored_abstract_exception_ignores_its_own_kind_only() -> None:
     ignoring = Rig(BreakerPolicy(minimum_calls=4, ignore=(OddError,)))
     ignoring.fail(10, OddError("odd"))
     ignoring.tell()
-    assert ignoring.breaker.state is State.CLOSED
+    assert not ignoring.heard(CircuitOpened)
 
     ignoring.fail(10)
     ignoring.tell()
-    assert ignoring.breaker.state is State.OPEN
+    assert ignoring.heard(CircuitOpened)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +278,7 @@ def test_ignored_abstract_exception_ignores_its_own_kind_only() -> None:
 def test_zero_is_refused_and_not_replaced(option: str) -> None:
     """An option that is nonsense is an error that names it, never a silent default."""
     with pytest.raises(ValidationError, match=option):
-        BreakerPolicy(**{option: 0})
+        BreakerPolicy(**{option: 0})  # type: ignore[arg-type]  # what is tried
 
 
 def test_clock_of_the_host_has_no_say() -> None:
