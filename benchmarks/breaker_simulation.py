@@ -182,10 +182,17 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """So many seconds in which each call fails with this probability."""
+    """So many seconds in which each call fails with this probability.
+
+    Attributes:
+        seconds: How long.
+        failing: Probability that a call fails.
+        broken: Processes all of whose calls fail: their host has lost its network.
+    """
 
     seconds: float
     failing: float
+    broken: int = 0
 
 
 def simulate(
@@ -205,8 +212,9 @@ def simulate(
                 clock.at, _, finish, failed = heapq.heappop(running)
                 finish(failed)
             clock.at = arrival
-            failed = dice.random() < phase.failing
-            finish_or_none = dice.choice(fleet.guards).begin()
+            process = dice.randrange(len(fleet.guards))
+            failed = dice.random() < phase.failing or process < phase.broken
+            finish_or_none = fleet.guards[process].begin()
             tally.calls += 1
             tally.servable += not failed
             if finish_or_none is not None:

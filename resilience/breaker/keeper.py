@@ -3,7 +3,7 @@
 import random
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CoroutineType
 
 from resilience.breaker.classify import FAILED, NEUTRAL, OK, Classifier, Kind
@@ -93,7 +93,7 @@ class Keeper:
         self._kept: Kept | None = None
         self._asked: Kept | None = None
         self._circuit = Circuit()
-        self._no_permit_until = float("-inf")
+        self._no_permit_until = self._judges_rows_from = float("-inf")
         self._gate = Gate(0, float("-inf"))
         pulse.join(self)
 
@@ -235,6 +235,8 @@ class Keeper:
         now = self._pulse.fleet_time(self._monotonic())
         if state_at(circuit, now) not in MAY_OPEN or now < circuit.until:
             return
+        if self._monotonic() < self._judges_rows_from:
+            window = replace(window, consecutive=0)
         why = why_open(window, self.policy)
         if why is not None:
             yield from self._open(circuit, kept, window, why)
@@ -274,6 +276,8 @@ class Keeper:
         self._kept, self._circuit = kept, Circuit.of(kept)
         self._no_permit_until = float("-inf")
         if self._gate.generation != self._circuit.generation:
+            # How many calls the fleet makes is not known before, and a ratio turns soon enough.
+            self._judges_rows_from = self._monotonic() + self.policy.window_seconds
             self._gate = Gate(self._circuit.generation, float("-inf"))
 
     def _announce(self, event: Event) -> None:

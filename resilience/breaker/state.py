@@ -14,6 +14,10 @@ from resilience.breaker.policy import BreakerPolicy
 from resilience.store.fleet import Kept, Probes, Window
 
 JITTER = 0.2
+UNHEARD_SECONDS = 0.1
+"""Failures in a row must outnumber the fleet's calls of so long. Failures are told at once, but
+processes whose calls all end well tell of them after up to a quarter of a second; a host that
+fails alone must not open the circuit meanwhile, unless two fifths of all calls are its own."""
 DOUBLINGS_MAX = 60
 """More make no difference to any time, and too much for a float."""
 
@@ -95,7 +99,9 @@ def why_open(window: Window, policy: BreakerPolicy) -> str | None:
     """Return why a circuit with this *window* must open, None if it need not."""
     if window.reporters < policy.min_reporters:
         return None
-    if policy.consecutive_failures and window.consecutive >= policy.consecutive_failures:
+    if policy.consecutive_failures and window.consecutive >= max(
+        policy.consecutive_failures, UNHEARD_SECONDS * window.calls / policy.window_seconds
+    ):
         return f"{window.consecutive} failures in a row"
     if window.calls < policy.minimum_calls:
         return None
