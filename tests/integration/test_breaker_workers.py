@@ -37,12 +37,15 @@ def workers(server: ValkeyProcess) -> Iterator[Mapping[str, WorkerProcess]]:
     # A loaded machine may take more than the tenth of a second after which a store is lost.
     env["RESILIENCE_STORE_TIMEOUT_SECONDS"] = "5"
     with ExitStack() as running:
-        yield {
+        started = {
             pool: running.enter_context(
                 run_worker(APP, queues=[pool], pool=pool, concurrency=2, env=env)
             )
             for pool in POOLS
         }
+        yield started
+        for worker in started.values():
+            worker.kill()  # how they shut down is no matter here
 
 
 def run(task: str, how: str, *, pool: str = "prefork", **options: Any) -> object:  # noqa: ANN401
