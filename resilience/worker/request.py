@@ -1,6 +1,9 @@
 """What the worker's main process does with a job that its child cannot speak for."""
 
-from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.einfo import (
+    ExceptionInfo,
+    ExceptionWithTraceback,  # type: ignore[attr-defined]  # missing in the stubs
+)
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
