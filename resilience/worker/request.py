@@ -1,8 +1,8 @@
 """What the worker's main process does with a job that its child cannot speak for."""
 
-from billiard.einfo import (
+from billiard.einfo import (  # type: ignore[attr-defined] # the stubs lack the second
     ExceptionInfo,
-    ExceptionWithTraceback,  # type: ignore[attr-defined]  # missing in the stubs
+    ExceptionWithTraceback,
 )
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
