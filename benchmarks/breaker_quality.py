@@ -24,6 +24,7 @@ from resilience.breaker.state import JITTER
 LOST_AT_20_PERCENT_ERRORS = 0.05
 BAD_IN_OUTAGE = 200
 LOST_AFTER_OUTAGE = 0.2
+LOST_TO_A_HOST = 0.05
 
 DEFAULT = BreakerPolicy()
 OPENINGS_A_MINUTE = 60.0 / (DEFAULT.open_seconds * (1.0 - JITTER))
@@ -61,6 +62,8 @@ def run(*, quick: bool) -> Iterator[Figure]:
     yield _worst("closings_in_outage", outage, "closings", 0)
     yield _worst("lost_after_outage", after, "lost", LOST_AFTER_OUTAGE)
     yield _worst("closings_after_outage", after, "closings", 1)
+    *_, lone = _simulated([Phase(12.0, 0.0), Phase(20.0, 0.0, broken=1)], seeds)
+    yield _worst("lost_with_1_of_8_hosts_broken", lone, "lost", LOST_TO_A_HOST, alone=False)
     (half,) = _simulated([Phase(60.0, 0.5)], seeds)
     yield _worst("openings_a_minute_at_50_percent_errors", half, "openings", OPENINGS_A_MINUTE)
 
@@ -77,7 +80,9 @@ def _simulated(phases: Sequence[Phase], seeds: Sequence[int]) -> list[Results]:
     ]
 
 
-def _worst(name: str, results: Results, attribute: str, bound: float) -> Figure:
+def _worst(
+    name: str, results: Results, attribute: str, bound: float, *, alone: bool = True
+) -> Figure:
     worst = {
         fleet: max(float(getattr(tally, attribute)) for tally in tallies)
         for fleet, tallies in results.items()
@@ -85,7 +90,7 @@ def _worst(name: str, results: Results, attribute: str, bound: float) -> Figure:
     calls = results[OURS][0].calls
     return Figure(
         name=f"quality_{name}",
-        value=max(worst[OURS], worst[ALONE]),
+        value=max(worst[OURS], worst[ALONE]) if alone else worst[OURS],
         unit="share" if attribute == "lost" else "count",
         bound=bound,
         sides={**{fleet: round(value, 3) for fleet, value in worst.items()}, "calls": calls},

@@ -177,7 +177,7 @@ class Tally:
     @property
     def lost(self) -> float:
         """Share of servable calls that were refused."""
-        return 1.0 - self.served / self.servable
+        return 1.0 - self.served / self.servable if self.servable else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,14 @@ from resilience.events import (
     announce,
     log_event,
 )
-from resilience.pulse import Pulse, Steps
+from resilience.pulse import PULSE_SECONDS, Pulse, Steps
 from resilience.store.fleet import EndProbe, Evidence, Kept, Probes, Swap, TakeProbe, Window
 
 NO_PERMIT_SECONDS = 0.05
 """A half-open circuit without a free permit is not asked again for so long."""
+HEARING_SECONDS = 2 * PULSE_SECONDS
+"""A circuit that has just closed does not open before all processes had time to tell what they
+see: failures are told at once, successes with the next pulse, and its window is empty."""
 RETRY_AFTER_SECONDS_MAX = 300.0
 """A dependency cannot shut itself off for longer by its Retry-After."""
 MAY_OPEN = (State.CLOSED, State.OBSERVED)
@@ -93,7 +96,7 @@ class Keeper:
         self._kept: Kept | None = None
         self._asked: Kept | None = None
         self._circuit = Circuit()
-        self._no_permit_until = self._judges_rows_from = float("-inf")
+        self._no_permit_until = self._closed_at = float("-inf")
         self._gate = Gate(0, float("-inf"))
         pulse.join(self)
 
@@ -235,7 +238,11 @@ class Keeper:
         now = self._pulse.fleet_time(self._monotonic())
         if state_at(circuit, now) not in MAY_OPEN or now < circuit.until:
             return
-        if self._monotonic() < self._judges_rows_from:
+        age = self._monotonic() - self._closed_at
+        if age < HEARING_SECONDS:
+            return
+        if age < self.policy.window_seconds:
+            # How many calls the fleet makes is not known yet, and a ratio turns soon enough.
             window = replace(window, consecutive=0)
         why = why_open(window, self.policy)
         if why is not None:
@@ -273,11 +280,11 @@ class Keeper:
         return swapped
 
     def _learn(self, kept: Kept | None) -> None:
-        self._kept, self._circuit = kept, Circuit.of(kept)
+        before, self._kept, self._circuit = self._circuit, kept, Circuit.of(kept)
+        if before.attempt and not self._circuit.attempt:
+            self._closed_at = self._monotonic()
         self._no_permit_until = float("-inf")
         if self._gate.generation != self._circuit.generation:
-            # How many calls the fleet makes is not known before, and a ratio turns soon enough.
-            self._judges_rows_from = self._monotonic() + self.policy.window_seconds
             self._gate = Gate(self._circuit.generation, float("-inf"))
 
     def _announce(self, event: Event) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from resilience import CircuitOpenError
 from resilience.breaker import BreakerPolicy, Circuit, State
+from resilience.breaker.keeper import HEARING_SECONDS
 from resilience.breaker.state import JITTER, opened, passed, why_open
 from resilience.errors import RejectedError
 from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitOpened
@@ -181,6 +182,7 @@ def test_open_time_doubles_up_to_its_cap_and_begins_anew_once_closed() -> None:
         times.append(rig.heard(CircuitOpened)[-1].seconds)
     rig.clock.advance(8)
     rig.succeed(HASTY.half_open_probes)
+    rig.clock.advance(HEARING_SECONDS)
     rig.open()
 
     assert times == [1, 2, 4, 8, 8]
