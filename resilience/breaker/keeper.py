@@ -281,7 +281,8 @@ class Keeper:
 
     def _learn(self, kept: Kept | None) -> None:
         before, self._kept, self._circuit = self._circuit, kept, Circuit.of(kept)
-        if before.attempt and not self._circuit.attempt:
+        newer = self._circuit.generation > before.generation  # a store that was lost knows less
+        if newer and before.attempt and not self._circuit.attempt:
             self._closed_at = self._monotonic()
         self._no_permit_until = float("-inf")
         if self._gate.generation != self._circuit.generation:
