@@ -45,7 +45,7 @@ EXCHANGES = ("evalsha", "eval", "script|load", "ping", "get", "set", "multi")
 
 def run(*, quick: bool) -> Iterator[Figure]:
     """Measure; *quick* takes fewer rounds."""
-    rounds, repeats = (100, 300) if quick else (400, 1000)
+    rounds, repeats = (100, 4000) if quick else (400, 10_000)
     with running_server() as server:
         breaker, pulse = join(server.url, "closed")
         yield from _closed(breaker, rounds)

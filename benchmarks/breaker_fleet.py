@@ -32,7 +32,7 @@ def join(url: str, name: str, policy: BreakerPolicy | None = None) -> tuple[Brea
     return Breaker(name, pulse, policy, listeners=()), pulse
 
 
-def best_us(function: Callable[[], object], *, repeats: int, calls: int = 200) -> float:
+def best_us(function: Callable[[], object], *, repeats: int, calls: int = 50) -> float:
     """Return microseconds per call in the best of many short runs, as the others were disturbed."""
     return min(Timer(function).repeat(repeats, calls)) / calls * 1e6
 
