@@ -3,23 +3,25 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import click
 from rich.console import Console
 
 from demo.display import Display
+from demo.isolation import isolation_checks, isolation_table
 from demo.layout import HTTP_UPSTREAMS, Layout
-from demo.runner import LOG, ROOT, StartError, running_shop
+from demo.runner import LOG, StartError, running_shop
 from demo.script import FULL_SCRIPT, QUICK_SCRIPT, Phase, Play, Recording
-from demo.verdict import checks, endpoint_table, isolation_table
+from demo.verdict import checks, endpoint_table
 
 BROKEN: Final = 1
 NOT_STARTED: Final = 2
 INTERRUPTED: Final = 130
 WIDTH: Final = 120
 """Columns where there is no terminal to ask."""
-MARKS: Final = {True: "[green]kept[/]  ", False: "[red]BROKEN[/]", None: "[dim]shown[/] "}
+MARKS: Final = {True: "[green]kept[/]  ", False: "[red]BROKEN[/]", None: "[yellow]open[/]  "}
 
 
 @click.group(invoke_without_command=True)
@@ -61,9 +63,9 @@ def _outage(console: Console, *, quick: bool) -> int:
     with running_shop(Layout.anywhere, console, fresh=True) as shop, Display(console) as display:
         shop.await_ready(lambda done, total: _show_start(display, done, total))
         script = QUICK_SCRIPT if quick else FULL_SCRIPT
-        play = Play(shop.layout, script, lambda *seen: _show_phase(display, *seen))
+        play = Play(shop, script, lambda *seen: _show_phase(display, *seen))
         recording = asyncio.run(play.run())
-    return _judge(console, recording, judge_isolation=not quick)
+    return _judge(console, recording, quick=quick)
 
 
 def _stay_up(console: Console) -> int:
@@ -71,18 +73,24 @@ def _stay_up(console: Console) -> int:
         with Display(console) as display:
             shop.await_ready(lambda done, total: _show_start(display, done, total))
         _show_addresses(console, shop.layout)
-        shop.wait()
-    return BROKEN
+        with suppress(KeyboardInterrupt):
+            shop.wait()
+            console.print(f"[red]The shop ended by itself.[/] Its log is {LOG}.")
+            return BROKEN
+    return 0
 
 
-def _judge(console: Console, recording: Recording, *, judge_isolation: bool) -> int:
-    console.print(endpoint_table(recording), isolation_table(recording))
-    verdict = list(checks(recording, judge_isolation=judge_isolation))
+def _judge(console: Console, recording: Recording, *, quick: bool) -> int:
+    console.print(endpoint_table(recording))
+    verdict = list(checks(recording))
+    if not quick:  # else there are too few requests for a p99
+        console.print(isolation_table(recording))
+        verdict += isolation_checks(recording)
     for check in verdict:
         console.print(MARKS[check.kept], check.text)
-    broken = [check for check in verdict if check.kept is False]
+    broken = sum(check.kept is False for check in verdict)
     if broken:
-        console.print(f"[red]Verdict: {len(broken)} promises broken.[/] The log is {_log_path()}.")
+        console.print(f"[red]Verdict: promises broken: {broken}.[/] The log is {LOG}.")
         return BROKEN
     console.print("[green]Verdict: the shop degraded gracefully.[/]")
     return 0
@@ -101,7 +109,7 @@ def _show_addresses(console: Console, layout: Layout) -> None:
     front = layout.url("front")
     console.print(
         f"""
-The shop is up until Ctrl-C. Its log is {_log_path()}.
+The shop is up until Ctrl-C. Its log is {LOG}.
 
   [bold]Front[/]   {front}/recommendations/7 · /search?q=oak+chair · /profile/7 · /dashboard
           curl {front}/orders --json '{{"user_id": 7, "product_id": 9, "quantity": 1}}'
@@ -116,10 +124,6 @@ Break a service (fail, slow, hang) and repair it:
         hang = f"""curl -X PUT {layout.url(name)}/fault -d '{{"mode": "hang"}}'"""
         console.print(f"  {hang}   [dim]# {name}[/]", soft_wrap=True)
     console.print(f"  curl -X DELETE {layout.url('mail')}/fault", soft_wrap=True)
-
-
-def _log_path() -> str:
-    return str(LOG.relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -42,10 +42,12 @@ class Layout:
         directory: Home of its database and of its append-only file.
         ports: TCP ports on 127.0.0.1 by the names in `PLEASANT_PORTS`; `mail` is where the mail
             server speaks HTTP.
+        task_events: Whether workers tell Flower of every task: a third of all processor time.
     """
 
     directory: Path
     ports: Mapping[str, int]
+    task_events: bool
 
     @classmethod
     def pleasant(cls, directory: Path) -> Self:
@@ -53,22 +55,23 @@ class Layout:
         ports = {
             name: port if is_free(port) else free_port() for name, port in PLEASANT_PORTS.items()
         }
-        return cls(directory=directory, ports=ports)
+        return cls(directory=directory, ports=ports, task_events=True)
 
     @classmethod
     def anywhere(cls, directory: Path) -> Self:
-        """Return one on free ports."""
-        return cls(directory=directory, ports={name: free_port() for name in PLEASANT_PORTS})
+        """Return one on free ports that spends its time on requests, not on telling of them."""
+        ports = {name: free_port() for name in PLEASANT_PORTS}
+        return cls(directory=directory, ports=ports, task_events=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Return what `to_json` wrote."""
         document = json.loads(text)
-        return cls(directory=Path(document["directory"]), ports=document["ports"])
+        return cls(**{**document, "directory": Path(document["directory"])})
 
     def to_json(self) -> str:
         """Return it as one line."""
-        return json.dumps({"directory": str(self.directory), "ports": dict(self.ports)})
+        return json.dumps(asdict(self) | {"directory": str(self.directory)})
 
     def url(self, name: str) -> str:
         """Return where *name* speaks HTTP."""
@@ -127,8 +130,8 @@ class Layout:
         return [sys.executable, "-m", "uvicorn", "workers.front:front", *where, *quiet]
 
     def _flower(self) -> list[str]:
-        port = f"--port={self.ports['flower']}"
-        return [*CELERY, "flower", "--conf=workers/flowerconfig.py", port]
+        options = [f"--port={self.ports['flower']}", f"--enable_events={self.task_events}"]
+        return [*CELERY, "flower", "--conf=workers/flowerconfig.py", *options]
 
 
 def readiness(program: str) -> str:

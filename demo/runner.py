@@ -22,7 +22,8 @@ from jobs.models import open_engine
 from jobs.seed import seed
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-HOME: Final = ROOT / "var" / "demo"
+HOME: Final = Path("var") / "demo"
+"""Where a demo keeps its files, in the directory that it is started in."""
 LOG: Final = HOME / "shop.log"
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 20.0
@@ -45,6 +46,7 @@ class RunningShop:
     def __init__(self, layout: Layout, log: IO[bytes]) -> None:
         """Start all processes; *log* gets their output."""
         self.layout = layout
+        self._measured = [psutil.Process()]
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
             [sys.executable, "-m", "demo.stack", layout.to_json()],
             stdin=subprocess.PIPE,
@@ -77,10 +79,15 @@ class RunningShop:
                 msg = f"{name} was not ready after {START_SECONDS:g} s{_tail(name, lines)}"
                 raise StartError(msg)
             Event().wait(POLL_SECONDS)
+        self._measured += self._processes()
 
     def wait(self) -> None:
         """Wait until the shop ends, which it does not do by itself."""
         self._process.wait()
+
+    def processor_seconds(self) -> float:
+        """Return the processor time that demo and shop, as it was when ready, have used so far."""
+        return sum(map(_processor_seconds, self._measured))
 
     def stop(self) -> int:
         """Stop all processes; what has not ended after 20 s is killed.
@@ -135,7 +142,7 @@ def running_shop(
         StartError: Another demo runs in this directory.
     """
     with _locked_log() as log:
-        directory = HOME / "data"
+        directory = HOME.absolute() / "data"
         if fresh:
             shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, exist_ok=True)
@@ -176,6 +183,14 @@ def _deaf() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _processor_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system
 
 
 def _seed(database_url: str) -> None:

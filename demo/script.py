@@ -7,9 +7,10 @@ from time import perf_counter
 from typing import Any, Final
 
 import httpx
+import psutil
 
-from demo.layout import Layout
-from demo.traffic import GIVE_UP_SECONDS, Sample, Traffic
+from demo.runner import RunningShop
+from demo.traffic import GIVE_UP_SECONDS, LOW_RATES, RATES, Sample, Traffic
 
 TICK_SECONDS: Final = 0.5
 HANG: Final = {"mode": "hang"}
@@ -35,7 +36,15 @@ class Phase:
     faults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-FULL_SCRIPT: Final[Sequence[Phase]] = (
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """Phases, and requests per second by endpoint all the while."""
+
+    phases: Sequence[Phase]
+    rates: Mapping[str, int]
+
+
+PHASES: Final[Sequence[Phase]] = (
     Phase(name="warming up", part="", seconds=6),
     Phase(name="before: all is well", part="before", seconds=35),
     Phase(
@@ -58,9 +67,13 @@ FULL_SCRIPT: Final[Sequence[Phase]] = (
     ),
     Phase(name="after: both are back", part="after", seconds=15),
 )
-QUICK_SCRIPT: Final[Sequence[Phase]] = tuple(
-    replace(one, seconds=seconds)
-    for one, seconds in zip(FULL_SCRIPT, (2, 6, 4, 6, 6, 8), strict=True)
+QUICK_SECONDS: Final = (2, 6, 4, 6, 6, 8)
+FULL_SCRIPT: Final = Script(phases=PHASES, rates=RATES)
+QUICK_SCRIPT: Final = Script(
+    phases=[
+        replace(one, seconds=seconds) for one, seconds in zip(PHASES, QUICK_SECONDS, strict=True)
+    ],
+    rates=LOW_RATES,
 )
 
 
@@ -73,12 +86,14 @@ class Stretch:
         told: When the upstream services were told its faults.
         began: When all of them had heard.
         ended: When the next phase's were told, or the traffic ended.
+        others: How many processors were busy with other programs than shop and demo.
     """
 
     phase: Phase
     told: float
     began: float
     ended: float
+    others: float
 
     def spans(self, sample: Sample) -> bool:
         """Tell whether *sample* was sent and answered while exactly these faults were in force."""
@@ -116,16 +131,17 @@ class Play:
     """The script, played once against a running shop."""
 
     def __init__(
-        self, layout: Layout, script: Sequence[Phase], tick: Callable[[Phase, float, int], None]
+        self, shop: RunningShop, script: Script, tick: Callable[[Phase, float, int], None]
     ) -> None:
         """Prepare.
 
         Args:
-            layout: Where the shop is.
+            shop: A shop that is ready.
             script: What is to happen.
             tick: Told twice a second: the phase, its seconds so far, and the answers so far.
         """
-        self._layout = layout
+        self._shop = shop
+        self._layout = shop.layout
         self._script = script
         self._tick = tick
         self._samples: list[Sample] = []
@@ -141,8 +157,8 @@ class Play:
             ) as front,
             asyncio.TaskGroup() as group,
         ):
-            group.create_task(Traffic(front, self._samples.append).run(stop))
-            stretches = [await self._play(phase, control) for phase in self._script]
+            group.create_task(Traffic(front, self._script.rates, self._samples.append).run(stop))
+            stretches = [await self._play(phase, control) for phase in self._script.phases]
             stop.set()
         return Recording(stretches=stretches, samples=self._samples)
 
@@ -152,8 +168,16 @@ class Play:
             fault = phase.faults.get(name, {"mode": "ok"})
             answer = await control.put(f"{self._layout.url(name)}/fault", json=fault)
             answer.raise_for_status()
-        began = perf_counter()
+        began, load = perf_counter(), self._load_of_others()
         while (now := perf_counter()) < began + phase.seconds:
             self._tick(phase, now - began, len(self._samples))
             await asyncio.sleep(min(TICK_SECONDS, began + phase.seconds - now))
-        return Stretch(phase=phase, told=told, began=began, ended=perf_counter())
+        ended = perf_counter()
+        others = (self._load_of_others() - load) / (ended - began)
+        return Stretch(phase=phase, told=told, began=began, ended=ended, others=others)
+
+    def _load_of_others(self) -> float:
+        """Return the processor seconds that other programs have used so far."""
+        times = psutil.cpu_times()
+        busy = times.user + times.nice + times.system
+        return busy - self._shop.processor_seconds()

@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter
@@ -13,13 +14,14 @@ import httpx
 from jobs import budgets, catalogue, words
 
 RATES: Final[Mapping[str, int]] = {
-    "recommendations": 6,
-    "orders": 6,
-    "search": 7,
-    "profile": 3,
-    "dashboard": 6,
+    "recommendations": 4,
+    "orders": 5,
+    "search": 6,
+    "profile": 2,
+    "dashboard": 5,
 }
-"""Requests per second by endpoint."""
+"""Requests per second by endpoint: half of what two processors could serve."""
+LOW_RATES: Final[Mapping[str, int]] = {name: math.ceil(rate / 2) for name, rate in RATES.items()}
 BUDGETS: Final[Mapping[str, float]] = {
     "recommendations": budgets.RECOMMENDATIONS,
     "orders": budgets.ORDERS,
@@ -67,18 +69,27 @@ class Sample:
         return self.seconds > TOLERANCE * BUDGETS[self.endpoint]
 
 
+def percentile(samples: Sequence[Sample], share: float) -> float:
+    """Return the seconds within which *share* of the samples were answered (nearest rank)."""
+    ordered = sorted(sample.seconds for sample in samples)
+    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.nan
+
+
 class Traffic:
     """A fixed rate of requests until it is told to stop."""
 
-    def __init__(self, front: httpx.AsyncClient, hear: Callable[[Sample], None]) -> None:
-        """Send to *front*; *hear* is told of every sample."""
+    def __init__(
+        self, front: httpx.AsyncClient, rates: Mapping[str, int], hear: Callable[[Sample], None]
+    ) -> None:
+        """Send to *front*, by endpoint so many requests a second; *hear* is told of every one."""
         self._front = front
+        self._rates = rates
         self._hear = hear
         self._dice = Random(7)  # noqa: S311 - shoppers, not secrets
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until *stop*, then wait for the answers that are due."""
-        endpoints, due, pause = self._endpoints(), perf_counter(), 1 / sum(RATES.values())
+        endpoints, due, pause = self._endpoints(), perf_counter(), 1 / sum(self._rates.values())
         async with asyncio.TaskGroup() as under_way:
             while not stop.is_set():
                 await asyncio.sleep(due - perf_counter())
@@ -87,7 +98,7 @@ class Traffic:
 
     def _endpoints(self) -> Iterator[str]:
         """Yield endpoints for ever, each evenly spread over every second."""
-        times = [(nth / rate, name) for name, rate in RATES.items() for nth in range(rate)]
+        times = [(nth / rate, name) for name, rate in self._rates.items() for nth in range(rate)]
         return itertools.cycle(name for _, name in sorted(times))
 
     async def _ask(self, endpoint: str, due: float) -> None:

@@ -1,27 +1,17 @@
 """What a recording shows: a table per endpoint, and whether the shop kept its promises."""
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from rich.table import Table
 
 from demo.script import Recording
-from demo.traffic import BUDGETS, FAILED_LEVEL, RATES, TOLERANCE, Sample
+from demo.traffic import BUDGETS, FAILED_LEVEL, RATES, TOLERANCE, Sample, percentile
 
 PARTS: Final = ("before", "during", "after")
 LEVELS: Final = range(5)
-NEEDS: Final[Mapping[str, frozenset[str]]] = {
-    "recommendations": frozenset({"recommendations"}),
-    "orders": frozenset({"users", "database", "payments", "notifications"}),
-    "search": frozenset({"database", "search"}),
-    "profile": frozenset({"users", "recommendations"}),
-    "dashboard": frozenset({"search", "payments", "database"}),
-}
-"""Whom an endpoint calls."""
-RATIO_MAX: Final = 1.2
 RECOVERY_SECONDS: Final = 5.0
 STALE_LEVEL: Final = 1
 
@@ -32,12 +22,6 @@ class Check:
 
     kept: bool | None
     text: str
-
-
-def percentile(samples: Sequence[Sample], share: float) -> float:
-    """Return the seconds within which *share* of the samples were answered (nearest rank)."""
-    ordered = sorted(sample.seconds for sample in samples)
-    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.nan
 
 
 def endpoint_table(recording: Recording) -> Table:
@@ -60,39 +44,13 @@ def endpoint_table(recording: Recording) -> Table:
     return table
 
 
-def isolation_table(recording: Recording) -> Table:
-    """Return the endpoints while others' dependencies were broken, but none of their own."""
-    table = Table(title="Endpoints whose own dependencies were well during the outage")
-    table.add_column("endpoint")
-    for heading in ("requests before", "during", "p99 before", "p99 during", "ratio"):
-        table.add_column(heading, justify="right")
-    for endpoint, before, during in _isolated(recording):
-        well, meanwhile = percentile(before, 0.99), percentile(during, 0.99)
-        times = (f"{1000 * well:.0f} ms", f"{1000 * meanwhile:.0f} ms")
-        sizes = (str(len(before)), str(len(during)))
-        table.add_row(endpoint, *sizes, *times, f"{meanwhile / well:.2f}")
-    return table
-
-
-def checks(recording: Recording, *, judge_isolation: bool) -> Iterator[Check]:
-    """Yield what was promised and whether it was kept.
-
-    Args:
-        recording: What happened.
-        judge_isolation: Whether there are samples enough to judge a p99.
-    """
+def checks(recording: Recording) -> Iterator[Check]:
+    """Yield what was promised to every user, and whether it was kept."""
     samples = [sample for part in PARTS for sample in recording.during(part)]
     yield _in_time(samples)
     yield _no_defect(samples)
     yield _honest(recording)
     yield _recovered(recording)
-    for endpoint, before, during in _isolated(recording):
-        ratio = percentile(during, 0.99) / percentile(before, 0.99)
-        text = f"/{endpoint} kept its pace beside the outage: p99 {ratio:.2f} x that of before"
-        if judge_isolation:
-            yield Check(kept=ratio <= RATIO_MAX, text=f"{text} (at most {RATIO_MAX:g} x)")
-        else:
-            yield Check(kept=None, text=f"{text} (not judged: few samples)")
 
 
 def _in_time(samples: Sequence[Sample]) -> Check:
@@ -136,17 +94,6 @@ def _recovered(recording: Recording) -> Check:
     seconds = max(degraded, default=back.began) - back.began
     text = f"every answer was in full again {seconds:.1f} s after the repair"
     return Check(kept=seconds <= RECOVERY_SECONDS, text=f"{text} (at most {RECOVERY_SECONDS:g} s)")
-
-
-def _isolated(recording: Recording) -> Iterator[tuple[str, list[Sample], list[Sample]]]:
-    for endpoint in RATES:
-        during = [
-            sample
-            for sample in recording.during("during", endpoint)
-            if not recording.faults_met(sample) & NEEDS[endpoint]
-        ]
-        if during:
-            yield endpoint, recording.during("before", endpoint), during
 
 
 def _milliseconds(samples: Sequence[Sample]) -> str:

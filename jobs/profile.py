@@ -9,7 +9,6 @@ from jobs.users import get_notifications, get_user
 from resilience import FanOut, Level, PartialResponse, part
 
 STALE_SECONDS: Final = 600.0
-RESERVE_SECONDS: Final = 0.1
 
 
 async def profile_of(user_id: int, *, budget: float) -> PartialResponse:
@@ -23,7 +22,7 @@ async def profile_of(user_id: int, *, budget: float) -> PartialResponse:
         recommendations=part(personalised.s(user_id)),
         notifications=part(get_notifications.s(user_id)),
     )
-    response = await require(wanted, budget - RESERVE_SECONDS)
+    response = await require(wanted, budget)
     return with_default(response, "recommendations", list(POPULAR))
 
 

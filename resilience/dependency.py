@@ -54,11 +54,14 @@ class Catalogue(Mapping[str, Dependency]):
         """Collect *dependencies*.
 
         Raises:
-            ConfigurationError: Two of them share a name or a queue.
+            ConfigurationError: One of them is no `Dependency`, or two share a name or a queue.
         """
         self._by_name: dict[str, Dependency] = {}
         queues: dict[str, str] = {}
         for dependency in dependencies:
+            if not isinstance(dependency, Dependency):
+                msg = f"{dependency!r} is no dependency; declare Dependency(name, …)"
+                raise ConfigurationError(msg)
             if dependency.name in self._by_name:
                 msg = f"dependency {dependency.name!r} is declared twice; names must be unique"
                 raise ConfigurationError(msg)

@@ -202,6 +202,8 @@ def log_event(event: Event) -> None:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, str) and not value.isprintable():
+        return repr(value)  # a client's error of several lines stays one line of the log
     return value.name if isinstance(value, Level) else value
 
 

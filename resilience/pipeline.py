@@ -7,6 +7,7 @@ same way.
 
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import CoroutineType
 from typing import Any
 
 from resilience.breaker import Breaker, NoBreaker
@@ -84,6 +85,7 @@ class Pipeline:
 
         Raises:
             AllFallbacksFailedError: There are fallbacks and none had an answer.
+            TypeError: *function* is a coroutine function, which is for `call_async`.
         """
         if not self.fallbacks:
             return self._breaker.call(self._attempt, function, args, kwargs)
@@ -132,13 +134,21 @@ class Pipeline:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401 - what the function returns
         with time_limit(self.dependency.timeout, self._timed_out):
-            return function(*args, **kwargs)
+            return self._synchronous(function(*args, **kwargs))
 
     async def _attempt_async(
         self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401 - what the function returns
         async with time_limit_async(self.dependency.timeout, self._timed_out):
             return await function(*args, **kwargs)
+
+    def _synchronous(self, value: Any) -> Any:  # noqa: ANN401 - handed on
+        """Return *value*, unless it is still to be awaited: past every limit and fallback."""
+        if isinstance(value, CoroutineType):
+            value.close()
+            msg = f"{self.name} called a coroutine function; that is for call_async"
+            raise TypeError(msg)
+        return value
 
     def _stored(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         # Before the call: a function may change what it is given, and the key must not follow.

@@ -28,6 +28,7 @@ class Slot:
         required: Whether its failure ends the fan-out.
         stale_key: Where its last full answer is remembered, or empty.
         stale_seconds: How long it is.
+        last: Whether the task's value is the part's; if not, only its failure is.
     """
 
     fan: str
@@ -35,6 +36,7 @@ class Slot:
     required: bool = False
     stale_key: str = ""
     stale_seconds: float = 0.0
+    last: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

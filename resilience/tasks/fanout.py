@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery, Signature
 from celery.canvas import _chain, chord, group
+from celery.exceptions import NotRegistered
 from celery.utils import uuid
 from kombu.exceptions import (  # type: ignore[attr-defined] # newer than its stubs
     BatchPublishError,
@@ -26,7 +27,7 @@ from resilience.tasks.task import ResilientTask
 PUBLISH_ERRORS = (OperationalError, BatchPublishError, OSError)
 FLUSHES = 4
 """A batch goes out in so many shares: workers begin while the rest is still being prepared."""
-PART_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
+PART_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +58,8 @@ def part(signature: Signature[Any], *, required: bool = False, stale: float | No
     if not isinstance(signature, Signature):
         msg = f"a part needs a task signature such as task.s(…), got {signature!r}"
         raise ConfigurationError(msg)
-    if stale is not None and not (math.isfinite(stale) and stale > 0):
-        msg = f"part {signature.task}: stale must be more than 0 seconds, got {stale!r}"
-        raise ConfigurationError(msg)
+    if stale is not None:
+        _check_seconds(stale, where=f"part {signature.task}: stale")
     must_encode([signature.args, signature.kwargs], where=f"part {signature.task}, arguments")
     return Part(signature=signature, required=required, stale=stale)
 
@@ -71,7 +71,7 @@ class FanOut:
     fan-outs themselves; theirs then have dotted names and a mapping of their own in the data.
     """
 
-    def __init__(self, **parts: "Part | Signature[Any] | FanOut") -> None:
+    def __init__(self, /, **parts: "Part | Signature[Any] | FanOut") -> None:
         """Name the parts.
 
         Raises:
@@ -100,10 +100,13 @@ class FanOut:
                 if this process is gone by then.
 
         Raises:
-            ConfigurationError: *budget* is not more than 0, or the app was never adopted.
+            ConfigurationError: *budget* is not more than 0, *on_complete* is no signature, a task
+                is not registered, no `ResilientTask`, of another app or cannot take its arguments,
+                or the app was never adopted.
         """
-        if not (math.isfinite(budget) and budget > 0):
-            msg = f"budget must be more than 0 seconds, got {budget!r}"
+        _check_seconds(budget, where="budget")
+        if on_complete is not None and not isinstance(on_complete, Signature):
+            msg = f"on_complete needs a signature such as task.s(), got {on_complete!r}"
             raise ConfigurationError(msg)
         app = self._app()
         resilience = Resilience.of(app)
@@ -167,24 +170,49 @@ class FanOut:
         )
 
     def _app(self) -> Celery:
-        apps = {}
-        for name, one in self.parts.items():
-            task = one.signature.type
-            if not isinstance(task, ResilientTask):
-                msg = (
-                    f"part {name!r}: {task.name} is no ResilientTask, so it would never report; "
-                    "declare it with base=ResilientTask"
-                )
-                raise ConfigurationError(msg)
-            apps[id(task.app)] = task.app
+        """Return the app of all parts; none is published before all of them can be."""
+        tasks = {name: _task_of(name, one.signature) for name, one in self.parts.items()}
+        apps = {id(task.app): task.app for task in tasks.values()}
+        if len(apps) > 1:
+            msg = f"{self!r} has parts of several apps: {', '.join(map(repr, apps.values()))}"
+            raise ConfigurationError(msg)
         return next(iter(apps.values()))
+
+
+def _check_seconds(value: object, *, where: str) -> None:
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        msg = f"{where} must be more than 0 seconds, got {value!r}"
+        raise ConfigurationError(msg)
+
+
+def _task_of(name: str, signature: Signature[Any]) -> ResilientTask:
+    """Return the task of part *name*, once it is clear that it takes its arguments and reports."""
+    try:
+        task = signature.type
+    except NotRegistered as error:
+        msg = f"part {name!r}: no task is called {signature.task!r}; import the module it is in"
+        raise ConfigurationError(msg) from error
+    if not isinstance(task, ResilientTask):
+        msg = (
+            f"part {name!r}: {task.name} is no ResilientTask, so it would never report; "
+            "declare it with base=ResilientTask"
+        )
+        raise ConfigurationError(msg)
+    check_arguments = getattr(task, "__header__", None) if task.typing else None
+    if check_arguments is not None:
+        try:
+            check_arguments(*signature.args, **signature.kwargs)
+        except TypeError as error:
+            msg = f"part {name!r}: {error}"
+            raise ConfigurationError(msg) from error
+    return task
 
 
 def _flat(
     parts: "Mapping[str, Part | Signature[Any] | FanOut]", *, prefix: str
 ) -> Iterator[tuple[str, Part]]:
     for name, one in parts.items():
-        if not PART_NAME.match(name):
+        if not PART_NAME.fullmatch(name):
             msg = f"part name {prefix + name!r}: use letters, digits, _ and -; dots mean nesting"
             raise ConfigurationError(msg)
         if isinstance(one, FanOut):

@@ -67,7 +67,8 @@ class PendingResponse:
                 record = self._resilience.fan_in.collect(self.id)
             except StoreUnavailableError as error:
                 if left <= 0:
-                    return self._without_store(error)
+                    self._lost = self._without_store(error)
+                    break
                 threading.Event().wait(min(AGAIN_SECONDS, left))
             else:
                 return self._respond(record)
@@ -85,7 +86,8 @@ class PendingResponse:
                 record = await self._resilience.fan_in.collect_async(self.id)
             except StoreUnavailableError as error:
                 if left <= 0:
-                    return self._without_store(error)
+                    self._lost = self._without_store(error)
+                    break
                 await asyncio.sleep(min(AGAIN_SECONDS, left))
             else:
                 return self._respond(record)
@@ -155,19 +157,20 @@ class PendingResponse:
         return respond(self._resilience, self.id, record)
 
     def _rest(self, seen: set[str]) -> Iterator[PartAnswer]:
-        try:
-            if self._lost is None:
+        record, response = None, self._lost
+        if response is None:
+            try:
                 self.finish("deadline")
-            record = None if self._lost else self._resilience.fan_in.collect(self.id)
-            if record is not None:
-                self._respond(record)  # announces the end if nobody has
-        except StoreUnavailableError:
-            record = None
+                record = self._resilience.fan_in.collect(self.id)
+                response = self._respond(record)  # announces the end if nobody has
+            except StoreUnavailableError as error:
+                response = self._lost = self._without_store(error)
         for name, required in self._spec:
             if name in seen:
                 continue
             if record is None:
-                yield PartAnswer(name=name, outcome=None, reason="StoreUnavailableError")
+                reason = response.reasons[name]
+                yield PartAnswer(name=name, outcome=None, reason=reason, required=required)
             else:
                 yield part_answer(record, name, required)
 

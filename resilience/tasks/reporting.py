@@ -8,6 +8,7 @@ from kombu.exceptions import EncodeError
 from resilience.errors import StoreUnavailableError, retry_after_of
 from resilience.events import PartLate, PartUnreported
 from resilience.outcome import Outcome
+from resilience.partial import PartialResponse
 from resilience.store import Slot
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import deliver_callback
@@ -15,6 +16,14 @@ from resilience.tasks.serialization import dumps
 
 SLOT_HEADER = "resilience-slot"
 """Message header: where the task reports its end."""
+SLOT_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "fan": str,
+    "part": str,
+    "required": bool,
+    "stale_key": str,
+    "stale_seconds": (int, float),
+    "last": bool,
+}
 
 
 def slot_header(slot: Slot) -> dict[str, Any]:
@@ -24,30 +33,34 @@ def slot_header(slot: Slot) -> dict[str, Any]:
         said["required"] = True
     if slot.stale_key:
         said |= {"stale_key": slot.stale_key, "stale_seconds": slot.stale_seconds}
+    if not slot.last:
+        said["last"] = False
     return {SLOT_HEADER: said}
 
 
 def slot_of(headers: Mapping[str, Any] | None) -> Slot | None:
     """Return where the task with these message headers reports, if it is a part.
 
-    A header that somebody else wrote is ignored: the task then runs as no part.
+    A header that somebody else wrote is ignored: the task then runs as no part. So is a field of it
+    that another release may have added.
     """
     said = headers.get(SLOT_HEADER) if headers else None
-    try:
-        return Slot(**said) if said else None
-    except TypeError:
+    if not isinstance(said, Mapping):
         return None
+    ours = {
+        name: said[name] for name, kind in SLOT_TYPES.items() if isinstance(said.get(name), kind)
+    }
+    return Slot(**ours) if "fan" in ours and "part" in ours else None
 
 
 def report_value(resilience: Resilience, slot: Slot, value: object) -> None:
     """Tell the fan-out of *slot* the part's value."""
-    full = not (isinstance(value, Outcome) and value.degraded)
     try:
         payload = "+" + dumps(value)
     except EncodeError as error:
         report_failure(resilience, slot, error)
     else:
-        _report(resilience, slot, payload, full=full)
+        _report(resilience, slot, payload, full=_is_full(value))
 
 
 def report_failure(resilience: Resilience, slot: Slot, error: BaseException) -> None:
@@ -58,6 +71,12 @@ def report_failure(resilience: Resilience, slot: Slot, error: BaseException) -> 
         "retry_after": retry_after_of(error),
     }
     _report(resilience, slot, "-" + dumps(why), full=False)
+
+
+def _is_full(value: object) -> bool:
+    if isinstance(value, Outcome):
+        return not value.degraded and _is_full(value.value)
+    return not (isinstance(value, PartialResponse) and value.partial)
 
 
 def _report(resilience: Resilience, slot: Slot, payload: str, *, full: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from celery import Celery, Task
 from celery.app.task import Context
+from celery.canvas import _chain, chord, group
 from celery.exceptions import Ignore, Reject
 
 from resilience.errors import ConfigurationError
@@ -55,7 +56,7 @@ class ResilientTask(Task[Any, Any]):
         super().__init_subclass__(**kwargs)
         where = f"task {cls.name or cls.__qualname__}"
         cls.fallbacks = check_chain(cls.fallbacks, where=where)
-        if inspect.iscoroutinefunction(cls.run):
+        if inspect.iscoroutinefunction(inspect.unwrap(cls.run)):
             msg = f"{where} is a coroutine function, which Celery does not await; use a plain one"
             raise ConfigurationError(msg)
         if cls.fallbacks and cls.dependency is None:
@@ -89,15 +90,21 @@ class ResilientTask(Task[Any, Any]):
             if slot is not None and not getattr(error, "requeue", False):
                 report_failure(self.resilience, slot, error)
             raise
-        if slot is not None:
+        if slot is not None and slot.last:
             report_value(self.resilience, slot, value)
         return value
 
     def replace(self, sig: Any) -> Any:  # noqa: ANN401 - as Celery's
-        """Replace this task; what replaces it reports to the same fan-out."""
+        """Replace this task; what replaces it reports to the same fan-out.
+
+        Raises:
+            ConfigurationError: The task is a part, and the one that would answer in its place is no
+                `ResilientTask`.
+        """
         slot = slot_of(self.request.headers)
         if slot is not None:
-            sig.set(headers={**(sig.options.get("headers") or {}), **slot_header(slot)})
+            sig = _with_body(sig)
+            _hand_over(sig, slot)
         try:
             return super().replace(sig)
         except Ignore as done:
@@ -144,6 +151,33 @@ class ResilientTask(Task[Any, Any]):
                 )
             value = self._pipeline.call(super().__call__, *args, **kwargs)
         return value if degraded is None else _carry(degraded, value)
+
+
+def _with_body(sig: Any) -> Any:  # noqa: ANN401 - any canvas
+    """Return *sig* with one task at its end, as Celery itself would replace it."""
+    last = sig.tasks[-1] if isinstance(sig, _chain) else sig
+    return sig | sig.app.tasks["celery.accumulate"].s(index=0) if isinstance(last, group) else sig
+
+
+def _hand_over(sig: Any, slot: Slot) -> None:  # noqa: ANN401 - any canvas
+    """Let the last task of *sig* report its value to *slot*, and each of them its failure."""
+    before: Sequence[Any]
+    if isinstance(sig, _chain):
+        *before, last = sig.tasks
+    elif isinstance(sig, chord):
+        before, last = sig.tasks, sig.body
+    elif isinstance(sig, group):
+        before, last = sig.tasks, None
+    else:
+        if slot.last and not isinstance(sig.type, ResilientTask):
+            msg = f"{sig.task} cannot replace part {slot.part!r}: it is no ResilientTask"
+            raise ConfigurationError(msg)
+        sig.set(headers={**(sig.options.get("headers") or {}), **slot_header(slot)})
+        return
+    for one in before:
+        _hand_over(one, dataclasses.replace(slot, last=False))
+    if last is not None:
+        _hand_over(last, slot)
 
 
 def _unwrapped(value: object) -> object:

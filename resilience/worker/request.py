@@ -1,6 +1,6 @@
 """What the worker's main process does with a job that its child cannot speak for."""
 
-from billiard.einfo import (  # type: ignore[attr-defined] # the stubs lack the second
+from billiard.einfo import (  # type: ignore[attr-defined] # one is missing in the stubs
     ExceptionInfo,
     ExceptionWithTraceback,
 )
@@ -15,6 +15,7 @@ class ResilientRequest(Request):
     """Reports a part that was revoked, cut by the hard time limit, or lost with its child."""
 
     _runs_again = False
+    _reported = False
 
     def revoked(self) -> bool:
         """Tell whether the job is dropped before it runs, and report it if so."""
@@ -43,12 +44,10 @@ class ResilientRequest(Request):
     ) -> None:
         """Handle a failure; one that the child has not handled itself means that it is gone."""
         super().on_failure(exc_info, send_failed_event, return_ok)
-        error = exc_info.exception or WorkerLostError()
-        if isinstance(error, ExceptionWithTraceback):
-            error = error.exc
+        error = _told(exc_info)
         if isinstance(error, WorkerLostError):
             self._count(error)
-        if not return_ok and not self._runs_again:
+        if not return_ok:
             self._report(error)
 
     def _retry_worker_lost(self, exc: BaseException, exc_info: ExceptionInfo) -> bool:
@@ -62,6 +61,19 @@ class ResilientRequest(Request):
             Resilience.of(self.app).breaker(dependency).record_failure(error)
 
     def _report(self, error: BaseException) -> None:
+        # A job cancelled because the broker was lost is delivered again.
+        cancelled: bool = self._already_cancelled  # type: ignore[attr-defined]
+        if self._runs_again or cancelled or self._reported:
+            return
         slot = slot_of(self.request_dict)
         if slot is not None and self.app is not None:
+            self._reported = True
             report_failure(Resilience.of(self.app), slot, error)
+
+
+def _told(exc_info: ExceptionInfo) -> BaseException:
+    """Return what the pool says has ended the child."""
+    error = exc_info.exception
+    if isinstance(error, ExceptionWithTraceback):
+        error = error.exc
+    return error if isinstance(error, Exception) else WorkerLostError(repr(error))

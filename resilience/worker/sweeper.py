@@ -1,6 +1,7 @@
 """Ends fan-outs whose caller is gone, so that their callback runs all the same."""
 
 import logging
+import os
 import threading
 from typing import Any
 
@@ -20,6 +21,9 @@ class FanInSweeper(bootsteps.StartStopStep):
     """A thread beside the worker's event loop that ends due fan-outs and publishes callbacks.
 
     Every worker runs one; who takes a fan-out has it for two seconds, then another may.
+
+    The worker forks its pool processes between two looks, never during one: a process forked while
+    this thread holds a lock of a client would wait for that lock for ever.
     """
 
     def __init__(self, parent: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's signature
@@ -27,6 +31,7 @@ class FanInSweeper(bootsteps.StartStopStep):
         super().__init__(parent, **options)
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._looking = threading.RLock()
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Start to look.
@@ -38,6 +43,11 @@ class FanInSweeper(bootsteps.StartStopStep):
         resilience.check_queues()
         # The thread would find out, too, but nobody would hear of it.
         _ = resilience.store
+        os.register_at_fork(
+            before=self._looking.acquire,
+            after_in_parent=self._looking.release,
+            after_in_child=self._looking.release,
+        )
         self._thread = threading.Thread(
             target=self._sweep, args=(resilience,), name="fan-in-sweeper", daemon=True
         )
@@ -54,15 +64,18 @@ class FanInSweeper(bootsteps.StartStopStep):
     def _sweep(self, resilience: Resilience) -> None:
         wait = LOOK_SECONDS
         while not self._stopped.wait(wait):
-            wait = LOOK_SECONDS
-            try:
-                fans, next_due = resilience.fan_in.take_due()
-            except StoreUnavailableError:
-                continue  # the store said so once; look again
-            for fan in fans:
-                self._end(resilience, fan)
-            if next_due is not None:
-                wait = min(next_due, LOOK_SECONDS)
+            with self._looking:
+                wait = self._look(resilience)
+
+    def _look(self, resilience: Resilience) -> float:
+        """End what is due; return the seconds until the next look."""
+        try:
+            fans, next_due = resilience.fan_in.take_due()
+        except StoreUnavailableError:
+            return LOOK_SECONDS  # the store said so once; look again
+        for fan in fans:
+            self._end(resilience, fan)
+        return LOOK_SECONDS if next_due is None else min(next_due, LOOK_SECONDS)
 
     def _end(self, resilience: Resilience, fan: str) -> None:
         try:

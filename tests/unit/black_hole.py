@@ -16,8 +16,15 @@ def black_hole() -> Iterator[str]:
 
 
 @contextmanager
-def babbler(reply: bytes) -> Iterator[str]:
-    """Answer whatever comes with *reply*, once per connection; yield the address as a store's."""
+def babbler(reply: bytes, *, after: float = 0.0, hang: bool = False) -> Iterator[str]:
+    """Answer whatever comes first on a connection with *reply*; yield the address as a store's.
+
+    Args:
+        reply: The bytes to send.
+        after: Seconds to wait before that.
+        hang: Whether to keep the connection open then, in silence.
+    """
+    stop = threading.Event()
 
     def babble(listener: socket.socket) -> None:
         while True:
@@ -27,11 +34,17 @@ def babbler(reply: bytes) -> Iterator[str]:
                 return
             with connection:
                 connection.recv(1024)
+                stop.wait(after)
                 connection.sendall(reply)
+                if hang:
+                    stop.wait()
 
     with socket.create_server((LOCALHOST, 0)) as listener:
         thread = threading.Thread(target=babble, args=(listener,))
         thread.start()
-        yield f"redis://{LOCALHOST}:{listener.getsockname()[1]}/0"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        try:
+            yield f"redis://{LOCALHOST}:{listener.getsockname()[1]}/0"
+        finally:
+            stop.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)

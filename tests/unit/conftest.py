@@ -18,8 +18,8 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 @pytest.fixture
 def store(valkey: ValkeyProcess) -> Store:
-    """A store of the test's own on the shared server."""
-    return Store(valkey.url, namespace=uuid4().hex)
+    """A store of the test's own on the shared server; it has time, as the machine may be busy."""
+    return Store(valkey.url, namespace=uuid4().hex, timeout_seconds=10)
 
 
 @pytest.fixture

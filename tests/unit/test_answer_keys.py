@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.store import Answers, Store
+from tests.unit.untimed import untimed
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -30,6 +31,7 @@ def shuffled(value: Any, dice: random.Random) -> Any:  # noqa: ANN401 - any JSON
 NOWHERE = Answers(Store("redis://127.0.0.1:9/0", namespace="shop"))
 
 
+@untimed
 @given(st.lists(JSON, max_size=3), st.dictionaries(st.text(), JSON, max_size=3), st.randoms())
 def test_call_has_the_same_key_for_equal_arguments(
     args: list[Any], kwargs: dict[str, Any], dice: random.Random

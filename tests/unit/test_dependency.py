@@ -70,6 +70,15 @@ def test_catalogue_keeps_the_order_of_declaration() -> None:
     assert catalogue.require("users", where="task x") is users
 
 
+@pytest.mark.parametrize("thing", ["users", None, {"name": "users"}, Dependency], ids=repr)
+def test_catalogue_names_what_is_no_dependency(thing: object) -> None:
+    """A bare name, or anything else in the list, is refused with what should stand there."""
+    with pytest.raises(ConfigurationError) as caught:
+        Catalogue([Dependency("users"), thing])  # type: ignore[list-item]  # what must not work
+
+    assert f"{thing!r} is no dependency" in str(caught.value)
+
+
 def test_catalogue_names_a_duplicate() -> None:
     """Two dependencies of one name are refused with that name."""
     with pytest.raises(ConfigurationError, match="'users' is declared twice"):

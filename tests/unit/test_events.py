@@ -59,6 +59,16 @@ def test_log_line_reads_well_and_carries_the_fields(caplog: pytest.LogCaptureFix
     assert record.event == {"name": "AnswerDegraded", **DEGRADED.details()}  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("text", ["one\ntwo", "one\r\ntwo", "\x1b[2Jgone", "\x00"], ids=repr)
+def test_log_line_is_one_line_whatever_an_error_says(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A text of several lines or with control characters cannot break or forge lines of the log."""
+    log(StoreLost(error=text))
+
+    assert caplog.records[0].getMessage() == f"StoreLost error={text!r}"
+
+
 @pytest.mark.parametrize(
     ("event", "severity"),
     [

@@ -13,6 +13,7 @@ from resilience.fallback import Step, check_chain
 from resilience.store import Answers
 from resilience.testing.valkey import ValkeyProcess
 from tests.unit.calling import Run, run_async, run_sync
+from tests.unit.untimed import untimed
 
 USERS = Dependency("users")
 MIDDLE = [Level.STALE, Level.REDUCED, Level.STATIC]
@@ -32,6 +33,7 @@ def ask(run: Run, answers: Answers, step: Step, *args: object, **kwargs: object)
     return outcome
 
 
+@untimed
 @given(st.lists(st.sampled_from(MIDDLE), max_size=5))
 def test_chain_is_accepted_only_in_non_decreasing_level(levels: list[Level]) -> None:
     """A better level never stands behind a worse one; equal ones may follow each other."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience import Level, Outcome
+from tests.unit.untimed import untimed
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -66,6 +67,7 @@ def test_outcome_that_is_full_names_nothing_as_degraded() -> None:
     assert (meta["partial"], meta["missing"], meta["degraded"]) == (False, [], [])
 
 
+@untimed
 @given(OUTCOMES)
 def test_outcome_survives_the_wire(outcome: Outcome[Any]) -> None:
     """Whatever JSON can carry comes back equal, with a `Level` for its level."""

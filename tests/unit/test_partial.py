@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from resilience import Level, Outcome, PartAnswer, PartialResponse
 from resilience.partial import assemble
+from tests.unit.untimed import untimed
 
 NAMES = st.from_regex(r"[a-z]{1,3}", fullmatch=True)
 PRESENT = [level for level in Level if level is not Level.FAILED]
@@ -65,6 +66,7 @@ def is_missing(answer: PartAnswer) -> bool:
     return answer.outcome is None or answer.outcome.level is Level.FAILED
 
 
+@untimed
 @given(FLAT)
 def test_response_accounts_for_every_part(answers: list[PartAnswer]) -> None:
     """Each part is either in the data or missing, never both, and no other is."""
@@ -81,6 +83,7 @@ def test_response_accounts_for_every_part(answers: list[PartAnswer]) -> None:
             assert value_at(response.data, answer.name) == answer.outcome.value
 
 
+@untimed
 @given(FLAT)
 def test_response_level_is_the_worst_present_or_failed(answers: list[PartAnswer]) -> None:
     """4 only if a required part is missing; 2 if nothing came; else the worst that came."""
@@ -96,6 +99,7 @@ def test_response_level_is_the_worst_present_or_failed(answers: list[PartAnswer]
         assert response.level is max(present, default=Level.FULL)
 
 
+@untimed
 @given(RESPONSES)
 def test_response_gives_a_reason_for_each_part_that_is_not_full(response: PartialResponse) -> None:
     """Nothing is missing or degraded without a reason, and nothing else has one."""
@@ -104,6 +108,7 @@ def test_response_gives_a_reason_for_each_part_that_is_not_full(response: Partia
     assert response.partial is bool(response.missing or response.degraded)
 
 
+@untimed
 @given(FLAT)
 def test_response_lists_what_is_degraded_with_its_age_and_source(answers: list[PartAnswer]) -> None:
     """A part that came but is not full is named, and what is known of its answer kept."""
@@ -115,6 +120,7 @@ def test_response_lists_what_is_degraded_with_its_age_and_source(answers: list[P
     assert response.sources == {n: o.source for n, o in came.items() if o.source is not None}
 
 
+@untimed
 @given(NESTED)
 def test_response_says_to_come_back_when_the_last_part_said(answers: list[PartAnswer]) -> None:
     """A retry makes sense once every part that named a time, at any depth, is ready."""
@@ -129,6 +135,7 @@ def test_response_says_to_come_back_when_the_last_part_said(answers: list[PartAn
     )
 
 
+@untimed
 @given(RESPONSES)
 def test_response_survives_the_wire(response: PartialResponse) -> None:
     """What another process reads from JSON is the same response."""
@@ -138,6 +145,7 @@ def test_response_survives_the_wire(response: PartialResponse) -> None:
     assert isinstance(back.level, Level)
 
 
+@untimed
 @given(FLAT, st.booleans())
 def test_nested_response_brings_its_parts_along(inner: list[PartAnswer], required: bool) -> None:  # noqa: FBT001 - drawn
     """A part that is a response itself is nested in the data, its parts under dotted names."""

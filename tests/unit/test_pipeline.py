@@ -16,6 +16,7 @@ from resilience import (
     fallback,
 )
 from resilience.events import AnswerDegraded
+from resilience.fallback import Step
 from resilience.store import Answers
 from tests.unit.calling import Listening, Run, raising
 
@@ -194,6 +195,17 @@ def test_inner_timeout_is_answered_by_the_inner_chain(no_answers: Answers) -> No
     outcome = outer.call(inner.call, threading.Event().wait, LATE_SECONDS)
 
     assert (outcome.value, outcome.level) == ("inner", Level.STATIC)
+
+
+@pytest.mark.parametrize("fallbacks", [[], [fallback.static(0)]], ids=["plain", "chain"])
+def test_coroutine_function_is_refused_by_the_synchronous_way(
+    no_answers: Answers, fallbacks: list[Step]
+) -> None:
+    """Nobody gets a coroutine that no limit and no fallback will see the end of."""
+    pipeline = Pipeline("ask", USERS, no_answers, fallbacks=fallbacks)
+
+    with pytest.raises(TypeError, match="ask called a coroutine function; that is for call_async"):
+        pipeline.call(asyncio.sleep, 0)
 
 
 def test_cancelled_call_is_cancelled(no_answers: Answers) -> None:

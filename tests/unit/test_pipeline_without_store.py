@@ -1,5 +1,6 @@
 """A fallback chain while its store is down: it answers all the same, and in time."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -10,7 +11,7 @@ from resilience.store import Answers, Store
 from resilience.testing.ports import LOCALHOST, free_port
 from tests.unit.black_hole import black_hole
 from tests.unit.calling import Run, raising
-from tests.unit.stopwatch import elapsed
+from tests.unit.stopwatch import elapsed, next_to_nothing
 
 USERS = Dependency("users")
 CALLS = 50
@@ -23,45 +24,50 @@ def dead() -> Iterator[str]:
 
 
 @pytest.fixture(params=[dead, black_hole], ids=["dead", "black-hole"])
-def chain(request: pytest.FixtureRequest) -> Iterator[Pipeline]:
-    """A chain that asks a store twice, neither of which helps, before it has an answer."""
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a store that is down, one way or another."""
     down: Callable[[], AbstractContextManager[str]] = request.param
-    steps = [
-        fallback.stale(max_age=60),
-        fallback.cached("popular"),
-        fallback.static([]),
-    ]
-    with down() as url:
-        yield Pipeline("ask", USERS, Answers(Store(url, namespace="shop")), fallbacks=steps)
+    with down() as address:
+        yield address
 
 
-def test_chain_answers_without_its_store(run: Run, chain: Pipeline) -> None:
+def chain(url: str) -> Pipeline:
+    """Return a chain that asks its store twice, in vain, before it has an answer."""
+    steps = [fallback.stale(max_age=60), fallback.cached("popular"), fallback.static([])]
+    return Pipeline("ask", USERS, Answers(Store(url, namespace="shop")), fallbacks=steps)
+
+
+def check_cost(url: str, ask: Callable[[Pipeline], None]) -> None:
+    """Check that the first call costs 0.1 s at most, and those within the next second nothing.
+
+    The best of some first calls counts, as the machine may be busy.
+    """
+    first = [elapsed(functools.partial(ask, chain(url))) for _ in range(3)]
+    assert min(first) < 0.15
+
+    pipeline = chain(url)
+    ask(pipeline)
+    assert next_to_nothing([elapsed(functools.partial(ask, pipeline)) for _ in range(CALLS)])
+
+
+def test_chain_answers_without_its_store(run: Run, url: str) -> None:
     """The store's loss costs the first caller 0.1 s, and others next to nothing."""
-    gone = raising(OSError("gone"))
 
-    def ask() -> None:
-        outcome = run(chain, gone, 7)
+    def ask(pipeline: Pipeline) -> None:
+        outcome = run(pipeline, raising(OSError("gone")), 7)
         assert (outcome.value, outcome.level, outcome.reason) == ([], Level.STATIC, "OSError")
 
-    first = elapsed(ask)
-    others = sum(elapsed(ask) for _ in range(CALLS))
-
-    assert first < 0.3
-    assert others / CALLS < 0.005
+    check_cost(url, ask)
 
 
-def test_good_answer_is_given_without_a_store_to_keep_it(run: Run, chain: Pipeline) -> None:
+def test_good_answer_is_given_without_a_store_to_keep_it(run: Run, url: str) -> None:
     """A call that succeeds waits no longer for the store than one that fails."""
 
-    def ask() -> None:
-        outcome = run(chain, list, (7,))
+    def ask(pipeline: Pipeline) -> None:
+        outcome = run(pipeline, list, (7,))
         assert (outcome.value, outcome.level) == ([7], Level.FULL)
 
-    first = elapsed(ask)
-    others = sum(elapsed(ask) for _ in range(CALLS))
-
-    assert first < 0.3
-    assert others / CALLS < 0.005
+    check_cost(url, ask)
 
 
 def test_chain_that_only_its_store_could_answer_says_so(run: Run) -> None:

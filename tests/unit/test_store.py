@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import pytest
 import redis
@@ -16,10 +17,12 @@ from resilience.budget import time_limit
 from resilience.store import Store
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.unit.black_hole import babbler
 from tests.unit.stopwatch import elapsed
 
 THREADS = 8
 EXCHANGES = 100
+BURST = 1_000
 
 
 class CutError(Exception):
@@ -82,20 +85,14 @@ def test_store_takes_valkeys_own_scheme(valkey: ValkeyProcess) -> None:
     assert echo(store, "hello") == "hello"
 
 
-@pytest.fixture
-def patient(valkey: ValkeyProcess) -> Store:
-    """A store for tests that keep this machine busy, and do not care how long it takes."""
-    return Store(valkey.url, namespace="patient", timeout_seconds=10)
-
-
-def test_store_is_shared_by_threads(patient: Store) -> None:
+def test_store_is_shared_by_threads(store: Store) -> None:
     """Threads never get each other's answers."""
     wrong: list[str] = []
     together = threading.Barrier(THREADS)
 
     def work(who: int) -> None:
         together.wait(10)
-        wrong.extend(mixed_up(patient, who))
+        wrong.extend(mixed_up(store, who))
 
     threads = [threading.Thread(target=work, args=(who,)) for who in range(THREADS)]
     for thread in threads:
@@ -107,9 +104,10 @@ def test_store_is_shared_by_threads(patient: Store) -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_store_is_shared_by_the_tasks_of_a_loop(store: Store) -> None:
+def test_store_is_shared_by_the_tasks_of_a_loop(valkey: ValkeyProcess) -> None:
     """A burst of tasks is no reason to call the store lost, and nobody's answers get mixed up."""
-    asked = [str(number) for number in range(EXCHANGES)]
+    store = Store(valkey.url, namespace="shop", timeout_seconds=0.5)
+    asked = [str(number) for number in range(BURST)]
 
     async def together() -> list[str]:
         return await asyncio.gather(*(echo_async(store, text) for text in asked))
@@ -117,18 +115,18 @@ def test_store_is_shared_by_the_tasks_of_a_loop(store: Store) -> None:
     assert asyncio.run(together()) == asked
 
 
-def test_store_used_before_a_fork_works_on_both_sides(patient: Store) -> None:
+def test_store_used_before_a_fork_works_on_both_sides(store: Store) -> None:
     """A child of a worker shares no connection with its parent: nobody's answers get lost."""
-    assert echo(patient, "before") == "before"
+    assert echo(store, "before") == "before"
     ours, theirs = multiprocessing.Pipe()
 
     def child(pipe: Connection) -> None:
-        pipe.send(mixed_up(patient, "child"))
+        pipe.send(mixed_up(store, "child"))
 
     process = multiprocessing.get_context("fork").Process(target=child, args=(theirs,))
     process.start()
     try:
-        wrong = mixed_up(patient, "parent")
+        wrong = mixed_up(store, "parent")
         assert ours.poll(20), "the child answers"
         assert ours.recv() == wrong == []
         process.join(10)
@@ -150,7 +148,7 @@ def test_store_leaves_no_connection_behind_an_event_loop(
     wait_until(lambda: connected(valkey) <= before, 5, "all connections of ended loops are closed")
 
 
-def test_store_serves_loops_of_several_threads(patient: Store) -> None:
+def test_store_serves_loops_of_several_threads(store: Store) -> None:
     """Each thread's loop has its own connections; none is used on a foreign loop."""
     answers: list[str] = []
     together = threading.Barrier(THREADS)
@@ -158,7 +156,7 @@ def test_store_serves_loops_of_several_threads(patient: Store) -> None:
     async def work(who: int) -> None:
         together.wait(10)
         texts = [f"{who}:{number}" for number in range(10)]
-        answers.extend(await asyncio.gather(*(echo_async(patient, text) for text in texts)))
+        answers.extend(await asyncio.gather(*(echo_async(store, text) for text in texts)))
 
     def run(who: int) -> None:
         asyncio.run(work(who))
@@ -204,6 +202,23 @@ def test_wait_that_is_cut_takes_nothing(store: Store, valkey: ValkeyProcess) -> 
     assert store.wait("BLPOP", queue, "1", seconds=1) == [queue.encode(), b"item"]
 
 
+def test_async_wait_that_is_cancelled_takes_nothing(store: Store, valkey: ValkeyProcess) -> None:
+    """What comes in after a waiting task was cancelled stays for the next one."""
+    queue = store.key("queue")
+
+    async def cancelled() -> object:
+        task = asyncio.create_task(store.wait_async("BLPOP", queue, "10", seconds=10))
+        await asyncio.to_thread(wait_until, lambda: blocked(valkey) == 1, 5, "the task waits")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.to_thread(wait_until, lambda: blocked(valkey) == 0, 5, "nobody waits")
+        valkey.client().rpush(queue, "item")
+        assert await echo_async(store, "next") == "next"
+        return await store.wait_async("BLPOP", queue, "1", seconds=1)
+
+    assert asyncio.run(cancelled()) == [queue.encode(), b"item"]
+
+
 def test_async_exchange_that_is_cancelled_does_not_spoil_the_next(store: Store) -> None:
     """A task cancelled between question and answer leaves no answer to the wrong question."""
 
@@ -247,15 +262,14 @@ def wait(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return way
 
 
-def test_wait_returns_what_comes_in(
-    store: Store, valkey: ValkeyProcess, wait: Callable[..., Any]
-) -> None:
+def test_wait_returns_what_comes_in(valkey: ValkeyProcess, wait: Callable[..., Any]) -> None:
     """A waiter gets the item as soon as there is one, though that takes longer than a timeout."""
+    store = Store(valkey.url, namespace=uuid4().hex, timeout_seconds=0.2)
     queue = store.key("queue")
 
     def push() -> None:
         wait_until(lambda: blocked(valkey) == 1, 10, "somebody waits")
-        threading.Event().wait(0.2)  # twice the store's timeout
+        threading.Event().wait(0.3)  # longer than the store's timeout
         valkey.client().rpush(queue, "item")
 
     thread = threading.Thread(target=push)
@@ -277,3 +291,14 @@ def test_wait_returns_none_when_nothing_comes(
 
     assert elapsed(give_up) < 1
     assert echo(store, "next") == "next"
+
+
+def test_wait_counts_the_time_it_took_to_connect(wait: Callable[..., Any]) -> None:
+    """A store that is slow to greet and then hangs makes no waiter late."""
+    with babbler(b"+OK\r\n+OK\r\n", after=0.5, hang=True) as url:
+        store = Store(url, namespace="shop", timeout_seconds=5)
+
+        def give_up() -> None:
+            assert wait(store, "BLPOP", "queue", "10", seconds=0.6) is None
+
+        assert elapsed(give_up) < 0.9

@@ -16,7 +16,7 @@ from resilience.testing.valkey import ValkeyProcess
 from tests.unit.black_hole import babbler, black_hole
 from tests.unit.calling import Listening
 from tests.unit.hand_clock import HandClock
-from tests.unit.stopwatch import elapsed
+from tests.unit.stopwatch import elapsed, next_to_nothing
 
 THREADS = 8
 
@@ -84,9 +84,17 @@ def listening() -> Listening:
     return Listening()
 
 
-def make(url: str, clock: HandClock, listening: Callable[[Event], None]) -> Store:
+def make(
+    url: str, clock: HandClock, listening: Callable[[Event], None], *, timeout_seconds: float = 10
+) -> Store:
     """Return a store whose pauses end when *clock* says so."""
-    return Store(url, namespace="shop", clock=clock, listeners=[listening])
+    return Store(
+        url,
+        namespace="shop",
+        timeout_seconds=timeout_seconds,
+        clock=clock,
+        listeners=[listening],
+    )
 
 
 def kinds(listening: Listening) -> list[type[Event]]:
@@ -147,8 +155,8 @@ def test_restarted_store_is_not_lost_when_nobody_asked_meanwhile(
 def test_hung_store_holds_a_caller_for_its_timeout_once(
     server: ValkeyProcess, clock: HandClock, listening: Listening, ask: Ask
 ) -> None:
-    """A server that stops answering in the middle costs 0.1 s once, and is found again."""
-    store = make(server.url, clock, listening)
+    """A server that stops answering in the middle costs the timeout once, and is found again."""
+    store = make(server.url, clock, listening, timeout_seconds=0.5)
     assert ask(store) == b"word"
 
     server.send_signal(signal.SIGSTOP)
@@ -157,8 +165,8 @@ def test_hung_store_holds_a_caller_for_its_timeout_once(
     server.send_signal(signal.SIGCONT)
     clock.advance(1.0)
 
-    assert 0.05 < first < 0.5
-    assert sum(others) / len(others) < 0.005
+    assert 0.4 < first < 1
+    assert next_to_nothing(others)
     assert ask(store) == b"word"
     assert kinds(listening) == [StoreLost, StoreFound]
 
@@ -166,14 +174,14 @@ def test_hung_store_holds_a_caller_for_its_timeout_once(
 def test_black_hole_holds_a_caller_for_its_timeout_once(
     clock: HandClock, listening: Listening, ask: Ask
 ) -> None:
-    """An address that takes connections and never answers costs 0.1 s, then nothing."""
+    """An address that takes connections and never answers costs the timeout, then nothing."""
     with black_hole() as url:
-        store = make(url, clock, listening)
+        store = make(url, clock, listening, timeout_seconds=0.5)
         first = refused(ask, store)
         others = [refused(ask, store) for _ in range(20)]
 
-    assert first < 0.5
-    assert sum(others) / len(others) < 0.005
+    assert first < 1
+    assert next_to_nothing(others)
     assert kinds(listening) == [StoreLost]
 
 
@@ -212,7 +220,7 @@ def test_loss_that_all_threads_see_at_once_is_announced_once(
     """Threads that wait side by side for a store that hangs make one event, not eight."""
     with black_hole() as url:
         for _ in range(5):
-            fail_together(make(url, clock, listening))
+            fail_together(make(url, clock, listening, timeout_seconds=0.1))
 
     assert kinds(listening) == [StoreLost] * 5
 
@@ -222,12 +230,12 @@ def test_lost_store_is_tried_by_one_thread_at_a_time(
 ) -> None:
     """When the pause is over one thread waits for the store and the others do not."""
     with black_hole() as url:
-        store = make(url, clock, listening)
+        store = make(url, clock, listening, timeout_seconds=0.5)
         refused(ask_sync, store)
         clock.advance(1.0)
         took = fail_together(store)
 
-    assert len([seconds for seconds in took if seconds > 0.05]) == 1
+    assert len([seconds for seconds in took if seconds > 0.4]) == 1
     assert kinds(listening) == [StoreLost]
 
 

@@ -143,7 +143,7 @@ def test_inner_limit_cuts_first_when_it_is_the_shorter_one() -> None:
             sleep()
         left, _ = signal.getitimer(signal.ITIMER_REAL)
 
-    assert 4 < left < 5
+    assert 2 < left < 5
 
 
 def test_outer_limit_cuts_an_inner_block_that_may_take_longer() -> None:
@@ -216,7 +216,7 @@ def test_time_limit_puts_a_foreign_alarm_back() -> None:
 
     left, interval = signal.getitimer(signal.ITIMER_REAL)
     assert signal.getsignal(signal.SIGALRM) is foreign
-    assert 58 < left <= 59.8
+    assert 50 < left <= 59.8
     assert interval == 7
 
 

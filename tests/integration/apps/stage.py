@@ -1,0 +1,141 @@
+"""Servers, a worker and an app in this process that knows both: where fan-outs are tested."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery, Signature
+
+from resilience.settings import Settings
+from resilience.store import FanIn
+from resilience.testing.plugin import running_valkey
+from resilience.testing.stack import WorkerProcess, run_worker
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.integration.apps.parts import EVENTS, QUEUES, make_app
+
+APP_PATH = "tests.integration.apps.parts"
+SECONDS = 20.0
+STORE_TIMEOUT_SECONDS = 0.5
+"""More than in production: the machine that runs tests is busy."""
+
+
+class Stage:
+    """A worker, its servers, and the app of a caller.
+
+    Attributes:
+        app: Adopted, with the tasks of `apps/parts.py`.
+        broker: Takes messages.
+        store: Holds fan-outs.
+        desk: Takes results; tests and tasks meet there. No test stops it.
+        worker: Consumes from all queues.
+    """
+
+    def __init__(
+        self,
+        broker: ValkeyProcess,
+        store: ValkeyProcess,
+        desk: ValkeyProcess,
+        worker: WorkerProcess,
+    ) -> None:
+        self.broker, self.store, self.desk, self.worker = broker, store, desk, worker
+        self.app = self.another_app()
+
+    def another_app(self, **settings: Any) -> Celery:  # noqa: ANN401 - as of Settings
+        """Return an app of one more caller."""
+        defaults = {"store_url": self.store.url, "store_timeout_seconds": STORE_TIMEOUT_SECONDS}
+        return make_app(
+            Settings(**{**defaults, **settings}),
+            broker=self.broker.url,
+            backend=self.desk.url,
+            set_as_current=False,
+        )
+
+    @property
+    def fan_in(self) -> FanIn:
+        """Where the app's fan-outs collect their parts."""
+        fan_in: FanIn = self.app.resilience.fan_in  # type: ignore[attr-defined]
+        return fan_in
+
+    def s(self, task: str, *args: object) -> Signature[Any]:
+        """Return the signature of the task named *task*."""
+        return self.app.tasks[task].s(*args)
+
+    def let_go(self, key: str) -> None:
+        """Let the task `hold` with this *key* return."""
+        self.desk.client().rpush(f"{key}:go", "go")
+
+    def await_start(self, key: str) -> int:
+        """Wait until the task `hold` with this *key* runs; return the id of its process."""
+        found = self.desk.client().blpop([f"{key}:started"], timeout=int(SECONDS))
+        assert found is not None, f"{key} never began"
+        return int(found[1])
+
+    def consume(self, queue: str) -> None:
+        """Let the worker consume from *queue* as well, from now on."""
+        assert self.app.control.add_consumer(queue, reply=True)
+
+    def noted(self, key: str) -> list[dict[str, Any]]:
+        """Return what was pushed to the list *key* at the desk, from JSON."""
+        return [json.loads(text) for text in self.desk.client().lrange(key, 0, -1)]
+
+    def await_note(self, key: str, seconds: float = SECONDS) -> dict[str, Any]:
+        """Wait until something was pushed to the list *key*, and return the first of it."""
+        return wait_until(lambda: self.noted(key), seconds, f"something is noted in {key}")[0]
+
+    def announced(self, name: str, fan: str) -> list[dict[str, Any]]:
+        """Return the events called *name* of the fan-out *fan*, from all processes."""
+        return [
+            event
+            for event in self.noted(EVENTS)
+            if event["name"] == name and fan in (event.get("id"), *event.get("what", "").split())
+        ]
+
+    def await_event(self, name: str, fan: str) -> dict[str, Any]:
+        """Wait until an event called *name* of the fan-out *fan* is announced, and return it."""
+        what = f"{name} is announced"
+        return wait_until(lambda: self.announced(name, fan), SECONDS, what)[0]
+
+    def switch(self, key: str) -> None:
+        """Let the task `switch` with this *key* fail from now on."""
+        self.desk.client().set(key, "fail")
+
+    def close(self) -> None:
+        """Close the connections of the caller's app."""
+        close_app(self.app)
+
+
+def close_app(app: Celery) -> None:
+    """Close all connections of an adopted *app*."""
+    app.resilience.store.client.close()  # type: ignore[attr-defined]
+    app.close()
+
+
+def new_key() -> str:
+    """Return a name that nobody used yet."""
+    return uuid4().hex
+
+
+@contextmanager
+def running_stage(
+    paths: pytest.TempPathFactory, *, concurrency: int = 4, pool: str = "prefork"
+) -> Iterator[Stage]:
+    """Run servers and a worker for the tests of a module; the worker is killed at the end."""
+    with ExitStack() as stack:
+        broker, store, desk = (stack.enter_context(running_valkey(paths)) for _ in range(3))
+        env = {
+            "CELERY_BROKER_URL": broker.url,
+            "CELERY_RESULT_BACKEND": desk.url,
+            "RESILIENCE_STORE_URL": store.url,
+            "RESILIENCE_STORE_TIMEOUT_SECONDS": str(STORE_TIMEOUT_SECONDS),
+        }
+        worker = stack.enter_context(
+            run_worker(APP_PATH, queues=QUEUES, concurrency=concurrency, pool=pool, env=env)
+        )
+        stack.callback(worker.kill)
+        stage = Stage(broker, store, desk, worker)
+        stack.callback(stage.close)
+        yield stage

@@ -1,0 +1,205 @@
+"""Adopting an app: what it set stays as it is, whenever it sets it, and every bulkhead stands."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from resilience.dependency import Dependency
+from resilience.errors import ConfigurationError
+from resilience.settings import Settings
+from resilience.tasks import Resilience
+from tests.integration.apps.fresh import (
+    PAYMENTS,
+    URL,
+    USERS,
+    adopt,
+    echo,
+    new_app,
+    nothing,
+    queue_of,
+    read,
+)
+
+OWN_TIMEOUT = 7
+
+Configure = Callable[[Celery], object]
+
+
+class OwnConfig:
+    """What an app reads with config_from_object."""
+
+    task_acks_late = False
+    broker_transport_options = {"socket_timeout": OWN_TIMEOUT}  # noqa: RUF012 - as users write it
+
+
+class OldConfig:
+    """The same in the words of Celery 3."""
+
+    CELERY_ACKS_LATE = False
+    BROKER_TRANSPORT_OPTIONS = {"socket_timeout": OWN_TIMEOUT}  # noqa: RUF012 - as users write it
+    BROKER_URL = URL
+
+
+class PrefixedConfig:
+    """The same as Django projects write it."""
+
+    CELERY_TASK_ACKS_LATE = False
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": OWN_TIMEOUT}  # noqa: RUF012 - as users write it
+
+
+OWN: dict[str, Any] = {
+    "task_acks_late": False,
+    "broker_transport_options": {"socket_timeout": OWN_TIMEOUT},
+}
+
+
+def set_one_by_one(app: Celery) -> None:
+    """Assign to attributes of the configuration."""
+    for name, value in OWN.items():
+        setattr(app.conf, name, value)
+
+
+def check_own(app: Celery) -> None:
+    """Check that *app* has what it set, ours where it set nothing, and its bulkheads."""
+    conf = app.conf
+    assert conf.task_acks_late is False
+    assert conf.worker_prefetch_multiplier == 1
+    assert queue_of(app, "get_user") == "users"
+    assert queue_of(app, "free") == conf.task_default_queue
+
+
+@pytest.mark.parametrize("before_that", [nothing, read])
+@pytest.mark.parametrize(
+    "configure",
+    [
+        pytest.param(lambda app: app.conf.update(OWN), id="update"),
+        pytest.param(set_one_by_one, id="attributes"),
+        pytest.param(lambda app: app.config_from_object(OwnConfig), id="object"),
+        pytest.param(lambda app: app.config_from_object(OldConfig), id="old-names"),
+        pytest.param(
+            lambda app: app.config_from_object(PrefixedConfig, namespace="CELERY"), id="namespace"
+        ),
+    ],
+)
+def test_own_settings_stay(configure: Configure, before_that: Configure) -> None:
+    """Set before or after adoption, before or after Celery read them: the app's own settings hold.
+
+    Transport options are mixed with ours key by key, but for those set when all was read already.
+    """
+    first, second, third = new_app(), new_app(), new_app()
+    before_that(first)
+    configure(first)
+    adopt(first)
+    before_that(second)
+    adopt(second)
+    configure(second)
+    adopt(third)
+    before_that(third)
+    configure(third)
+
+    for app in (first, second, third):
+        check_own(app)
+        assert app.conf.broker_transport_options["socket_timeout"] == OWN_TIMEOUT
+    assert first.conf.broker_transport_options["socket_connect_timeout"] == 1.0
+
+
+def test_own_settings_of_the_constructor_stay() -> None:
+    """What is handed to `Celery(…)` counts as set by the app."""
+    app = new_app(**OWN)
+
+    adopt(app)
+
+    check_own(app)
+    assert app.conf.broker_transport_options["socket_timeout"] == OWN_TIMEOUT
+    assert app.conf.broker_transport_options["socket_connect_timeout"] == 1.0
+
+
+def test_queues_stay_when_the_app_is_configured_again() -> None:
+    """A second source of configuration takes neither defaults nor bulkheads away."""
+    app = new_app()
+    adopt(app)
+    read(app)
+
+    app.config_from_object(OwnConfig)
+
+    check_own(app)
+    assert app.conf.task_serializer == "json"
+
+
+def test_unknown_dependency_is_an_error_whatever_comes_first() -> None:
+    """A task that names nobody's dependency is refused, before or after adoption."""
+    before, after = new_app(), new_app()
+    before.task(name="typo", shared=False, dependency="uzers")(echo)
+    before.finalize()
+    adopt(after)
+
+    with pytest.raises(ConfigurationError, match=r"task typo .* 'uzers'; declared are: users"):
+        adopt(before)
+    after.task(name="typo", shared=False, dependency="uzers")(echo)
+    with pytest.raises(ConfigurationError, match=r"task typo .* 'uzers'; declared are: users"):
+        after.finalize()
+
+
+def test_app_that_could_not_be_adopted_is_as_before() -> None:
+    """A refused declaration leaves no half of it behind: the mended one works."""
+    app = new_app()
+    app.task(name="typo", shared=False, dependency="later")(echo)
+    app.finalize()
+    read(app)
+    with pytest.raises(ConfigurationError):
+        adopt(app)
+    with pytest.raises(ConfigurationError):
+        adopt(app, USERS, Dependency("later", queue="celery"))
+
+    adopt(app, USERS, Dependency("later"))
+
+    assert queue_of(app, "get_user") == "users"
+
+
+def test_app_is_adopted_once() -> None:
+    """The second declaration is refused, and the first one stands."""
+    app = new_app()
+    first = adopt(app)
+
+    with pytest.raises(ConfigurationError, match="adopted already"):
+        adopt(app, PAYMENTS)
+
+    assert Resilience.of(app) is first
+
+
+def test_task_needs_no_adoption_without_a_dependency() -> None:
+    """As plain task class it works with any app; a dependency needs one that declares it."""
+    bare = new_app()
+
+    assert bare.tasks["free"](1) == 1
+    with pytest.raises(ConfigurationError, match="declares no dependencies"):
+        bare.tasks["get_user"](1)
+
+
+@pytest.mark.parametrize(
+    ("options", "store_url"),
+    [
+        pytest.param({"backend": "redis://127.0.0.1:2/0"}, "127.0.0.1:2", id="result-backend"),
+        pytest.param({"broker": "redis://127.0.0.1:3/0"}, "127.0.0.1:3", id="broker"),
+        pytest.param({"backend": "rpc://"}, "127.0.0.1:1", id="first-that-is-a-redis"),
+    ],
+)
+def test_store_is_found_where_the_app_has_a_redis(options: dict[str, Any], store_url: str) -> None:
+    """Without a setting of its own the store is the result backend, or else the broker."""
+    app = new_app(**options)
+
+    adopted = Resilience(app, dependencies=[USERS], settings=Settings())
+
+    where = adopted.store.client.connection_pool.connection_kwargs
+    assert f"{where['host']}:{where['port']}" == store_url
+
+
+def test_app_without_a_redis_is_told_what_to_set() -> None:
+    """Nobody guesses a store: the error says which variable to set, and what was looked at."""
+    app = new_app(broker="amqp://localhost", backend="rpc://")
+    adopted = Resilience(app, dependencies=[USERS], settings=Settings())
+
+    with pytest.raises(ConfigurationError, match=r"RESILIENCE_STORE_URL.*'rpc://'"):
+        _ = adopted.store

@@ -1,0 +1,149 @@
+"""Adopting an app: every bulkhead has its queue, behind the app's own routes."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import Celery
+from kombu import Queue
+
+from resilience.dependency import Dependency
+from resilience.errors import ConfigurationError
+from resilience.tasks import Resilience
+from tests.integration.apps.fresh import adopt, echo, new_app, nothing, queue_of, read
+
+Configure = Callable[[Celery], object]
+
+
+@pytest.mark.parametrize("before_that", [nothing, read])
+@pytest.mark.parametrize("configured_first", [False, True])
+@pytest.mark.parametrize(
+    "routes",
+    [
+        pytest.param({"get_user": {"queue": "vip"}}, id="mapping"),
+        pytest.param(([("get_u*", "vip")],), id="pattern"),
+        pytest.param(
+            (lambda name, *_, **__: "vip" if name == "get_user" else None,), id="function"
+        ),
+    ],
+)
+def test_own_routes_win(
+    routes: object,
+    configured_first: bool,  # noqa: FBT001 - a parameter of the test
+    before_that: Configure,
+) -> None:
+    """The app's `task_routes` come first; a task that they do not know goes to its bulkhead."""
+    app = new_app()
+    app.task(name="charge", shared=False, dependency="payments")(echo)
+    before_that(app)
+    if configured_first:
+        app.conf.update(task_routes=routes)
+    adopt(app)
+    before_that(app)
+    if not configured_first:
+        app.conf.update(task_routes=routes)
+
+    assert queue_of(app, "get_user") == "vip"
+    assert queue_of(app, "charge") == "money"
+    assert queue_of(app, "free") == "celery"
+    assert queue_of(app, "get_user", queue="explicit") == "explicit"
+
+
+@pytest.mark.parametrize(
+    "before_that", [pytest.param(nothing, id="later"), pytest.param(read, id="configured")]
+)
+@pytest.mark.parametrize(
+    ("options", "queue", "named"),
+    [
+        pytest.param({}, "celery", "the app's default queue", id="default"),
+        pytest.param({"task_default_queue": "main"}, "main", "default queue", id="own-default"),
+        pytest.param(
+            {"task_queues": [Queue("big")]}, "big", "one of task_queues", id="task-queues"
+        ),
+    ],
+)
+def test_clash_of_queues_is_an_error(
+    options: dict[str, Any],
+    queue: str,
+    named: str,
+    before_that: Configure,
+) -> None:
+    """A bulkhead never shares the queue of others: at once, or at the first publish, it is said."""
+    app = new_app(**options)
+    before_that(app)
+
+    def adopt_and_publish() -> None:
+        adopt(app, Dependency("users", queue=queue))
+        app.send_task("get_user")
+
+    with pytest.raises(ConfigurationError, match=f"'users'.*{queue!r}.*{named}"):
+        adopt_and_publish()
+
+
+def test_clash_is_said_at_every_publish() -> None:
+    """An error that was overlooked once does not turn into jobs in the wrong queue."""
+    app = new_app()
+    adopted = adopt(app, Dependency("users", queue="celery"))
+
+    for _ in range(3):
+        with pytest.raises(ConfigurationError, match="'celery'"):
+            app.tasks["get_user"].apply_async()
+    with pytest.raises(ConfigurationError, match="'celery'"):
+        adopted.check_queues()
+
+
+def test_apps_share_nothing() -> None:
+    """Two apps in one process have their own dependencies, queues, settings and tasks."""
+    one, two, bare = new_app(), new_app(), new_app()
+    adopt(one)
+    adopt(two, Dependency("users", queue="theirs"), Dependency("search"))
+
+    assert queue_of(one, "get_user") == "users"
+    assert queue_of(two, "get_user") == "theirs"
+    assert queue_of(bare, "get_user") == "celery"
+    assert list(Resilience.of(one).dependencies) == ["users", "payments"]
+    assert bare.conf.task_acks_late is False
+    with pytest.raises(ConfigurationError, match="declares no dependencies"):
+        Resilience.of(bare)
+
+
+TWO_APPS = """
+from celery import Celery, shared_task
+from resilience import ConfigurationError, Dependency, Resilience, ResilientTask, Settings
+
+URL = "redis://127.0.0.1:1/0"
+
+def adopted(name, dependency):
+    app = Celery(name, broker=URL)
+    Resilience(app, dependencies=[Dependency(dependency)], settings=Settings(store_url=URL))
+    return app
+
+one = adopted("one", "users")
+
+@one.task(base=ResilientTask, dependency="users", name="of_one")
+def of_one(): ...
+
+@shared_task(base=ResilientTask, dependency="search", name="of_two")
+def of_two(): ...
+
+two = adopted("two", "search")
+pairs = (one, "of_one", "users", "of_two"), (two, "of_two", "search", "of_one")
+for app, own, queue, other in pairs:
+    assert app.amqp.router.route({}, own)["queue"].name == queue
+    try:
+        app.send_task(other)
+    except ConfigurationError as error:
+        assert f"task {other} names the unknown dependency" in str(error)
+    else:
+        raise AssertionError(other)
+"""
+
+
+def test_apps_of_one_process_may_share_their_tasks() -> None:
+    """Celery registers tasks with all apps of the process; each app publishes those of its own.
+
+    What belongs to another app's dependency is refused when it is published.
+    """
+    subprocess.run([sys.executable, "-c", TWO_APPS], check=True)  # noqa: S603 - the text above
