@@ -1,10 +1,12 @@
 """Celery jobs that degrade gracefully."""
 
 from resilience import fallback
+from resilience.breaker import BreakerPolicy
 from resilience.dependency import Dependency
 from resilience.errors import (
     AllFallbacksFailedError,
     AttemptTimeoutError,
+    CircuitOpenError,
     ConfigurationError,
     RejectedError,
     ResilienceError,
@@ -20,6 +22,8 @@ from resilience.tasks import FanOut, PendingResponse, Resilience, ResilientTask,
 __all__ = [
     "AllFallbacksFailedError",
     "AttemptTimeoutError",
+    "BreakerPolicy",
+    "CircuitOpenError",
     "ConfigurationError",
     "Dependency",
     "FanOut",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from resilience.breaker.policy import BreakerPolicy
 from resilience.errors import ConfigurationError
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
@@ -23,6 +24,7 @@ class Dependency:
         timeout: Seconds one attempt may take, more than 0.
         queue: Name of its Celery queue; by default the dependency's.
         pool: Celery pool of its worker.
+        breaker: When its circuit opens; None: never.
         prefetch: Messages a worker reserves per process, at least 1. More than 1 lets one slow
             job hold up the messages reserved behind it.
 
@@ -37,6 +39,7 @@ class Dependency:
     queue: Annotated[str, Field(min_length=1)] = ""
     pool: Literal["prefork", "threads", "gevent", "solo"] = "prefork"
     prefetch: Annotated[int, Field(ge=1)] = 1
+    breaker: BreakerPolicy | None = BreakerPolicy()
 
     def __post_init__(self) -> None:
         """Let the queue bear the dependency's name unless told otherwise."""

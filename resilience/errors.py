@@ -50,6 +50,14 @@ class RejectedError(ResilienceError):
         return f"{self.dependency} was not called{when}"
 
 
+class CircuitOpenError(RejectedError):
+    """The breaker of this dependency is open, or half-open with all permits taken."""
+
+    def __str__(self) -> str:
+        when = "" if self.retry_after is None else f"; retry after {self.retry_after:.3g} s"
+        return f"the circuit of {self.dependency} is open{when}"
+
+
 class AttemptTimeoutError(ResilienceError, TimeoutError):
     """One call of a dependency took longer than its `timeout`.
 

@@ -1,7 +1,8 @@
 """The way of one call through its policies, written once.
 
-Outermost first: `fallback( attempt timeout( run ))`. Retry is a re-enqueue of the whole job and
-stands outside. Nothing here knows of Celery: a web handler calls a dependency the same way.
+Outermost first: `fallback( breaker( attempt timeout( run )))`. Retry is a re-enqueue of the
+whole job and stands outside. Nothing here knows of Celery: a web handler calls a dependency the
+same way.
 """
 
 import functools
@@ -9,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import CoroutineType
 from typing import Any
 
+from resilience.breaker import Breaker, NoBreaker
 from resilience.budget import time_limit, time_limit_async
 from resilience.dependency import Dependency
 from resilience.errors import (
@@ -46,6 +48,7 @@ class Pipeline:
         dependency: Dependency,
         answers: Answers,
         *,
+        breaker: Breaker | NoBreaker | None = None,
         fallbacks: Sequence[Step] = (),
         neutral: tuple[type[Exception], ...] = (),
         listeners: Iterable[Listener] = (log_event,),
@@ -56,6 +59,7 @@ class Pipeline:
             name: What is called, for events and for the key of `fallback.stale`.
             dependency: Who is called.
             answers: Where `fallback.stale` and `fallback.cached` find answers.
+            breaker: Guards the calls; None: nothing does.
             fallbacks: Steps in non-decreasing level, tried in order.
             neutral: Exceptions that are no failure and always raised (Celery's `Retry`).
             listeners: Who hears of degradation.
@@ -67,6 +71,7 @@ class Pipeline:
         self.dependency = dependency
         self.fallbacks = check_chain(fallbacks, where=name)
         self._answers = answers
+        self._breaker = breaker or NoBreaker()
         self._transparent = (*neutral, *BUGS)
         self._listeners = listeners
         lives = [step.remember_seconds or 0.0 for step in self.fallbacks]
@@ -83,19 +88,20 @@ class Pipeline:
             TypeError: *function* is a coroutine function, which is for `call_async`.
         """
         if not self.fallbacks:
-            with time_limit(self.dependency.timeout, self._timed_out):
-                return self._synchronous(function(*args, **kwargs))
-        call = self._seen(args, kwargs)
+            return self._breaker.call(self._attempt, function, args, kwargs)
+        stored = self._stored(args, kwargs)
+        refused = self._breaker.refusal()
+        if refused is not None:
+            return self._degrade(refused, self._call(args, kwargs, stored))
         try:
-            with time_limit(self.dependency.timeout, self._timed_out):
-                value = self._synchronous(function(*args, **kwargs))
+            value = self._breaker.call(self._attempt, function, args, kwargs)
         except Exception as error:
             if self._is_no_outage(error):
                 raise
-            return self._degrade(error, call)
+            return self._degrade(error, self._call(args, kwargs, stored))
         outcome = self._outcome(value)
-        if call.stored and not outcome.degraded:
-            self._answers.refresh(call.stored, outcome.value, max_age=self._remember_seconds)
+        if stored and not outcome.degraded:
+            self._answers.refresh(stored, outcome.value, max_age=self._remember_seconds)
         return outcome
 
     async def call_async(
@@ -107,21 +113,34 @@ class Pipeline:
     ) -> Any:  # noqa: ANN401 - what the function returns
         """Do the same as `call` for a coroutine function."""
         if not self.fallbacks:
-            async with time_limit_async(self.dependency.timeout, self._timed_out):
-                return await function(*args, **kwargs)
-        call = self._seen(args, kwargs)
+            return await self._breaker.acall(self._attempt_async, function, args, kwargs)
+        stored = self._stored(args, kwargs)
+        refused = await self._breaker.refusal_async()
+        if refused is not None:
+            return await self._degrade_async(refused, self._call(args, kwargs, stored))
         try:
-            async with time_limit_async(self.dependency.timeout, self._timed_out):
-                value = await function(*args, **kwargs)
+            value = await self._breaker.acall(self._attempt_async, function, args, kwargs)
         except Exception as error:
             if self._is_no_outage(error):
                 raise
-            return await self._degrade_async(error, call)
+            return await self._degrade_async(error, self._call(args, kwargs, stored))
         outcome = self._outcome(value)
-        if call.stored and not outcome.degraded:
+        if stored and not outcome.degraded:
             life = self._remember_seconds
-            await self._answers.refresh_async(call.stored, outcome.value, max_age=life)
+            await self._answers.refresh_async(stored, outcome.value, max_age=life)
         return outcome
+
+    def _attempt(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - what the function returns
+        with time_limit(self.dependency.timeout, self._timed_out):
+            return self._synchronous(function(*args, **kwargs))
+
+    async def _attempt_async(
+        self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - what the function returns
+        async with time_limit_async(self.dependency.timeout, self._timed_out):
+            return await function(*args, **kwargs)
 
     def _synchronous(self, value: Any) -> Any:  # noqa: ANN401 - handed on
         """Return *value*, unless it is still to be awaited: past every limit and fallback."""
@@ -131,11 +150,11 @@ class Pipeline:
             raise TypeError(msg)
         return value
 
-    def _seen(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def _stored(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         # Before the call: a function may change what it is given, and the key must not follow.
-        stored = ""
-        if self._remember_seconds:
-            stored = self._answers.key_of_call(self.name, args, kwargs)
+        return self._answers.key_of_call(self.name, args, kwargs) if self._remember_seconds else ""
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: str) -> Call:
         return Call(name=self.name, args=args, kwargs=kwargs, answers=self._answers, stored=stored)
 
     def _is_no_outage(self, error: Exception) -> bool:

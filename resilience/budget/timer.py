@@ -7,14 +7,26 @@
 | any other thread, gevent | not cut here: the client's own timeout is what ends it |
 """
 
+import _signal  # type: ignore[import-not-found] # signal's own C half, which has no stub
 import asyncio
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from types import FrameType
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from types import FrameType, TracebackType
 from typing import Any
+
+MOMENT_SECONDS = 1e-4
+"""An alarm that rings where it must not raise rings again so much later."""
+
+_UNLIMITED: AbstractContextManager[None] = nullcontext()
+_DEFAULT = int(signal.SIG_DFL)
+# The functions under those of `signal`, which make enums of all they are given: 4 µs a call.
+_set_handler: Callable[[int, Any], Any] = _signal.signal
+_get_handler: Callable[[int], Any] = _signal.getsignal
+_setitimer, _getitimer = signal.setitimer, signal.getitimer
+_SIGALRM, _REAL = int(signal.SIGALRM), int(signal.ITIMER_REAL)
 
 
 def _alarms_reach_us() -> bool:
@@ -33,66 +45,90 @@ class _Cut(BaseException):
 
 
 class _Alarm:
-    """A SIGALRM that raises `_Cut`, at most once, in place of the one that was pending."""
+    """A SIGALRM that raises `_Cut`, at most once, in place of the one that was pending.
 
-    __slots__ = ("_outer_handler", "_outer_interval", "_outer_left", "_pending", "seconds")
+    It borrows the handler for the length of the block, as anybody may own it outside.
+    """
 
-    def __init__(self, seconds: float, outer_left: float, outer_interval: float) -> None:
+    __slots__ = (
+        "_error",
+        "_outer_handler",
+        "_outer_interval",
+        "_outer_left",
+        "_pending",
+        "seconds",
+    )
+
+    def __init__(self, seconds: float, error: Callable[[], BaseException]) -> None:
         self.seconds = seconds
-        self._outer_left = outer_left
-        self._outer_interval = outer_interval
-        self._outer_handler: Any = None
-        self._pending = False
+        self._error = error
+        self._outer_left = self._outer_interval = 0.0
 
-    def start(self) -> None:
-        self._outer_handler = signal.signal(signal.SIGALRM, self._ring)
+    def __enter__(self) -> None:
+        self._outer_handler = _get_handler(_SIGALRM)
         self._pending = True
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+        try:
+            _set_handler(_SIGALRM, self.ring)
+            self._outer_left, self._outer_interval = _setitimer(_REAL, self.seconds)
+        except BaseException:
+            # Another signal's handler raised, and there will be no `__exit__`.
+            self.stop()
+            raise
+        if 0 < self._outer_left <= self.seconds:
+            self.stop()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pending:
+            self.stop()
+        elif error.__class__ is _Cut and error.alarm is self:
+            raise self._error() from error
 
     def stop(self) -> None:
-        if self._pending:
-            left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
-            self._hand_back(left)
-
-    def _ring(self, _signum: int, _frame: FrameType | None) -> None:
-        if self._pending:
-            # At once, not when the block has ended: it may take long to clean up.
-            self._hand_back(0.0)
-            raise _Cut(self)
-
-    def _hand_back(self, left: float) -> None:
+        # First of all: an alarm that is on its way already finds that it is not wanted.
         self._pending = False
-        signal.signal(signal.SIGALRM, self._outer_handler)
+        left, _ = _setitimer(_REAL, 0.0)
+        self.hand_back(left)
+
+    def ring(self, _signum: int, frame: FrameType | None) -> None:
+        if not self._pending:
+            return
+        if frame is not None and frame.f_code in _BETWEEN:
+            _, interval = _getitimer(_REAL)
+            _setitimer(_REAL, MOMENT_SECONDS, interval)
+            return
+        # At once, not when the block has ended: it may take long to clean up.
+        self._pending = False
+        self.hand_back(0.0)
+        raise _Cut(self)
+
+    def hand_back(self, left: float) -> None:
+        # A handler that was not set from Python reads as None and cannot be set again.
+        _set_handler(_SIGALRM, self._outer_handler or _DEFAULT)
         if self._outer_left:
             outer_left = self._outer_left - (self.seconds - left)
-            signal.setitimer(signal.ITIMER_REAL, max(outer_left, 1e-6), self._outer_interval)
+            _setitimer(_REAL, max(outer_left, 1e-6), self._outer_interval)
 
 
-@contextmanager
-def time_limit(seconds: float, error: Callable[[], BaseException]) -> Iterator[None]:
+_BETWEEN = frozenset(
+    method.__code__
+    for method in (_Alarm.__enter__, _Alarm.__exit__, _Alarm.ring, _Alarm.stop, _Alarm.hand_back)
+)
+"""Outside the block, as it has not begun or has ended: no `__exit__` turns what is raised here into
+the limit's own error."""
+
+
+def time_limit(seconds: float, error: Callable[[], BaseException]) -> AbstractContextManager[None]:
     """Raise *error()* once the block has run for *seconds*, whatever the block handles itself.
 
     Works in the main thread only and does nothing elsewhere. Nests: of two limits the one that ends
     first cuts, and an outer one goes on with what remains of it.
     """
-    if not _alarms_reach_us():
-        yield
-        return
-    outer_left, outer_interval = signal.getitimer(signal.ITIMER_REAL)
-    if 0 < outer_left <= seconds:
-        yield
-        return
-    alarm = _Alarm(seconds, outer_left, outer_interval)
-    try:
-        try:
-            alarm.start()
-            yield
-        finally:
-            alarm.stop()
-    except _Cut as cut:
-        if cut.alarm is not alarm:
-            raise
-        raise error() from cut
+    return _Alarm(seconds, error) if _alarms_reach_us() else _UNLIMITED
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from resilience.cli.commandline import (
     default_worker,
 )
 from resilience.cli.supervise import STOP_SECONDS, Program, supervise
-from resilience.errors import ConfigurationError
+from resilience.errors import ConfigurationError, StoreUnavailableError
 from resilience.tasks.resilience import Resilience
 
 COLUMNS = ("name", "queue", "concurrency", "pool", "timeout")
@@ -29,18 +29,21 @@ class DeclarationError(click.ClickException):
 
 
 class Commands(click.Group):
-    """A group whose commands may raise ConfigurationError: a line for the user, no traceback."""
+    """A group whose commands may raise our errors: a line for the user, no traceback."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that the user named.
 
         Raises:
             DeclarationError: What the command, or the app, asks for is wrong.
+            click.ClickException: The store does not answer.
         """
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:
             raise DeclarationError(str(error)) from error
+        except StoreUnavailableError as error:
+            raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=Commands)

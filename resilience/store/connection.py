@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,13 +9,11 @@ from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from resilience.clock import Clock, SystemClock
-from resilience.errors import ConfigurationError, StoreUnavailableError
+from resilience.errors import StoreUnavailableError
 from resilience.events import Event, Listener, StoreFound, StoreLost, announce
+from resilience.store.clients import Clients
 
 RETRY_SECONDS = 1.0
 """How long a store that did not answer is left alone."""
@@ -29,20 +26,18 @@ for the timeout, and pass for a lost store."""
 LOCK_SECONDS = 0.1
 """Far longer than any thread holds the lock."""
 
-CONNECTIONS_MAX = 10_000
-"""Whoever waits for a fan-out holds a connection; one hundred, redis-py's limit, are too few."""
-
 T = TypeVar("T")
 
 
 class Store:
-    """One Redis or Valkey, with every key under one hash tag.
+    """One Redis or Valkey, or one slot of a cluster: every key is under one hash tag.
 
     Safe before and after fork, with threads, gevent and any number of event loops.
 
     When the store is down a caller waits at most `timeout_seconds` for it and then gets
-    `StoreUnavailableError` at once for one second, until one call tries again. A store that answers
-    but refuses (full, read-only after a failover) is up; the call it refused gets the same error.
+    `StoreUnavailableError` at once, until the store is back. Whether it is, a thread that lives no
+    longer than that finds out beside the calls, once a second. A store that answers but refuses
+    (full, read-only after a failover) is up; the call it refused gets the same error.
     """
 
     def __init__(
@@ -57,9 +52,10 @@ class Store:
         """Prepare; nothing is connected before the first exchange.
 
         Args:
-            url: `redis://`, `rediss://`, `unix://`, or the same with `valkey`.
+            url: Where it is, in one of the forms of `Clients`: one server, Sentinels, a cluster.
             namespace: Prefix of every key.
-            timeout_seconds: Longest wait to connect and for an answer.
+            timeout_seconds: Longest wait to connect and for an answer, of each server that must be
+                asked.
             clock: Where time comes from.
             listeners: Who hears of `StoreLost` and `StoreFound`.
 
@@ -72,21 +68,8 @@ class Store:
         self._down_until: float | None = None
         self._turn = threading.Lock()
         self._here = _Here()
-        self._url = url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
-        self._options: dict[str, Any] = {
-            "socket_timeout": timeout_seconds,
-            "socket_connect_timeout": timeout_seconds,
-            "protocol": 2,
-            "max_connections": CONNECTIONS_MAX,
-        }
-        try:
-            self.client = redis.Redis.from_url(
-                self._url, retry=Retry(NoBackoff(), 0), **self._options
-            )
-        except ValueError as error:
-            shown = re.sub(r"//.*@", "//***@", url)
-            msg = f"store URL {shown!r}: {error}"
-            raise ConfigurationError(msg) from error
+        self._clients = Clients(url, key=self.key(), timeout_seconds=timeout_seconds)
+        self.client = self._clients.make()
 
     def key(self, *parts: str) -> str:
         """Return the key of *parts*; all keys of a namespace live in one cluster slot."""
@@ -192,9 +175,7 @@ class Store:
     async def _on_this_loop(self) -> tuple[redis.asyncio.Redis, asyncio.Semaphore]:
         loop, here = asyncio.get_running_loop(), self._here
         if here.loop is not loop:
-            here.client = redis.asyncio.Redis.from_url(
-                self._url, retry=AsyncRetry(NoBackoff(), 0), **self._options
-            )
+            here.client = self._clients.make_async()
             here.turns = asyncio.Semaphore(EXCHANGES_PER_LOOP)
             here.loop, here.closing = loop, _close_with_loop(here.client)
             await anext(here.closing)
@@ -207,12 +188,21 @@ class Store:
             now, until = self._clock.monotonic(), self._down_until
             if until is None:
                 return
-            if now >= until:
-                # This call tries; the others keep being refused until it knows.
+            look = now >= until
+            if look:
                 self._down_until = now + RETRY_SECONDS
-                return
+        if look:
+            threading.Thread(target=self._look, name="store-look", daemon=True).start()
         msg = f"the store did not answer; next try in {until - now:.1f} s"
         raise StoreUnavailableError(msg)
+
+    def _look(self) -> None:
+        """Find out beside the calls whether the store is back, as no call shall wait for that."""
+        try:
+            self.client.ping()
+        except (*LOST, redis.ResponseError):
+            return
+        self._found()
 
     def _lost(self, error: Exception) -> StoreUnavailableError:
         with self._changing():

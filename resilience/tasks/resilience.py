@@ -1,24 +1,30 @@
 """What one Celery app declares, and the parts that its tasks share."""
 
+import dataclasses
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 
+from resilience.breaker import Breaker, NoBreaker
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
 from resilience.pipeline import Pipeline
+from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Store
+from resilience.store.fleet import StoreFleet
 from resilience.tasks.defaults import (
     is_redis,
     safe_defaults,
     safe_result_options,
     safe_transport_options,
 )
+from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.routing import ask_last
 from resilience.tasks.serialization import dumps, loads
 
@@ -63,7 +69,8 @@ class Resilience:
         self.settings = settings or Settings.from_environment()
         self.dependencies = Catalogue(dependencies)
         self.listeners = tuple(listeners)
-        self._shared: tuple[Store, Answers, FanIn] | None = None
+        self._shared: _Shared | None = None
+        self._sharing = threading.Lock()
         self._clash: str | None = None
         if app.finalized:  # type: ignore[attr-defined]
             for task in app.tasks.values():
@@ -99,17 +106,26 @@ class Resilience:
         Raises:
             ConfigurationError: No setting says where it is.
         """
-        return self._share()[0]
+        return self._share().store
 
     @property
     def answers(self) -> Answers:
         """Remembered answers."""
-        return self._share()[1]
+        return self._share().answers
 
     @property
     def fan_in(self) -> FanIn:
         """Where fan-outs collect their parts."""
-        return self._share()[2]
+        return self._share().fan_in
+
+    def breaker(self, dependency: str) -> Breaker | NoBreaker:
+        """Return the breaker of *dependency*, the one that its pipelines and tasks use.
+
+        Raises:
+            ConfigurationError: The dependency is unknown.
+        """
+        self.dependencies.require(dependency, where="breaker")
+        return self._share().breakers[dependency]
 
     def pipeline(
         self,
@@ -135,6 +151,7 @@ class Resilience:
             name or dependency,
             found,
             self.answers,
+            breaker=self.breaker(dependency),
             fallbacks=fallbacks,
             neutral=neutral,
             listeners=self.listeners,
@@ -166,17 +183,32 @@ class Resilience:
         if self._clash:
             raise ConfigurationError(self._clash)
 
-    def _share(self) -> tuple[Store, Answers, FanIn]:
-        if self._shared is None:
-            store = Store(
-                self._store_url(),
-                namespace=self.settings.namespace or self.app.main or "celery",
-                timeout_seconds=self.settings.store_timeout_seconds,
-                listeners=self.listeners,
-            )
-            answers = Answers(store, dumps=dumps, loads=loads)
-            self._shared = store, answers, FanIn(store, answers)
-        return self._shared
+    def _share(self) -> "_Shared":
+        shared = self._shared
+        if shared is None:
+            with self._sharing:
+                shared = self._shared = self._shared or self._open()
+        return shared
+
+    def _open(self) -> "_Shared":
+        store = Store(
+            self._store_url(),
+            namespace=self.settings.namespace or self.app.main or "celery",
+            timeout_seconds=self.settings.store_timeout_seconds,
+            listeners=self.listeners,
+        )
+        answers = Answers(store, dumps=dumps, loads=loads)
+        pulse = Pulse(StoreFleet(store))
+        breakers = {one.name: self._breaker(one, pulse) for one in self.dependencies.values()}
+        return _Shared(store, answers, FanIn(store, answers), breakers)
+
+    def _breaker(self, dependency: Dependency, pulse: Pulse) -> Breaker | NoBreaker:
+        if dependency.breaker is None:
+            return NoBreaker()
+        # A probe keeps its permit for as long as its call may take.
+        lease = max(dependency.breaker.probe_seconds, dependency.timeout + 1.0)
+        policy = dataclasses.replace(dependency.breaker, probe_seconds=lease)
+        return Breaker(dependency.name, pulse, policy, neutral=NEUTRAL, listeners=self.listeners)
 
     def _store_url(self) -> str:
         conf = self.app.conf
@@ -233,6 +265,16 @@ class Resilience:
         if dependency is None:
             return None
         return {"queue": self.dependencies.require(dependency, where=f"task {name}").queue}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all tasks of the app share, made when the first of them needs it."""
+
+    store: Store
+    answers: Answers
+    fan_in: FanIn
+    breakers: Mapping[str, Breaker | NoBreaker]
 
 
 def _declared_elsewhere(dependency: str) -> bool:

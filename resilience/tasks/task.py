@@ -8,18 +8,16 @@ from typing import Any, ClassVar
 from celery import Celery, Task
 from celery.app.task import Context
 from celery.canvas import _chain, chord, group
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject
 
 from resilience.errors import ConfigurationError
 from resilience.fallback import Step, check_chain
 from resilience.outcome import Outcome
 from resilience.pipeline import Pipeline
 from resilience.store import Slot
+from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.reporting import report_failure, report_value, slot_header, slot_of
 from resilience.tasks.resilience import Resilience
-
-NEUTRAL: tuple[type[Exception], ...] = (Retry, Ignore, Reject)
-"""Celery's own control flow: never a failure of the dependency."""
 
 
 class Replaced(Ignore):

@@ -28,6 +28,7 @@ class ResilientRequest(Request):
         """Handle a time limit; a hard one killed the child."""
         super().on_timeout(soft, timeout)
         if not soft:
+            self._count(TimeLimitExceeded(timeout))
             self._report(TimeLimitExceeded(timeout))
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
@@ -43,12 +44,21 @@ class ResilientRequest(Request):
     ) -> None:
         """Handle a failure; one that the child has not handled itself means that it is gone."""
         super().on_failure(exc_info, send_failed_event, return_ok)
+        error = _told(exc_info)
+        if isinstance(error, WorkerLostError):
+            self._count(error)
         if not return_ok:
-            self._report(_told(exc_info))
+            self._report(error)
 
     def _retry_worker_lost(self, exc: BaseException, exc_info: ExceptionInfo) -> bool:
         self._runs_again = bool(super()._retry_worker_lost(exc, exc_info))  # type: ignore[misc]
         return self._runs_again
+
+    def _count(self, error: BaseException) -> None:
+        """Tell the breaker of a call that was cut or lost, as its process cannot."""
+        dependency = getattr(self.task, "dependency", None)
+        if dependency is not None and self.app is not None:
+            Resilience.of(self.app).breaker(dependency).record_failure(error)
 
     def _report(self, error: BaseException) -> None:
         # A job cancelled because the broker was lost is delivered again.

@@ -239,8 +239,11 @@ def test_answer_that_could_not_be_written_is_written_at_the_next_success(
     server.start()
     clock.advance(1.0)
 
-    way.refresh(answers, answers.key("a"), 2, max_age=60)
+    def written() -> bool:
+        way.refresh(answers, answers.key("a"), 2, max_age=60)
+        return server.client().exists(answers.key("a")) == 1
 
+    wait_until(written, 10, "the store was found and the answer written")
     recalled = way.recall(answers, answers.key("a"))
     assert recalled is not None
     assert recalled.value == 2

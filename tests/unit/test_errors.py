@@ -11,6 +11,7 @@ from resilience import errors
 from resilience.errors import (
     AllFallbacksFailedError,
     AttemptTimeoutError,
+    CircuitOpenError,
     ConfigurationError,
     NoStoredAnswerError,
     RejectedError,
@@ -27,6 +28,8 @@ SAMPLES = [
     ConfigurationError("said"),
     RejectedError("payments"),
     RejectedError("payments", 2.5),
+    CircuitOpenError("payments"),
+    CircuitOpenError("payments", 2.5),
     AttemptTimeoutError("payments", 0.5),
     AllFallbacksFailedError("payments", REASONS),
     AllFallbacksFailedError("payments", REASONS, 30.0),

@@ -1,0 +1,349 @@
+"""The circuit breaker of one dependency."""
+
+import contextvars
+import functools
+import inspect
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from types import CoroutineType, TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from resilience.breaker.keeper import Keeper, Pass
+from resilience.breaker.state import Circuit, State, closed, state_at
+from resilience.errors import CircuitOpenError, ConfigurationError, StoreUnavailableError
+from resilience.events import CircuitForced
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ORDER_TRIES = 20
+_entered: contextvars.ContextVar[tuple[tuple["Breaker", Pass], ...]] = contextvars.ContextVar(
+    "entered-breakers", default=()
+)
+
+
+class Breaker(Keeper):
+    """Refuses calls of a dependency that fails, for the whole fleet at once.
+
+    A closed circuit costs a call no round trip: it is counted here and told with the next pulse.
+    Safe with threads, gevent, event loops and across fork. Results of calls that began before a
+    change count for nothing.
+
+    When the store is down the process decides alone, by the same rules.
+
+    Attributes:
+        name: The dependency.
+        policy: When it opens and closes.
+    """
+
+    def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return `function(*args, **kwargs)`.
+
+        Raises:
+            CircuitOpenError: It was not called.
+            TypeError: It returned a coroutine, which is not awaited here; use `acall`.
+        """
+        began = self._monotonic()
+        gate, admitted = self._gate, None
+        if began > gate.until:
+            admitted = self._enter()
+        try:
+            value = function(*args, **kwargs)
+        except BaseException as error:
+            self._leave(admitted or Pass(gate, began), error)
+            raise
+        if admitted is not None or self._judges_values or value.__class__ is CoroutineType:
+            self._leave(admitted or Pass(gate, began), None, value)
+            return value
+        if self._monotonic() - began > self._slow_seconds:
+            gate.slow()
+        gate.good()
+        return value
+
+    async def acall(
+        self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Return `await function(*args, **kwargs)`; never blocks the event loop.
+
+        Raises:
+            CircuitOpenError: It was not called.
+        """
+        began = self._monotonic()
+        gate, admitted = self._gate, None
+        if began > gate.until:
+            admitted = await self._enter_async()
+        try:
+            value = await function(*args, **kwargs)
+        except BaseException as error:
+            await self._leave_async(admitted or Pass(gate, began), error)
+            raise
+        if admitted is not None or self._judges_values:
+            await self._leave_async(admitted or Pass(gate, began), None, value)
+            return value
+        if self._monotonic() - began > self._slow_seconds:
+            gate.slow()
+        gate.good()
+        return value
+
+    def refusal(self) -> CircuitOpenError | None:
+        """Return why a call would be refused now, without raising it; None: try.
+
+        Says nothing of a half-open circuit, whose permits only a call can take.
+        """
+        now = self._monotonic()
+        if now <= self._gate.until:
+            return None
+        if now >= self._pulse.due:
+            self._pulse.beat(now)
+        return self.refused(self._monotonic())
+
+    async def refusal_async(self) -> CircuitOpenError | None:
+        """Do the same as `refusal` without blocking the event loop."""
+        now = self._monotonic()
+        if now <= self._gate.until:
+            return None
+        if now >= self._pulse.due:
+            await self._pulse.beat_async(now)
+        return self.refused(self._monotonic())
+
+    def record_failure(self, error: BaseException) -> None:
+        """Count a call that could not speak for itself, as its process was killed."""
+        # This process may make no calls: nothing told it of changes, and nothing else will send it.
+        self._pulse.refresh()
+        self._pulse.run(self.settle(Pass(self._gate, self._monotonic()), error, None))
+        self._pulse.refresh()
+
+    @property
+    def state(self) -> State:
+        """What the circuit does with a call now; asks the fleet if it has not lately."""
+        now = self._monotonic()
+        if now >= self._pulse.due:
+            self._pulse.beat(now)
+        return state_at(self._circuit, self._pulse.fleet_time(self._monotonic()))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until an order or the open time ends; None: there is neither."""
+        now = self._pulse.fleet_time(self._monotonic())
+        ends = self._circuit.manual_until if self._circuit.manual else self._circuit.until
+        return ends - now if ends > now else None
+
+    @property
+    def circuit(self) -> Circuit:
+        """What the fleet had agreed on when this process last asked."""
+        return self._circuit
+
+    def _enter(self) -> Pass:
+        now = self._monotonic()
+        if now <= (gate := self._gate).until:
+            return Pass(gate, now)
+        if now >= self._pulse.due:
+            self._pulse.beat(now)
+        if (refused := self.refused(self._monotonic())) is not None:
+            raise refused
+        return self._pulse.run(self.admit())
+
+    async def _enter_async(self) -> Pass:
+        now = self._monotonic()
+        if now <= (gate := self._gate).until:
+            return Pass(gate, now)
+        if now >= self._pulse.due:
+            await self._pulse.beat_async(now)
+        if (refused := self.refused(self._monotonic())) is not None:
+            raise refused
+        return await self._pulse.run_async(self.admit())
+
+    def _count_good(self, admitted: Pass) -> None:
+        """Count a block that ended well, and has no value to judge."""
+        if self._monotonic() - admitted.began > self._slow_seconds:
+            admitted.gate.slow()
+        admitted.gate.good()
+
+    def _leave(self, admitted: Pass, error: BaseException | None, value: object = None) -> None:
+        if self._pulse.run(self.settle(admitted, error, value)):
+            self._pulse.beat(self._monotonic())
+        if error is None and isinstance(value, CoroutineType):
+            value.close()
+            msg = f"breaker {self.name}: a coroutine is not awaited by call(); use acall()"
+            raise TypeError(msg)
+
+    async def _leave_async(
+        self, admitted: Pass, error: BaseException | None, value: object = None
+    ) -> None:
+        if await self._pulse.run_async(self.settle(admitted, error, value)):
+            await self._pulse.beat_async(self._monotonic())
+
+    # -- other ways to guard --------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Admit a block, or raise `CircuitOpenError` without running it."""
+        _push(self, self._enter())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Count how the block ended."""
+        admitted = _pop(self) or Pass(self._gate, self._monotonic())
+        if error is None and not admitted.probe:
+            self._count_good(admitted)
+        else:
+            self._leave(admitted, error)
+
+    async def __aenter__(self) -> Self:
+        """Admit a block, or raise `CircuitOpenError` without running it."""
+        _push(self, await self._enter_async())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Count how the block ended."""
+        admitted = _pop(self) or Pass(self._gate, self._monotonic())
+        if error is None and not admitted.probe:
+            self._count_good(admitted)
+        else:
+            await self._leave_async(admitted, error)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Return *function* guarded, with its own signature; coroutine functions stay such.
+
+        Raises:
+            ConfigurationError: It is a class, a generator or not to be called: guarding the call
+                would not guard the work.
+        """
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            msg = (
+                f"breaker {self.name} cannot guard the generator {function!r}: its work is done "
+                "after the call; guard the block with `with breaker:`"
+            )
+            raise ConfigurationError(msg)
+        if inspect.isclass(function) or not callable(function):
+            msg = f"breaker {self.name} guards functions, not {function!r}"
+            raise ConfigurationError(msg)
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - that of an object, which may be one
+        ):
+            return self._guarded_async(function)
+        monotonic, slow_seconds = self._monotonic, self._slow_seconds
+
+        # As `call`, written out once more: a second function call would cost a third of it all.
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            began = monotonic()
+            gate = self._gate
+            if began > gate.until or self._judges_values:
+                return self.call(function, *args, **kwargs)
+            try:
+                value = function(*args, **kwargs)
+            except BaseException as error:
+                self._leave(Pass(gate, began), error)
+                raise
+            if value.__class__ is CoroutineType:
+                self._leave(Pass(gate, began), None, value)
+            if monotonic() - began > slow_seconds:
+                gate.slow()
+            gate.good()
+            return value
+
+        return guarded
+
+    def _guarded_async(self, function: Callable[P, Any]) -> Callable[P, Any]:
+        monotonic, slow_seconds = self._monotonic, self._slow_seconds
+
+        @functools.wraps(function)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> object:
+            began = monotonic()
+            gate = self._gate
+            if began > gate.until or self._judges_values:
+                return await self.acall(function, *args, **kwargs)
+            try:
+                value = await function(*args, **kwargs)
+            except BaseException as error:
+                await self._leave_async(Pass(gate, began), error)
+                raise
+            if monotonic() - began > slow_seconds:
+                gate.slow()
+            gate.good()
+            return value
+
+        return guarded
+
+    # -- orders -----------------------------------------------------------------------------------
+
+    def force_open(self, *, seconds: float, actor: str, reason: str) -> None:
+        """Refuse every call in the whole fleet for *seconds*.
+
+        Raises:
+            ConfigurationError: *seconds* is not more than 0, or nobody or no reason is named.
+            StoreUnavailableError: The order did not reach the fleet.
+        """
+        self._order(State.FORCED_OPEN, seconds, actor, reason)
+
+    def force_closed(self, *, seconds: float, actor: str, reason: str) -> None:
+        """Let every call through for *seconds*, whatever fails. Raises as `force_open`."""
+        self._order(State.FORCED_CLOSED, seconds, actor, reason)
+
+    def observe(self, *, seconds: float, actor: str, reason: str) -> None:
+        """Let every call through for *seconds*, but announce when the circuit would open.
+
+        Raises as `force_open`.
+        """
+        self._order(State.OBSERVED, seconds, actor, reason)
+
+    def reset(self, *, actor: str, reason: str) -> None:
+        """Close the circuit, end any order and forget what was counted. Raises as `force_open`."""
+        self._order(None, 0.0, actor, reason)
+
+    def _order(self, manual: State | None, seconds: float, actor: str, reason: str) -> None:
+        if manual is not None and not (math.isfinite(seconds) and seconds > 0):
+            msg = f"breaker {self.name}: seconds must be more than 0, got {seconds!r}"
+            raise ConfigurationError(msg)
+        if not actor or not reason:
+            msg = f"breaker {self.name}: say who orders it and why, got {actor!r} and {reason!r}"
+            raise ConfigurationError(msg)
+        order = str(manual or "reset")
+        event = CircuitForced(
+            dependency=self.name, order=order, seconds=seconds, actor=actor, reason=reason
+        )
+        for _ in range(ORDER_TRIES):
+            now = self._pulse.refresh()
+            if self._pulse.lost:
+                msg = f"breaker {self.name}: the order {order} did not reach the fleet"
+                raise StoreUnavailableError(msg)
+            new: Circuit = replace(
+                closed(self._circuit),
+                manual=manual,
+                manual_until=now + seconds,
+                actor=actor,
+                reason=reason,
+            )
+            if self._pulse.run(self.change(self._kept, new, event)):
+                return
+        msg = f"breaker {self.name}: the circuit changed {ORDER_TRIES} times meanwhile; try again"
+        raise StoreUnavailableError(msg)
+
+
+def _push(breaker: Breaker, admitted: Pass) -> None:
+    _entered.set((*_entered.get(), (breaker, admitted)))
+
+
+def _pop(breaker: Breaker) -> Pass | None:
+    """Return what *breaker*'s innermost block was given; None if it began in another context.
+
+    That may be, as may blocks that overlap: generators end wherever they are closed.
+    """
+    entered = _entered.get()
+    for at in reversed(range(len(entered))):
+        guard, admitted = entered[at]
+        if guard is breaker:
+            _entered.set(entered[:at] + entered[at + 1 :])
+            return admitted
+    return None

@@ -1,0 +1,96 @@
+"""`celery -A app resilience breaker`: see circuits and order what they do."""
+
+import getpass
+import json
+from collections.abc import Callable
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from resilience.breaker import Breaker
+from resilience.errors import ConfigurationError
+from resilience.tasks.resilience import Resilience
+
+HOLD_SECONDS = 600.0
+"""How long an order holds unless told otherwise: nobody should have to remember to lift it."""
+COLUMNS = ("dependency", "state", "seconds_left", "opened", "actor", "reason")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.pass_context
+def breaker(context: click.Context, *, as_json: bool) -> None:
+    """List the circuits of the fleet, or order what one does."""
+    if context.invoked_subcommand is not None:
+        return
+    rows = [_row(one) for one in _breakers(context).values()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console().print(table)
+
+
+def _order(name: str, text: str, give: Callable[[Breaker, float, str, str], None]) -> None:
+    @breaker.command(name, help=text)
+    @click.argument("dependency")
+    @click.option("--seconds", type=float, default=HOLD_SECONDS, show_default=True)
+    @click.option("--actor", default=getpass.getuser, show_default="who runs this")
+    @click.option("--reason", required=True, help="Why; it is kept and announced.")
+    @click.pass_context
+    def order(
+        context: click.Context, dependency: str, seconds: float, actor: str, reason: str
+    ) -> None:
+        known = _breakers(context)
+        if dependency not in known:
+            msg = f"No breaker guards {dependency!r}. Known are: {', '.join(known) or 'none'}."
+            raise ConfigurationError(msg)
+        give(known[dependency], seconds, actor, reason)
+        click.echo(f"{dependency}: {known[dependency].state}")
+
+
+_order(
+    "open",
+    "Refuse every call in the whole fleet for --seconds.",
+    lambda one, seconds, actor, reason: one.force_open(seconds=seconds, actor=actor, reason=reason),
+)
+_order(
+    "close",
+    "Let every call through for --seconds, whatever fails.",
+    lambda one, seconds, actor, reason: one.force_closed(
+        seconds=seconds, actor=actor, reason=reason
+    ),
+)
+_order(
+    "observe",
+    "Let every call through for --seconds, and announce when the circuit would have opened.",
+    lambda one, seconds, actor, reason: one.observe(seconds=seconds, actor=actor, reason=reason),
+)
+_order(
+    "reset",
+    "Close the circuit and end any order; --seconds means nothing here.",
+    lambda one, _seconds, actor, reason: one.reset(actor=actor, reason=reason),
+)
+
+
+def _breakers(context: click.Context) -> dict[str, Breaker]:
+    adopted = Resilience.of(context.obj.app)
+    adopted.store.run(lambda client: client.ping())  # without it we would show our own ignorance
+    found = {name: adopted.breaker(name) for name in adopted.dependencies}
+    return {name: one for name, one in found.items() if isinstance(one, Breaker)}
+
+
+def _row(one: Breaker) -> dict[str, object]:
+    state, circuit = one.state, one.circuit
+    left = one.seconds_left
+    return {
+        "dependency": one.name,
+        "state": str(state),
+        "seconds_left": None if left is None else round(left, 1),
+        "opened": circuit.attempt,
+        "actor": circuit.actor or None,
+        "reason": circuit.reason or None,
+    }

@@ -1,0 +1,247 @@
+"""The one small exchange by which a process tells what it saw and learns what is agreed."""
+
+import asyncio
+import os
+import platform
+import threading
+import uuid
+import weakref
+from collections.abc import Generator
+from typing import Any, Protocol, TypeVar
+
+from resilience.clock import Clock, SystemClock
+from resilience.errors import ConfigurationError, StoreUnavailableError
+from resilience.store.fleet import (
+    Evidence,
+    Exchange,
+    Kept,
+    Question,
+    Reply,
+    StoreFleet,
+    Swap,
+    Window,
+)
+from resilience.store.memory import MemoryFleet
+
+T = TypeVar("T")
+Steps = Generator[Question, Any, T]
+"""What a breaker does off the hot path: asks the fleet, is sent the answers, returns."""
+
+PULSE_SECONDS = 0.25
+"""An active process asks so often."""
+FAILURE_SECONDS = 0.02
+"""A failure it tells at once, but not more often than this."""
+STALE_SECONDS = 1.0
+"""What is older than this admits nothing: ask first."""
+WAIT_SECONDS = 0.1
+"""How long a call waits for another one's pulse when what it knows is stale."""
+
+
+class Member(Protocol):
+    """Somebody on whose behalf a pulse goes out."""
+
+    name: str
+
+    def evidence(self, now: float) -> Evidence | None:
+        """Return what was seen since the last pulse, and forget it."""
+        ...
+
+    def adopt(self, kept: Kept | None, until: float) -> None:
+        """Learn the circuit; calls may be let through until *until*, monotonic."""
+        ...
+
+    def judge(self, window: Window) -> Steps[None]:
+        """Decide on what the fleet has seen."""
+        ...
+
+    def restart(self) -> None:
+        """Forget what a process before the fork had seen."""
+        ...
+
+
+class Pulse:
+    """Carries evidence up and decisions down, for all members in one exchange.
+
+    Sent by calls themselves: on the first one after `PULSE_SECONDS`, and at once after a failure.
+    There is no thread and no timer. Safe across fork, with threads, gevent and event loops.
+
+    When the store is down the process decides alone (`scope` is `local`), on what it sees itself
+    from then on and what was agreed before, until the store answers again.
+
+    Attributes:
+        due: When the next call must send a pulse, in monotonic seconds.
+        scope: `fleet` or `local`.
+        sent: Pulses sent by this process.
+    """
+
+    def __init__(self, fleet: StoreFleet | None, *, clock: Clock | None = None) -> None:
+        """Meet the others in *fleet*; None: there are no others."""
+        self._fleet = fleet
+        self._clock = clock or SystemClock()
+        self._alone = MemoryFleet(clock=self._clock)
+        self._members: dict[str, Member] = {}
+        self._circuits: dict[str, Kept] = {}
+        self._offset = 0.0
+        self.scope = "local" if fleet is None else "fleet"
+        self._begin()
+        this = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _restart(this))
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._process = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.due = self._last = self._told = float("-inf")
+        self.sent = 0
+
+    def restart(self) -> None:
+        """Begin anew in a forked child: with own evidence, lock and name."""
+        self._begin()
+        self._alone.restart()
+        for member in self._members.values():
+            member.restart()
+
+    def join(self, member: Member) -> None:
+        """Pulse for *member*, too, from now on.
+
+        Raises:
+            ConfigurationError: It has the name of another one.
+        """
+        if member.name in self._members:
+            msg = f"there is a breaker {member.name!r} on this pulse already; use that one"
+            raise ConfigurationError(msg)
+        self._members[member.name] = member
+        self.due = float("-inf")
+
+    def fleet_time(self, monotonic: float) -> float:
+        """Return the store's time at *monotonic*; no host's clock has a say in it."""
+        return monotonic + self._offset
+
+    def hasten(self, now: float) -> bool:
+        """Note that something urgent waits; tell whether a pulse may go out at once."""
+        soonest = self._told + FAILURE_SECONDS
+        self.due = min(self.due, max(now, soonest))
+        return now >= soonest
+
+    def ask(self, question: Question) -> Any:  # noqa: ANN401 - by question
+        """Ask the fleet, or this process alone if the store is down."""
+        if self._fleet is not None:
+            try:
+                answer = self._fleet.ask(question)
+            except StoreUnavailableError:
+                self._go_alone()
+            else:
+                self._heard(question, answer)
+                return answer
+        return self._alone.ask(question)
+
+    async def ask_async(self, question: Question) -> Any:  # noqa: ANN401 - by question
+        """Do the same as `ask` without blocking the event loop."""
+        if self._fleet is not None:
+            try:
+                answer = await self._fleet.ask_async(question)
+            except StoreUnavailableError:
+                self._go_alone()
+            else:
+                self._heard(question, answer)
+                return answer
+        return self._alone.ask(question)
+
+    def _heard(self, question: Question, answer: object) -> None:
+        self.scope = "fleet"
+        if answer and isinstance(question, Swap):
+            self._circuits[question.name] = question.new
+
+    def run(self, steps: Steps[T]) -> T:
+        """Drive *steps* to their end."""
+        try:
+            question = next(steps)
+            while True:
+                question = steps.send(self.ask(question))
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    async def run_async(self, steps: Steps[T]) -> T:
+        """Drive *steps* to their end without blocking the event loop."""
+        try:
+            question = next(steps)
+            while True:
+                question = steps.send(await self.ask_async(question))
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    def beat(self, now: float) -> None:
+        """Send a pulse unless another thread just does; wait for that one if all is stale."""
+        stale = now - self._last > STALE_SECONDS
+        if self._lock.acquire(blocking=stale, timeout=WAIT_SECONDS if stale else -1):
+            try:
+                if self.due <= now:
+                    self.run(self._steps(now))
+            finally:
+                self._lock.release()
+
+    async def beat_async(self, now: float) -> None:
+        """Do the same as `beat` without blocking the event loop."""
+        stale = now - self._last > STALE_SECONDS
+        give_up = now + WAIT_SECONDS
+        while not self._lock.acquire(blocking=False):
+            if not stale or self._clock.monotonic() > give_up:
+                return
+            await asyncio.sleep(0.001)
+        try:
+            if self.due <= now:
+                await self.run_async(self._steps(now))
+        finally:
+            self._lock.release()
+
+    def refresh(self) -> float:
+        """Send a pulse now and return fleet time."""
+        now = self._clock.monotonic()
+        # If it cannot be had, a coroutine of this very thread may hold it, which waits for us.
+        held = self._lock.acquire(timeout=WAIT_SECONDS)
+        try:
+            self.run(self._steps(now))
+        finally:
+            if held:
+                self._lock.release()
+        return self.fleet_time(self._clock.monotonic())
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is a fleet and it does not answer."""
+        return self._fleet is not None and self.scope == "local"
+
+    def _steps(self, now: float) -> Steps[None]:
+        members = list(self._members.values())
+        seen = [one for member in members if (one := member.evidence(now)) is not None]
+        # Whoever comes now need not ask as well.
+        planned = self.due = now + PULSE_SECONDS
+        began = self._clock.monotonic()
+        reply: Reply = yield Exchange(process=self._process, evidence=seen)
+        ended = self._clock.monotonic()
+        self.sent += 1
+        self._offset = reply.now - (began + ended) / 2
+        self._last = ended
+        if any(one.failed for one in seen):
+            self._told = ended
+        hastened = self.due < planned  # by a failure that this exchange does not tell of
+        self.due = ended + (FAILURE_SECONDS if hastened else PULSE_SECONDS)
+        self._circuits = dict(reply.circuits)
+        for member in members:
+            member.adopt(reply.circuits.get(member.name), self.due)
+        for member in members:
+            window = reply.windows.get(member.name)
+            if window is not None:
+                yield from member.judge(window)
+
+    def _go_alone(self) -> None:
+        if self.scope == "fleet":
+            self.scope = "local"
+            self._alone.adopt(self._circuits, self._offset)
+
+
+def _restart(this: "weakref.ref[Pulse]") -> None:
+    pulse = this()
+    if pulse is not None:
+        pulse.restart()

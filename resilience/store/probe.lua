@@ -1,0 +1,55 @@
+-- Take a permit to probe a half-open circuit, or give it back.
+--
+-- KEYS[1] circuits  hash  see pulse.lua
+-- KEYS[2] probes    hash  g           generation
+--                         ok, failed  probes that ended so
+--                         l:<owner>   server time in ms at which its lease ends
+-- ARGV[1] dependency, ARGV[2] generation, ARGV[3] owner,
+-- ARGV[4] take | ok | failed | neutral, and for take: ARGV[5] permits, ARGV[6] lease in ms
+-- -> {1 if granted, 1 if it is the first, ok, failed}; nil if the circuit has moved on, is not due,
+--    or the permit was not held any more
+
+local probes, generation, owner, operation = KEYS[2], ARGV[2], 'l:' .. ARGV[3], ARGV[4]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local kept = redis.call('HGET', KEYS[1], ARGV[1])
+local current, due = string.match(kept or '0|0|', '^(%d+)|(%d+)|')
+if current ~= generation or now < tonumber(due) then return nil end
+
+local first = 0
+if redis.call('HGET', probes, 'g') ~= generation then
+  redis.call('DEL', probes)
+  redis.call('HSET', probes, 'g', generation)
+  redis.call('EXPIRE', probes, 86400)
+  first = 1
+end
+
+local function ended(how)
+  return tonumber(redis.call('HGET', probes, how) or 0)
+end
+
+if operation == 'take' then
+  local most, lease = tonumber(ARGV[5]), tonumber(ARGV[6])
+  local out = 0
+  local fields = redis.call('HGETALL', probes)
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 2) == 'l:' then
+      if tonumber(fields[i + 1]) <= now then
+        redis.call('HDEL', probes, fields[i])
+      else
+        out = out + 1
+      end
+    end
+  end
+  local ok, failed = ended('ok'), ended('failed')
+  if out + ok + failed >= most then return { 0, 0, ok, failed } end
+  redis.call('HSET', probes, owner, now + lease)
+  return { 1, first, ok, failed }
+end
+
+local lease_end = tonumber(redis.call('HGET', probes, owner) or 0)
+redis.call('HDEL', probes, owner)
+if lease_end <= now then return nil end
+if operation ~= 'neutral' then redis.call('HINCRBY', probes, operation, 1) end
+return { 0, 0, ended('ok'), ended('failed') }

@@ -1,0 +1,87 @@
+"""The command line sees and orders the circuits of the whole fleet."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from resilience.testing.valkey import ValkeyProcess
+
+COMMAND = [sys.executable, "-m", "celery", "-A", "tests.integration.apps.circuits", "resilience"]
+
+
+@pytest.fixture
+def breaker(valkey: ValkeyProcess) -> Any:  # noqa: ANN401 - a function
+    """Run `celery … resilience breaker` and return the finished process."""
+    urls = {"CELERY_BROKER_URL": valkey.url, "CELERY_RESULT_BACKEND": valkey.url}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - our own words
+            [*COMMAND, "breaker", *arguments],
+            env={**os.environ, **urls},  # noqa: TID251 - the child's
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    valkey.flush()
+    return run
+
+
+def test_order_is_seen_by_another_process_until_it_is_reset(breaker: Any) -> None:  # noqa: ANN401
+    """What one process orders another one lists, with who and why; a reset ends it."""
+    opened = breaker("open", "users", "--seconds", "60", "--actor", "ann", "--reason", "moving")
+    assert opened.returncode == 0, opened.stderr
+    assert "users: forced_open" in opened.stdout
+    (row,) = json.loads(breaker("--json").stdout)
+    assert 0 < row.pop("seconds_left") <= 60
+    assert row == {
+        "dependency": "users",
+        "state": "forced_open",
+        "opened": 0,
+        "actor": "ann",
+        "reason": "moving",
+    }
+    assert breaker("reset", "users", "--reason", "moved").returncode == 0
+    (row,) = json.loads(breaker("--json").stdout)
+    assert row["state"] == "closed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        pytest.param(["open", "free", "--reason", "x"], 2, "'free'", id="no-breaker"),
+        pytest.param(["open", "users"], 2, "--reason", id="no-reason"),
+        pytest.param(["open", "users", "--seconds", "-1", "--reason", "x"], 2, "-1", id="past"),
+    ],
+)
+def test_order_is_refused_in_one_line_when_it_makes_no_sense(
+    breaker: Any,  # noqa: ANN401
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    """A wrong order ends with a line that names what is wrong, and no traceback."""
+    done = breaker(*arguments)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_list_says_that_the_store_does_not_answer(
+    breaker: Any,  # noqa: ANN401
+    valkey: ValkeyProcess,
+) -> None:
+    """Without the store the command fails and says so, as it knows nothing of the fleet."""
+    valkey.stop()
+    try:
+        done = breaker()
+    finally:
+        valkey.start()
+    assert done.returncode == 1
+    assert "store" in done.stderr
+    assert "Traceback" not in done.stderr

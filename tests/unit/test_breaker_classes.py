@@ -1,0 +1,166 @@
+"""What the end of a call says about its dependency, and which policies there are."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from resilience import ConfigurationError, RejectedError
+from resilience.breaker import BreakerPolicy, State
+from resilience.breaker.classify import Classifier
+from resilience.errors import BUGS
+from tests.unit.breakers import Rig
+
+
+class RefusedError(ConnectionError):
+    """The dependency said no."""
+
+    def __init__(self, status: int) -> None:
+        """Keep the status."""
+        super().__init__(status)
+        self.status = status
+
+
+def is_server_error(error: BaseException) -> bool:
+    """Tell whether the dependency itself is at fault."""
+    return getattr(error, "status", 500) >= 500
+
+
+def broken_judge(_: object) -> bool:
+    """Raise, as a predicate that expects another type does."""
+    msg = "no such attribute"
+    raise AttributeError(msg)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "kind"),
+    [
+        ({}, ConnectionError(), "failed"),
+        ({}, asyncio.CancelledError(), "neutral"),
+        ({}, KeyboardInterrupt(), "neutral"),
+        ({}, RejectedError("users"), "neutral"),
+        ({"ignore": (OSError,)}, ConnectionError(), "neutral"),
+        ({"ignore": (OSError,)}, ValueError(), "failed"),
+        ({"count": (OSError,)}, ConnectionError(), "failed"),
+        ({"count": (OSError,)}, ValueError(), "ok"),
+        ({"count": (OSError,)}, TypeError(), "neutral"),
+        ({"count": (KeyError,)}, KeyError(), "failed"),
+        ({"count": (OSError,), "ignore": (ConnectionError,)}, ConnectionError(), "neutral"),
+        ({"count": (BaseException,)}, KeyboardInterrupt(), "neutral"),
+        ({"count": (Exception,)}, RejectedError("users"), "neutral"),
+        ({"failure_if": is_server_error}, RefusedError(503), "failed"),
+        ({"failure_if": is_server_error}, RefusedError(404), "ok"),
+        ({"failure_if": is_server_error}, TypeError(), "neutral"),
+        ({"failure_if": is_server_error, "count": (OSError,)}, RefusedError(503), "failed"),
+        ({"failure_if": is_server_error, "count": (OSError,)}, RefusedError(404), "ok"),
+        ({"failure_if": is_server_error, "count": (OSError,)}, ValueError(), "ok"),
+        ({"failure_if": broken_judge}, RefusedError(404), "failed"),
+    ],
+)
+def test_exception_is_sorted(options: dict[str, Any], error: BaseException, kind: str) -> None:
+    """Every option is heeded, alone and with the others; what is never a failure stays so."""
+    assert Classifier(BreakerPolicy(**options), ()).kind(error) == kind
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_bug_is_no_outage(bug: type[Exception]) -> None:
+    """An error in the caller's own code says nothing about the dependency."""
+    error = bug.__new__(bug)
+
+    assert Classifier(BreakerPolicy(), ()).kind(error) == "neutral"
+
+
+@pytest.mark.parametrize("judge", [lambda value: value == "", broken_judge])
+def test_result_is_judged(judge: Callable[[object], bool]) -> None:
+    """Answers that the policy calls failures open the circuit and still reach the caller.
+
+    So do those that the judge cannot judge.
+    """
+    rig = Rig(BreakerPolicy(minimum_calls=4, failure_if_result=judge))
+
+    for _ in range(4):
+        assert not rig.breaker.call(str)
+    rig.tell()
+
+    assert rig.breaker.state is State.OPEN
+
+
+def test_result_is_judged_on_an_event_loop_and_when_decorated() -> None:
+    """Every way to call heeds the judge."""
+    rig = Rig(BreakerPolicy(minimum_calls=3, failure_if_result=lambda value: value == ""))
+
+    async def nothing() -> str:
+        return ""
+
+    asyncio.run(rig.breaker.acall(nothing))
+    asyncio.run(rig.breaker(nothing)())
+    assert not rig.breaker(lambda: "")()
+    rig.tell()
+
+    assert rig.breaker.state is State.OPEN
+
+
+def test_error_of_a_judge_does_not_hide_the_error_of_the_call() -> None:
+    """The caller gets what its call raised, whatever the policy makes of it."""
+    rig = Rig(BreakerPolicy(failure_if=broken_judge))
+
+    rig.fail(1, RefusedError(503))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"failure_ratio": 0.0},
+        {"failure_ratio": 1.01},
+        {"failure_ratio": float("nan")},
+        {"slow_ratio": 0},
+        {"slow_seconds": 0},
+        {"slow_seconds": float("inf")},
+        {"minimum_calls": 0},
+        {"window_seconds": 0},
+        {"window_seconds": 301},
+        {"consecutive_failures": 0},
+        {"min_reporters": 0},
+        {"open_seconds": -1},
+        {"open_seconds": float("inf")},
+        {"open_seconds": 4, "open_seconds_max": 2},
+        {"half_open_probes": 0},
+        {"probe_seconds": 0},
+        {"ignore": (1,)},
+        {"count": ("OSError",)},
+        {"failure_if": "status"},
+        {"threshold": 5},
+    ],
+    ids=repr,
+)
+def test_policy_refuses_what_makes_no_sense(options: dict[str, Any]) -> None:
+    """A bound that is crossed or a name that is unknown is an error where it is written."""
+    with pytest.raises(ValidationError) as caught:
+        BreakerPolicy(**options)
+
+    assert next(iter(options)) in str(caught.value)
+
+
+def test_policy_refuses_a_breaker_that_can_never_trip() -> None:
+    """With no condition left there is no breaker."""
+    with pytest.raises(ValidationError, match="can never trip"):
+        BreakerPolicy(failure_ratio=None, consecutive_failures=None)
+
+    BreakerPolicy(failure_ratio=None, slow_seconds=1.0)
+    BreakerPolicy(failure_ratio=None, consecutive_failures=3)
+
+
+def test_policy_cannot_be_changed() -> None:
+    """What was validated stays as it is."""
+    with pytest.raises(AttributeError):
+        BreakerPolicy().minimum_calls = 0  # type: ignore[misc]  # what is tried
+
+
+def test_two_breakers_of_one_name_cannot_share_a_pulse() -> None:
+    """The second would take the first one's place, which then would protect nothing."""
+    rig = Rig(name="users")
+
+    with pytest.raises(ConfigurationError, match="users"):
+        type(rig.breaker)("users", rig.pulse)

@@ -1,0 +1,176 @@
+"""When a process tells the fleet what it saw, and what it does alone."""
+
+from typing import Any
+
+import pytest
+
+from resilience.breaker import Breaker, BreakerPolicy
+from resilience.events import CircuitOpened
+from resilience.pulse import FAILURE_SECONDS, PULSE_SECONDS, Pulse
+from resilience.store.fleet import Exchange, Question
+from resilience.store.memory import MemoryFleet
+from tests.unit.breakers import HASTY, Rig
+from tests.unit.hand_clock import HandClock
+
+SECONDS = 10
+WHO: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}
+
+
+class Watched(MemoryFleet):
+    """A fleet that keeps what it was asked, and lets the test act while it answers."""
+
+    def __init__(self, clock: HandClock) -> None:
+        """Keep nothing yet."""
+        super().__init__(clock=clock)
+        self.asked: list[Question] = []
+        self.meanwhile: Any = None
+
+    def ask(self, question: Question) -> Any:  # noqa: ANN401 - by question
+        """Answer as always."""
+        self.asked.append(question)
+        answer = super().ask(question)
+        if self.meanwhile is not None and isinstance(question, Exchange):
+            act, self.meanwhile = self.meanwhile, None
+            act()
+        return answer
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    """Time that the test moves."""
+    return HandClock()
+
+
+@pytest.fixture
+def fleet(clock: HandClock) -> Watched:
+    """Where pulses arrive."""
+    return Watched(clock)
+
+
+def test_busy_process_pulses_four_times_a_second(fleet: Watched, clock: HandClock) -> None:
+    """A thousand calls in ten seconds cost forty exchanges, and nothing else is asked."""
+    rig = Rig(fleet=fleet, clock=clock)
+
+    for _ in range(1_000):
+        rig.succeed()
+        clock.advance(0.01)
+
+    assert 36 <= len(fleet.asked) <= 41
+    assert rig.pulse.sent == len(fleet.asked)
+
+
+def test_idle_process_asks_before_it_admits(fleet: Watched, clock: HandClock) -> None:
+    """What a process knew a second ago admits nothing: another one opened the circuit since."""
+    idle, busy = (Rig(fleet=fleet, clock=clock) for _ in range(2))
+    idle.succeed()
+    busy.open()
+
+    assert idle.refused()
+
+
+def test_failure_is_told_at_once_and_a_burst_as_one(fleet: Watched, clock: HandClock) -> None:
+    """Failures go out with the call that failed, but never more often than every 20 ms."""
+    rig = Rig(BreakerPolicy(), fleet=fleet, clock=clock)
+    rig.succeed()
+    clock.advance(FAILURE_SECONDS)
+
+    rig.fail(1)
+    assert len(fleet.asked) == 2
+    rig.fail(10)
+    assert len(fleet.asked) == 2
+    clock.advance(FAILURE_SECONDS * 1.01)
+    rig.succeed()
+    assert len(fleet.asked) == 3
+
+
+def test_seldom_caller_tells_of_each_failure_at_once(fleet: Watched, clock: HandClock) -> None:
+    """A failure right after the pulse that let the call through does not wait for the next call.
+
+    Else a fleet of many processes with a call a minute each would never see a failure in time.
+    """
+    rigs = [Rig(BreakerPolicy(), fleet=fleet, clock=clock) for _ in range(20)]
+
+    for rig in rigs:
+        rig.fail(1)
+        clock.advance(0.1)
+
+    assert sum(len(rig.heard(CircuitOpened)) for rig in rigs) == 1
+
+
+def test_seldom_callers_successes_weigh_as_much_as_their_failures(
+    fleet: Watched, clock: HandClock
+) -> None:
+    """A fleet of processes with a call a minute each, of which a fifth fails, opens nothing."""
+    rigs = [Rig(BreakerPolicy(), fleet=fleet, clock=clock) for _ in range(300)]
+    for rig in rigs:
+        rig.succeed()
+        clock.advance(0.2)
+
+    for _ in range(4):
+        for number, rig in enumerate(rigs):
+            if number % 5:
+                rig.succeed()
+            else:
+                rig.fail(1)
+            clock.advance(0.2)
+
+    assert not any(rig.heard(CircuitOpened) for rig in rigs)
+
+
+def test_failure_during_a_pulse_is_told_soon(fleet: Watched, clock: HandClock) -> None:
+    """A call that fails while the pulse is under way does not wait for the next regular one."""
+    rig = Rig(BreakerPolicy(), fleet=fleet, clock=clock)
+    with rig.breaker:
+        clock.advance(1.0)
+        fleet.meanwhile = lambda: rig.fail(1)
+        rig.succeed()
+    clock.advance(FAILURE_SECONDS * 1.5)
+    before = len(fleet.asked)
+
+    rig.succeed()
+
+    assert len(fleet.asked) == before + 1
+
+
+def test_answer_that_is_older_than_a_change_does_not_undo_it(
+    fleet: Watched, clock: HandClock
+) -> None:
+    """A circuit closed while a pulse was under way stays closed, whatever that pulse brings."""
+    rig = Rig(fleet=fleet, clock=clock)
+    rig.half_open()
+    fleet.meanwhile = lambda: rig.succeed(HASTY.half_open_probes)
+    clock.advance(1.0)
+
+    rig.breaker.refusal()
+
+    assert rig.breaker.circuit.attempt == 0
+    assert not rig.refused()
+
+
+def test_fifty_breakers_share_one_pulse(fleet: Watched, clock: HandClock) -> None:
+    """What fifty dependencies saw goes out in one exchange."""
+    pulse = Pulse(fleet, clock=clock)  # type: ignore[arg-type]  # it answers alike
+    breakers = [Breaker(f"d{number}", pulse, clock=clock) for number in range(50)]
+    for one in breakers:
+        one.call(str)
+    clock.advance(PULSE_SECONDS * 1.01)
+
+    for one in breakers:
+        one.call(str)
+
+    sizes = [len(one.evidence) for one in fleet.asked if isinstance(one, Exchange)]
+    assert sizes == [0, 50]
+
+
+def test_reported_failure_is_told_at_once_to_the_circuit_as_it_is(
+    fleet: Watched, clock: HandClock
+) -> None:
+    """A worker's parent, which makes no calls, speaks for its children as soon as they die."""
+    parent, child = (Rig(fleet=fleet, clock=clock) for _ in range(2))
+    child.half_open()
+    child.succeed(HASTY.half_open_probes)
+
+    for _ in range(HASTY.minimum_calls):
+        parent.breaker.record_failure(ConnectionError("killed"))
+
+    assert [event.failed for event in parent.heard(CircuitOpened)] == [4]

@@ -1,0 +1,165 @@
+"""What a process does when its store is lost, found, or shared with its children."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from resilience import StoreUnavailableError
+from resilience.breaker import State
+from resilience.events import CircuitOpened
+from resilience.pulse import PULSE_SECONDS
+from resilience.testing.plugin import running_valkey
+from resilience.testing.process import import_path, inherited_env
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.unit.processes import Process
+
+SECONDS = 10
+WHO: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}
+
+
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+    """A server that may be killed."""
+    with running_valkey(tmp_path_factory) as running:
+        yield running
+
+
+@pytest.fixture
+def server(module_server: ValkeyProcess) -> Iterator[ValkeyProcess]:
+    """That server, up, and up again after the test."""
+    yield module_server
+    if not module_server.running:
+        module_server.start()
+
+
+def test_lost_store_leaves_the_process_with_what_was_agreed(server: ValkeyProcess) -> None:
+    """An open circuit stays open for its time, also if it opened in the very last moment."""
+    process = Process(server.url)
+    process.open()
+    server.kill()
+
+    wait_until(lambda: process.refused() and process.pulse.lost, SECONDS, "the store is lost")
+
+    refusal = process.breaker.refusal()
+    assert refusal is not None
+    assert refusal.retry_after is not None
+    assert 20 < refusal.retry_after <= 30
+    assert process.kinds() == ["StoreLost"]
+
+
+def test_process_decides_alone_without_a_store(server: ValkeyProcess) -> None:
+    """The same rules hold for what one process sees itself; one word when it is lost and found."""
+    process = Process(server.url)
+    process.breaker.call(str)
+    server.kill()
+
+    process.open()
+    scopes = [e.scope for e in process.listening.heard if isinstance(e, CircuitOpened)]
+    assert scopes == ["local"]
+    server.start()
+    wait_until(lambda: not process.refused(), SECONDS, "the fleet knows better")
+
+    assert process.kinds() == ["StoreLost", "StoreFound"]
+    assert process.pulse.scope == "fleet"
+
+
+def test_process_that_never_met_the_store_works(server: ValkeyProcess) -> None:
+    """A process can start while the store is down, protect itself, and join later."""
+    server.kill()
+    process = Process(server.url)
+
+    process.open()
+    server.start()
+    wait_until(lambda: process.breaker.state is State.CLOSED, SECONDS, "it has joined")
+    process.open()
+
+    scopes = [e.scope for e in process.listening.heard if isinstance(e, CircuitOpened)]
+    assert scopes == ["local", "fleet"]
+
+
+def test_order_that_cannot_reach_the_fleet_is_an_error(server: ValkeyProcess) -> None:
+    """Nobody believes that he forced what only his own process has heard of."""
+    process = Process(server.url)
+    server.kill()
+
+    with pytest.raises(StoreUnavailableError, match="forced_open"):
+        process.breaker.force_open(seconds=60, **WHO)
+
+    assert not process.refused()
+
+
+def test_order_on_an_event_loop_does_not_wait_for_its_own_pulse(server: ValkeyProcess) -> None:
+    """An order given while a coroutine of this thread waits for the fleet gets through."""
+    process = Process(server.url)
+
+    async def order() -> None:
+        process.breaker.call(str)
+        server.client().client_pause(300)
+        await asyncio.sleep(PULSE_SECONDS * 1.1)
+        pulsing = asyncio.create_task(process.breaker.refusal_async())
+        await asyncio.sleep(0.01)
+        with suppress(StoreUnavailableError):
+            process.breaker.force_open(seconds=60, **WHO)
+        await pulsing
+
+    thread = threading.Thread(target=asyncio.run, args=(order(),), daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+
+    assert not thread.is_alive()
+
+
+FORK = """
+import json, os, sys
+from tests.unit.processes import Process
+url, namespace, kill = json.loads(sys.argv[1])
+process = Process(url, namespace=namespace)
+process.breaker.call(str)
+if kill:
+    process.open()
+    os.kill(kill, 9)
+child = os.fork()
+if child == 0:
+    if not kill:
+        process.open()
+    refusal = process.breaker.refusal()
+    print(json.dumps(refusal and refusal.retry_after), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def forked(url: str, namespace: str, *, kill: int = 0) -> float:
+    """Let a child open the circuit, or find it open and the store dead; return for how long."""
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-c", FORK, json.dumps([url, namespace, kill])],
+        env=inherited_env({"PYTHONPATH": import_path()}),
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    seconds: float = json.loads(done.stdout)
+    return seconds
+
+
+def test_breaker_used_before_a_fork_is_shared_with_the_child(server: ValkeyProcess) -> None:
+    """A child counts for the same circuit as everybody, on connections of its own."""
+    namespace = uuid4().hex
+
+    forked(server.url, namespace)
+
+    assert Process(server.url, namespace=namespace).refused()
+
+
+def test_child_that_cannot_reach_the_store_keeps_time(server: ValkeyProcess) -> None:
+    """An open circuit that a child inherits stays open for its time, not for decades."""
+    assert 10 < forked(server.url, uuid4().hex, kill=server.pid) <= 30
