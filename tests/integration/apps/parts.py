@@ -43,7 +43,9 @@ def declare(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 def desk() -> redis.Redis:
     """Return a client of the server where tasks and tests meet: the result backend's."""
-    return redis.Redis.from_url(current_app.conf.result_backend, decode_responses=True)
+    return redis.Redis.from_url(
+        current_app.conf.result_backend, decode_responses=True, socket_timeout=2 * HOLD_SECONDS
+    )
 
 
 class Witness:
