@@ -22,8 +22,9 @@ class Settings(BaseModel):
     Attributes:
         store_url: Redis or Valkey for shared state that can be rebuilt. Default: the app's
             result backend or broker, whichever of them is a Redis.
-        namespace: Prefix of every key, so that apps can share a server. Default: the Celery
-            app's name.
+        namespace: Prefix of every key; the same in all processes of an app. Default:
+            `resilience`. Give unrelated apps that share a database one each, or they share
+            breakers of equal dependencies and stale answers of equal tasks.
         store_timeout_seconds: Longest wait for one exchange with the store.
         publish_timeout_seconds: Longest wait for the broker to connect or to take a message.
     """

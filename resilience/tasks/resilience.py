@@ -24,9 +24,13 @@ from resilience.tasks.defaults import (
     safe_result_options,
     safe_transport_options,
 )
+from resilience.tasks.identity import identity_of
 from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.routing import ask_last
 from resilience.tasks.serialization import dumps, loads
+
+NAMESPACE = "resilience"
+"""Not the app's main name: who publishes and who works often have different ones."""
 
 
 class Resilience:
@@ -193,14 +197,15 @@ class Resilience:
     def _open(self) -> "_Shared":
         store = Store(
             self._store_url(),
-            namespace=self.settings.namespace or self.app.main or "celery",
+            namespace=self.settings.namespace or NAMESPACE,
             timeout_seconds=self.settings.store_timeout_seconds,
             listeners=self.listeners,
         )
         answers = Answers(store, dumps=dumps, loads=loads)
         pulse = Pulse(StoreFleet(store))
         breakers = {one.name: self._breaker(one, pulse) for one in self.dependencies.values()}
-        return _Shared(store, answers, FanIn(store, answers), breakers)
+        fan_in = FanIn(store, answers, owner=identity_of(self.app))
+        return _Shared(store, answers, fan_in, breakers)
 
     def _breaker(self, dependency: Dependency, pulse: Pulse) -> Breaker | NoBreaker:
         if dependency.breaker is None:
