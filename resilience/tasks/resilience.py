@@ -26,7 +26,7 @@ from resilience.tasks.defaults import (
 )
 from resilience.tasks.identity import identity_of
 from resilience.tasks.neutral import NEUTRAL
-from resilience.tasks.routing import ask_last
+from resilience.tasks.routing import ask_last, know_queues
 from resilience.tasks.serialization import dumps, loads
 
 NAMESPACE = "resilience"
@@ -75,16 +75,18 @@ class Resilience:
         self.listeners = tuple(listeners)
         self._shared: _Shared | None = None
         self._sharing = threading.Lock()
-        self._clash: str | None = None
+        self._queues_clear = False
         if app.finalized:  # type: ignore[attr-defined]
             for task in app.tasks.values():
                 self.check_task(type(task))
         if app.configured:  # type: ignore[attr-defined]
+            self.check_queues()
             self._on_configured()
         # Also when the app is configured again, with another source.
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
         ask_last(app, self._route)
+        know_queues(app, [one.queue for one in self.dependencies.values()])
         app.resilience = self  # type: ignore[attr-defined]
 
     @staticmethod
@@ -166,26 +168,36 @@ class Resilience:
         announce(event, self.listeners)
 
     def check_task(self, task: type[Task[Any, Any]]) -> None:
-        """Check that *task* names a declared dependency, if it names one.
+        """Check that *task* names a declared dependency with a queue of its own, if it names one.
 
         Raises:
-            ConfigurationError: It names one that no app of this process declares.
+            ConfigurationError: It names one that no app of this process declares, or queues clash.
         """
         dependency = getattr(task, "dependency", None)
         # Celery registers a task with every app of the process unless it says `shared=False`, so
         # one that another app's dependency suits is that app's; this one cannot publish it.
-        if dependency is not None and not _declared_elsewhere(dependency):
-            self.dependencies.require(dependency, where=f"task {task.name}")
+        if dependency is None:
+            return
+        if not _declared_elsewhere(dependency):
+            self.dependencies.require(dependency, where=f"task {task.name or task.__qualname__}")
+        self.check_queues()
 
     def check_queues(self) -> None:
-        """Check that every bulkhead has a queue of its own, as far as the app is configured.
+        """Check that every bulkhead has a queue of its own; Celery then reads its configuration.
 
         Raises:
-            ConfigurationError: A dependency's queue is also the app's default queue or one of
-                `task_queues`.
+            ConfigurationError: A dependency's queue is also the app's default queue.
         """
-        if self._clash:
-            raise ConfigurationError(self._clash)
+        taken = self.app.conf.task_default_queue
+        for dependency in self.dependencies.values():
+            if dependency.queue == taken:
+                msg = (
+                    f"dependency {dependency.name!r} would share the queue {taken!r} with the "
+                    "app's default queue; give the dependency another one: "
+                    f'Dependency("{dependency.name}", queue="…")'
+                )
+                raise ConfigurationError(msg)
+        self._queues_clear = True
 
     def _share(self) -> "_Shared":
         shared = self._shared
@@ -227,6 +239,7 @@ class Resilience:
         raise ConfigurationError(msg)
 
     def _on_configured(self, **_: object) -> None:
+        self._queues_clear = False
         conf: Any = self.app.conf
         defaults = safe_defaults(self.settings)
         # Above what Celery ships and below all that the app set: `add_defaults` would put them
@@ -238,22 +251,6 @@ class Resilience:
         conf.broker_transport_options = {**options, **(conf.broker_transport_options or {})}
         own = conf.result_backend_transport_options or {}
         conf.result_backend_transport_options = {**safe_result_options(), **own}
-        self._clash = self._find_clash()
-        # Celery logs what is raised here, and goes on, if it reads the configuration by itself.
-        self.check_queues()
-
-    def _find_clash(self) -> str | None:
-        conf = self.app.conf
-        taken = {conf.task_default_queue: "the app's default queue"}
-        taken |= {_queue_name(queue): "one of task_queues" for queue in conf.task_queues or ()}
-        for dependency in self.dependencies.values():
-            if what := taken.get(dependency.queue):
-                return (
-                    f"dependency {dependency.name!r} would share the queue {dependency.queue!r} "
-                    f"with {what}; give the dependency another one: "
-                    f'Dependency("{dependency.name}", queue="…")'
-                )
-        return None
 
     def _route(
         self,
@@ -264,7 +261,8 @@ class Resilience:
         task: Task[Any, Any] | None = None,
         **_: object,
     ) -> Mapping[str, str] | None:
-        self.check_queues()
+        if not self._queues_clear:
+            self.check_queues()
         declared = task if task is not None else self.app.tasks.get(name)
         dependency = getattr(declared, "dependency", None)
         if dependency is None:
@@ -286,7 +284,3 @@ def _declared_elsewhere(dependency: str) -> bool:
     """Tell whether any adopted app of this process declares *dependency*."""
     adopted = (getattr(app, "resilience", None) for app in _get_active_apps())
     return any(dependency in one.dependencies for one in adopted if isinstance(one, Resilience))
-
-
-def _queue_name(queue: object) -> str:
-    return str(getattr(queue, "name", queue))

@@ -62,9 +62,6 @@ def test_own_routes_win(
     [
         pytest.param({}, "celery", "the app's default queue", id="default"),
         pytest.param({"task_default_queue": "main"}, "main", "default queue", id="own-default"),
-        pytest.param(
-            {"task_queues": [Queue("big")]}, "big", "one of task_queues", id="task-queues"
-        ),
     ],
 )
 def test_clash_of_queues_is_an_error(
@@ -83,6 +80,41 @@ def test_clash_of_queues_is_an_error(
 
     with pytest.raises(ConfigurationError, match=f"'users'.*{queue!r}.*{named}"):
         adopt_and_publish()
+
+
+@pytest.mark.parametrize("before_that", [nothing, read])
+@pytest.mark.parametrize("create_missing", [True, False])
+def test_bulkhead_takes_the_queue_that_the_app_defines(
+    create_missing: bool,  # noqa: FBT001 - a parameter of the test
+    before_that: Configure,
+) -> None:
+    """A queue of `task_queues` keeps its arguments as a bulkhead's; one not defined there exists.
+
+    That holds also for an app that creates no missing queues, and a worker that is told no queues
+    consumes from those in `task_queues` only.
+    """
+    own = Queue("users", queue_arguments={"x-max-length": 10})
+    app = new_app(task_queues=[own], task_create_missing_queues=create_missing)
+    before_that(app)
+    if before_that is read:
+        assert list(app.amqp.queues) == ["users"]
+    adopt(app)
+    app.task(name="charge", shared=False, dependency="payments")(echo)
+
+    assert app.amqp.router.route({}, "get_user")["queue"].queue_arguments == {"x-max-length": 10}
+    assert queue_of(app, "charge") == "money"
+    assert list(app.amqp.queues.consume_from) == ["users"]
+    app.amqp.queues.select(["money"])
+    assert list(app.amqp.queues.consume_from) == ["money"]
+
+
+def test_clash_is_said_when_the_tasks_are_made() -> None:
+    """An app that is configured later is told no later than when Celery makes its tasks."""
+    app = new_app()
+    adopt(app, Dependency("users", queue="celery"))
+
+    with pytest.raises(ConfigurationError, match="'users' would share the queue 'celery'"):
+        app.finalize()
 
 
 def test_clash_is_said_at_every_publish() -> None:
