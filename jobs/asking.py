@@ -1,6 +1,7 @@
 """Ask workers from an event loop, in what is left of a request's budget."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from resilience import (
@@ -9,10 +10,13 @@ from resilience import (
     Outcome,
     PartAnswer,
     PartialResponse,
+    Pipeline,
+    Resilience,
     StoreUnavailableError,
 )
 from resilience.clock import Clock, SystemClock
 from resilience.errors import ResilienceError
+from resilience.fallback import Step
 from resilience.levels import Level
 from resilience.partial import assemble
 from resilience.tasks.pending import PendingResponse
@@ -61,6 +65,23 @@ class NotServedError(ResilienceError):
 
 class PartMissingError(ResilienceError):
     """A part of a fan-out has no answer, for another reason than time."""
+
+
+def workers_pipeline(
+    resilience: Resilience, dependency: str, *, fallbacks: Sequence[Step]
+) -> Pipeline:
+    """Return the pipeline through which the front asks the workers of *dependency*.
+
+    The breaker is not in it: that guards the service, and workers have answers of their own while
+    it is open.
+    """
+    return Pipeline(
+        f"front.{dependency}",
+        resilience.dependencies[dependency],
+        resilience.answers,
+        fallbacks=fallbacks,
+        listeners=resilience.listeners,
+    )
 
 
 async def ask(fanout: FanOut, seconds: float) -> PartialResponse:
