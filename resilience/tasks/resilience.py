@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
+from kombu.utils.url import maybe_sanitize_url
 
 from resilience.breaker import Breaker, NoBreaker
 from resilience.dependency import Catalogue, Dependency
@@ -17,9 +18,10 @@ from resilience.pipeline import Pipeline
 from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Store
+from resilience.store.absent import NoStore
 from resilience.store.fleet import StoreFleet
+from resilience.tasks.addresses import find_store, split_urls
 from resilience.tasks.defaults import (
-    is_redis,
     safe_defaults,
     safe_result_options,
     safe_transport_options,
@@ -112,17 +114,37 @@ class Resilience:
         Raises:
             ConfigurationError: No setting says where it is.
         """
-        return self._share().store
+        store = self._share().store
+        if isinstance(store, NoStore):
+            raise ConfigurationError(store.why)
+        return store
+
+    @property
+    def why_no_store(self) -> str | None:
+        """What to set, if no setting says where the store is; then processes share nothing.
+
+        Raises:
+            ConfigurationError: A setting says it in a form that is none.
+        """
+        store = self._share().store
+        return store.why if isinstance(store, NoStore) else None
 
     @property
     def answers(self) -> Answers:
-        """Remembered answers."""
+        """Remembered answers; without a store there are none."""
         return self._share().answers
 
     @property
     def fan_in(self) -> FanIn:
-        """Where fan-outs collect their parts."""
-        return self._share().fan_in
+        """Where fan-outs collect their parts.
+
+        Raises:
+            ConfigurationError: No setting says where the store is.
+        """
+        found = self._share().fan_in
+        if found is None:
+            raise ConfigurationError(self.why_no_store)
+        return found
 
     def breaker(self, dependency: str) -> Breaker | NoBreaker:
         """Return the breaker of *dependency*, the one that its pipelines and tasks use.
@@ -214,7 +236,8 @@ class Resilience:
             listeners=self.listeners,
         )
         answers = Answers(store, dumps=dumps, loads=loads)
-        pulse = Pulse(StoreFleet(store))
+        alone = isinstance(store, NoStore)
+        pulse = Pulse(None if alone else StoreFleet(store))
         breakers = {one.name: self._breaker(one, pulse) for one in self.dependencies.values()}
         fan_in = FanIn(store, answers, owner=identity_of(self.app))
         return _Shared(store, answers, fan_in, breakers)
@@ -236,7 +259,6 @@ class Resilience:
             "no store: set RESILIENCE_STORE_URL to a Redis or Valkey, "
             f"as neither the result backend {conf.result_backend!r} nor the broker is one"
         )
-        raise ConfigurationError(msg)
 
     def _on_configured(self, **_: object) -> None:
         self._queues_clear = False
@@ -246,7 +268,7 @@ class Resilience:
         # above what the app reads from an object.
         for layers in (conf.maps, conf.defaults):
             layers.insert(-1, defaults)
-        url = str(conf.broker_write_url or conf.broker_url or "")
+        url = next(iter(split_urls(conf.broker_write_url or conf.broker_url)), "")
         options = safe_transport_options(url, self.settings)
         conf.broker_transport_options = {**options, **(conf.broker_transport_options or {})}
         own = conf.result_backend_transport_options or {}
@@ -276,7 +298,7 @@ class _Shared:
 
     store: Store
     answers: Answers
-    fan_in: FanIn
+    fan_in: FanIn | None
     breakers: Mapping[str, Breaker | NoBreaker]
 
 

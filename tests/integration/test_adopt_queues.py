@@ -196,10 +196,10 @@ def test_worker_does_not_start_when_queues_clash(valkey: ValkeyProcess, pool: st
         pytest.fail("a worker with a clash of queues got ready")
 
 
-def test_worker_does_not_start_without_a_store() -> None:
-    """Its jobs could not find each other: it ends, and its log says what to set."""
-    with (
-        pytest.raises(ProcessStartError, match="no store: set RESILIENCE_STORE_URL"),
-        run_worker("tests.integration.apps.storeless", queues=["users"], pool="solo"),
-    ):
-        pytest.fail("a worker without a store got ready")
+def test_worker_starts_without_a_store_and_says_what_is_missing() -> None:
+    """It works as far as it can, and one line of its log names what to set."""
+    with run_worker("tests.integration.apps.storeless", queues=["users"], pool="solo") as worker:
+        lines = [line for line in worker.log.splitlines() if "RESILIENCE_STORE_URL" in line]
+
+    assert len(lines) == 1
+    assert "WARNING" in lines[0]
