@@ -229,17 +229,12 @@ class Resilience:
         return shared
 
     def _open(self) -> "_Shared":
-        store = Store(
-            self._store_url(),
-            namespace=self.settings.namespace or NAMESPACE,
-            timeout_seconds=self.settings.store_timeout_seconds,
-            listeners=self.listeners,
-        )
+        store = self._open_store()
         answers = Answers(store, dumps=dumps, loads=loads)
         alone = isinstance(store, NoStore)
         pulse = Pulse(None if alone else StoreFleet(store))
         breakers = {one.name: self._breaker(one, pulse) for one in self.dependencies.values()}
-        fan_in = FanIn(store, answers, owner=identity_of(self.app))
+        fan_in = None if alone else FanIn(store, answers, owner=identity_of(self.app))
         return _Shared(store, answers, fan_in, breakers)
 
     def _breaker(self, dependency: Dependency, pulse: Pulse) -> Breaker | NoBreaker:
@@ -250,14 +245,24 @@ class Resilience:
         policy = dataclasses.replace(dependency.breaker, probe_seconds=lease)
         return Breaker(dependency.name, pulse, policy, neutral=NEUTRAL, listeners=self.listeners)
 
-    def _store_url(self) -> str:
-        conf = self.app.conf
-        for url in (self.settings.store_url, conf.result_backend, conf.broker_url):
-            if url and is_redis(str(url)):
-                return str(url)
-        msg = (
-            "no store: set RESILIENCE_STORE_URL to a Redis or Valkey, "
-            f"as neither the result backend {conf.result_backend!r} nor the broker is one"
+    def _open_store(self) -> Store:
+        conf: Any = self.app.conf
+        url = (
+            self.settings.store_url
+            or find_store(conf.result_backend, conf.result_backend_transport_options or {})
+            or find_store(conf.broker_url, conf.broker_transport_options or {})
+        )
+        if url is None:
+            backend = maybe_sanitize_url(conf.result_backend)
+            return NoStore(
+                "no store: set RESILIENCE_STORE_URL to a Redis or Valkey, "
+                f"as neither the result backend {backend!r} nor the broker is one"
+            )
+        return Store(
+            url,
+            namespace=self.settings.namespace or NAMESPACE,
+            timeout_seconds=self.settings.store_timeout_seconds,
+            listeners=self.listeners,
         )
 
     def _on_configured(self, **_: object) -> None:
