@@ -67,5 +67,8 @@ def safe_result_options() -> Mapping[str, Any]:
 
 
 def is_redis(url: str) -> bool:
-    """Tell whether *url* leads to a Redis or Valkey."""
+    """Tell whether *url*, of a broker or result backend, leads to one Redis or Valkey.
+
+    Celery's URLs of Sentinels do not: the name of their primary is elsewhere.
+    """
     return url.startswith(("redis://", "rediss://", "valkey://", "valkeys://", "unix://"))

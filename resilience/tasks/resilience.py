@@ -212,7 +212,9 @@ class Resilience:
 
     def _store_url(self) -> str:
         conf = self.app.conf
-        for url in (self.settings.store_url, conf.result_backend, conf.broker_url):
+        if self.settings.store_url:
+            return self.settings.store_url
+        for url in (conf.result_backend, conf.broker_url):
             if url and is_redis(str(url)):
                 return str(url)
         msg = (
