@@ -4,12 +4,14 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from celery import Celery
 
-from resilience import ConfigurationError, StoreUnavailableError
+from resilience import Resilience, Settings, StoreUnavailableError
 from resilience.store import Answers, Store
 from resilience.store.fanin import FanIn, Slot
 from resilience.store.fleet import Exchange, StoreFleet
@@ -187,6 +189,28 @@ def answering(ask: Callable[[], object]) -> Callable[[], bool]:
     return asked
 
 
+def test_cluster_is_found_behind_tls(tmp_path: Path) -> None:
+    """The nodes that are asked and the one that is found are spoken to encrypted."""
+    node = valkey_with(
+        tmp_path / "node", "--cluster-enabled", "yes", "--cluster-port", str(free_port())
+    )
+    with started(node), behind_tls(node.port, tmp_path) as tls:
+        place, _, query = tls.partition("/0")
+        client = node.client()
+        client.config_set("cluster-announce-port", place.rpartition(":")[2])
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]
+        url = place.replace("rediss", "rediss+cluster") + query
+        store = Store(url, namespace="shop", timeout_seconds=SECONDS)
+        fleet = StoreFleet(store)
+        ways = (fleet.ask, lambda question: asyncio.run(fleet.ask_async(question)))
+
+        for way in ways:
+            wait_until(
+                answering(partial(window, way, seen(ok=1))), SECONDS, "the cluster has its slots"
+            )
+        store.client.close()
+
+
 @pytest.mark.parametrize("how", ["killed", "demoted"])
 def test_store_is_found_again_after_a_failover(tmp_path: Path, how: str) -> None:
     """When another server becomes the primary, the same clients find it, none was told."""
@@ -287,42 +311,12 @@ def test_servers_that_do_not_know_are_named(paths: Path, form: str, said: str) -
             store.run(lambda client: client.ping())
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "sentinel://cache:26379",
-        "sentinel://:secret@cache:26379/",
-        "sentinel://:secret@cache:26379/shop/x",
-        "redis+sentinel://:secret@cache:port/shop",
-        "redis+sentinel://:secret@cache,,other/shop",
-        "redis+cluster://:secret@cache:6379/1",
-        "redis+cluster://:secret@",
-        "redis+cluster://:secret@cache?sentinel_password=secret",
-        "unix+cluster://:secret@/tmp/socket",
-        "redis+other://:secret@cache",
-        "sentinel://cache/shop?sentinel_password=secret&ssl_ca_certs=/none",
-        "redis://:secret@cache?no_such_option=1",
-        "rediss://:secret@cache?ssl_cert_reqs=sometimes",
-    ],
-)
-def test_malformed_url_is_refused_at_declaration(url: str) -> None:
-    """What cannot lead to a store is named, without the password."""
-    with pytest.raises(ConfigurationError) as caught:
-        Store(url, namespace="shop")
+def test_store_is_found_by_its_setting(sentinel: str) -> None:
+    """The setting takes every form that the store does."""
+    app = Celery("shop", backend="redis://cache", set_as_current=False)
+    settings = Settings(store_url=sentinel, store_timeout_seconds=SECONDS)
 
-    assert repr(url.replace(":secret@", "***@").replace("=secret", "=***")) in str(caught.value)
+    store = Resilience(app, dependencies=[], settings=settings).store
 
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "valkey+sentinel://cache/shop",
-        "valkeys+cluster://[::1]:7000,cache",
-        "rediss+sentinel://user:secret@cache/shop/1?ssl_ca_certs=/etc/ca.pem",
-        "rediss+cluster://user:secret@cache/0?socket_timeout=0.5",
-        "sentinel://cache/shop?max_connections=9",
-    ],
-)
-def test_other_forms_are_taken(url: str) -> None:
-    """TLS, other names and redis-py's own options go with every form."""
-    Store(url, namespace="shop").client.close()
+    assert store.run(lambda client: client.ping())
+    store.client.close()
