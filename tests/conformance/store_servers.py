@@ -94,9 +94,10 @@ class Watched:
         with self.asking() as sentinel:
             return int(sentinel.sentinel_get_master_addr_by_name(PRIMARY)[1])
 
-    def demoted(self) -> bool:
-        """Tell whether the old primary follows the new one."""
-        return _follows(self.primary)
+    def demote(self) -> None:
+        """Let the old primary follow the new one at once; the Sentinel may take ten seconds."""
+        with redis.Redis(port=self.primary.port, password=PASSWORD) as client:
+            client.replicaof(LOCALHOST, self.replica.port)
 
     def fail_over(self) -> bool:
         """Make the replica the primary; tell whether the Sentinel set about it."""
