@@ -90,6 +90,8 @@ class Layout:
             "SHOP_DATABASE_URL": self.database_url,
             "SHOP_MAIL_HOST": LOCALHOST,
             "SHOP_MAIL_PORT": str(self.ports["smtp"]),
+            # Forty processes on few processors: a pause of 0.1 s is no lost store here.
+            "RESILIENCE_STORE_TIMEOUT_SECONDS": "0.25",
         } | {f"SHOP_{name.upper()}_URL": self.url(name) for name in HTTP_UPSTREAMS}
 
     def programs(self) -> Sequence[Program]:

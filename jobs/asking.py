@@ -1,11 +1,22 @@
 """Ask workers from an event loop, in what is left of a request's budget."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
-from resilience import AttemptTimeoutError, FanOut, Outcome, PartAnswer, PartialResponse
+from resilience import (
+    AttemptTimeoutError,
+    FanOut,
+    Outcome,
+    PartAnswer,
+    PartialResponse,
+    Pipeline,
+    Resilience,
+    StoreUnavailableError,
+)
 from resilience.clock import Clock, SystemClock
 from resilience.errors import ResilienceError
+from resilience.fallback import Step
 from resilience.levels import Level
 from resilience.partial import assemble
 from resilience.tasks.pending import PendingResponse
@@ -54,6 +65,23 @@ class NotServedError(ResilienceError):
 
 class PartMissingError(ResilienceError):
     """A part of a fan-out has no answer, for another reason than time."""
+
+
+def workers_pipeline(
+    resilience: Resilience, dependency: str, *, fallbacks: Sequence[Step]
+) -> Pipeline:
+    """Return the pipeline through which the front asks the workers of *dependency*.
+
+    The breaker is not in it: that guards the service, and workers have answers of their own while
+    it is open.
+    """
+    return Pipeline(
+        f"front.{dependency}",
+        resilience.dependencies[dependency],
+        resilience.answers,
+        fallbacks=fallbacks,
+        listeners=resilience.listeners,
+    )
 
 
 async def ask(fanout: FanOut, seconds: float) -> PartialResponse:
@@ -105,6 +133,7 @@ async def ask_one(fanout: FanOut, seconds: float) -> Outcome[Any]:
 
     Raises:
         AttemptTimeoutError: It did not come in *seconds*.
+        StoreUnavailableError: Nobody could be asked without the store.
         PartMissingError: It failed.
     """
     response = await ask(fanout, seconds)
@@ -116,15 +145,18 @@ def answer_of(response: PartialResponse, fanout: FanOut, seconds: float) -> Outc
 
     Raises:
         AttemptTimeoutError: It did not come in time.
+        StoreUnavailableError: Nobody could be asked without the store.
         PartMissingError: It failed.
     """
     name, part = next(iter(fanout.parts.items()))
     dependency = part.signature.type.dependency
     reason = response.reasons.get(name)
     if name in response.missing:
+        msg = f"{name}: {reason}"
         if reason in {NOT_IN_TIME, EXPIRED}:
             raise AttemptTimeoutError(dependency, seconds)
-        msg = f"{name}: {reason}"
+        if reason == StoreUnavailableError.__name__:
+            raise StoreUnavailableError(msg)
         raise PartMissingError(msg)
     return Outcome(
         value=response.data[name],

@@ -62,7 +62,7 @@ def _unavailable(error: NotServedError) -> JSONResponse:
     wait = RETRY_AFTER_SECONDS if error.retry_after is None else error.retry_after
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        f"{error.dependency} did not answer ({why})",
+        f"no answer from {error.dependency} ({why})",
         kind=UNAVAILABLE,
         headers={"Retry-After": str(max(1, math.ceil(wait)))},
         dependency=error.dependency,

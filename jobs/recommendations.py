@@ -16,7 +16,7 @@ from celery import shared_task
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from jobs.asking import ask_one
+from jobs.asking import ask_one, workers_pipeline
 from jobs.clients import clients, fetch
 from jobs.models import Product, User
 from jobs.words import SEGMENTS
@@ -77,9 +77,9 @@ class Recommender:
 
     def __init__(self, resilience: Resilience) -> None:
         """Prepare the chain of the caller's side."""
-        self._pipeline = resilience.pipeline(
+        self._pipeline = workers_pipeline(
+            resilience,
             "recommendations",
-            name="front.recommendations",
             fallbacks=[fallback.cached(POPULAR_NAME), fallback.static(POPULAR)],
         )
 

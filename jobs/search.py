@@ -7,7 +7,7 @@ from celery import shared_task
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from jobs.asking import Deadline, answer_of, ask, require
+from jobs.asking import Deadline, answer_of, ask, require, workers_pipeline
 from jobs.clients import clients, fetch
 from jobs.models import Product
 from resilience import (
@@ -80,10 +80,8 @@ class Search:
 
     def __init__(self, resilience: Resilience) -> None:
         """Prepare the chain of the caller's side."""
-        self._pipeline = resilience.pipeline(
-            "search",
-            name="front.search",
-            fallbacks=[fallback.call(_unranked, level=Level.REDUCED)],
+        self._pipeline = workers_pipeline(
+            resilience, "search", fallbacks=[fallback.call(_unranked, level=Level.REDUCED)]
         )
 
     async def find(self, query: str, *, budget: float) -> PartialResponse:

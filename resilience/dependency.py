@@ -12,6 +12,8 @@ from resilience.errors import ConfigurationError
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
 """Names become queue names, key parts and process names, so they stay plain."""
+Queue = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.{][A-Za-z0-9_.:/@{}+-]*$", max_length=255)]
+"""No spaces, commas or leading dash: it stands behind `-Q` of `celery worker`."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -22,7 +24,8 @@ class Dependency:
         name: Lower-case letters, digits, `_` and `-`; unique in the app.
         concurrency: Jobs its worker runs at once, at least 1.
         timeout: Seconds one attempt may take, more than 0.
-        queue: Name of its Celery queue; by default the dependency's.
+        queue: Name of its Celery queue, without spaces or commas; by default the dependency's.
+            One that the app defines in `task_queues` is used as defined there.
         pool: Celery pool of its worker.
         breaker: When its circuit opens; None: never.
         prefetch: Messages a worker reserves per process, at least 1. More than 1 lets one slow
@@ -36,7 +39,7 @@ class Dependency:
     _: KW_ONLY
     concurrency: Annotated[int, Field(ge=1)] = 4
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
-    queue: Annotated[str, Field(min_length=1)] = ""
+    queue: Queue = ""
     pool: Literal["prefork", "threads", "gevent", "solo"] = "prefork"
     prefetch: Annotated[int, Field(ge=1)] = 1
     breaker: BreakerPolicy | None = BreakerPolicy()

@@ -1,5 +1,6 @@
 """An answer and how good it is."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -9,8 +10,39 @@ from resilience.levels import Level
 T = TypeVar("T")
 
 
+class Answer(ABC):
+    """What is written as `{"data": …, "_meta": {…}}`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def to_wire(self) -> dict[str, Any]:
+        """Return `{"data": …, "_meta": {…}}` with answers in the data as they are.
+
+        For an encoder that names the type of each, so that it can be rebuilt.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `{"data": …, "_meta": {…}}`, the one shape of an answer on every wire.
+
+        An answer in the data becomes the same; `from_json` leaves it a mapping.
+        """
+        wire = self.to_wire()
+        return {**wire, "data": _plain(wire["data"])}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Answer):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome(Generic[T]):
+class Outcome(Answer, Generic[T]):
     """An answer, and how good it is.
 
     Attributes:
@@ -34,8 +66,8 @@ class Outcome(Generic[T]):
         """Tell whether anything but the first choice answered."""
         return self.level > Level.FULL
 
-    def to_json(self) -> dict[str, Any]:
-        """Return `{"data": …, "_meta": {…}}`, the one shape of an answer on every wire.
+    def to_wire(self) -> dict[str, Any]:
+        """Return `{"data": …, "_meta": {…}}` with answers in the data as they are.
 
         `partial`, `missing` and `degraded` mean the same as in a `PartialResponse`.
         """

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resilience.levels import Level
-from resilience.outcome import Outcome
+from resilience.outcome import Answer, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class PartAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartialResponse:
+class PartialResponse(Answer):
     """What a fan-out could deliver by its deadline, and what it could not.
 
     Attributes:
@@ -59,7 +59,7 @@ class PartialResponse:
         """Tell whether anything is missing or degraded."""
         return bool(self.missing or self.degraded)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_wire(self) -> dict[str, Any]:
         """Return `{"data": …, "_meta": {"partial", "missing", "degraded", …}}`."""
         return {
             "data": self.data,
@@ -96,6 +96,35 @@ class PartialResponse:
         )
 
 
+def outcome_of(value: object, *, dependency: str | None = None) -> Outcome[Any]:
+    """Return *value* as an outcome, unless it is one.
+
+    A `PartialResponse` says itself how good it is; with a part missing it is REDUCED at best.
+    """
+    if isinstance(value, Outcome):
+        return value
+    if not isinstance(value, PartialResponse):
+        return Outcome(value=value, dependency=dependency)
+    least = Level.REDUCED if value.missing else Level.FULL
+    why = "; ".join(f"{part}: {reason}" for part, reason in value.reasons.items())
+    return Outcome(
+        value=value,
+        level=max(value.level, least),
+        reason=why or None,
+        dependency=dependency,
+    )
+
+
+def is_full(value: object) -> bool:
+    """Tell whether *value* is good enough to be remembered: nothing in it is degraded or missing.
+
+    Anything but an `Outcome` or a `PartialResponse` is.
+    """
+    if isinstance(value, Outcome):
+        return not value.degraded and is_full(value.value)
+    return not (isinstance(value, PartialResponse) and (value.partial or value.level > Level.FULL))
+
+
 def assemble(answers: Iterable[PartAnswer]) -> PartialResponse:
     """Return the response that *answers*, one for every part, amount to.
 
@@ -106,6 +135,11 @@ def assemble(answers: Iterable[PartAnswer]) -> PartialResponse:
     for answer in answers:
         assembly.add(answer)
     return assembly.response()
+
+
+def _is_nothing(outcome: Outcome[Any]) -> bool:
+    # A response that failed still brings the parts that it has.
+    return outcome.level is Level.FAILED and not isinstance(outcome.value, PartialResponse)
 
 
 class _Assembly:
@@ -120,7 +154,7 @@ class _Assembly:
     def add(self, answer: PartAnswer) -> None:
         if answer.retry_after is not None:
             self._waits.append(answer.retry_after)
-        if answer.outcome is None or answer.outcome.level is Level.FAILED:
+        if answer.outcome is None or _is_nothing(answer.outcome):
             self._miss(answer)
             return
         level = self._place(answer, answer.outcome)

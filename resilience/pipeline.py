@@ -30,6 +30,7 @@ from resilience.events import (
 )
 from resilience.fallback import Call, Step, check_chain
 from resilience.outcome import Outcome
+from resilience.partial import is_full, outcome_of
 from resilience.store import Answers
 
 
@@ -99,8 +100,8 @@ class Pipeline:
             if self._is_no_outage(error):
                 raise
             return self._degrade(error, self._call(args, kwargs, stored))
-        outcome = self._outcome(value)
-        if stored and not outcome.degraded:
+        outcome = outcome_of(value, dependency=self.dependency.name)
+        if stored and is_full(outcome):
             self._answers.refresh(stored, outcome.value, max_age=self._remember_seconds)
         return outcome
 
@@ -124,8 +125,8 @@ class Pipeline:
             if self._is_no_outage(error):
                 raise
             return await self._degrade_async(error, self._call(args, kwargs, stored))
-        outcome = self._outcome(value)
-        if stored and not outcome.degraded:
+        outcome = outcome_of(value, dependency=self.dependency.name)
+        if stored and is_full(outcome):
             life = self._remember_seconds
             await self._answers.refresh_async(stored, outcome.value, max_age=life)
         return outcome
@@ -162,11 +163,6 @@ class Pipeline:
         if isinstance(error, ExceptionGroup):
             return error.subgroup(self._transparent) is not None
         return isinstance(error, self._transparent)
-
-    def _outcome(self, value: object) -> Outcome[Any]:
-        if isinstance(value, Outcome):
-            return value
-        return Outcome(value=value, dependency=self.dependency.name)
 
     def _degrade(self, error: Exception, call: Call) -> Outcome[Any]:
         reasons, wait = {"run": _reason(error)}, retry_after_of(error)

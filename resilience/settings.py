@@ -25,8 +25,9 @@ class Settings(BaseModel):
             in a cluster `redis+cluster://host:6379,host2:6379`. `resilience.store.clients` says
             where user, password and TLS options go. Default: the app's result backend or broker,
             whichever of them is one Redis.
-        namespace: Prefix of every key, so that apps can share a server. Default: the Celery
-            app's name.
+        namespace: Prefix of every key; the same in all processes of an app. Default:
+            `resilience`. Give unrelated apps that share a database one each, or they share
+            breakers of equal dependencies and stale answers of equal tasks.
         store_timeout_seconds: Longest wait for one exchange with the store.
         publish_timeout_seconds: Longest wait for the broker to connect or to take a message.
     """

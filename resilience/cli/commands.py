@@ -141,7 +141,9 @@ def worker_programs(
 
 
 def _adopted(context: click.Context) -> Resilience:
-    return Resilience.of(context.obj.app)
+    found = Resilience.of(context.obj.app)
+    found.check_queues()
+    return found
 
 
 def _check_known(names: Iterable[str], known: Iterable[str]) -> None:

@@ -4,6 +4,7 @@
 --                         left      parts that have not come in
 --                         stale     JSON: {part: key of its last full answer}, if any part has one
 --                         callback  JSON of the signature to publish at the end, if there is one
+--                         due       where its owner's workers look, if there is a callback
 --                         p:<part>  how the part ended: "+<JSON value>" or "-<JSON why>"
 --                         s:<part>  at the end, for a part that failed or never came:
 --                                   "<ms of life left>;<remembered answer>"
@@ -12,8 +13,9 @@
 --                         read      somebody has read the ended record
 -- KEYS[2] news    stream  one entry per part that came in, and one at the end
 -- KEYS[3] done    stream  one entry, at the end
--- KEYS[4] due     zset    fan-outs with a callback, by the server time in ms at which a worker
---                         must act unless somebody else has
+-- KEYS[4] due     zset    the owner's fan-outs with a callback, by the server time in ms at which a
+--                         worker must act unless somebody else has; after open, the record's `due`
+--                         tells which: whoever ends it may be another's
 --
 -- ARGV[1] id, ARGV[2] ms to keep the record after the end, ARGV[3] ms for which a callback in
 -- flight is left alone, ARGV[4] operation, then its arguments:
@@ -28,7 +30,8 @@
 -- A callback that nobody could publish for a day is given up.
 local UNSETTLED = 86400000
 
-local record, news, done, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local record, news, done = KEYS[1], KEYS[2], KEYS[3]
+local due = redis.call('HGET', record, 'due') or KEYS[4]
 local id, keep, lease, operation = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 
 local function now()
@@ -79,7 +82,7 @@ if operation == 'open' then
   if callback == '' then
     redis.call('PEXPIRE', record, budget + keep)
   else
-    redis.call('HSET', record, 'callback', callback)
+    redis.call('HSET', record, 'callback', callback, 'due', due)
     redis.call('PEXPIRE', record, budget + UNSETTLED)
     redis.call('ZADD', due, now() + budget, id)
     redis.call('PEXPIRE', due, budget + UNSETTLED)

@@ -68,10 +68,18 @@ class FanIn:
     When the store is down every method raises `StoreUnavailableError`.
     """
 
-    def __init__(self, store: Store, answers: Answers) -> None:
-        """Keep records in *store*; remembered answers are *answers*."""
+    def __init__(self, store: Store, answers: Answers, *, owner: str = "") -> None:
+        """Prepare.
+
+        Args:
+            store: Where records are kept.
+            answers: Remembered answers, in the same namespace.
+            owner: Whose workers finish what is opened here; who has another owner may report to a
+                fan-out and end it, but never takes it from `take_due`.
+        """
         self._store = store
         self._answers = answers
+        self._due = store.key("fan", "due", owner)
         source = files("resilience.store")
         self._code = source.joinpath("fanin.lua").read_text()
         self._script = store.client.register_script(self._code)
@@ -137,7 +145,7 @@ class FanIn:
 
     def take_due(self) -> tuple[list[str], float | None]:
         """Return fan-outs that this process must finish now, and seconds until the next is due."""
-        keys = [self._store.key("fan", "due")]
+        keys = [self._due]
         limits = [int(CALLBACK_LEASE_SECONDS * 1000), SWEEP_AT_ONCE]
         wait, *fans = self._store.run(lambda _: self._sweep(keys=keys, args=limits))
         return [fan.decode() for fan in fans], (wait / 1000 if wait >= 0 else None)
@@ -228,7 +236,7 @@ class FanIn:
         key = self._store.key
         keys = [key("fan", fan), key("fan", fan, "news"), key("fan", fan, "done")]
         keep, lease = int(KEEP_SECONDS * 1000), int(lease_seconds * 1000)
-        return [*keys, key("fan", "due")], [fan, keep, lease, *arguments]
+        return [*keys, self._due], [fan, keep, lease, *arguments]
 
     def _block(self, stream: str, fan: str, after: str, seconds: float) -> tuple[str, ...]:
         milliseconds = str(max(1, int(seconds * 1000)))

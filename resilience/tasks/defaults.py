@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from resilience.settings import Settings
+from resilience.tasks.addresses import is_redis
 
 
 def safe_defaults(settings: Settings) -> dict[str, Any]:
@@ -64,11 +65,3 @@ def safe_result_options() -> Mapping[str, Any]:
     """
     once = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
     return {"retry_policy": once}
-
-
-def is_redis(url: str) -> bool:
-    """Tell whether *url*, of a broker or result backend, leads to one Redis or Valkey.
-
-    Celery's URLs of Sentinels do not: the name of their primary is elsewhere.
-    """
-    return url.startswith(("redis://", "rediss://", "valkey://", "valkeys://", "unix://"))

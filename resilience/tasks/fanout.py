@@ -161,11 +161,13 @@ class FanOut:
         if one.stale is None:
             return Slot(fan=fan, part=name, required=one.required)
         sig = one.signature
+        # By age, too: what one fan-out remembers for an hour is too old for one that says a minute.
+        call = f"part:{sig.task}:{one.stale:g}"
         return Slot(
             fan=fan,
             part=name,
             required=one.required,
-            stale_key=resilience.answers.key_of_call(f"part:{sig.task}", sig.args, sig.kwargs),
+            stale_key=resilience.answers.key_of_call(call, sig.args, sig.kwargs),
             stale_seconds=one.stale,
         )
 

@@ -5,10 +5,9 @@ from typing import Any
 
 from kombu.exceptions import EncodeError
 
-from resilience.errors import StoreUnavailableError, retry_after_of
+from resilience.errors import StoreUnavailableError, retry_after_of, text_of
 from resilience.events import PartLate, PartUnreported
-from resilience.outcome import Outcome
-from resilience.partial import PartialResponse
+from resilience.partial import is_full
 from resilience.store import Slot
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import deliver_callback
@@ -16,6 +15,10 @@ from resilience.tasks.serialization import dumps
 
 SLOT_HEADER = "resilience-slot"
 """Message header: where the task reports its end."""
+GONE = (
+    "its fan-out has no record here: it ended minutes ago, or the caller and this worker differ in "
+    "RESILIENCE_STORE_URL or RESILIENCE_NAMESPACE"
+)
 SLOT_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "fan": str,
     "part": str,
@@ -60,23 +63,17 @@ def report_value(resilience: Resilience, slot: Slot, value: object) -> None:
     except EncodeError as error:
         report_failure(resilience, slot, error)
     else:
-        _report(resilience, slot, payload, full=_is_full(value))
+        _report(resilience, slot, payload, full=is_full(value))
 
 
 def report_failure(resilience: Resilience, slot: Slot, error: BaseException) -> None:
     """Tell the fan-out of *slot* that the part ended without a value."""
     why = {
         "reason": type(error).__name__,
-        "error": str(error),
+        "error": text_of(error),
         "retry_after": retry_after_of(error),
     }
     _report(resilience, slot, "-" + dumps(why), full=False)
-
-
-def _is_full(value: object) -> bool:
-    if isinstance(value, Outcome):
-        return not value.degraded and _is_full(value.value)
-    return not (isinstance(value, PartialResponse) and value.partial)
 
 
 def _report(resilience: Resilience, slot: Slot, payload: str, *, full: bool) -> None:
@@ -85,7 +82,9 @@ def _report(resilience: Resilience, slot: Slot, payload: str, *, full: bool) -> 
     except StoreUnavailableError as error:
         resilience.announce(PartUnreported(id=slot.fan, part=slot.part, error=str(error)))
         return
-    if ended == "late":
+    if ended == "gone":
+        resilience.announce(PartUnreported(id=slot.fan, part=slot.part, error=GONE))
+    elif ended == "late":
         resilience.announce(PartLate(id=slot.fan, part=slot.part))
     elif ended == "callback":
         deliver_callback(resilience, slot.fan)

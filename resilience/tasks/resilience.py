@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
+from kombu.utils.url import maybe_sanitize_url
 
 from resilience.breaker import Breaker, NoBreaker
 from resilience.dependency import Catalogue, Dependency
@@ -17,16 +18,21 @@ from resilience.pipeline import Pipeline
 from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Store
+from resilience.store.absent import NoStore
 from resilience.store.fleet import StoreFleet
+from resilience.tasks.addresses import find_store, split_urls
 from resilience.tasks.defaults import (
-    is_redis,
     safe_defaults,
     safe_result_options,
     safe_transport_options,
 )
+from resilience.tasks.identity import identity_of
 from resilience.tasks.neutral import NEUTRAL
-from resilience.tasks.routing import ask_last
+from resilience.tasks.routing import ask_last, know_queues
 from resilience.tasks.serialization import dumps, loads
+
+NAMESPACE = "resilience"
+"""Not the app's main name: who publishes and who works often have different ones."""
 
 
 class Resilience:
@@ -44,7 +50,7 @@ class Resilience:
 
     def __init__(
         self,
-        app: Celery,
+        app: Celery[Any],
         *,
         dependencies: Iterable[Dependency],
         settings: Settings | None = None,
@@ -71,20 +77,22 @@ class Resilience:
         self.listeners = tuple(listeners)
         self._shared: _Shared | None = None
         self._sharing = threading.Lock()
-        self._clash: str | None = None
+        self._queues_clear = False
         if app.finalized:  # type: ignore[attr-defined]
             for task in app.tasks.values():
                 self.check_task(type(task))
         if app.configured:  # type: ignore[attr-defined]
+            self.check_queues()
             self._on_configured()
         # Also when the app is configured again, with another source.
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
         ask_last(app, self._route)
+        know_queues(app, [one.queue for one in self.dependencies.values()])
         app.resilience = self  # type: ignore[attr-defined]
 
     @staticmethod
-    def of(app: Celery) -> "Resilience":
+    def of(app: Celery[Any]) -> "Resilience":
         """Return what *app* declared.
 
         Raises:
@@ -106,17 +114,37 @@ class Resilience:
         Raises:
             ConfigurationError: No setting says where it is.
         """
-        return self._share().store
+        store = self._share().store
+        if isinstance(store, NoStore):
+            raise ConfigurationError(store.why)
+        return store
+
+    @property
+    def why_no_store(self) -> str | None:
+        """What to set, if no setting says where the store is; then processes share nothing.
+
+        Raises:
+            ConfigurationError: A setting says it in a form that is none.
+        """
+        store = self._share().store
+        return store.why if isinstance(store, NoStore) else None
 
     @property
     def answers(self) -> Answers:
-        """Remembered answers."""
+        """Remembered answers; without a store there are none."""
         return self._share().answers
 
     @property
     def fan_in(self) -> FanIn:
-        """Where fan-outs collect their parts."""
-        return self._share().fan_in
+        """Where fan-outs collect their parts.
+
+        Raises:
+            ConfigurationError: No setting says where the store is.
+        """
+        found = self._share().fan_in
+        if found is None:
+            raise ConfigurationError(self.why_no_store)
+        return found
 
     def breaker(self, dependency: str) -> Breaker | NoBreaker:
         """Return the breaker of *dependency*, the one that its pipelines and tasks use.
@@ -162,26 +190,36 @@ class Resilience:
         announce(event, self.listeners)
 
     def check_task(self, task: type[Task[Any, Any]]) -> None:
-        """Check that *task* names a declared dependency, if it names one.
+        """Check that *task* names a declared dependency with a queue of its own, if it names one.
 
         Raises:
-            ConfigurationError: It names one that no app of this process declares.
+            ConfigurationError: It names one that no app of this process declares, or queues clash.
         """
         dependency = getattr(task, "dependency", None)
         # Celery registers a task with every app of the process unless it says `shared=False`, so
         # one that another app's dependency suits is that app's; this one cannot publish it.
-        if dependency is not None and not _declared_elsewhere(dependency):
-            self.dependencies.require(dependency, where=f"task {task.name}")
+        if dependency is None:
+            return
+        if not _declared_elsewhere(dependency):
+            self.dependencies.require(dependency, where=f"task {task.name or task.__qualname__}")
+        self.check_queues()
 
     def check_queues(self) -> None:
-        """Check that every bulkhead has a queue of its own, as far as the app is configured.
+        """Check that every bulkhead has a queue of its own; Celery then reads its configuration.
 
         Raises:
-            ConfigurationError: A dependency's queue is also the app's default queue or one of
-                `task_queues`.
+            ConfigurationError: A dependency's queue is also the app's default queue.
         """
-        if self._clash:
-            raise ConfigurationError(self._clash)
+        taken = self.app.conf.task_default_queue
+        for dependency in self.dependencies.values():
+            if dependency.queue == taken:
+                msg = (
+                    f"dependency {dependency.name!r} would share the queue {taken!r} with the "
+                    "app's default queue; give the dependency another one: "
+                    f'Dependency("{dependency.name}", queue="…")'
+                )
+                raise ConfigurationError(msg)
+        self._queues_clear = True
 
     def _share(self) -> "_Shared":
         shared = self._shared
@@ -191,16 +229,13 @@ class Resilience:
         return shared
 
     def _open(self) -> "_Shared":
-        store = Store(
-            self._store_url(),
-            namespace=self.settings.namespace or self.app.main or "celery",
-            timeout_seconds=self.settings.store_timeout_seconds,
-            listeners=self.listeners,
-        )
+        store = self._open_store()
         answers = Answers(store, dumps=dumps, loads=loads)
-        pulse = Pulse(StoreFleet(store))
+        alone = isinstance(store, NoStore)
+        pulse = Pulse(None if alone else StoreFleet(store))
         breakers = {one.name: self._breaker(one, pulse) for one in self.dependencies.values()}
-        return _Shared(store, answers, FanIn(store, answers), breakers)
+        fan_in = None if alone else FanIn(store, answers, owner=identity_of(self.app))
+        return _Shared(store, answers, fan_in, breakers)
 
     def _breaker(self, dependency: Dependency, pulse: Pulse) -> Breaker | NoBreaker:
         if dependency.breaker is None:
@@ -210,47 +245,39 @@ class Resilience:
         policy = dataclasses.replace(dependency.breaker, probe_seconds=lease)
         return Breaker(dependency.name, pulse, policy, neutral=NEUTRAL, listeners=self.listeners)
 
-    def _store_url(self) -> str:
-        conf = self.app.conf
-        if self.settings.store_url:
-            return self.settings.store_url
-        for url in (conf.result_backend, conf.broker_url):
-            if url and is_redis(str(url)):
-                return str(url)
-        msg = (
-            "no store: set RESILIENCE_STORE_URL to a Redis or Valkey, "
-            f"as neither the result backend {conf.result_backend!r} nor the broker is one"
+    def _open_store(self) -> Store:
+        conf: Any = self.app.conf
+        url = (
+            self.settings.store_url
+            or find_store(conf.result_backend, conf.result_backend_transport_options or {})
+            or find_store(conf.broker_url, conf.broker_transport_options or {})
         )
-        raise ConfigurationError(msg)
+        if url is None:
+            backend = maybe_sanitize_url(conf.result_backend)
+            return NoStore(
+                "no store: set RESILIENCE_STORE_URL to a Redis or Valkey, "
+                f"as neither the result backend {backend!r} nor the broker is one"
+            )
+        return Store(
+            url,
+            namespace=self.settings.namespace or NAMESPACE,
+            timeout_seconds=self.settings.store_timeout_seconds,
+            listeners=self.listeners,
+        )
 
     def _on_configured(self, **_: object) -> None:
+        self._queues_clear = False
         conf: Any = self.app.conf
         defaults = safe_defaults(self.settings)
         # Above what Celery ships and below all that the app set: `add_defaults` would put them
         # above what the app reads from an object.
         for layers in (conf.maps, conf.defaults):
             layers.insert(-1, defaults)
-        url = str(conf.broker_write_url or conf.broker_url or "")
+        url = next(iter(split_urls(conf.broker_write_url or conf.broker_url)), "")
         options = safe_transport_options(url, self.settings)
         conf.broker_transport_options = {**options, **(conf.broker_transport_options or {})}
         own = conf.result_backend_transport_options or {}
         conf.result_backend_transport_options = {**safe_result_options(), **own}
-        self._clash = self._find_clash()
-        # Celery logs what is raised here, and goes on, if it reads the configuration by itself.
-        self.check_queues()
-
-    def _find_clash(self) -> str | None:
-        conf = self.app.conf
-        taken = {conf.task_default_queue: "the app's default queue"}
-        taken |= {_queue_name(queue): "one of task_queues" for queue in conf.task_queues or ()}
-        for dependency in self.dependencies.values():
-            if what := taken.get(dependency.queue):
-                return (
-                    f"dependency {dependency.name!r} would share the queue {dependency.queue!r} "
-                    f"with {what}; give the dependency another one: "
-                    f'Dependency("{dependency.name}", queue="…")'
-                )
-        return None
 
     def _route(
         self,
@@ -261,7 +288,8 @@ class Resilience:
         task: Task[Any, Any] | None = None,
         **_: object,
     ) -> Mapping[str, str] | None:
-        self.check_queues()
+        if not self._queues_clear:
+            self.check_queues()
         declared = task if task is not None else self.app.tasks.get(name)
         dependency = getattr(declared, "dependency", None)
         if dependency is None:
@@ -275,7 +303,7 @@ class _Shared:
 
     store: Store
     answers: Answers
-    fan_in: FanIn
+    fan_in: FanIn | None
     breakers: Mapping[str, Breaker | NoBreaker]
 
 
@@ -283,7 +311,3 @@ def _declared_elsewhere(dependency: str) -> bool:
     """Tell whether any adopted app of this process declares *dependency*."""
     adopted = (getattr(app, "resilience", None) for app in _get_active_apps())
     return any(dependency in one.dependencies for one in adopted if isinstance(one, Resilience))
-
-
-def _queue_name(queue: object) -> str:
-    return str(getattr(queue, "name", queue))

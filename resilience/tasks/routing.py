@@ -1,6 +1,6 @@
-"""The queue of a dependency, for tasks to which the app's own routes give none."""
+"""What the routing of an app must know of its bulkheads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from celery import Celery
@@ -8,7 +8,7 @@ from celery import Celery
 Route = Callable[..., Mapping[str, str] | None]
 
 
-def ask_last(app: Celery, route: Route) -> None:
+def ask_last(app: Celery[Any], route: Route) -> None:
     """Ask *route*, as one of `task_routes`, when none of the app's own routes knows a task.
 
     It stays the last one whenever and however the app sets `task_routes`.
@@ -22,3 +22,28 @@ def ask_last(app: Celery, route: Route) -> None:
     amqp.__class__ = type(base.__name__, (base,), {"routes": property(routes)})
     if "router" in vars(amqp):
         amqp.router = amqp.Router()
+
+
+def know_queues(app: Celery[Any], names: Iterable[str]) -> None:
+    """Let *app* know queues of these *names* also if it creates no missing ones.
+
+    One that `task_queues` defines stays as it is, and a worker that is told no queues consumes from
+    those of `task_queues` only.
+    """
+    amqp: Any = app.amqp
+    base: Any = type(amqp)
+    names = list(names)
+
+    def complete(queues: Any) -> Any:  # noqa: ANN401 - whatever class of queues the app uses
+        if not queues.create_missing:
+            for name in names:
+                if name not in queues:
+                    queues.add(queues.new_missing(name))
+        return queues
+
+    def make(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Celery's
+        return complete(base.Queues(self, *args, **kwargs))
+
+    amqp.__class__ = type(base.__name__, (base,), {"Queues": make})
+    if "queues" in vars(amqp):
+        complete(amqp.queues)

@@ -1,7 +1,8 @@
 """Outcomes and partial responses cross Celery as JSON, through kombu's registry of types.
 
-On the wire an outcome is kombu's envelope around exactly what `to_json` returns:
+On the wire an outcome is kombu's envelope around what `to_json` returns:
 `{"__type__": "resilience.Outcome", "__value__": {"data": …, "_meta": {…}}}`.
+An answer in the data has an envelope of its own.
 """
 
 from typing import Any
@@ -16,11 +17,11 @@ from resilience.partial import PartialResponse
 
 __all__ = ["dumps", "loads", "must_encode"]
 
-register_type(Outcome, "resilience.Outcome", Outcome.to_json, Outcome.from_json)
+register_type(Outcome, "resilience.Outcome", Outcome.to_wire, Outcome.from_json)
 register_type(
     PartialResponse,
     "resilience.PartialResponse",
-    PartialResponse.to_json,
+    PartialResponse.to_wire,
     PartialResponse.from_json,
 )
 

@@ -13,6 +13,7 @@ from celery.exceptions import Ignore, Reject
 from resilience.errors import ConfigurationError
 from resilience.fallback import Step, check_chain
 from resilience.outcome import Outcome
+from resilience.partial import outcome_of
 from resilience.pipeline import Pipeline
 from resilience.store import Slot
 from resilience.tasks.neutral import NEUTRAL
@@ -64,7 +65,7 @@ class ResilientTask(Task[Any, Any]):
             raise ConfigurationError(msg)
 
     @classmethod
-    def on_bound(cls, app: Celery) -> None:
+    def on_bound(cls, app: Celery[Any]) -> None:
         """Check the task against the app's dependencies, if those are declared already."""
         resilience: Resilience | None = getattr(app, "resilience", None)
         if resilience is not None:
@@ -201,7 +202,7 @@ def _worst(values: list[Any]) -> Outcome[Any] | None:
 
 def _carry(before: Outcome[Any], value: object) -> Outcome[Any]:
     """Return *value* as an outcome at least as degraded as what it was made from."""
-    outcome = value if isinstance(value, Outcome) else Outcome(value=value)
+    outcome = outcome_of(value)
     if outcome.level >= before.level:
         return outcome
     return dataclasses.replace(before, value=outcome.value)

@@ -34,15 +34,20 @@ class FanInSweeper(bootsteps.StartStopStep):
         self._looking = threading.RLock()
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
-        """Start to look.
+        """Start to look, if there is a store to look into.
 
         Raises:
             ConfigurationError: The app's declaration cannot work; the worker then ends.
         """
         resilience = Resilience.of(parent.app)
         resilience.check_queues()
-        # The thread would find out, too, but nobody would hear of it.
-        _ = resilience.store
+        why_not = resilience.why_no_store
+        if why_not is not None:
+            logger.warning(
+                "%s; until then no fan-outs, no remembered answers, and breakers that decide alone",
+                why_not,
+            )
+            return
         os.register_at_fork(
             before=self._looking.acquire,
             after_in_parent=self._looking.release,

@@ -1,5 +1,6 @@
 """The shop in the situations it is made for, seen from outside. Every call is timed."""
 
+import signal
 import sqlite3
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -220,20 +221,35 @@ def test_front_answers_while_broker_and_store_are_dead(healthy_shop: Shop) -> No
     """Every endpoint keeps its budget and none has a 500; recommendations come from a constant."""
     healthy_shop.valkey.kill()
     try:
-        answers = [healthy_shop.get(path) for path in READS]
+        answers = {path: healthy_shop.get(path) for path in READS}
         order = healthy_shop.order()
     finally:
         healthy_shop.valkey.start()
 
-    by_path = dict(zip(READS, answers, strict=True))
-    recommendations = by_path["/recommendations/7"]
+    recommendations = answers["/recommendations/7"]
     assert recommendations.json()["data"] == POPULAR
     assert (meta_of(recommendations)["level"], meta_of(recommendations)["source"]) == (3, "static")
-    assert sorted(meta_of(by_path["/dashboard"])["missing"]) == ["alerts", "metrics", "orders"]
-    assert_unavailable(by_path[QUERY], "database")
-    assert_unavailable(by_path["/profile/7"], "users")
+    assert sorted(meta_of(answers["/dashboard"])["missing"]) == ["alerts", "metrics", "orders"]
+    assert_unavailable(answers[QUERY], "database")
+    assert_unavailable(answers["/profile/7"], "users")
     assert_unavailable(order, "users")
-    healthy_shop.await_health()
+
+
+def test_front_answers_while_broker_and_store_hang(healthy_shop: Shop) -> None:
+    """A server that takes connections and never answers is no worse than a dead one."""
+    healthy_shop.valkey.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(8) as clients:
+            crowd = [*READS, *READS]
+            answers = dict(zip(crowd, clients.map(healthy_shop.get, crowd), strict=True))
+        order = healthy_shop.order()
+    finally:
+        healthy_shop.valkey.send_signal(signal.SIGCONT)
+
+    assert answers["/recommendations/7"].json()["data"] == POPULAR
+    assert sorted(meta_of(answers["/dashboard"])["missing"]) == ["alerts", "metrics", "orders"]
+    for answer in (answers[QUERY], answers["/profile/7"], order):
+        assert_problem(answer, 503)
 
 
 @pytest.mark.parametrize(
@@ -251,9 +267,9 @@ def test_front_answers_while_broker_and_store_are_dead(healthy_shop: Shop) -> No
         pytest.param("/nothing", 404, id="unknown-path"),
     ],
 )
-def test_bad_request_is_explained(shop_processes: Shop, path: str, status: int) -> None:
+def test_bad_request_is_explained(healthy_shop: Shop, path: str, status: int) -> None:
     """What the client did wrong is a problem document, never a 500 and never a degraded answer."""
-    assert_problem(shop_processes.front.get(path), status)
+    assert_problem(healthy_shop.front.get(path), status)
 
 
 @pytest.mark.parametrize(
@@ -266,19 +282,19 @@ def test_bad_request_is_explained(shop_processes: Shop, path: str, status: int) 
         pytest.param({"price_cents": 1}, id="own-price"),
     ],
 )
-def test_bad_order_is_refused(shop_processes: Shop, change: Mapping[str, object]) -> None:
+def test_bad_order_is_refused(healthy_shop: Shop, change: Mapping[str, object]) -> None:
     """An order that cannot be is refused before anybody is charged."""
-    charges = shop_processes.upstreams["payments"].http
+    charges = healthy_shop.upstreams["payments"].http
     before = charges.get("/stats").json()["calls"]
 
-    assert_problem(shop_processes.front.post("/orders", json={**ORDER, **change}), 422)
+    assert_problem(healthy_shop.front.post("/orders", json={**ORDER, **change}), 422)
 
     assert charges.get("/stats").json()["calls"] == before
 
 
-def test_order_without_json_is_refused(shop_processes: Shop) -> None:
+def test_order_without_json_is_refused(healthy_shop: Shop) -> None:
     """A body that is no JSON is the client's mistake."""
-    broken = shop_processes.front.post(
+    broken = healthy_shop.front.post(
         "/orders", content="{", headers={"Content-Type": "application/json"}
     )
 

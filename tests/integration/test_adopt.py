@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from resilience import fallback
 from resilience.dependency import Dependency
-from resilience.errors import ConfigurationError
+from resilience.errors import AllFallbacksFailedError, ConfigurationError
 from resilience.settings import Settings
 from resilience.tasks import Resilience
+from resilience.tasks.addresses import find_store
 from tests.integration.apps.fresh import (
     PAYMENTS,
     URL,
@@ -184,6 +186,11 @@ def test_task_needs_no_adoption_without_a_dependency() -> None:
         pytest.param({"backend": "redis://127.0.0.1:2/0"}, "127.0.0.1:2", id="result-backend"),
         pytest.param({"broker": "redis://127.0.0.1:3/0"}, "127.0.0.1:3", id="broker"),
         pytest.param({"backend": "rpc://"}, "127.0.0.1:1", id="first-that-is-a-redis"),
+        pytest.param({"broker": "redis://127.0.0.1:4;redis://h:5"}, "127.0.0.1:4", id="failover"),
+        pytest.param({"broker": ["amqp://h", "redis://127.0.0.1:6"]}, "127.0.0.1:6", id="list"),
+        pytest.param(
+            {"broker": "rediss://127.0.0.1:7?ssl_cert_reqs=CERT_NONE"}, "127.0.0.1:7", id="tls"
+        ),
     ],
 )
 def test_store_is_found_where_the_app_has_a_redis(options: dict[str, Any], store_url: str) -> None:
@@ -196,10 +203,44 @@ def test_store_is_found_where_the_app_has_a_redis(options: dict[str, Any], store
     assert f"{where['host']}:{where['port']}" == store_url
 
 
+def test_store_is_found_behind_a_socket() -> None:
+    """What Celery calls `redis+socket://` is the store, too, with its database."""
+    app = new_app(broker="redis+socket:///run/valkey.sock?virtual_host=3")
+
+    adopted = Resilience(app, dependencies=[USERS], settings=Settings())
+
+    where = adopted.store.client.connection_pool.connection_kwargs
+    assert (where["path"], where["db"]) == ("/run/valkey.sock", 3)
+
+
+def test_store_is_found_through_the_sentinels_of_the_broker() -> None:
+    """Their addresses, the name of the primary and both passwords are what Celery was told."""
+    options = {"master_name": "main", "sentinel_kwargs": {"password": "p&q"}}
+    broker = "sentinel://:secret@one:26379/2;sentinel://two:26380"
+
+    assert find_store(broker, options) == (
+        "redis+sentinel://:secret@one:26379,two:26380/main/2?sentinel_password=p%26q"
+    )
+    assert find_store(broker, {}) is None
+
+
+def test_pipeline_works_without_a_store() -> None:
+    """An app without a Redis calls its dependencies all the same; fallbacks say what is missing."""
+    app = new_app(broker="amqp://localhost", backend="rpc://")
+    adopted = Resilience(app, dependencies=[USERS], settings=Settings())
+    guarded = adopted.pipeline("users", name="parse", fallbacks=[fallback.stale(max_age=9)])
+
+    assert guarded.call(echo, 1).value == 1
+    with pytest.raises(AllFallbacksFailedError, match="RESILIENCE_STORE_URL"):
+        guarded.call(int, "no number")
+    with pytest.raises(ConfigurationError, match="RESILIENCE_STORE_URL"):
+        _ = adopted.fan_in
+
+
 def test_app_without_a_redis_is_told_what_to_set() -> None:
     """Nobody guesses a store: the error says which variable to set, and what was looked at."""
     app = new_app(broker="amqp://localhost", backend="rpc://")
     adopted = Resilience(app, dependencies=[USERS], settings=Settings())
 
-    with pytest.raises(ConfigurationError, match=r"RESILIENCE_STORE_URL.*'rpc://'"):
+    with pytest.raises(ConfigurationError, match=r"RESILIENCE_STORE_URL.*'rpc://"):
         _ = adopted.store

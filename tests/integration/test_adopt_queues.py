@@ -12,6 +12,9 @@ from kombu import Queue
 from resilience.dependency import Dependency
 from resilience.errors import ConfigurationError
 from resilience.tasks import Resilience
+from resilience.testing.process import ProcessStartError
+from resilience.testing.stack import run_worker
+from resilience.testing.valkey import ValkeyProcess
 from tests.integration.apps.fresh import adopt, echo, new_app, nothing, queue_of, read
 
 Configure = Callable[[Celery], object]
@@ -59,9 +62,6 @@ def test_own_routes_win(
     [
         pytest.param({}, "celery", "the app's default queue", id="default"),
         pytest.param({"task_default_queue": "main"}, "main", "default queue", id="own-default"),
-        pytest.param(
-            {"task_queues": [Queue("big")]}, "big", "one of task_queues", id="task-queues"
-        ),
     ],
 )
 def test_clash_of_queues_is_an_error(
@@ -80,6 +80,41 @@ def test_clash_of_queues_is_an_error(
 
     with pytest.raises(ConfigurationError, match=f"'users'.*{queue!r}.*{named}"):
         adopt_and_publish()
+
+
+@pytest.mark.parametrize("before_that", [nothing, read])
+@pytest.mark.parametrize("create_missing", [True, False])
+def test_bulkhead_takes_the_queue_that_the_app_defines(
+    create_missing: bool,  # noqa: FBT001 - a parameter of the test
+    before_that: Configure,
+) -> None:
+    """A queue of `task_queues` keeps its arguments as a bulkhead's; one not defined there exists.
+
+    That holds also for an app that creates no missing queues, and a worker that is told no queues
+    consumes from those in `task_queues` only.
+    """
+    own = Queue("users", queue_arguments={"x-max-length": 10})
+    app = new_app(task_queues=[own], task_create_missing_queues=create_missing)
+    before_that(app)
+    if before_that is read:
+        assert list(app.amqp.queues) == ["users"]
+    adopt(app)
+    app.task(name="charge", shared=False, dependency="payments")(echo)
+
+    assert app.amqp.router.route({}, "get_user")["queue"].queue_arguments == {"x-max-length": 10}
+    assert queue_of(app, "charge") == "money"
+    assert list(app.amqp.queues.consume_from) == ["users"]
+    app.amqp.queues.select(["money"])
+    assert list(app.amqp.queues.consume_from) == ["money"]
+
+
+def test_clash_is_said_when_the_tasks_are_made() -> None:
+    """An app that is configured later is told no later than when Celery makes its tasks."""
+    app = new_app()
+    adopt(app, Dependency("users", queue="celery"))
+
+    with pytest.raises(ConfigurationError, match="'users' would share the queue 'celery'"):
+        app.finalize()
 
 
 def test_clash_is_said_at_every_publish() -> None:
@@ -147,3 +182,24 @@ def test_apps_of_one_process_may_share_their_tasks() -> None:
     What belongs to another app's dependency is refused when it is published.
     """
     subprocess.run([sys.executable, "-c", TWO_APPS], check=True)  # noqa: S603 - the text above
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_worker_does_not_start_when_queues_clash(valkey: ValkeyProcess, pool: str) -> None:
+    """It would take other jobs into the bulkhead: it ends, and its log names the clash."""
+    env = {"CELERY_BROKER_URL": valkey.url, "CELERY_RESULT_BACKEND": valkey.url}
+
+    with (
+        pytest.raises(ProcessStartError, match="'users' would share the queue 'celery'"),
+        run_worker("tests.integration.apps.clashing", queues=["celery"], pool=pool, env=env),
+    ):
+        pytest.fail("a worker with a clash of queues got ready")
+
+
+def test_worker_starts_without_a_store_and_says_what_is_missing() -> None:
+    """It works as far as it can, and one line of its log names what to set."""
+    with run_worker("tests.integration.apps.storeless", queues=["users"], pool="solo") as worker:
+        lines = [line for line in worker.log.splitlines() if "RESILIENCE_STORE_URL" in line]
+
+    assert len(lines) == 1
+    assert "WARNING" in lines[0]

@@ -170,6 +170,17 @@ def test_stale_answer_stands_in_for_a_part_that_hangs(stage: Stage) -> None:
     stage.let_go(key)
 
 
+def test_stale_answer_is_never_older_than_its_part_allows(stage: Stage) -> None:
+    """What another fan-out remembers for longer does not stand in here."""
+    key = new_key()
+    assert switched(stage, key, stale=600.0).apply_async(budget=LONG).get().data["metrics"] == 1
+    stage.switch(key)
+
+    response = switched(stage, key, stale=60.0).apply_async(budget=LONG).get()
+
+    assert response.missing == ["metrics"]
+
+
 @pytest.mark.parametrize("task", ["degrade", "partial", "stale_answer"])
 def test_only_full_answers_stand_in(stage: Stage, task: str) -> None:
     """What was degraded when it came is not remembered as an answer to fall back to."""
@@ -247,6 +258,25 @@ def test_stream_ends_with_the_budget(stage: Stage) -> None:
         ("slow", True, True),
     ]
     stage.let_go(key)
+
+
+def test_cancelled_wait_leaves_the_fan_out_as_it_is(stage: Stage) -> None:
+    """A client that hangs up costs the others nothing, on the same event loop or elsewhere."""
+    key = new_key()
+
+    async def ask_twice() -> tuple[PartialResponse, PartialResponse]:
+        pending = FanOut(slow=stage.s("hold", key, 1)).apply_async(budget=LONG)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pending.aget(), timeout=0.1)
+        other = FanOut(fast=stage.s("echo", 2)).apply_async(budget=LONG)
+        first = await other.aget()
+        stage.let_go(key)
+        return first, await pending.aget()
+
+    assert asyncio.run(ask_twice()) == (
+        PartialResponse(data={"fast": 2}),
+        PartialResponse(data={"slow": 1}),
+    )
 
 
 @pytest.mark.parametrize("ask", [get, get_async, lambda pending: list(pending.stream())])

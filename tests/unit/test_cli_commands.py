@@ -137,6 +137,16 @@ def test_dependency_called_default_is_refused() -> None:
         worker_programs(adopted(Dependency("default")), ["celery"], [])
 
 
+@pytest.mark.parametrize("words", [["worker", "users"], ["up"], ["dependencies"]])
+def test_clash_of_queues_is_one_line(words: list[str]) -> None:
+    """No worker is started and nothing is listed when a bulkhead shares the default queue."""
+    result = invoke(adopted(Dependency("users", queue="celery")).app, *words)
+
+    assert result.exit_code == 2
+    assert len(result.output.splitlines()) == 1
+    assert "'users' would share the queue 'celery'" in result.output
+
+
 @pytest.mark.parametrize("words", [["worker", "paymnts"], ["up", "--only", "users,paymnts"]])
 def test_unknown_dependency_is_one_line_that_names_the_known_ones(words: list[str]) -> None:
     """The line guesses what was meant, and the exit code is 2."""

@@ -15,6 +15,12 @@ def test_dependency_has_a_queue_of_its_own_name_by_default() -> None:
     assert Dependency("users", queue="people").queue == "people"
 
 
+@pytest.mark.parametrize("queue", ["Shop.Users", "users:high", "{users}", "v1/users", "u.fifo"])
+def test_dependency_takes_a_queue_name_as_brokers_have_them(queue: str) -> None:
+    """An existing queue can be a bulkhead's, also if its name is no dependency's name."""
+    assert Dependency("users", queue=queue).queue == queue
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -29,6 +35,9 @@ def test_dependency_has_a_queue_of_its_own_name_by_default() -> None:
         ("timeout", None),
         ("prefetch", 0),
         ("queue", ""),
+        ("queue", " "),
+        ("queue", "b,celery"),
+        ("queue", "-Q"),
         ("pool", "eventlet"),
         ("consurrency", 3),
     ],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience import Level, Outcome
+from resilience import Level, Outcome, PartialResponse
 from tests.unit.untimed import untimed
 
 JSON = st.recursive(
@@ -103,3 +103,13 @@ def test_outcome_cannot_be_changed_and_can_be_pickled() -> None:
     with pytest.raises(FrozenInstanceError):
         outcome.level = Level.FULL  # type: ignore[misc]  # what must not work
     assert pickle.loads(pickle.dumps(outcome)) == outcome  # noqa: S301 - our own bytes
+
+
+def test_answers_in_an_answer_are_plain_json_too() -> None:
+    """Whatever is nested in whatever, the document needs no encoder of ours."""
+    inner = PartialResponse(data={"user": Outcome(value=1)}, missing=["ads"])
+    nested = [Outcome(value=inner), {"page": (inner,)}]
+
+    for answer in (Outcome(value=nested), PartialResponse(data={"parts": nested})):
+        assert json.loads(json.dumps(answer.to_json())) == answer.to_json()
+    assert inner.to_json()["data"] == {"user": Outcome(value=1).to_json()}

@@ -4,7 +4,15 @@ from typing import NoReturn
 
 import pytest
 
-from resilience import AllFallbacksFailedError, Dependency, Level, Outcome, Pipeline, fallback
+from resilience import (
+    AllFallbacksFailedError,
+    Dependency,
+    Level,
+    Outcome,
+    PartialResponse,
+    Pipeline,
+    fallback,
+)
 from resilience.store import Answers
 from tests.unit.calling import Listening, Run, raising
 
@@ -36,6 +44,40 @@ def test_stale_never_remembers_a_degraded_answer(run: Run, answers: Answers) -> 
     run(pipeline, lambda _: degraded, 7)
 
     assert run(pipeline, raising(OSError("gone")), 7).value == "static"
+
+
+@pytest.mark.parametrize(
+    ("response", "level"),
+    [
+        (PartialResponse(data={}, missing=["ads"], reasons={"ads": "OSError"}), Level.REDUCED),
+        (
+            PartialResponse(
+                data={"ads": []}, degraded=["ads"], reasons={"ads": "OSError"}, level=Level.STALE
+            ),
+            Level.STALE,
+        ),
+        (
+            PartialResponse(
+                data={}, missing=["ads"], reasons={"ads": "OSError"}, level=Level.FAILED
+            ),
+            Level.FAILED,
+        ),
+    ],
+    ids=["missing", "degraded", "failed"],
+)
+def test_stale_never_remembers_a_partial_response(
+    run: Run, answers: Answers, response: PartialResponse, level: Level
+) -> None:
+    """It says itself how good it is and why, and is no full answer."""
+    chain = [fallback.stale(max_age=60), fallback.static("static")]
+    pipeline = Pipeline("ask", USERS, answers, fallbacks=chain)
+
+    outcome = run(pipeline, lambda: response)
+
+    assert outcome == Outcome(
+        value=response, level=level, reason="ads: OSError", dependency="users"
+    )
+    assert run(pipeline, raising(OSError("gone"))).value == "static"
 
 
 def test_stale_remembers_an_answer_of_nothing(run: Run, answers: Answers) -> None:

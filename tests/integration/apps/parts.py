@@ -43,13 +43,15 @@ def declare(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 def desk() -> redis.Redis:
     """Return a client of the server where tasks and tests meet: the result backend's."""
-    return redis.Redis.from_url(current_app.conf.result_backend, decode_responses=True)
+    return redis.Redis.from_url(
+        current_app.conf.result_backend, decode_responses=True, socket_timeout=2 * HOLD_SECONDS
+    )
 
 
 class Witness:
     """A listener that tells the tests what was announced, in whichever process."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery[Any]) -> None:
         self._app = app
 
     def __call__(self, event: Event) -> None:
@@ -59,9 +61,9 @@ class Witness:
             client.rpush(EVENTS, json.dumps(said))
 
 
-def make_app(settings: Settings | None = None, **options: Any) -> Celery:  # noqa: ANN401
+def make_app(settings: Settings | None = None, **options: Any) -> Celery[Any]:  # noqa: ANN401
     """Return an app with the tasks of this module; *options* are those of `Celery`."""
-    made = Celery("parts", task_cls=ResilientTask, **options)
+    made: Celery[Any] = Celery("parts", task_cls=ResilientTask, **options)
     Resilience(
         made,
         dependencies=[Dependency("alpha"), Dependency("beta", timeout=20)],
@@ -124,7 +126,7 @@ def degrade() -> str:
 def retry_by_itself(key: str, failures: int) -> int:
     """Fail as often as told, and return the number of attempts."""
     with desk() as client:
-        attempts = client.rpush(key, "attempt")
+        attempts: int = client.rpush(key, "attempt")
     if attempts <= failures:
         raise ConnectionError(attempts)
     return attempts
@@ -134,7 +136,7 @@ def retry_by_itself(key: str, failures: int) -> int:
 def retry(self: ResilientTask, key: str, failures: int) -> int:
     """Call `self.retry` as often as told, and return the number of attempts."""
     with desk() as client:
-        attempts = client.rpush(key, "attempt")
+        attempts: int = client.rpush(key, "attempt")
     if attempts <= failures:
         raise self.retry(countdown=0, exc=ConnectionError(attempts))
     return attempts
@@ -143,9 +145,9 @@ def retry(self: ResilientTask, key: str, failures: int) -> int:
 @declare(bind=True)
 def replace(self: ResilientTask, kind: str) -> None:
     """Let something else answer in this task's place."""
-    do = self.app.tasks
+    do: Any = self.app.tasks
     raise self.replace(
-        {
+        {  # type: ignore[no-untyped-call] # the lambda
             "task": lambda: do["echo"].s(kind),
             "failing task": lambda: do["fail"].s(kind),
             "chain": lambda: chain(do["echo"].s("first"), do["join"].s(kind)),
@@ -179,7 +181,7 @@ def reject() -> None:
 def reject_once(key: str) -> int:
     """Give the message back once; return the number of attempts."""
     with desk() as client:
-        attempts = client.rpush(key, "attempt")
+        attempts: int = client.rpush(key, "attempt")
     if attempts == 1:
         text = "again"
         raise Reject(text, requeue=True)
@@ -220,7 +222,7 @@ def overrun_softly(key: str) -> object:
 def die_once(key: str) -> int:
     """Kill the process that runs it, the first time; return the number of attempts."""
     with desk() as client:
-        attempts = client.rpush(key, "attempt")
+        attempts: int = client.rpush(key, "attempt")
     if attempts == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return attempts
@@ -269,6 +271,13 @@ def note(response: PartialResponse, key: str) -> None:
     """Write down the response that a finished fan-out hands over."""
     with desk() as client:
         client.rpush(key, json.dumps(response.to_json()))
+
+
+@declare()
+def note_any(value: object, key: str) -> None:
+    """Write down anything."""
+    with desk() as client:
+        client.rpush(key, json.dumps(value, default=lambda response: response.to_json()))
 
 
 app = make_app()

@@ -24,25 +24,30 @@ STORE_TIMEOUT_SECONDS = 0.5
 
 
 class Stage:
-    """A worker, its servers, and the app of a caller.
+    """Servers and the app of a caller.
 
     Attributes:
         app: Adopted, with the tasks of `apps/parts.py`.
         broker: Takes messages.
         store: Holds fan-outs.
         desk: Takes results; tests and tasks meet there. No test stops it.
-        worker: Consumes from all queues.
+        worker: Consumes from all queues, if there is one.
     """
 
-    def __init__(
-        self,
-        broker: ValkeyProcess,
-        store: ValkeyProcess,
-        desk: ValkeyProcess,
-        worker: WorkerProcess,
-    ) -> None:
-        self.broker, self.store, self.desk, self.worker = broker, store, desk, worker
+    def __init__(self, broker: ValkeyProcess, store: ValkeyProcess, desk: ValkeyProcess) -> None:
+        self.broker, self.store, self.desk = broker, store, desk
         self.app = self.another_app()
+        self.worker: WorkerProcess | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What points another process of the app at the same servers."""
+        return {
+            "CELERY_BROKER_URL": self.broker.url,
+            "CELERY_RESULT_BACKEND": self.desk.url,
+            "RESILIENCE_STORE_URL": self.store.url,
+            "RESILIENCE_STORE_TIMEOUT_SECONDS": str(STORE_TIMEOUT_SECONDS),
+        }
 
     def another_app(self, **settings: Any) -> Celery:  # noqa: ANN401 - as of Settings
         """Return an app of one more caller."""
@@ -76,13 +81,13 @@ class Stage:
 
     def consume(self, queue: str) -> None:
         """Let the worker consume from *queue* as well, from now on."""
-        assert self.app.control.add_consumer(queue, reply=True)
+        assert self.app.control.add_consumer(queue, reply=True, limit=1)
 
-    def noted(self, key: str) -> list[dict[str, Any]]:
+    def noted(self, key: str) -> list[Any]:
         """Return what was pushed to the list *key* at the desk, from JSON."""
         return [json.loads(text) for text in self.desk.client().lrange(key, 0, -1)]
 
-    def await_note(self, key: str, seconds: float = SECONDS) -> dict[str, Any]:
+    def await_note(self, key: str, seconds: float = SECONDS) -> Any:  # noqa: ANN401 - any JSON
         """Wait until something was pushed to the list *key*, and return the first of it."""
         return wait_until(lambda: self.noted(key), seconds, f"something is noted in {key}")[0]
 
@@ -120,22 +125,26 @@ def new_key() -> str:
 
 
 @contextmanager
+def running_servers(paths: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Run servers for the tests of a module, and no worker."""
+    with ExitStack() as stack:
+        stage = Stage(*(stack.enter_context(running_valkey(paths)) for _ in range(3)))
+        stack.callback(stage.close)
+        yield stage
+
+
+@contextmanager
 def running_stage(
     paths: pytest.TempPathFactory, *, concurrency: int = 4, pool: str = "prefork"
 ) -> Iterator[Stage]:
     """Run servers and a worker for the tests of a module; the worker is killed at the end."""
-    with ExitStack() as stack:
-        broker, store, desk = (stack.enter_context(running_valkey(paths)) for _ in range(3))
-        env = {
-            "CELERY_BROKER_URL": broker.url,
-            "CELERY_RESULT_BACKEND": desk.url,
-            "RESILIENCE_STORE_URL": store.url,
-            "RESILIENCE_STORE_TIMEOUT_SECONDS": str(STORE_TIMEOUT_SECONDS),
-        }
-        worker = stack.enter_context(
-            run_worker(APP_PATH, queues=QUEUES, concurrency=concurrency, pool=pool, env=env)
-        )
-        stack.callback(worker.kill)
-        stage = Stage(broker, store, desk, worker)
-        stack.callback(stage.close)
-        yield stage
+    with (
+        running_servers(paths) as stage,
+        run_worker(
+            APP_PATH, queues=QUEUES, concurrency=concurrency, pool=pool, env=stage.env
+        ) as stage.worker,
+    ):
+        try:
+            yield stage
+        finally:
+            stage.worker.kill()
