@@ -20,8 +20,11 @@ class Settings(BaseModel):
     Made directly they read no variable: what is not said has its default.
 
     Attributes:
-        store_url: Redis or Valkey for shared state that can be rebuilt. Default: the app's
-            result backend or broker, whichever of them is a Redis.
+        store_url: Redis or Valkey for shared state that can be rebuilt: `redis://`, `rediss://`,
+            `unix://`; through Sentinels `sentinel://host:26379,host2:26379/<name of the primary>`;
+            in a cluster `redis+cluster://host:6379,host2:6379`. `resilience.store.clients` says
+            where user, password and TLS options go. Default: the app's result backend or broker,
+            whichever of them is one Redis.
         namespace: Prefix of every key; the same in all processes of an app. Default:
             `resilience`. Give unrelated apps that share a database one each, or they share
             breakers of equal dependencies and stale answers of equal tasks.
