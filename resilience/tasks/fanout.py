@@ -2,31 +2,33 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery, Signature
+from celery import Celery, Signature, Task
+from celery._state import _task_stack  # type: ignore[attr-defined] # missing in the stubs
+from celery.app.task import Context
 from celery.canvas import _chain, chord, group
 from celery.exceptions import NotRegistered
 from celery.utils import uuid
-from kombu.exceptions import (  # type: ignore[attr-defined] # newer than its stubs
-    BatchPublishError,
-    OperationalError,
-)
 
 from resilience.errors import ConfigurationError, StoreUnavailableError
 from resilience.events import PublishFailed
 from resilience.store import Slot
 from resilience.tasks.pending import PendingResponse
+from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, helpers
 from resilience.tasks.reporting import slot_header
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import must_encode
 from resilience.tasks.task import ResilientTask
 
-PUBLISH_ERRORS = (OperationalError, BatchPublishError, OSError)
 FLUSHES = 4
 """A batch goes out in so many shares: workers begin while the rest is still being prepared."""
+PUBLISH_TIMEOUTS = 3
+"""A broker that hangs takes up to as many publish timeouts: to connect, to log in, to answer."""
 PART_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -50,13 +52,16 @@ def part(signature: Signature[Any], *, required: bool = False, stale: float | No
 
     Raises:
         ConfigurationError: *signature* is none, or more than one task, or carries a value that
-            JSON cannot; *stale* is not more than 0.
+            JSON cannot; *required* is no bool; *stale* is not more than 0.
     """
     if isinstance(signature, (group, _chain, chord)):
         msg = f"a part is a single task, got {signature!r}; start a fan-out inside a task instead"
         raise ConfigurationError(msg)
     if not isinstance(signature, Signature):
         msg = f"a part needs a task signature such as task.s(…), got {signature!r}"
+        raise ConfigurationError(msg)
+    if not isinstance(required, bool):
+        msg = f"part {signature.task}: required must be True or False, got {required!r}"
         raise ConfigurationError(msg)
     if stale is not None:
         _check_seconds(stale, where=f"part {signature.task}: stale")
@@ -92,6 +97,8 @@ class FanOut:
         """Publish all parts in one batch and return at once.
 
         Never raises for a lost store or broker: the response then says that its parts are missing.
+        While the broker hangs it blocks, for no longer than the budget; on an event loop use
+        `await asyncio.to_thread(fan_out.apply_async, budget=…)`.
 
         Args:
             budget: Seconds until the response is final, whatever came in by then; publishing
@@ -101,14 +108,13 @@ class FanOut:
 
         Raises:
             ConfigurationError: *budget* is not more than 0, *on_complete* is no signature, a task
-                is not registered, no `ResilientTask`, of another app or cannot take its arguments,
-                or the app was never adopted.
+                is not registered, no `ResilientTask`, of another app or cannot take its arguments
+                (the callback's: the response in front of its own), or the app was never adopted.
         """
         _check_seconds(budget, where="budget")
-        if on_complete is not None and not isinstance(on_complete, Signature):
-            msg = f"on_complete needs a signature such as task.s(), got {on_complete!r}"
-            raise ConfigurationError(msg)
         app = self._app()
+        if on_complete is not None:
+            _check_callback(on_complete)
         resilience = Resilience.of(app)
         fan = uuid()
         spec = [(name, one.required) for name, one in self.parts.items()]
@@ -125,23 +131,48 @@ class FanOut:
             return pending
         try:
             try:
-                self._publish(app, slots, budget)
+                self._publish(app, slots, budget, pending)
             except PUBLISH_ERRORS:
                 # The first use of a connection that died while idle tells. A broker that hangs has
                 # used up its time by now; asking it again would make the response late.
-                if pending.spent() > resilience.settings.publish_timeout_seconds / 2:
+                seconds = min(budget, resilience.settings.publish_timeout_seconds)
+                if pending.spent() > seconds / 2:
                     raise
-                self._publish(app, slots, budget)
+                self._publish(app, slots, budget, pending)
         except PUBLISH_ERRORS as error:
             resilience.announce(PublishFailed(what=repr(self), error=str(error)))
             pending.finish_unpublished()
         return pending
 
-    def _publish(self, app: Celery, slots: Mapping[str, Slot], budget: float) -> None:
+    def _publish(
+        self, app: Celery, slots: Mapping[str, Slot], budget: float, pending: PendingResponse
+    ) -> None:
+        """Publish here if the broker cannot make the response late, else beside."""
+        seconds = Resilience.of(app).settings.publish_timeout_seconds
+        if pending.left() > PUBLISH_TIMEOUTS * seconds:
+            self._send(app, slots, budget, threading.Event())
+            return
+        parent: Task[Any, Any] | None = app.current_worker_task
+        request = None if parent is None else parent.request_stack.top
+
+        def send(given_up: threading.Event) -> None:
+            with _inside(parent, request):
+                self._send(app, slots, budget, given_up)
+
+        left = pending.left()
+        if left <= 0 or not helpers.run(send, left):
+            msg = f"the broker did not take the parts within the budget of {budget:g} s"
+            raise PublishTimeoutError(msg)
+
+    def _send(
+        self, app: Celery, slots: Mapping[str, Slot], budget: float, given_up: threading.Event
+    ) -> None:
         declared: set[object] = set()
         share = max(1, len(self.parts) // FLUSHES)
         with app.producer_or_acquire(None) as producer, producer.batch(share):
             for name, one in self.parts.items():
+                if given_up.is_set():
+                    raise PublishTimeoutError(name)
                 sig = one.signature
                 route = sig.task, sig.options.get("queue")
                 # The queue is declared with the first message that goes there, not with each.
@@ -181,6 +212,21 @@ class FanOut:
         return next(iter(apps.values()))
 
 
+@contextmanager
+def _inside(parent: Task[Any, Any] | None, request: Context | None) -> Iterator[None]:
+    """Let what this thread publishes be children of *parent*, which Celery keeps by thread."""
+    if parent is None or request is None:
+        yield
+        return
+    _task_stack.push(parent)
+    parent.request_stack.push(request)
+    try:
+        yield
+    finally:
+        parent.request_stack.pop()
+        _task_stack.pop()
+
+
 def _check_seconds(value: object, *, where: str) -> None:
     if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
         msg = f"{where} must be more than 0 seconds, got {value!r}"
@@ -200,14 +246,39 @@ def _task_of(name: str, signature: Signature[Any]) -> ResilientTask:
             "declare it with base=ResilientTask"
         )
         raise ConfigurationError(msg)
-    check_arguments = getattr(task, "__header__", None) if task.typing else None
-    if check_arguments is not None:
-        try:
-            check_arguments(*signature.args, **signature.kwargs)
-        except TypeError as error:
-            msg = f"part {name!r}: {error}"
-            raise ConfigurationError(msg) from error
+    _check_arguments(task, signature.args, signature.kwargs, where=f"part {name!r}")
     return task
+
+
+def _check_arguments(
+    task: Task[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], *, where: str
+) -> None:
+    check = getattr(task, "__header__", None) if task.typing else None
+    if check is not None:
+        try:
+            check(*args, **kwargs)
+        except TypeError as error:
+            msg = f"{where}: {error}"
+            raise ConfigurationError(msg) from error
+
+
+def _check_callback(sig: object) -> None:
+    """Check that *sig* takes a response: nobody would hear of it when it comes to that."""
+    if not isinstance(sig, Signature):
+        msg = f"on_complete needs a signature such as task.s(), got {sig!r}"
+        raise ConfigurationError(msg)
+    if sig.immutable:
+        return
+    if isinstance(sig, (_chain, group, chord)):
+        for first in sig.tasks[:1] if isinstance(sig, _chain) else sig.tasks:
+            _check_callback(first)
+        return
+    try:
+        task = sig.type
+    except NotRegistered:
+        return  # the task of another service, which alone knows what it takes
+    args = ("response", *sig.args)
+    _check_arguments(task, args, sig.kwargs, where=f"on_complete, {sig.task} with the response")
 
 
 def _flat(

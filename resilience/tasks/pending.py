@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from celery import Signature
-from kombu.exceptions import OperationalError
 
 from resilience.clock import Clock, SystemClock
-from resilience.errors import StoreUnavailableError
+from resilience.errors import StoreUnavailableError, text_of
 from resilience.events import PublishFailed
 from resilience.partial import PartAnswer, PartialResponse, assemble
 from resilience.store import Record
+from resilience.tasks.publishing import PublishTimeoutError, helpers
 from resilience.tasks.resilience import Resilience
-from resilience.tasks.response import came_in, part_answer, respond
+from resilience.tasks.response import came_in, part_answer, publish_callback, respond
 
 RESERVE_SHARE = 0.05
 """Share of the budget kept for assembling the response, so that it is not late."""
@@ -58,7 +58,7 @@ class PendingResponse:
         Never raises for missing parts or a lost store: the response says what is missing.
         """
         while self._lost is None:
-            left = self._left()
+            left = self.left()
             try:
                 if left <= 0:
                     self.finish("deadline")
@@ -77,7 +77,7 @@ class PendingResponse:
     async def aget(self) -> PartialResponse:
         """Do the same as `get` without blocking the event loop."""
         while self._lost is None:
-            left = self._left()
+            left = self.left()
             try:
                 if left <= 0:
                     await self._resilience.fan_in.finish_async(self.id, "deadline", lease_seconds=0)
@@ -102,7 +102,7 @@ class PendingResponse:
         required = dict(self._spec)
         mark, ended = "0", False
         while self._lost is None and not ended:
-            left = self._left()
+            left = self.left()
             if left <= 0:
                 break
             try:
@@ -142,14 +142,26 @@ class PendingResponse:
         response = self._lost = self._without_store(error)
         if on_complete is None:
             return
-        try:
-            on_complete.apply_async((response,), task_id=f"{self.id}-complete")
-        except (OperationalError, OSError) as also:
-            what = f"callback of fan-out {self.id}"
-            self._resilience.announce(PublishFailed(what=what, error=str(also)))
 
-    def _left(self) -> float:
+        def publish(_: object) -> None:
+            try:
+                publish_callback(on_complete, self.id, response)
+            except Exception as also:  # noqa: BLE001 - nobody else would say it
+                self._lose_callback(also)
+
+        try:
+            # Begun even if the budget is spent: it ends beside the caller.
+            helpers.run(publish, self.left())
+        except PublishTimeoutError as also:
+            self._lose_callback(also)
+
+    def left(self) -> float:
+        """Return the seconds until the response must be put together."""
         return self._until - self._clock.monotonic()
+
+    def _lose_callback(self, error: Exception) -> None:
+        what = f"callback of fan-out {self.id}"
+        self._resilience.announce(PublishFailed(what=what, error=text_of(error)))
 
     def _respond(self, record: Record | None) -> PartialResponse:
         if record is None:

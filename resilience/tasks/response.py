@@ -2,15 +2,17 @@
 
 from typing import Any
 
-from celery import signature
-from kombu.exceptions import OperationalError
+from celery import Signature, signature
+from celery.canvas import _chain, chord, group
+from celery.exceptions import SoftTimeLimitExceeded
 
-from resilience.errors import StoreUnavailableError
+from resilience.errors import BUGS, StoreUnavailableError, text_of
 from resilience.events import FanOutFinished, PublishFailed
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.partial import PartAnswer, PartialResponse, assemble
 from resilience.store import Record
+from resilience.tasks.publishing import PUBLISH_ERRORS
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import loads
 
@@ -62,21 +64,46 @@ def came_in(name: str, payload: bytes, *, required: bool) -> PartAnswer:
     return PartAnswer(name=name, outcome=outcome, reason=outcome.reason, required=required)
 
 
-def deliver_callback(resilience: Resilience, fan: str) -> None:
-    """Publish the callback of an ended fan-out with its response as first argument, if it has one.
+def publish_callback(callback: Signature[Any], fan: str, response: PartialResponse) -> None:
+    """Publish *callback* with *response* as first argument.
 
-    Its task id is derived from the fan-out's, so that one published twice can be told. What fails
-    here is done again by a worker within seconds: the record stays due.
+    Its task id is derived from the fan-out's, so that one published twice can be told.
+    """
+    options: dict[str, Any] = {}
+    if not isinstance(callback, (_chain, chord, group)) and "ignore_result" not in callback.options:
+        # Its result is stored, but not waited for here: to subscribe to it would make the publish
+        # depend on the result backend.
+        headers = {**(callback.options.get("headers") or {}), "ignore_result": False}
+        options = {"ignore_result": True, "headers": headers}
+    callback.apply_async((response,), task_id=f"{fan}-complete", add_to_parent=False, **options)
+
+
+def deliver_callback(resilience: Resilience, fan: str) -> None:
+    """Publish the callback of an ended fan-out, if it has one.
+
+    Never raises but for a soft time limit: it runs in the task of a part that happened to be the
+    last. What fails because the broker is away is done again by a worker within seconds, as the
+    record stays due; what would fail again is announced and given up.
     """
     try:
         record = resilience.fan_in.collect(fan)
         if record is None or record.callback is None:
             return
-        callback = signature(loads(record.callback), app=resilience.app)
-        response = respond(resilience, fan, record)
-        callback.apply_async((response,), task_id=f"{fan}-complete", add_to_parent=False)
+        try:
+            callback = signature(loads(record.callback), app=resilience.app)
+            publish_callback(callback, fan, respond(resilience, fan, record))
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:  # noqa: BLE001 - another's task must not fail of it
+            what = f"callback of fan-out {fan}"
+            resilience.announce(PublishFailed(what=what, error=text_of(error)))
+            if _may_pass(error):
+                return
         resilience.fan_in.settle(fan)
     except StoreUnavailableError:
         return
-    except (OperationalError, OSError) as error:
-        resilience.announce(PublishFailed(what=f"callback of fan-out {fan}", error=str(error)))
+
+
+def _may_pass(error: Exception) -> bool:
+    # Celery's Redis backend says RuntimeError when it is away.
+    return isinstance(error, (*PUBLISH_ERRORS, RuntimeError)) and not isinstance(error, BUGS)

@@ -191,6 +191,36 @@ def test_callback_is_a_signature(app: Celery, nonsense: Any) -> None:  # noqa: A
     )
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda one: one,
+        lambda one: chain(one, one),
+        lambda one: group([one]),
+        lambda one: chord([one], one),
+    ],
+    ids=["task", "chain", "group", "chord"],
+)
+def test_callback_takes_the_response(app: Celery, wrap: Callable[[Any], Any]) -> None:
+    """One that cannot would fail when nobody is there any more to hear of it."""
+    callback = wrap(sig(app, "get_user", 1))
+    no_response = wrap(app.tasks["get_user"].si(1))
+
+    refused(
+        lambda: FanOut(one=sig(app)).apply_async(budget=1, on_complete=callback),
+        "on_complete",
+        "get_user",
+        "takes",
+    )
+    assert FanOut(one=sig(app)).apply_async(budget=1, on_complete=no_response).get().missing
+
+
+@pytest.mark.parametrize("required", ["no", 0, 1, None])
+def test_required_is_yes_or_no(app: Celery, required: Any) -> None:  # noqa: ANN401 - that is the point
+    """A text is not taken for its truth."""
+    refused(lambda: part(sig(app), required=required), "get_user", "required", repr(required))
+
+
 def test_arguments_of_the_callback_must_be_sendable(app: Celery) -> None:
     """It is stored as JSON until the end."""
     callback = sig(app, "get_user", object())
