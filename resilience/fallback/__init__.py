@@ -2,6 +2,8 @@
 
 from resilience.fallback.steps import (
     Call,
+    FunctionStep,
+    StaticStep,
     Step,
     cached,
     call,
@@ -10,4 +12,14 @@ from resilience.fallback.steps import (
     static,
 )
 
-__all__ = ["Call", "Step", "cached", "call", "check_chain", "stale", "static"]
+__all__ = [
+    "Call",
+    "FunctionStep",
+    "StaticStep",
+    "Step",
+    "cached",
+    "call",
+    "check_chain",
+    "stale",
+    "static",
+]

@@ -96,8 +96,9 @@ class _Stored(Step):
         return Outcome(value=stored.value, level=self.level, source=self.source, age=stored.age)
 
 
-def _check_age(seconds: object, source: str) -> None:
-    if not (isinstance(seconds, (int, float)) and math.isfinite(seconds) and seconds > 0):
+def _check_age(seconds: Any, source: str) -> None:  # noqa: ANN401 - anything may be tried
+    is_number = isinstance(seconds, (int, float)) and seconds is not True
+    if not (is_number and math.isfinite(seconds) and seconds > 0):
         msg = f"fallback step {source}: max_age must be more than 0 seconds, got {seconds!r}"
         raise ConfigurationError(msg)
 
@@ -114,6 +115,9 @@ class _Stale(_Stored):
 
 class _Cached(_Stored):
     def __init__(self, name: str, *, max_age: float | None, level: Level) -> None:
+        if not name or not isinstance(name, str):
+            msg = f"fallback step cached: the key must be the name of an answer, got {name!r}"
+            raise ConfigurationError(msg)
         super().__init__(level, f"cached:{name}", max_age=max_age)
         self._name = name
 
@@ -121,23 +125,31 @@ class _Cached(_Stored):
         return call.answers.key(self._name)
 
 
-class _Function(Step):
+class FunctionStep(Step):
+    """A step that answers with what a function returns; made by `call`.
+
+    Attributes:
+        function: It.
+    """
+
     def __init__(self, function: Callable[..., Any], level: Level) -> None:
         name = getattr(function, "__name__", repr(function))
         if not callable(function):
             msg = f"fallback.call needs something to call, got {function!r}"
             raise ConfigurationError(msg)
         super().__init__(level, name)
-        self._function = function
+        self.function = function
 
     def answer(self, call: Call) -> Outcome[Any]:
-        if inspect.iscoroutinefunction(self._function):
+        """Call the function, which must not be a coroutine function."""
+        if inspect.iscoroutinefunction(self.function):
             msg = f"fallback {self.source} is a coroutine function; this call is synchronous"
             raise TypeError(msg)
-        return self._as_outcome(self._function(*call.args, **call.kwargs))
+        return self._as_outcome(self.function(*call.args, **call.kwargs))
 
     async def answer_async(self, call: Call) -> Outcome[Any]:
-        value = self._function(*call.args, **call.kwargs)
+        """Call the function and await what it returns, if it is to be awaited."""
+        value = self.function(*call.args, **call.kwargs)
         return self._as_outcome(await value if inspect.isawaitable(value) else value)
 
     def _as_outcome(self, value: object) -> Outcome[Any]:
@@ -147,7 +159,13 @@ class _Function(Step):
         return Outcome(value=value, level=level, source=self.source, age=age)
 
 
-class _Static(Step):
+class StaticStep(Step):
+    """A step that answers with one value, always; made by `static`.
+
+    Attributes:
+        value: It.
+    """
+
     def __init__(self, value: object, level: Level) -> None:
         super().__init__(level, "static")
         try:
@@ -157,10 +175,12 @@ class _Static(Step):
             raise ConfigurationError(msg) from error
 
     def answer(self, call: Call) -> Outcome[Any]:  # noqa: ARG002 - the same for every call
+        """Return a copy of the value."""
         # A copy: who gets it may change it, and the next one must not see that.
         return Outcome(value=copy.deepcopy(self.value), level=self.level, source=self.source)
 
     async def answer_async(self, call: Call) -> Outcome[Any]:
+        """Return a copy of the value."""
         return self.answer(call)
 
 
@@ -187,7 +207,7 @@ def cached(key: str, *, max_age: float | None = None, level: Level = Level.STATI
         level: How good such an answer is.
 
     Raises:
-        ConfigurationError: *max_age* or *level* is out of range.
+        ConfigurationError: *key* is empty, or *max_age* or *level* out of range.
     """
     return _Cached(key, max_age=max_age, level=level)
 
@@ -203,7 +223,7 @@ def call(function: Callable[..., Any], *, level: Level = Level.REDUCED) -> Step:
     Raises:
         ConfigurationError: *function* cannot be called, or *level* is out of range.
     """
-    return _Function(function, level)
+    return FunctionStep(function, level)
 
 
 def static(value: object, *, level: Level = Level.STATIC) -> Step:
@@ -217,16 +237,19 @@ def static(value: object, *, level: Level = Level.STATIC) -> Step:
     Raises:
         ConfigurationError: *value* cannot be copied, or *level* is out of range.
     """
-    return _Static(value, level)
+    return StaticStep(value, level)
 
 
 def check_chain(steps: Sequence[Step], *, where: str) -> tuple[Step, ...]:
     """Return *steps* as a tuple if they form a chain.
 
     Raises:
-        ConfigurationError: Something in it is no step, or a better level follows a worse one;
-            the message says *where*.
+        ConfigurationError: They are no list, something in it is no step, or a better level follows
+            a worse one; the message says *where*.
     """
+    if not isinstance(steps, (list, tuple)):
+        msg = f"{where}: fallbacks must be a list of steps, got {steps!r}"
+        raise ConfigurationError(msg)
     for step in steps:
         if not isinstance(step, Step):
             msg = (

@@ -216,3 +216,19 @@ def test_step_without_a_stored_answer_hands_on_to_the_next(run: Run, answers: An
     outcome = run(Pipeline("ask", USERS, answers, fallbacks=steps), fail)
 
     assert (outcome.value, outcome.source) == ([], "static")
+
+
+@pytest.mark.parametrize("key", [None, "", 7], ids=repr)
+def test_cached_needs_the_name_of_an_answer(key: Any) -> None:  # noqa: ANN401 - that is the point
+    """Nothing could have been remembered under anything else."""
+    with pytest.raises(ConfigurationError, match=f"got {key!r}"):
+        fallback.cached(key)
+
+
+@pytest.mark.parametrize(
+    "declare", [fallback.stale, lambda max_age: fallback.cached("x", max_age=max_age)]
+)
+def test_age_is_no_yes_or_no(declare: Callable[..., Step]) -> None:
+    """True is not taken for one second."""
+    with pytest.raises(ConfigurationError, match="got True"):
+        declare(max_age=True)
