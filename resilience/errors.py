@@ -16,6 +16,7 @@ class ConfigurationError(ResilienceError, ValueError):
 
 
 BUGS: tuple[type[Exception], ...] = (
+    ArithmeticError,
     AssertionError,
     AttributeError,
     ConfigurationError,

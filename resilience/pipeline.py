@@ -7,7 +7,7 @@ same way.
 
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from types import CoroutineType
+from types import CoroutineType, FunctionType
 from typing import Any
 
 from resilience.breaker import Breaker, NoBreaker
@@ -17,6 +17,7 @@ from resilience.errors import (
     BUGS,
     AllFallbacksFailedError,
     AttemptTimeoutError,
+    ConfigurationError,
     retry_after_of,
     text_of,
 )
@@ -36,6 +37,8 @@ from resilience.store import Answers
 
 class Pipeline:
     """Calls of one dependency, with a limit in time and a fallback chain.
+
+    The limit holds for the call and again for each step of the chain.
 
     With fallbacks every call returns an `Outcome`. Without, it returns the plain value and raises
     what the function raises.
@@ -57,7 +60,8 @@ class Pipeline:
         """Compose the policies.
 
         Args:
-            name: What is called, for events and for the key of `fallback.stale`.
+            name: What is called, for events and for the key of `fallback.stale`. The dependency's
+                own name stands for all of its functions; each then has keys of its own.
             dependency: Who is called.
             answers: Where `fallback.stale` and `fallback.cached` find answers.
             breaker: Guards the calls; None: nothing does.
@@ -87,15 +91,17 @@ class Pipeline:
         Raises:
             AllFallbacksFailedError: There are fallbacks and none had an answer.
             TypeError: *function* is a coroutine function, which is for `call_async`.
+            ConfigurationError: Its answers are to be remembered and nothing tells whose they are:
+                the pipeline has no name of its own, nor has *function* (a lambda, a method).
         """
         if not self.fallbacks:
-            return self._breaker.call(self._attempt, function, args, kwargs)
-        stored = self._stored(args, kwargs)
+            return self._guarded(function, args, kwargs)
+        stored = self._stored(function, args, kwargs)
         refused = self._breaker.refusal()
         if refused is not None:
             return self._degrade(refused, self._call(args, kwargs, stored))
         try:
-            value = self._breaker.call(self._attempt, function, args, kwargs)
+            value = self._guarded(function, args, kwargs)
         except Exception as error:
             if self._is_no_outage(error):
                 raise
@@ -115,7 +121,7 @@ class Pipeline:
         """Do the same as `call` for a coroutine function."""
         if not self.fallbacks:
             return await self._breaker.acall(self._attempt_async, function, args, kwargs)
-        stored = self._stored(args, kwargs)
+        stored = self._stored(function, args, kwargs)
         refused = await self._breaker.refusal_async()
         if refused is not None:
             return await self._degrade_async(refused, self._call(args, kwargs, stored))
@@ -130,6 +136,11 @@ class Pipeline:
             life = self._remember_seconds
             await self._answers.refresh_async(stored, outcome.value, max_age=life)
         return outcome
+
+    def _guarded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - what the function returns
+        return self._breaker.call(self._attempt, function, args, kwargs)
 
     def _attempt(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -151,9 +162,15 @@ class Pipeline:
             raise TypeError(msg)
         return value
 
-    def _stored(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    def _stored(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> str:
         # Before the call: a function may change what it is given, and the key must not follow.
-        return self._answers.key_of_call(self.name, args, kwargs) if self._remember_seconds else ""
+        if not self._remember_seconds:
+            return ""
+        own = self.name != self.dependency.name
+        name = self.name if own else f"{self.name}:{_name_of(function)}"
+        return self._answers.key_of_call(name, args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: str) -> Call:
         return Call(name=self.name, args=args, kwargs=kwargs, answers=self._answers, stored=stored)
@@ -168,7 +185,8 @@ class Pipeline:
         reasons, wait = {"run": _reason(error)}, retry_after_of(error)
         for step, label in self._labelled():
             try:
-                answer = step.answer(call)
+                with time_limit(self.dependency.timeout, self._too_slow(step)):
+                    answer = step.answer(call)
             except Exception as also:
                 if self._is_no_outage(also):
                     raise
@@ -182,7 +200,8 @@ class Pipeline:
         reasons, wait = {"run": _reason(error)}, retry_after_of(error)
         for step, label in self._labelled():
             try:
-                answer = await step.answer_async(call)
+                async with time_limit_async(self.dependency.timeout, self._too_slow(step)):
+                    answer = await step.answer_async(call)
             except Exception as also:
                 if self._is_no_outage(also):
                     raise
@@ -195,6 +214,9 @@ class Pipeline:
     def _labelled(self) -> Iterable[tuple[Step, str]]:
         for number, step in enumerate(self.fallbacks, start=1):
             yield step, f"{number}. {step.source}"
+
+    def _too_slow(self, step: Step) -> Callable[[], AttemptTimeoutError]:
+        return functools.partial(AttemptTimeoutError, step.source, self.dependency.timeout)
 
     def _degraded(self, answer: Outcome[Any], error: Exception) -> Outcome[Any]:
         outcome = Outcome(
@@ -228,6 +250,21 @@ class Pipeline:
 
     def _announce(self, event: Event) -> None:
         announce(event, self._listeners)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Return the name that no other function bears.
+
+    Raises:
+        ConfigurationError: It has none: what it answers may depend on more than its arguments.
+    """
+    if not isinstance(function, FunctionType) or "<" in function.__qualname__:
+        msg = (
+            f"{function!r} has no name to remember its answers under; "
+            'give the pipeline one of its own: name="…"'
+        )
+        raise ConfigurationError(msg)
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def _reason(error: Exception) -> str:

@@ -7,6 +7,7 @@ from typing import NoReturn
 import pytest
 
 from resilience import (
+    AllFallbacksFailedError,
     AttemptTimeoutError,
     Dependency,
     Level,
@@ -18,7 +19,7 @@ from resilience import (
 from resilience.events import AnswerDegraded
 from resilience.fallback import Step
 from resilience.store import Answers
-from tests.unit.calling import Listening, Run, raising
+from tests.unit.calling import Listening, Run, raising, run_async, run_sync
 
 USERS = Dependency("users")
 HASTY = Dependency("users", timeout=0.1)
@@ -228,3 +229,38 @@ def test_cancelled_call_is_cancelled(no_answers: Answers) -> None:
 
     asyncio.run(cancelled())
     assert not asked.heard
+
+
+def test_fallback_that_takes_too_long_is_passed_over(no_answers: Answers) -> None:
+    """A step has as long as the call had; the next one answers, both ways."""
+
+    async def hang() -> None:
+        await asyncio.sleep(LATE_SECONDS)
+
+    steps = [fallback.static("static")]
+    hasty = Pipeline(
+        "ask", HASTY, no_answers, fallbacks=[fallback.call(threading.Event().wait), *steps]
+    )
+    lazy = Pipeline("ask", HASTY, no_answers, fallbacks=[fallback.call(hang), *steps])
+
+    assert run_sync(hasty, raising(OSError("gone"))).value == "static"
+    assert run_async(lazy, raising(OSError("gone"))).value == "static"
+
+
+def test_fallback_that_takes_too_long_is_a_reason(no_answers: Answers) -> None:
+    """Who gets no answer at all learns which step was too slow."""
+    wait = fallback.call(threading.Event().wait)
+
+    with pytest.raises(AllFallbacksFailedError) as caught:
+        Pipeline("ask", HASTY, no_answers, fallbacks=[wait]).call(raising(OSError("gone")))
+
+    too_slow = "AttemptTimeoutError: wait did not answer within 0.1 s"
+    assert caught.value.reasons == {"run": "OSError: gone", "1. wait": too_slow}
+
+
+def test_arithmetic_mistake_is_a_bug(run: Run, no_answers: Answers) -> None:
+    """A division by zero is no outage, and no fallback hides it."""
+    pipeline = Pipeline("ask", USERS, no_answers, fallbacks=[fallback.static(0)])
+
+    with pytest.raises(ZeroDivisionError):
+        run(pipeline, lambda: 1 // 0)

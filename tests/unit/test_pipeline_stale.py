@@ -6,6 +6,7 @@ import pytest
 
 from resilience import (
     AllFallbacksFailedError,
+    ConfigurationError,
     Dependency,
     Level,
     Outcome,
@@ -133,3 +134,48 @@ def test_stale_says_every_time_that_a_value_cannot_be_remembered(
     for _ in range(2):
         with pytest.raises(TypeError, match="not JSON serializable"):
             run(pipeline, object)
+
+
+def one(user: int) -> list[object]:
+    """Answer a call of the dependency."""
+    return ["one", user]
+
+
+def another(user: int) -> NoReturn:
+    """Fail another call of it."""
+    raise OSError(user)
+
+
+def test_stale_is_never_another_functions_answer(run: Run, answers: Answers) -> None:
+    """A pipeline that bears only its dependency's name tells its functions apart."""
+    pipelines = [
+        Pipeline("users", USERS, answers, fallbacks=[fallback.stale(max_age=60)]) for _ in "ab"
+    ]
+    pipelines[0].call(one, 7)
+
+    for pipeline in pipelines:
+        with pytest.raises(AllFallbacksFailedError):
+            pipeline.call(another, 7)
+        assert pipeline.call(one, 7).value == ["one", 7]
+    with pytest.raises(ConfigurationError, match="name=") as caught:
+        run(pipelines[0], lambda user: user, 7)
+    assert "no name to remember its answers under" in str(caught.value)
+
+
+def test_stale_is_found_under_the_functions_own_name(answers: Answers) -> None:
+    """The same function gets its own answer back, from any pipeline of the dependency."""
+    up = True
+
+    def ask(user: int) -> list[object]:
+        if up:
+            return one(user)
+        raise OSError(user)
+
+    ask.__qualname__ = "ask"
+    chain = [fallback.stale(max_age=60)]
+    Pipeline("users", USERS, answers, fallbacks=chain).call(ask, 7)
+    up = False
+
+    outcome = Pipeline("users", USERS, answers, fallbacks=chain).call(ask, 7)
+
+    assert (outcome.value, outcome.level) == (["one", 7], Level.STALE)
