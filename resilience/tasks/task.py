@@ -1,7 +1,6 @@
 """The task class whose calls go through the pipeline."""
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -11,12 +10,12 @@ from celery.canvas import _chain, chord, group
 from celery.exceptions import Ignore, Reject
 
 from resilience.errors import ConfigurationError
-from resilience.fallback import Step, check_chain
+from resilience.fallback import Step
 from resilience.outcome import Outcome
 from resilience.partial import outcome_of
-from resilience.pipeline import Pipeline
 from resilience.store import Slot
-from resilience.tasks.neutral import NEUTRAL
+from resilience.tasks.attempt import TaskPipeline
+from resilience.tasks.declaration import check_declaration
 from resilience.tasks.reporting import report_failure, report_value, slot_header, slot_of
 from resilience.tasks.resilience import Resilience
 
@@ -42,7 +41,9 @@ class ResilientTask(Task[Any, Any]):
 
     Raises:
         ConfigurationError: When the class or the task is made: *fallbacks* are no chain, stand
-            without a dependency, or the dependency is unknown.
+            without a dependency (unless the class is `abstract` itself), hold a value that
+            cannot be sent or a function that cannot be called in the body's place; a name is
+            misspelt; a `__call__` does not call `super()`; or the dependency is unknown.
     """
 
     abstract = True
@@ -51,18 +52,11 @@ class ResilientTask(Task[Any, Any]):
     dependency: ClassVar[str | None] = None
     fallbacks: ClassVar[Sequence[Step]] = ()
 
-    _pipeline: Pipeline | None = None
+    _pipeline: TaskPipeline | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the class statement says
         super().__init_subclass__(**kwargs)
-        where = f"task {cls.name or cls.__qualname__}"
-        cls.fallbacks = check_chain(cls.fallbacks, where=where)
-        if inspect.iscoroutinefunction(inspect.unwrap(cls.run)):
-            msg = f"{where} is a coroutine function, which Celery does not await; use a plain one"
-            raise ConfigurationError(msg)
-        if cls.fallbacks and cls.dependency is None:
-            msg = f"{where} declares fallbacks but no dependency; name the one its body calls"
-            raise ConfigurationError(msg)
+        cls.fallbacks = check_declaration(cls, within=ResilientTask)
 
     @classmethod
     def on_bound(cls, app: Celery[Any]) -> None:
@@ -94,6 +88,17 @@ class ResilientTask(Task[Any, Any]):
         if slot is not None and slot.last:
             report_value(self.resilience, slot, value)
         return value
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Celery's
+        """Publish the task, as Celery does.
+
+        Raises:
+            ConfigurationError: It has a dependency, and the app never called `Resilience(app, …)`:
+                it would go to the default queue.
+        """
+        if self.dependency is not None:
+            _ = self.resilience
+        return super().apply_async(*args, **kwargs)
 
     def replace(self, sig: Any) -> Any:  # noqa: ANN401 - as Celery's
         """Replace this task; what replaces it reports to the same fan-out.
@@ -147,8 +152,8 @@ class ResilientTask(Task[Any, Any]):
             value = super().__call__(*args, **kwargs)
         else:
             if self._pipeline is None:
-                self._pipeline = self.resilience.pipeline(
-                    self.dependency, name=self.name, fallbacks=self.fallbacks, neutral=NEUTRAL
+                self._pipeline = TaskPipeline(
+                    self, self.dependency, tuple(self.fallbacks), self.resilience
                 )
             value = self._pipeline.call(super().__call__, *args, **kwargs)
         return value if degraded is None else _carry(degraded, value)

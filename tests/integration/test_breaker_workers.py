@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
 
-from resilience import CircuitOpenError, Resilience
+from resilience import CircuitOpenError, Outcome, Resilience
 from resilience.breaker import Breaker, State
 from resilience.store.fleet import Evidence, Exchange, StoreFleet, Window
 from resilience.testing.plugin import running_valkey
@@ -104,6 +104,18 @@ def test_control_flow_of_celery_is_no_failure(workers: Mapping[str, WorkerProces
     assert run("neutral", "ok") == "ok"
     assert window("neutral").failed == 0
     assert opened(workers, "neutral") == 0
+
+
+def test_timeout_is_retried_as_declared_and_counted(workers: Mapping[str, WorkerProcess]) -> None:
+    """`autoretry_for` sees timeouts; each counts, and a chain answers once retries are used up."""
+    assert workers
+    assert run("hasty", "hang once") == "hang once"
+    full, degraded = run("hasty_degraded", "hang once"), run("hasty_degraded", "hang")
+
+    assert full == Outcome(value="hang once", dependency="hasty")
+    assert isinstance(degraded, Outcome)
+    assert (degraded.value, degraded.reason) == ("static", "AttemptTimeoutError")
+    wait_until(lambda: window("hasty").failed == 4, SECONDS, "four timeouts are counted")
 
 
 def test_lost_worker_is_counted_by_its_parent(workers: Mapping[str, WorkerProcess]) -> None:

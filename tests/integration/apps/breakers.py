@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import Ignore, Reject
 
-from resilience import BreakerPolicy, Dependency, Resilience, ResilientTask
+from resilience import BreakerPolicy, Dependency, Resilience, ResilientTask, fallback
 from resilience.events import Event, log_event
 
 POLICY = BreakerPolicy(minimum_calls=4, open_seconds=30.0, open_seconds_max=60.0, window_seconds=60)
@@ -40,6 +40,7 @@ Resilience(
         Dependency("neutral", breaker=POLICY),
         Dependency("lost", breaker=LETHAL),
         Dependency("limited", breaker=POLICY, timeout=30.0),
+        Dependency("hasty", timeout=0.3),
         Dependency("probed", breaker=PROBED, timeout=1.0),
         *(Dependency(f"d{number}") for number in range(50)),
     ],
@@ -58,7 +59,7 @@ def _behave(task: Any, how: str) -> str:  # noqa: ANN401 - a bound task
         raise Reject(requeue=False)
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    if how == "hang":
+    if how == "hang" or (how == "hang once" and not task.request.retries):
         threading.Event().wait(HANG_SECONDS)
     return how
 
@@ -76,6 +77,19 @@ class Behaving(ResilientTask):
 
 for _name in ("pools", "neutral", "lost", "limited", "probed"):
     app.register_task(type(_name, (Behaving,), {"name": _name, "dependency": _name})())
+
+
+for _name, _chain in (("hasty", ()), ("hasty_degraded", (fallback.static("static"),))):
+    app.task(
+        _behave,
+        name=_name,
+        base=ResilientTask,
+        bind=True,
+        dependency="hasty",
+        fallbacks=_chain,
+        autoretry_for=(Exception,),
+        retry_kwargs={"max_retries": 1, "countdown": 0},
+    )
 
 
 @app.task

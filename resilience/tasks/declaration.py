@@ -1,0 +1,107 @@
+"""What a task class may declare, checked when the class is made."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from celery import Task
+
+from resilience.errors import ConfigurationError
+from resilience.fallback import FunctionStep, StaticStep, Step, check_chain
+from resilience.tasks.serialization import must_encode
+
+OURS = ("dependency", "fallbacks")
+LIKENESS = 0.81
+"""From here on a name counts as a misspelling of ours; `dependencies` does, `fallback_on` not."""
+
+TaskClass = type[Task[Any, Any]]
+
+
+def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # noqa: ANN401 - any subclass of *within*
+    """Return the fallback chain of the task class *cls*, a subclass of *within*.
+
+    Raises:
+        ConfigurationError: Something in the class can never work; the message names it.
+    """
+    where = f"task {cls.name or cls.__qualname__}"
+    _check_spelling(cls, where)
+    _check_calls(cls, within, where)
+    if cls.dependency is not None and not (isinstance(cls.dependency, str) and cls.dependency):
+        msg = f"{where}: dependency must be the name of one, got {cls.dependency!r}"
+        raise ConfigurationError(msg)
+    chain = check_chain(cls.fallbacks, where=where)
+    if inspect.iscoroutinefunction(inspect.unwrap(cls.run)):
+        msg = f"{where} is a coroutine function, which Celery does not await; use a plain one"
+        raise ConfigurationError(msg)
+    # A base class leaves it to those made from it to name their dependency.
+    if chain and cls.dependency is None and not vars(cls).get("abstract"):
+        msg = f"{where} declares fallbacks but no dependency; name the one its body calls"
+        raise ConfigurationError(msg)
+    for step in chain:
+        if isinstance(step, StaticStep):
+            must_encode(step.value, where=f"{where}, fallback.static")
+        elif isinstance(step, FunctionStep):
+            _check_function(step.function, cls, f"{where}, fallback {step.source}")
+    return chain
+
+
+def _check_spelling(cls: TaskClass, where: str) -> None:
+    for name, value in vars(cls).items():
+        if name in OURS or callable(value) or isinstance(value, (staticmethod, classmethod)):
+            continue
+        for meant in difflib.get_close_matches(name, OURS, n=1, cutoff=LIKENESS):
+            msg = f"{where} declares {name!r}, which says nothing; did you mean {meant!r}?"
+            raise ConfigurationError(msg)
+
+
+def _check_calls(cls: TaskClass, within: TaskClass, where: str) -> None:
+    """Check that every `__call__` in front of ours hands on to the next one."""
+    for base in cls.__mro__[: cls.__mro__.index(within)]:
+        code = getattr(inspect.unwrap(vars(base).get("__call__", within)), "__code__", None)
+        if code is not None and "super" not in code.co_names:
+            msg = (
+                f"{where}: {base.__qualname__}.__call__ runs the body past its breaker, timeout "
+                "and fallbacks; let it return super().__call__(*args, **kwargs)"
+            )
+            raise ConfigurationError(msg)
+
+
+def _check_function(function: Callable[..., Any], cls: Any, where: str) -> None:  # noqa: ANN401 - a task class
+    if inspect.iscoroutinefunction(inspect.unwrap(function)):
+        msg = f"{where} is a coroutine function, which a task does not await; use a plain one"
+        raise ConfigurationError(msg)
+    if vars(cls).get("abstract"):
+        return
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a built-in that does not tell
+        return
+    needed = _required(cls)
+    positional = [one.name for one in needed if one.kind is not one.KEYWORD_ONLY]
+    keywords = dict.fromkeys(one.name for one in needed if one.kind is one.KEYWORD_ONLY)
+    if _fits(signature, positional, keywords):
+        return
+    by_name = [one.name for one in needed if one.kind is not one.POSITIONAL_ONLY]
+    if len(by_name) == len(needed) and _fits(signature, [], dict.fromkeys(by_name)):
+        return
+    names = ", ".join(one.name for one in needed) or "none"
+    msg = f"{where}{signature} cannot take the arguments that the task requires: {names}"
+    raise ConfigurationError(msg)
+
+
+def _required(cls: Any) -> list[inspect.Parameter]:  # noqa: ANN401 - a task class
+    """Return what every call of the task's body must give."""
+    found = list(inspect.signature(cls.run).parameters.values())
+    if not isinstance(inspect.getattr_static(cls, "run"), (staticmethod, classmethod)):
+        found = found[1:]
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one for one in found if one.kind not in several and one.default is one.empty]
+
+
+def _fits(signature: inspect.Signature, args: list[str], kwargs: dict[str, Any]) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
