@@ -52,6 +52,7 @@ def ask(stage: Stage, task: str, *args: object) -> PartialResponse:
         pytest.param("overrun", ["key"], "TimeLimitExceeded", id="hard-time-limit"),
         pytest.param("overrun_softly", ["key"], "SoftTimeLimitExceeded", id="soft-time-limit"),
         pytest.param("replace", ["failing task"], "ConnectionError", id="replaced-by-failing"),
+        pytest.param("fail_silently", [], "SilentError", id="error-without-a-text"),
         pytest.param("replace", ["failing chain"], "ConnectionError", id="replaced-by-bad-chain"),
         pytest.param("replace", ["failing chord"], "ConnectionError", id="replaced-by-bad-chord"),
     ],

@@ -21,6 +21,7 @@ from resilience.outcome import Outcome
 from resilience.partial import PartialResponse
 from resilience.settings import Settings
 from resilience.tasks import FanOut, Resilience, ResilientTask
+from tests.unit.odd_errors import SilentError
 
 QUEUES = ("celery", "alpha", "beta")
 EVENTS = "events"
@@ -94,6 +95,12 @@ def count(key: str, value: object) -> object:
 def fail(text: str) -> None:
     """Raise what an unreachable service raises."""
     raise ConnectionError(text)
+
+
+@declare(dependency="alpha")
+def fail_silently() -> None:
+    """Raise what cannot say anything."""
+    raise SilentError
 
 
 @declare(dependency="alpha")
