@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from resilience.breaker.policy import BreakerPolicy
 from resilience.errors import ConfigurationError
@@ -44,6 +45,16 @@ class Dependency:
     prefetch: Annotated[int, Field(ge=1)] = 1
     breaker: BreakerPolicy | None = BreakerPolicy()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _call_it_name(cls, given: Any) -> Any:  # noqa: ANN401 - as pydantic's
+        """Let an error speak of `name`, not of argument 0."""
+        if isinstance(given, ArgsKwargs) and len(given.args) == 1:
+            options = given.kwargs or {}
+            if "name" not in options:
+                return ArgsKwargs((), {**options, "name": given.args[0]})
+        return given
+
     def __post_init__(self) -> None:
         """Let the queue bear the dependency's name unless told otherwise."""
         if not self.queue:
@@ -57,8 +68,13 @@ class Catalogue(Mapping[str, Dependency]):
         """Collect *dependencies*.
 
         Raises:
-            ConfigurationError: One of them is no `Dependency`, or two share a name or a queue.
+            ConfigurationError: They are no list, one of them is no `Dependency`, or two share a
+                name or a queue.
         """
+        given: object = dependencies
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            msg = f"dependencies={given!r} is no list; write [Dependency(name, …), …]"
+            raise ConfigurationError(msg)
         self._by_name: dict[str, Dependency] = {}
         queues: dict[str, str] = {}
         for dependency in dependencies:
@@ -101,7 +117,7 @@ class Catalogue(Mapping[str, Dependency]):
         """
         try:
             return self._by_name[name]
-        except KeyError:
+        except (KeyError, TypeError):  # the latter for a list, say
             known = ", ".join(self._by_name) or "none"
             msg = f"{where} names the unknown dependency {name!r}; declared are: {known}"
             raise ConfigurationError(msg) from None

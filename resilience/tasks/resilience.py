@@ -65,9 +65,12 @@ class Resilience:
             listeners: Who hears of events.
 
         Raises:
-            ConfigurationError: Names or queues clash, a task names an unknown dependency, or the
-                app was adopted before.
+            ConfigurationError: Names or queues clash, a task names an unknown dependency, *app* is
+                no Celery app or was adopted before.
         """
+        if not isinstance(app, Celery):
+            msg = f"{app!r} is no Celery app; write Resilience(app, dependencies=[…])"
+            raise ConfigurationError(msg)
         if getattr(app, "resilience", None) is not None:
             msg = f"{app!r} has been adopted already; call Resilience(app, …) once"
             raise ConfigurationError(msg)
@@ -204,6 +207,16 @@ class Resilience:
             self.dependencies.require(dependency, where=f"task {task.name or task.__qualname__}")
         self.check_queues()
 
+    def check_tasks(self) -> None:
+        """Check all tasks of the app, of whatever class, and its queues.
+
+        Raises:
+            ConfigurationError: As `check_task` and `check_queues`.
+        """
+        self.check_queues()
+        for task in self.app.tasks.values():
+            self.check_task(type(task))
+
     def check_queues(self) -> None:
         """Check that every bulkhead has a queue of its own; Celery then reads its configuration.
 
@@ -307,7 +320,9 @@ class _Shared:
     breakers: Mapping[str, Breaker | NoBreaker]
 
 
-def _declared_elsewhere(dependency: str) -> bool:
+def _declared_elsewhere(dependency: object) -> bool:
     """Tell whether any adopted app of this process declares *dependency*."""
+    if not isinstance(dependency, str):
+        return False
     adopted = (getattr(app, "resilience", None) for app in _get_active_apps())
     return any(dependency in one.dependencies for one in adopted if isinstance(one, Resilience))

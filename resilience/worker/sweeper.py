@@ -40,7 +40,7 @@ class FanInSweeper(bootsteps.StartStopStep):
             ConfigurationError: The app's declaration cannot work; the worker then ends.
         """
         resilience = Resilience.of(parent.app)
-        resilience.check_queues()
+        resilience.check_tasks()
         why_not = resilience.why_no_store
         if why_not is not None:
             logger.warning(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, Task
 
 from resilience import fallback
 from resilience.dependency import Dependency
@@ -144,6 +144,25 @@ def test_unknown_dependency_is_an_error_whatever_comes_first() -> None:
         after.finalize()
 
 
+@pytest.mark.parametrize("dependency", ["uzers", ["users"]], ids=repr)
+def test_plain_task_with_an_unknown_dependency_is_an_error(dependency: object) -> None:
+    """Also a task of Celery's own class is refused: by its worker at start, or when published."""
+    app = new_app()
+    adopted = adopt(app)
+    app.task(name="typo", shared=False, base=Task, dependency=dependency)(echo)
+
+    with pytest.raises(ConfigurationError, match="task typo names the unknown dependency"):
+        app.tasks["typo"].apply_async()
+    with pytest.raises(ConfigurationError, match="task typo names the unknown dependency"):
+        adopted.check_tasks()
+
+
+def test_only_an_app_can_be_adopted() -> None:
+    """A name in its place is refused with what to write."""
+    with pytest.raises(ConfigurationError, match="'shop' is no Celery app"):
+        Resilience("shop", dependencies=[USERS])  # type: ignore[arg-type]  # what must not work
+
+
 def test_app_that_could_not_be_adopted_is_as_before() -> None:
     """A refused declaration leaves no half of it behind: the mended one works."""
     app = new_app()
@@ -178,6 +197,8 @@ def test_task_needs_no_adoption_without_a_dependency() -> None:
     assert bare.tasks["free"](1) == 1
     with pytest.raises(ConfigurationError, match="declares no dependencies"):
         bare.tasks["get_user"](1)
+    with pytest.raises(ConfigurationError, match="declares no dependencies"):
+        bare.tasks["get_user"].delay(1)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,17 @@ def test_dependency_refuses_a_name_that_is_not_plain(name: str) -> None:
         Dependency(name)
 
 
+@pytest.mark.parametrize("given", [{"args": ["Users"]}, {"kwargs": {"name": "Users"}}], ids=str)
+def test_dependency_calls_its_name_by_name(given: dict[str, Any]) -> None:
+    """A refused name is spoken of as `name`, also if it was given by position."""
+    with pytest.raises(ValidationError) as caught:
+        Dependency(*given.get("args", ()), **given.get("kwargs", {}))
+
+    assert [error["loc"] for error in caught.value.errors()] == [("name",)]
+    with pytest.raises(ValidationError, match="name"):
+        Dependency("users", name="users")  # type: ignore[misc]  # what must not work
+
+
 def test_dependency_cannot_be_changed() -> None:
     """What was checked at declaration stays so."""
     with pytest.raises(AttributeError):
@@ -86,6 +97,13 @@ def test_catalogue_names_what_is_no_dependency(thing: object) -> None:
         Catalogue([Dependency("users"), thing])  # type: ignore[list-item]  # what must not work
 
     assert f"{thing!r} is no dependency" in str(caught.value)
+
+
+@pytest.mark.parametrize("thing", [Dependency("users"), "users", None, 3], ids=repr)
+def test_catalogue_says_that_it_takes_a_list(thing: object) -> None:
+    """What stands in place of the list is refused as such, with what should stand there."""
+    with pytest.raises(ConfigurationError, match=r"is no list; write \[Dependency\(name"):
+        Catalogue(thing)  # type: ignore[arg-type]  # what must not work
 
 
 def test_catalogue_names_a_duplicate() -> None:
@@ -122,5 +140,7 @@ def test_catalogue_names_an_unknown_dependency_and_the_known() -> None:
     assert str(caught.value) == (
         "task shop.profile names the unknown dependency 'user'; declared are: users, payments"
     )
+    with pytest.raises(ConfigurationError, match=r"unknown dependency \['users'\]"):
+        catalogue.require(["users"], where="task x")  # type: ignore[arg-type]  # as above
     with pytest.raises(ConfigurationError, match="declared are: none"):
         Catalogue([]).require("users", where="task x")
