@@ -3,13 +3,13 @@
 import math
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from celery import Celery, Signature, Task
-from celery._state import _task_stack  # type: ignore[attr-defined] # missing in the stubs
+from celery import Celery, Signature, Task, _state
+from celery._state import _get_active_apps, _task_stack  # type: ignore[attr-defined] # missing in the stubs
 from celery.app.task import Context
 from celery.canvas import _chain, chord, group
 from celery.exceptions import NotRegistered
@@ -112,6 +112,9 @@ class FanOut:
                 (the callback's: the response in front of its own), or the app was never adopted.
         """
         _check_seconds(budget, where="budget")
+        home = _home_of_shared_tasks(one.signature for one in self.parts.values())
+        if home is not None:
+            return self._bound_to(home).apply_async(budget=budget, on_complete=on_complete)
         app = self._app()
         if on_complete is not None:
             _check_callback(on_complete)
@@ -127,7 +130,7 @@ class FanOut:
                 fan, spec, budget=budget, stale_keys=stale_keys, callback=callback
             )
         except StoreUnavailableError as error:
-            pending.give_up(error, on_complete)
+            pending.give_up(error, callback)
             return pending
         try:
             try:
@@ -143,6 +146,15 @@ class FanOut:
             resilience.announce(PublishFailed(what=repr(self), error=str(error)))
             pending.finish_unpublished()
         return pending
+
+    def _bound_to(self, app: Celery) -> "FanOut":
+        """Return a fan-out of the same tasks, resolved by name in *app*."""
+        bound = FanOut.__new__(FanOut)
+        bound.parts = {
+            name: replace(one, signature=Signature.from_dict(dict(one.signature), app=app))
+            for name, one in self.parts.items()
+        }
+        return bound
 
     def _publish(
         self, app: Celery, slots: Mapping[str, Slot], budget: float, pending: PendingResponse
@@ -231,6 +243,26 @@ def _check_seconds(value: object, *, where: str) -> None:
     if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
         msg = f"{where} must be more than 0 seconds, got {value!r}"
         raise ConfigurationError(msg)
+
+
+def _home_of_shared_tasks(signatures: Iterable[Signature[Any]]) -> Celery | None:
+    """Return the adopted app to resolve tasks in that were signed before it was made.
+
+    A shared task that is used before there is an app belongs to Celery's default app from then on.
+    """
+    default = _state.default_app  # type: ignore[attr-defined] # missing in the stubs
+    if _is_adopted(default) or all(signature.app != default for signature in signatures):
+        return None
+    current: Celery[Any] = _state.get_current_app()
+    if _is_adopted(current):
+        return current
+    # A thread that made no app has the default one as its current app.
+    adopted = [app for app in _get_active_apps() if _is_adopted(app)]
+    return adopted[0] if len(adopted) == 1 else None
+
+
+def _is_adopted(app: object) -> bool:
+    return getattr(app, "resilience", None) is not None
 
 
 def _task_of(name: str, signature: Signature[Any]) -> ResilientTask:

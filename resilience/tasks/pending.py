@@ -3,9 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-from celery import Signature
 
 from resilience.clock import Clock, SystemClock
 from resilience.errors import StoreUnavailableError, text_of
@@ -137,15 +134,20 @@ class PendingResponse:
         """Return the seconds since the fan-out began."""
         return self._clock.monotonic() - self._began
 
-    def give_up(self, error: StoreUnavailableError, on_complete: Signature[Any] | None) -> None:
-        """Answer without a store: every part is missing, and the callback hears it from here."""
+    def give_up(self, error: StoreUnavailableError, callback: str) -> None:
+        """Answer without a store: every part is missing, and the callback hears it from here.
+
+        Args:
+            error: Why.
+            callback: JSON of the signature to publish, or empty.
+        """
         response = self._lost = self._without_store(error)
-        if on_complete is None:
+        if not callback:
             return
 
         def publish(_: object) -> None:
             try:
-                publish_callback(on_complete, self.id, response)
+                publish_callback(self._resilience, self.id, callback, response)
             except Exception as also:  # noqa: BLE001 - nobody else would say it
                 self._lose_callback(also)
 

@@ -64,11 +64,14 @@ def came_in(name: str, payload: bytes, *, required: bool) -> PartAnswer:
     return PartAnswer(name=name, outcome=outcome, reason=outcome.reason, required=required)
 
 
-def publish_callback(callback: Signature[Any], fan: str, response: PartialResponse) -> None:
-    """Publish *callback* with *response* as first argument.
+def publish_callback(
+    resilience: Resilience, fan: str, text: str | bytes, response: PartialResponse
+) -> None:
+    """Publish the callback whose JSON is *text* with *response* as first argument.
 
     Its task id is derived from the fan-out's, so that one published twice can be told.
     """
+    callback: Signature[Any] = signature(loads(text), app=resilience.app)
     options: dict[str, Any] = {}
     if not isinstance(callback, (_chain, chord, group)) and "ignore_result" not in callback.options:
         # Its result is stored, but not waited for here: to subscribe to it would make the publish
@@ -90,8 +93,8 @@ def deliver_callback(resilience: Resilience, fan: str) -> None:
         if record is None or record.callback is None:
             return
         try:
-            callback = signature(loads(record.callback), app=resilience.app)
-            publish_callback(callback, fan, respond(resilience, fan, record))
+            response = respond(resilience, fan, record)
+            publish_callback(resilience, fan, record.callback, response)
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:  # noqa: BLE001 - another's task must not fail of it
