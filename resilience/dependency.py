@@ -24,7 +24,9 @@ class Dependency:
     Attributes:
         name: Lower-case letters, digits, `_` and `-`; unique in the app.
         concurrency: Jobs its worker runs at once, at least 1.
-        timeout: Seconds one attempt may take, more than 0.
+        timeout: Seconds one attempt may take, more than 0. A coroutine is always cut; a blocking
+            call only in the main thread, as in the prefork and solo pools. In those of threads and
+            gevent nothing ends it but the client's own timeout, so set that one, too.
         queue: Name of its Celery queue, without spaces or commas; by default the dependency's.
             One that the app defines in `task_queues` is used as defined there.
         pool: Celery pool of its worker.

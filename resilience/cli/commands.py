@@ -56,15 +56,15 @@ def resilience() -> None:
 @click.argument("extra", nargs=-1, metavar="[-- OPTIONS]")
 @click.pass_context
 def worker(context: click.Context, dependency: str, extra: tuple[str, ...]) -> None:
-    """Run the worker of one dependency.
+    """Run the worker of one dependency, or `default` for the app's default queue.
 
     It consumes from that queue only, within the limits of the bulkhead. What follows `--` goes to
     `celery worker`: … worker payments -- --loglevel INFO
     """
-    catalogue = _adopted(context).dependencies
-    _check_known([dependency], catalogue)
+    programs = worker_programs(_adopted(context), celery_command(context), extra)
+    _check_known([dependency], programs)
     _check_options(extra)
-    command = bulkhead_worker(celery_command(context), catalogue[dependency], extra)
+    command = list(programs[dependency].command)
     # In place of this process: signals and exit codes are the worker's own.
     os.execvp(command[0], command)  # noqa: S606 - the user's own words, and no shell
 
