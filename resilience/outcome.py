@@ -10,7 +10,7 @@ from resilience.levels import Level
 T = TypeVar("T")
 
 
-class Answer(ABC):
+class JsonAnswer(ABC):
     """What is written as `{"data": …, "_meta": {…}}`."""
 
     __slots__ = ()
@@ -32,7 +32,7 @@ class Answer(ABC):
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Answer):
+    if isinstance(value, JsonAnswer):
         return value.to_json()
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
@@ -42,7 +42,7 @@ def _plain(value: object) -> object:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome(Answer, Generic[T]):
+class Outcome(JsonAnswer, Generic[T]):
     """An answer, and how good it is.
 
     Attributes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resilience.levels import Level
-from resilience.outcome import Answer, Outcome
+from resilience.outcome import JsonAnswer, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class PartAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartialResponse(Answer):
+class PartialResponse(JsonAnswer):
     """What a fan-out could deliver by its deadline, and what it could not.
 
     Attributes:
