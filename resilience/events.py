@@ -99,7 +99,7 @@ class PartUnreported(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishFailed(Event):
-    """The broker did not take a message in time."""
+    """A message was not published: the broker did not take it in time, or never could."""
 
     severity: ClassVar[int] = logging.ERROR
     what: str
