@@ -28,7 +28,7 @@ from resilience.tasks.defaults import (
 )
 from resilience.tasks.identity import identity_of
 from resilience.tasks.neutral import NEUTRAL
-from resilience.tasks.routing import ask_last, know_queues
+from resilience.tasks.routing import ask_last, check_when_final, know_queues
 from resilience.tasks.serialization import dumps, loads
 
 NAMESPACE = "resilience"
@@ -92,6 +92,7 @@ class Resilience:
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
         ask_last(app, self._route)
         know_queues(app, [one.queue for one in self.dependencies.values()])
+        check_when_final(app, self.check_queues)
         app.resilience = self  # type: ignore[attr-defined]
 
     @staticmethod
@@ -193,19 +194,16 @@ class Resilience:
         announce(event, self.listeners)
 
     def check_task(self, task: type[Task[Any, Any]]) -> None:
-        """Check that *task* names a declared dependency with a queue of its own, if it names one.
+        """Check that *task* names a declared dependency, if it names one.
 
         Raises:
-            ConfigurationError: It names one that no app of this process declares, or queues clash.
+            ConfigurationError: It names one that no app of this process declares.
         """
         dependency = getattr(task, "dependency", None)
         # Celery registers a task with every app of the process unless it says `shared=False`, so
         # one that another app's dependency suits is that app's; this one cannot publish it.
-        if dependency is None:
-            return
-        if not _declared_elsewhere(dependency):
+        if dependency is not None and not _declared_elsewhere(dependency):
             self.dependencies.require(dependency, where=f"task {task.name or task.__qualname__}")
-        self.check_queues()
 
     def check_tasks(self) -> None:
         """Check all tasks of the app, of whatever class, and its queues.

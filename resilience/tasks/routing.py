@@ -47,3 +47,17 @@ def know_queues(app: Celery[Any], names: Iterable[str]) -> None:
     amqp.__class__ = type(base.__name__, (base,), {"Queues": make})
     if "queues" in vars(amqp):
         complete(amqp.queues)
+
+
+def check_when_final(app: Celery[Any], check: Callable[[], None]) -> None:
+    """Call *check* when Celery has made the app's tasks; what it raises, the app's user sees.
+
+    A receiver of `on_after_finalize` could only have it swallowed.
+    """
+    finalize = app.finalize
+
+    def finalize_and_check(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as Celery's
+        finalize(*args, **kwargs)
+        check()
+
+    app.finalize = finalize_and_check  # type: ignore[method-assign]
