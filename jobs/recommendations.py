@@ -9,7 +9,6 @@
 | STATIC | `static` | a constant |
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import shared_task
@@ -17,14 +16,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobs.asking import ask_one, workers_pipeline
+from jobs.catalogue import POPULAR
 from jobs.clients import clients, fetch
 from jobs.models import Product, User
 from jobs.words import SEGMENTS
 from resilience import FanOut, Level, Outcome, Resilience, ResilientTask, fallback, part
 from resilience.errors import NoStoredAnswerError
 
-POPULAR: Final[Sequence[int]] = [744, 417, 118, 2186, 2531, 1639, 1392, 847, 935, 1716]
-"""The best sellers when this was written."""
 POPULAR_NAME: Final = "recommendations:popular"
 POPULAR_SECONDS: Final = 7 * 86_400.0
 STALE_SECONDS: Final = 3_600.0

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from jobs.recommendations import POPULAR
+from jobs.catalogue import POPULAR
 from resilience import Level
 from resilience.testing.waiting import wait_until
 from tests.acceptance.shop import ORDER, READS, Shop
