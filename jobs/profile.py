@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from jobs.asking import require
-from jobs.recommendations import POPULAR, personalised
+from jobs.catalogue import POPULAR
+from jobs.recommendations import personalised
 from jobs.users import get_notifications, get_user
 from resilience import FanOut, Level, PartialResponse, part
 
