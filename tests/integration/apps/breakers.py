@@ -84,6 +84,7 @@ for _name, _chain in (("hasty", ()), ("hasty_degraded", (fallback.static("static
         _behave,
         name=_name,
         base=ResilientTask,
+        shared=False,  # not with every other app that the tests make
         bind=True,
         dependency="hasty",
         fallbacks=_chain,
@@ -92,7 +93,7 @@ for _name, _chain in (("hasty", ()), ("hasty_degraded", (fallback.static("static
     )
 
 
-@app.task
+@app.task(shared=False)
 def call_all(times: int) -> int:
     """Call each of fifty dependencies so often, and return how many pulses that took."""
     breakers = [Resilience.of(app).breaker(f"d{number}") for number in range(50)]

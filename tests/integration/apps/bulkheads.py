@@ -17,7 +17,7 @@ Resilience(
 )
 
 
-@app.task(dependency="users")
+@app.task(shared=False, dependency="users")
 def finish_when_told(started: str, finish: str) -> str:
     """Push to the list *started*, wait for something in the list *finish*, and return it."""
     client = app.backend.client  # type: ignore[attr-defined]  # that of the Redis backend
