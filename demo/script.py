@@ -45,7 +45,7 @@ class Script:
 
 
 PHASES: Final[Sequence[Phase]] = (
-    Phase(name="warming up", part="", seconds=6),
+    Phase(name="warming up", part="", seconds=12),
     Phase(name="before: all is well", part="before", seconds=35),
     Phase(
         name="during: recommendations fail",
