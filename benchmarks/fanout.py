@@ -1,4 +1,7 @@
-"""Fan-outs beside Celery's chord and beside one task, on one prefork worker with two processes."""
+"""Fan-outs beside Celery's chord and beside one task.
+
+All on one prefork worker, with as many processes as a dependency has by default.
+"""
 
 import os
 import tempfile
@@ -8,7 +11,7 @@ from pathlib import Path
 from celery import chord
 
 from benchmarks.figure import Figure, in_turns, median_ms, paired_ratio
-from resilience import FanOut, part
+from resilience import Dependency, FanOut, part
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 
@@ -28,6 +31,7 @@ def run(*, quick: bool) -> Iterator[Figure]:
             with run_worker(
                 "benchmarks.fanout_app",
                 queues=["noop"],
+                concurrency=Dependency("noop").concurrency,
                 env={"BENCHMARK_URL": server.url},
                 loglevel="WARNING",
             ):

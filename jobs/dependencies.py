@@ -22,6 +22,6 @@ def client_seconds(name: str) -> float:
     """Return how long a client of the dependency called *name* waits for anything.
 
     Raises:
-        KeyError: There is no such dependency.
+        KeyError: There is no such dependency, or it has no timeout.
     """
-    return CLIENT_SHARE * {one.name: one.timeout for one in DEPENDENCIES}[name]
+    return CLIENT_SHARE * {one.name: one.timeout for one in DEPENDENCIES if one.timeout}[name]

@@ -2,10 +2,12 @@
 
 from resilience import fallback
 from resilience.breaker import BreakerPolicy
+from resilience.budget import TimeoutBudget, current_budget
 from resilience.dependency import Dependency
 from resilience.errors import (
     AllFallbacksFailedError,
     AttemptTimeoutError,
+    BudgetExceededError,
     CircuitOpenError,
     ConfigurationError,
     RejectedError,
@@ -23,6 +25,7 @@ __all__ = [
     "AllFallbacksFailedError",
     "AttemptTimeoutError",
     "BreakerPolicy",
+    "BudgetExceededError",
     "CircuitOpenError",
     "ConfigurationError",
     "Dependency",
@@ -39,6 +42,8 @@ __all__ = [
     "ResilientTask",
     "Settings",
     "StoreUnavailableError",
+    "TimeoutBudget",
+    "current_budget",
     "fallback",
     "part",
 ]

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from resilience.breaker.policy import BreakerPolicy
+from resilience.budget import SECONDS_MAX
 from resilience.errors import ConfigurationError
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
@@ -24,9 +25,9 @@ class Dependency:
     Attributes:
         name: Lower-case letters, digits, `_` and `-`; unique in the app.
         concurrency: Jobs its worker runs at once, at least 1.
-        timeout: Seconds one attempt may take, more than 0. A coroutine is always cut; a blocking
-            call only in the main thread, as in the prefork and solo pools. In those of threads and
-            gevent nothing ends it but the client's own timeout, so set that one, too.
+        timeout: Seconds one attempt may take, more than 0; None: only a budget limits it. In a
+            thread that is not the main one, as in the threads pool, the call runs in a helper
+            thread to be limited: with None it stays in the thread of its caller.
         queue: Name of its Celery queue, without spaces or commas; by default the dependency's.
             One that the app defines in `task_queues` is used as defined there.
         pool: Celery pool of its worker.
@@ -41,7 +42,7 @@ class Dependency:
     name: Name
     _: KW_ONLY
     concurrency: Annotated[int, Field(ge=1)] = 4
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
+    timeout: Annotated[float, Field(gt=0, le=SECONDS_MAX)] | None = 5.0
     queue: Queue = ""
     pool: Literal["prefork", "threads", "gevent", "solo"] = "prefork"
     prefetch: Annotated[int, Field(ge=1)] = 1

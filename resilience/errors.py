@@ -2,8 +2,12 @@
 
 Every constructor takes exactly the positional arguments that end up in `args`, because Celery
 sends an exception as its class and its `args` and rebuilds it from them on the other side.
+
+None is a `TimeoutError`, not even those that say that time was up: Celery takes one that a task
+ended in for its own, and `get()` then says that the result did not come.
 """
 
+from abc import ABC
 from collections.abc import Mapping
 
 
@@ -29,6 +33,10 @@ BUGS: tuple[type[Exception], ...] = (
     TypeError,
 )
 """Exceptions that mean the code is wrong: never hidden behind a fallback."""
+
+
+class Neutral(ABC):  # noqa: B024 - others' exceptions are registered
+    """Exceptions that steer a job and are no failure, such as Celery's `Retry`."""
 
 
 class RejectedError(ResilienceError):
@@ -59,7 +67,57 @@ class CircuitOpenError(RejectedError):
         return f"the circuit of {self.dependency} is open{when}"
 
 
-class AttemptTimeoutError(ResilienceError, TimeoutError):
+class TooManyAbandonedError(RejectedError):
+    """So many calls that were given up still run in threads of this process that none is begun."""
+
+    def __init__(self, calls: int, retry_after: float | None = None) -> None:
+        ResilienceError.__init__(self, calls, retry_after)
+        self.calls = calls
+        self.dependency = "this process"
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return (
+            f"not called: {self.calls} calls that were given up still run in threads of this "
+            "process; give their clients timeouts of their own"
+        )
+
+
+class BudgetExceededError(ResilienceError):
+    """A budget ran out before the work was done.
+
+    Attributes:
+        what: What was cut, or was not begun.
+        ran: Seconds it ran; 0 if it was not begun.
+        left: Seconds of the budget that were left then, less than 0 if it was overrun.
+        total: Seconds of the whole budget.
+        conclusive: Whether the call had long enough to say something about who was called; a
+            breaker counts it then.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        ran: float,
+        left: float,
+        total: float,
+        conclusive: bool = False,  # noqa: FBT001, FBT002 - as it is in `args`
+    ) -> None:
+        super().__init__(what, ran, left, total, conclusive)
+        self.what = what
+        self.ran = ran
+        self.left = left
+        self.total = total
+        self.conclusive = conclusive
+
+    def __str__(self) -> str:
+        did = f"was cut after {self.ran:.3g} s" if self.ran else "was not begun"
+        if self.left > 0:
+            return f"{self.what} {did}; {self.left:.3g} s of {self.total:g} s were left"
+        return f"{self.what} {did}: the budget of {self.total:g} s was spent"
+
+
+class AttemptTimeoutError(ResilienceError):
     """One call of a dependency took longer than its `timeout`.
 
     The dependency may or may not have acted on it.
@@ -107,6 +165,13 @@ class NoStoredAnswerError(ResilienceError):
 
 class StoreUnavailableError(ResilienceError):
     """The shared store did not answer, did not a moment ago and was skipped, or refused."""
+
+
+def is_any_of(error: Exception, kinds: tuple[type, ...]) -> bool:
+    """Tell whether *error*, or one of a group that it is, is any of *kinds*."""
+    if isinstance(error, ExceptionGroup):
+        return any(is_any_of(one, kinds) for one in error.exceptions)
+    return isinstance(error, kinds)
 
 
 def retry_after_of(error: BaseException) -> float | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from resilience.levels import Level
+from resilience.outcome import Hop
 
 logger = logging.getLogger("resilience")
 
@@ -57,6 +58,26 @@ class FallbacksExhausted(Event):
     call: str
     dependency: str
     reasons: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetExceeded(Event):
+    """A job was dropped before it ran, cut, or not run again, as its budget was used up.
+
+    Attributes:
+        task: Name of its task.
+        id: Its id.
+        total: Seconds of the whole budget.
+        late: Seconds since it ended; less than 0 for a job that was cut or refused before that.
+        hops: Where the time went, job by job; the last is this one.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    task: str
+    id: str | None
+    total: float
+    late: float
+    hops: tuple[Hop, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from resilience.levels import Level
@@ -41,6 +41,23 @@ def _plain(value: object) -> object:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Where the time of one job went, in seconds.
+
+    Attributes:
+        task: Its name.
+        queued: From its publish until a worker took it.
+        waited: In that worker, for a process or thread that is free.
+        ran: From then on.
+    """
+
+    task: str
+    queued: float
+    waited: float
+    ran: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(JsonAnswer, Generic[T]):
     """An answer, and how good it is.
@@ -52,6 +69,7 @@ class Outcome(JsonAnswer, Generic[T]):
         source: Which step answered; None for the first choice.
         age: Seconds since the value was fresh; None if it is fresh or has no age.
         dependency: Who should have answered.
+        hops: Where the time went, job by job, if they ran under a budget.
     """
 
     value: T
@@ -60,6 +78,7 @@ class Outcome(JsonAnswer, Generic[T]):
     source: str | None = None
     age: float | None = None
     dependency: str | None = None
+    hops: tuple[Hop, ...] = ()
 
     @property
     def degraded(self) -> bool:
@@ -82,6 +101,7 @@ class Outcome(JsonAnswer, Generic[T]):
                 "source": self.source,
                 "age": self.age,
                 "dependency": self.dependency,
+                **({"hops": [asdict(hop) for hop in self.hops]} if self.hops else {}),
             },
         }
 
@@ -101,4 +121,5 @@ class Outcome(JsonAnswer, Generic[T]):
             source=meta.get("source"),
             age=meta.get("age"),
             dependency=meta.get("dependency"),
+            hops=tuple(Hop(**hop) for hop in meta.get("hops", ())),
         )

@@ -1,23 +1,32 @@
 """The way of one call through its policies, written once.
 
-Outermost first: `fallback( breaker( attempt timeout( run )))`. Retry is a re-enqueue of the
-whole job and stands outside. Nothing here knows of Celery: a web handler calls a dependency the
+Outermost first: `fallback( budget( breaker( attempt timeout( run ))))`. Retry is a re-enqueue of
+the whole job and stands outside. Nothing here knows of Celery: a web handler calls a dependency the
 same way.
 """
 
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from types import CoroutineType, FunctionType
+from types import FunctionType
 from typing import Any
 
 from resilience.breaker import Breaker, NoBreaker
-from resilience.budget import time_limit, time_limit_async
+from resilience.budget import (
+    CONCLUSIVE_SHARE,
+    TimeoutBudget,
+    call_within,
+    current_budget,
+    synchronous,
+    time_limit_async,
+)
 from resilience.dependency import Dependency
 from resilience.errors import (
     BUGS,
     AllFallbacksFailedError,
     AttemptTimeoutError,
+    BudgetExceededError,
     ConfigurationError,
+    is_any_of,
     retry_after_of,
     text_of,
 )
@@ -29,16 +38,24 @@ from resilience.events import (
     announce,
     log_event,
 )
-from resilience.fallback import Call, Step, check_chain
+from resilience.fallback import Call, StaticStep, Step, check_chain
 from resilience.outcome import Outcome
 from resilience.partial import is_full, outcome_of
 from resilience.store import Answers
+
+RESERVE_SHARE = 0.05
+"""A call under a budget leaves so much of what remains to what comes after it: the breaker that
+counts it, the fallback chain, the answer's way back."""
+RESERVE_SECONDS_MAX = 0.05
+
+Limit = tuple[float, Callable[[], BaseException]]
 
 
 class Pipeline:
     """Calls of one dependency, with a limit in time and a fallback chain.
 
-    The limit holds for the call and again for each step of the chain.
+    The limit holds for the call and again for each step of the chain. Both end with the current
+    budget (`TimeoutBudget`), if there is one.
 
     With fallbacks every call returns an `Outcome`. Without, it returns the plain value and raises
     what the function raises.
@@ -81,9 +98,10 @@ class Pipeline:
         self._listeners = listeners
         lives = [step.remember_seconds or 0.0 for step in self.fallbacks]
         self._remember_seconds = max(lives, default=0.0)
-        self._timed_out = functools.partial(
-            AttemptTimeoutError, dependency.name, dependency.timeout
-        )
+        self._unbudgeted: Limit | None = None
+        if dependency.timeout is not None:
+            late = functools.partial(AttemptTimeoutError, dependency.name, dependency.timeout)
+            self._unbudgeted = dependency.timeout, late
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Return `function(*args, **kwargs)`, or a degraded `Outcome`.
@@ -103,7 +121,7 @@ class Pipeline:
         try:
             value = self._guarded(function, args, kwargs)
         except Exception as error:
-            if self._is_no_outage(error):
+            if is_any_of(error, self._transparent):
                 raise
             return self._degrade(error, self._call(args, kwargs, stored))
         outcome = outcome_of(value, dependency=self.dependency.name)
@@ -128,7 +146,7 @@ class Pipeline:
         try:
             value = await self._breaker.acall(self._attempt_async, function, args, kwargs)
         except Exception as error:
-            if self._is_no_outage(error):
+            if is_any_of(error, self._transparent):
                 raise
             return await self._degrade_async(error, self._call(args, kwargs, stored))
         outcome = outcome_of(value, dependency=self.dependency.name)
@@ -145,22 +163,40 @@ class Pipeline:
     def _attempt(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401 - what the function returns
-        with time_limit(self.dependency.timeout, self._timed_out):
-            return self._synchronous(function(*args, **kwargs))
+        budget = current_budget()
+        limit = self._unbudgeted if budget is None else self._budgeted(budget)
+        if limit is None:
+            return synchronous(function(*args, **kwargs), self.name)
+        return synchronous(call_within(*limit, function, args, kwargs), self.name)
 
     async def _attempt_async(
         self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401 - what the function returns
-        async with time_limit_async(self.dependency.timeout, self._timed_out):
+        budget = current_budget()
+        limit = self._unbudgeted if budget is None else self._budgeted(budget)
+        if limit is None:
+            return await function(*args, **kwargs)
+        async with time_limit_async(*limit):
             return await function(*args, **kwargs)
 
-    def _synchronous(self, value: Any) -> Any:  # noqa: ANN401 - handed on
-        """Return *value*, unless it is still to be awaited: past every limit and fallback."""
-        if isinstance(value, CoroutineType):
-            value.close()
-            msg = f"{self.name} called a coroutine function; that is for call_async"
-            raise TypeError(msg)
-        return value
+    def _budgeted(self, budget: TimeoutBudget) -> Limit:
+        """Return how long a call may take, and the error if it takes longer.
+
+        Raises:
+            BudgetExceededError: Nothing is left.
+        """
+        left = budget.remaining()
+        if left <= 0:
+            raise BudgetExceededError(self.name, 0.0, left, budget.total)
+        own = self._unbudgeted
+        seconds = left - min(RESERVE_SHARE * left, RESERVE_SECONDS_MAX)
+        if own is not None and own[0] <= seconds:
+            return own
+        if seconds < CONCLUSIVE_SHARE * (budget.total if own is None else own[0]):
+            return seconds, lambda: BudgetExceededError(
+                self.name, seconds, budget.remaining(), budget.total
+            )
+        return seconds, functools.partial(AttemptTimeoutError, self.dependency.name, seconds)
 
     def _stored(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -175,20 +211,18 @@ class Pipeline:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: str) -> Call:
         return Call(name=self.name, args=args, kwargs=kwargs, answers=self._answers, stored=stored)
 
-    def _is_no_outage(self, error: Exception) -> bool:
-        """Tell whether *error*, or one of a group that it is, is neutral or a bug."""
-        if isinstance(error, ExceptionGroup):
-            return error.subgroup(self._transparent) is not None
-        return isinstance(error, self._transparent)
-
     def _degrade(self, error: Exception, call: Call) -> Outcome[Any]:
         reasons, wait = {"run": _reason(error)}, retry_after_of(error)
         for step, label in self._labelled():
             try:
-                with time_limit(self.dependency.timeout, self._too_slow(step)):
-                    answer = step.answer(call)
+                limit = self._step_limit(step)
+                answer = (
+                    step.answer(call)
+                    if limit is None
+                    else call_within(*limit, step.answer, (call,))
+                )
             except Exception as also:
-                if self._is_no_outage(also):
+                if is_any_of(also, self._transparent):
                     raise
                 reasons[label] = _reason(also)
                 wait = retry_after_of(also) if wait is None else wait
@@ -200,10 +234,14 @@ class Pipeline:
         reasons, wait = {"run": _reason(error)}, retry_after_of(error)
         for step, label in self._labelled():
             try:
-                async with time_limit_async(self.dependency.timeout, self._too_slow(step)):
+                limit = self._step_limit(step)
+                if limit is None:
                     answer = await step.answer_async(call)
+                else:
+                    async with time_limit_async(*limit):
+                        answer = await step.answer_async(call)
             except Exception as also:
-                if self._is_no_outage(also):
+                if is_any_of(also, self._transparent):
                     raise
                 reasons[label] = _reason(also)
                 wait = retry_after_of(also) if wait is None else wait
@@ -215,8 +253,23 @@ class Pipeline:
         for number, step in enumerate(self.fallbacks, start=1):
             yield step, f"{number}. {step.source}"
 
-    def _too_slow(self, step: Step) -> Callable[[], AttemptTimeoutError]:
-        return functools.partial(AttemptTimeoutError, step.source, self.dependency.timeout)
+    def _step_limit(self, step: Step) -> Limit | None:
+        """Return how long *step* may take, and the error if it takes longer.
+
+        Raises:
+            BudgetExceededError: Nothing is left; only a static answer takes no time.
+        """
+        budget, seconds = current_budget(), self.dependency.timeout
+        if isinstance(step, StaticStep):
+            return None
+        if budget is not None:
+            left = budget.remaining()
+            if left <= 0:
+                raise BudgetExceededError(step.source, 0.0, left, budget.total)
+            seconds = left if seconds is None else min(seconds, left)
+        if seconds is None:
+            return None
+        return seconds, functools.partial(AttemptTimeoutError, step.source, seconds)
 
     def _degraded(self, answer: Outcome[Any], error: Exception) -> Outcome[Any]:
         outcome = Outcome(

@@ -37,6 +37,10 @@ WAIT_SECONDS = 0.1
 """How long a call waits for another one's pulse when what it knows is stale."""
 
 
+CLOCK_SECONDS = 60.0
+"""What is known of the fleet's time is asked for again after so long."""
+
+
 class Member(Protocol):
     """Somebody on whose behalf a pulse goes out."""
 
@@ -82,6 +86,7 @@ class Pulse:
         self._members: dict[str, Member] = {}
         self._circuits: dict[str, Kept] = {}
         self._offset = 0.0
+        self._timed = float("-inf")
         self.scope = "local" if fleet is None else "fleet"
         self._begin()
         this = weakref.ref(self)
@@ -115,6 +120,20 @@ class Pulse:
     def fleet_time(self, monotonic: float) -> float:
         """Return the store's time at *monotonic*; no host's clock has a say in it."""
         return monotonic + self._offset
+
+    def time(self, *, older: float = CLOCK_SECONDS) -> float:
+        """Return fleet time, which no host's clock has a say in; it may go back a little.
+
+        Asks the store, if what is known was asked for more than *older* seconds ago. Without a
+        store it is this host's time.
+        """
+        now = self._clock.monotonic()
+        if now - self._timed > older:
+            if self._timed > 0:
+                self._timed = now  # others go on with what is known
+            self.refresh()
+            now = self._clock.monotonic()
+        return self.fleet_time(now)
 
     def hasten(self, now: float) -> bool:
         """Note that something urgent waits; tell whether a pulse may go out at once."""
@@ -222,7 +241,7 @@ class Pulse:
         ended = self._clock.monotonic()
         self.sent += 1
         self._offset = reply.now - (began + ended) / 2
-        self._last = ended
+        self._last = self._timed = ended
         if any(one.failed for one in seen):
             self._told = ended
         hastened = self.due < planned  # by a failure that this exchange does not tell of

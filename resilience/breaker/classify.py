@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from resilience.breaker.policy import BreakerPolicy
-from resilience.errors import BUGS, RejectedError
+from resilience.errors import BUGS, BudgetExceededError, RejectedError
 
 logger = logging.getLogger("resilience")
 
@@ -20,7 +20,8 @@ class Classifier:
     """Sorts exceptions into failures, answers, and what says nothing about the dependency.
 
     Neutral are, always: whatever is no `Exception` (cancellation, shutdown), refusals of any
-    policy, bugs unless `count` names them, and what `ignore` or the caller names.
+    policy, bugs unless `count` names them, calls that a budget cut before they could say anything,
+    and what `ignore` or the caller names.
     """
 
     __slots__ = ("_count", "_failure_if", "_failure_if_result", "_neutral")
@@ -34,6 +35,8 @@ class Classifier:
     def kind(self, error: BaseException) -> Kind:
         """Return what *error* says; a `failure_if` that raises counts as a failure."""
         if not isinstance(error, Exception) or isinstance(error, self._neutral):
+            return NEUTRAL
+        if isinstance(error, BudgetExceededError) and not error.conclusive:
             return NEUTRAL
         named = isinstance(error, self._count)
         if isinstance(error, BUGS) and not named:

@@ -1,5 +1,25 @@
-"""Limits in time."""
+"""Limits in time, and the budget that they are taken from."""
 
-from resilience.budget.timer import time_limit, time_limit_async
+from resilience.budget.budget import (
+    CONCLUSIVE_SHARE,
+    TimeoutBudget,
+    checked_seconds,
+    current_budget,
+)
+from resilience.budget.limits import (
+    SECONDS_MAX,
+    call_within,
+    synchronous,
+    time_limit_async,
+)
 
-__all__ = ["time_limit", "time_limit_async"]
+__all__ = [
+    "CONCLUSIVE_SHARE",
+    "SECONDS_MAX",
+    "TimeoutBudget",
+    "call_within",
+    "checked_seconds",
+    "current_budget",
+    "synchronous",
+    "time_limit_async",
+]

@@ -132,7 +132,7 @@ def worker_programs(
             name,
             bulkhead_worker(celery, dependency, extra),
             # A job that has just begun its call may see it end.
-            stop_seconds=STOP_SECONDS + dependency.timeout,
+            stop_seconds=STOP_SECONDS + (dependency.timeout or 0.0),
         )
         for name, dependency in catalogue.items()
     }

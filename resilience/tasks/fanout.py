@@ -4,13 +4,11 @@ import math
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from celery import Celery, Signature, Task, _state
-from celery._state import _get_active_apps, _task_stack  # type: ignore[attr-defined] # missing in the stubs
-from celery.app.task import Context
+from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 from celery.canvas import _chain, chord, group
 from celery.exceptions import NotRegistered
 from celery.utils import uuid
@@ -19,7 +17,7 @@ from resilience.errors import ConfigurationError, StoreUnavailableError
 from resilience.events import PublishFailed
 from resilience.store import Slot
 from resilience.tasks.pending import PendingResponse
-from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, helpers
+from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.reporting import slot_header
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import must_encode
@@ -27,6 +25,7 @@ from resilience.tasks.task import ResilientTask
 
 FLUSHES = 4
 """A batch goes out in so many shares: workers begin while the rest is still being prepared."""
+LEAST_SECONDS = 1e-3
 PUBLISH_TIMEOUTS = 3
 """A broker that hangs takes up to as many publish timeouts: to connect, to log in, to answer."""
 PART_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -162,22 +161,21 @@ class FanOut:
         """Publish here if the broker cannot make the response late, else beside."""
         seconds = Resilience.of(app).settings.publish_timeout_seconds
         if pending.left() > PUBLISH_TIMEOUTS * seconds:
-            self._send(app, slots, budget, threading.Event())
+            self._send(app, slots, pending, threading.Event())
             return
-        parent: Task[Any, Any] | None = app.current_worker_task
-        request = None if parent is None else parent.request_stack.top
-
-        def send(given_up: threading.Event) -> None:
-            with _inside(parent, request):
-                self._send(app, slots, budget, given_up)
-
         left = pending.left()
-        if left <= 0 or not helpers.run(send, left):
+        if left <= 0 or not publish_within(
+            left, lambda given_up: self._send(app, slots, pending, given_up)
+        ):
             msg = f"the broker did not take the parts within the budget of {budget:g} s"
             raise PublishTimeoutError(msg)
 
     def _send(
-        self, app: Celery, slots: Mapping[str, Slot], budget: float, given_up: threading.Event
+        self,
+        app: Celery,
+        slots: Mapping[str, Slot],
+        pending: PendingResponse,
+        given_up: threading.Event,
     ) -> None:
         declared: set[object] = set()
         share = max(1, len(self.parts) // FLUSHES)
@@ -193,7 +191,7 @@ class FanOut:
                 sig.apply_async(
                     headers={**(sig.options.get("headers") or {}), **slot_header(slots[name])},
                     producer=producer,
-                    expires=budget,
+                    budget=max(pending.left(), LEAST_SECONDS),
                     ignore_result=True,
                     add_to_parent=False,
                     retry=False,
@@ -222,21 +220,6 @@ class FanOut:
             msg = f"{self!r} has parts of several apps: {', '.join(map(repr, apps.values()))}"
             raise ConfigurationError(msg)
         return next(iter(apps.values()))
-
-
-@contextmanager
-def _inside(parent: Task[Any, Any] | None, request: Context | None) -> Iterator[None]:
-    """Let what this thread publishes be children of *parent*, which Celery keeps by thread."""
-    if parent is None or request is None:
-        yield
-        return
-    _task_stack.push(parent)
-    parent.request_stack.push(request)
-    try:
-        yield
-    finally:
-        parent.request_stack.pop()
-        _task_stack.pop()
 
 
 def _check_seconds(value: object, *, where: str) -> None:

@@ -9,7 +9,7 @@ from resilience.errors import StoreUnavailableError, text_of
 from resilience.events import PublishFailed
 from resilience.partial import PartAnswer, PartialResponse, assemble
 from resilience.store import Record
-from resilience.tasks.publishing import PublishTimeoutError, helpers
+from resilience.tasks.publishing import PublishTimeoutError, publish_within
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import came_in, part_answer, publish_callback, respond
 
@@ -153,7 +153,7 @@ class PendingResponse:
 
         try:
             # Begun even if the budget is spent: it ends beside the caller.
-            helpers.run(publish, self.left())
+            publish_within(self.left(), publish)
         except PublishTimeoutError as also:
             self._lose_callback(also)
 

@@ -1,106 +1,72 @@
 """Publishing that makes nobody late, and the errors it ends in."""
 
-import contextvars
-import functools
-import os
 import threading
-from collections import deque
-from collections.abc import Callable
-from queue import SimpleQueue
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
+from celery import Task
+from celery._state import _task_stack, get_current_task  # type: ignore[attr-defined] # missing in the stubs
+from celery.app.task import Context
 from kombu.exceptions import (  # type: ignore[attr-defined] # newer than its stubs
     BatchPublishError,
     LimitExceeded,
     OperationalError,
 )
 
+from resilience.budget.threads import AbandonedError, carriers, helper_threads
+from resilience.errors import TooManyAbandonedError
+
 PUBLISH_ERRORS = (OperationalError, BatchPublishError, LimitExceeded, OSError)
 """What a publish ends in if the broker is at fault; another attempt may succeed."""
-AT_ONCE = 64
-"""Threads that publish at the same time, those that were given up on included."""
-
-
-Inbox = SimpleQueue[Callable[[], None]]
 
 
 class PublishTimeoutError(OSError):
     """The broker did not take the messages in time."""
 
 
-class Helpers:
-    """Publishes in threads, so that a caller can leave one behind that waits for the broker.
+def publish_within(seconds: float, publish: Callable[[threading.Event], None]) -> bool:
+    """Begin `publish(given_up)`, wait for it at most *seconds*, and return whether it ended.
 
-    A thread that is done waits for the next publish: in a new one Celery would make a result
-    backend first, which takes longer than to publish.
+    It ends by itself some time, as every wait for the broker is bounded. It may look at
+    *given_up*, which is set when nobody waits for it any longer.
+
+    Raises:
+        PublishTimeoutError: Too many others that nobody waits for are under way.
+        Exception: What *publish* raised.
     """
-
-    def __init__(self) -> None:
-        """Start with no thread."""
-        self._begin()
-        os.register_at_fork(after_in_child=self._begin)
-
-    def _begin(self) -> None:
-        """Forget the threads of the process that this one was forked from."""
-        self._free = threading.BoundedSemaphore(AT_ONCE)
-        self._idle: deque[Inbox] = deque()
-
-    def run(self, publish: Callable[[threading.Event], None], seconds: float) -> bool:
-        """Begin `publish(given_up)`, wait for it at most *seconds*, and return whether it ended.
-
-        It ends by itself some time, as every wait for the broker is bounded. It may look at
-        *given_up*, which is set when nobody waits for it any longer.
-
-        Raises:
-            PublishTimeoutError: Too many others are under way to begin within *seconds*.
-            Exception: What *publish* raised.
-        """
-        seconds = max(0.0, seconds)
-        free, given_up, ended = self._free, threading.Event(), threading.Event()
-        context, raised = contextvars.copy_context(), list[BaseException]()
-
-        def work() -> None:
-            try:
-                context.run(publish, given_up)
-            except BaseException as error:  # noqa: BLE001 - the caller's to handle
-                raised.append(error)
-            finally:
-                ended.set()
-                free.release()
-
-        if not free.acquire(timeout=seconds):
-            msg = f"{AT_ONCE} other threads wait for the broker already"
-            raise PublishTimeoutError(msg)
-        try:
-            self._thread().put(work)
-        except RuntimeError:
-            free.release()
-            raise
-        try:
-            in_time = ended.wait(seconds)
-        except BaseException:
-            given_up.set()
-            raise
-        if not in_time:
-            given_up.set()
-        elif raised:
-            raise raised[0]
-        return in_time
-
-    def _thread(self) -> "Inbox":
-        """Return the inbox of a thread that has nothing to do."""
-        try:
-            return self._idle.pop()
-        except IndexError:
-            inbox: Inbox = SimpleQueue()
-            work = functools.partial(_serve, inbox, self._idle)
-            threading.Thread(target=work, name="publish", daemon=True).start()
-            return inbox
+    given_up = threading.Event()
+    try:
+        helper_threads.run(lambda: publish(given_up), seconds, interrupt=False)
+    except AbandonedError:
+        return False
+    except TooManyAbandonedError as error:
+        msg = f"{error.calls} threads wait for the broker already"
+        raise PublishTimeoutError(msg) from error
+    else:
+        return True
+    finally:
+        given_up.set()
 
 
-def _serve(inbox: "Inbox", idle: "deque[Inbox]") -> None:
-    while True:
-        inbox.get()()
-        idle.append(inbox)
+def _current_job() -> AbstractContextManager[None]:
+    """Bring the running job along into a helper thread: Celery keeps it by thread."""
+    task: Task[Any, Any] | None = get_current_task()
+    return _inside(task, None if task is None else task.request_stack.top)
 
 
-helpers = Helpers()
+@contextmanager
+def _inside(task: Task[Any, Any] | None, request: Context | None) -> Iterator[None]:
+    if task is None or request is None:
+        yield
+        return
+    _task_stack.push(task)
+    task.request_stack.push(request)
+    try:
+        yield
+    finally:
+        task.request_stack.pop()
+        _task_stack.pop()
+
+
+carriers.append(_current_job)

@@ -150,6 +150,10 @@ class Resilience:
             raise ConfigurationError(self.why_no_store)
         return found
 
+    def fleet_time(self, **options: float) -> float:
+        """Return seconds since the epoch by the clock of all processes; see `Pulse.time`."""
+        return self._share().pulse.time(**options)
+
     def breaker(self, dependency: str) -> Breaker | NoBreaker:
         """Return the breaker of *dependency*, the one that its pipelines and tasks use.
 
@@ -246,13 +250,13 @@ class Resilience:
         pulse = Pulse(None if alone else StoreFleet(store))
         breakers = {one.name: self._breaker(one, pulse) for one in self.dependencies.values()}
         fan_in = None if alone else FanIn(store, answers, owner=identity_of(self.app))
-        return _Shared(store, answers, fan_in, breakers)
+        return _Shared(store, answers, fan_in, pulse, breakers)
 
     def _breaker(self, dependency: Dependency, pulse: Pulse) -> Breaker | NoBreaker:
         if dependency.breaker is None:
             return NoBreaker()
         # A probe keeps its permit for as long as its call may take.
-        lease = max(dependency.breaker.probe_seconds, dependency.timeout + 1.0)
+        lease = max(dependency.breaker.probe_seconds, (dependency.timeout or 0.0) + 1.0)
         policy = dataclasses.replace(dependency.breaker, probe_seconds=lease)
         return Breaker(dependency.name, pulse, policy, neutral=NEUTRAL, listeners=self.listeners)
 
@@ -315,6 +319,7 @@ class _Shared:
     store: Store
     answers: Answers
     fan_in: FanIn | None
+    pulse: Pulse
     breakers: Mapping[str, Breaker | NoBreaker]
 
 

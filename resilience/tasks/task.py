@@ -1,20 +1,32 @@
 """The task class whose calls go through the pipeline."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from celery import Celery, Task
 from celery.app.task import Context
 from celery.canvas import _chain, chord, group
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 
-from resilience.errors import ConfigurationError
+from resilience.budget import TimeoutBudget, call_within
+from resilience.errors import BudgetExceededError, ConfigurationError
 from resilience.fallback import Step
 from resilience.outcome import Outcome
 from resilience.partial import outcome_of
+from resilience.pipeline import RESERVE_SECONDS_MAX
 from resilience.store import Slot
 from resilience.tasks.attempt import TaskPipeline
+from resilience.tasks.deadline import (
+    INHERIT,
+    Deadline,
+    announce_exceeded,
+    budget_of,
+    deadline_of,
+    hop_of,
+    with_budget,
+)
 from resilience.tasks.declaration import check_declaration
 from resilience.tasks.reporting import report_failure, report_value, slot_header, slot_of
 from resilience.tasks.resilience import Resilience
@@ -48,6 +60,7 @@ class ResilientTask(Task[Any, Any]):
 
     abstract = True
     Request = "resilience.worker.request:ResilientRequest"
+    Strategy = "resilience.worker.strategy:drop_late"
 
     dependency: ClassVar[str | None] = None
     fallbacks: ClassVar[Sequence[Step]] = ()
@@ -76,9 +89,15 @@ class ResilientTask(Task[Any, Any]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - what the body returns
         """Run the body through the pipeline."""
-        slot = self._slot_entered()
+        request = self._entered()
+        if request is None:
+            return self._run(args, kwargs)
+        slot, deadline = slot_of(request.headers), deadline_of(request.headers)
         try:
-            value = self._run(args, kwargs)
+            if deadline is None:
+                value = self._run(args, kwargs)
+            else:
+                value = self._run_until(deadline, request, args, kwargs)
         except Replaced:
             raise
         except (Ignore, Reject) as error:
@@ -89,16 +108,60 @@ class ResilientTask(Task[Any, Any]):
             report_value(self.resilience, slot, value)
         return value
 
-    def apply_async(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Celery's
-        """Publish the task, as Celery does.
+    def apply_async(
+        self,
+        args: Any = None,  # noqa: ANN401 - as Celery's
+        kwargs: Any = None,  # noqa: ANN401 - as Celery's
+        *positional: Any,  # noqa: ANN401 - as Celery's
+        budget: float | None = INHERIT,
+        **options: Any,  # noqa: ANN401 - as Celery's
+    ) -> Any:  # noqa: ANN401 - as Celery's
+        """Publish the task, as Celery does, with a budget of time.
+
+        Args:
+            args: As Celery's.
+            kwargs: As Celery's.
+            *positional: As Celery's.
+            budget: Seconds from now until this job and all that it publishes must be done. It
+                never reaches beyond the budget of the job, or of the block (`TimeoutBudget`), that
+                publishes; by default it is that one. None: none, not even that.
+            **options: As Celery's.
 
         Raises:
-            ConfigurationError: It has a dependency, and the app never called `Resilience(app, …)`:
-                it would go to the default queue.
+            ConfigurationError: *budget* is no time; or the task has a dependency or a budget, and
+                the app never called `Resilience(app, …)`.
         """
-        if self.dependency is not None:
-            _ = self.resilience
-        return super().apply_async(*args, **kwargs)
+        resilience: Resilience | None = getattr(self.app, "resilience", None)
+        if resilience is None and (self.dependency is not None or budget not in {None, INHERIT}):
+            resilience = self.resilience
+        if resilience is not None:
+            options["headers"] = with_budget(resilience, options.get("headers"), budget)
+        return super().apply_async(args, kwargs, *positional, **options)
+
+    def retry(
+        self,
+        args: Any = None,  # noqa: ANN401 - as Celery's
+        kwargs: Any = None,  # noqa: ANN401 - as Celery's
+        exc: Any = None,  # noqa: ANN401 - as Celery's
+        throw: bool = True,  # noqa: FBT001, FBT002 - as Celery's
+        eta: Any = None,  # noqa: ANN401 - as Celery's
+        countdown: Any = None,  # noqa: ANN401 - as Celery's
+        max_retries: int | None = None,
+        **options: Any,  # noqa: ANN401 - as Celery's
+    ) -> Any:  # noqa: ANN401 - as Celery's
+        """Run the task again later, as Celery does, if that is within its budget.
+
+        Raises:
+            Retry: It will run again.
+            BudgetExceededError: It would begin too late, and no *exc* was given to raise instead.
+        """
+        deadline = deadline_of(self.request.headers)
+        if deadline is not None:
+            delay = self.default_retry_delay if countdown is None else countdown
+            if eta is not None:
+                delay = (eta - self.app.now()).total_seconds()
+            self._refuse_late_retry(deadline, float(delay or 0.0), exc)
+        return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
 
     def replace(self, sig: Any) -> Any:  # noqa: ANN401 - as Celery's
         """Replace this task; what replaces it reports to the same fan-out.
@@ -135,13 +198,53 @@ class ResilientTask(Task[Any, Any]):
             return None
         return slot_of(request.headers)
 
-    def _slot_entered(self) -> Slot | None:
-        """Return where this run reports; None for a body that calls its own task as a function."""
+    def _entered(self) -> Context | None:
+        """Return the request that is run; None for a body that calls its own task as a function."""
         request: Context | None = self.request_stack.top
-        if request is None or request.get("entered"):
+        if request is None or request.called_directly or request.get("entered"):
             return None
         request.update(entered=True)
-        return self._slot()
+        return request
+
+    def _run_until(
+        self, deadline: Deadline, request: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - what the body returns
+        """Run under what is left of the job's budget, and say where the time went."""
+        resilience, name = self.resilience, str(self.name)
+        began = resilience.fleet_time()
+        request.update(resilience_started=began)
+        try:
+            deadline.must_be_ahead(name, began)  # it may have waited in the pool's pipe
+            with budget_of(deadline, began) as budget:
+                if self.dependency is not None:  # its pipeline cuts
+                    value = self._run(args, kwargs)
+                else:
+                    late = functools.partial(_cut, name, budget)
+                    value = call_within(budget.remaining(), late, self._run, (args, kwargs))
+        except (Ignore, Reject, Retry):
+            raise
+        except Exception:
+            now = resilience.fleet_time()
+            if deadline.left(now) <= RESERVE_SECONDS_MAX:
+                # What hears of the failure, errbacks, would be dropped as well.
+                request.update(resilience_over=True)
+                hop = hop_of(request, deadline, now)
+                announce_exceeded(resilience, name, request.id, deadline, hop, now)
+            raise
+        if isinstance(value, Outcome):
+            hop = hop_of(request, deadline, resilience.fleet_time())
+            value = dataclasses.replace(value, hops=(*deadline.hops, hop))
+        return value
+
+    def _refuse_late_retry(
+        self, deadline: Deadline, delay: float, exc: BaseException | None
+    ) -> None:
+        now = self.resilience.fleet_time()
+        if delay < deadline.left(now):
+            return
+        hop = hop_of(self.request, deadline, now)
+        announce_exceeded(self.resilience, str(self.name), self.request.id, deadline, hop, now)
+        raise exc or deadline.late(f"the retry of {self.name}", now)
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         degraded = _worst([*args, *kwargs.values()])
@@ -157,6 +260,13 @@ class ResilientTask(Task[Any, Any]):
                 )
             value = self._pipeline.call(super().__call__, *args, **kwargs)
         return value if degraded is None else _carry(degraded, value)
+
+
+def _cut(name: str, budget: TimeoutBudget) -> BudgetExceededError:
+    total = budget.total
+    return BudgetExceededError(
+        name, total - budget.remaining(), budget.remaining(), total, conclusive=True
+    )
 
 
 def _with_body(sig: Any) -> Any:  # noqa: ANN401 - any canvas

@@ -1,28 +1,70 @@
 """What the worker's main process does with a job that its child cannot speak for."""
 
+from typing import Any
+
 from billiard.einfo import (  # type: ignore[attr-defined] # one is missing in the stubs
     ExceptionInfo,
     ExceptionWithTraceback,
 )
+from celery import Celery
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
+from resilience.outcome import Hop
+from resilience.tasks.deadline import RECEIVED_HEADER, announce_exceeded, deadline_of
 from resilience.tasks.reporting import report_failure, slot_of
 from resilience.tasks.resilience import Resilience
 
+GRACE_SECONDS = 1.0
+"""A prefork child that has not ended its job so long after the job's deadline is killed."""
+
 
 class ResilientRequest(Request):
-    """Reports a part that was revoked, cut by the hard time limit, or lost with its child."""
+    """Drops a job over its deadline, and reports a part that no child can speak for."""
 
     _runs_again = False
     _reported = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's
+        """Note when the worker took the message, if its time is limited."""
+        super().__init__(*args, **kwargs)
+        self._deadline = deadline_of(self.request_dict)
+        if self._deadline is not None:
+            self.request_dict[RECEIVED_HEADER] = self._resilience.fleet_time()
+
+    @property
+    def _resilience(self) -> Resilience:
+        app: Celery[Any] | None = self.app
+        if app is None:
+            msg = f"{self!r} has no app"
+            raise RuntimeError(msg)
+        return Resilience.of(app)
+
     def revoked(self) -> bool:
-        """Tell whether the job is dropped before it runs, and report it if so."""
-        dropped = bool(super().revoked())
-        if dropped:
+        """Tell whether the job is dropped before it runs, and report it if so.
+
+        One that is not has until its deadline; the time limits, which the pool enforces, say so.
+        """
+        if super().revoked():
             self._report(TaskRevokedError(self.id))
-        return dropped
+            return True
+        deadline = self._deadline
+        if deadline is None:
+            return False
+        now = self._resilience.fleet_time()
+        left = deadline.left(now)
+        if left > 0:
+            hard, soft = self.time_limits
+            limits = [one for one in (hard, self.task.time_limit) if one]
+            self.time_limits = (min([*limits, left + GRACE_SECONDS]), soft)
+            return False
+        error = deadline.late(self.name, now)
+        self._announce_revoked(str(error), terminated=False, signum=None, expired=True)  # type: ignore[attr-defined]
+        received = self.request_dict[RECEIVED_HEADER]
+        hop = Hop(self.name, max(0.0, received - deadline.sent), now - received, 0.0)
+        announce_exceeded(self._resilience, self.name, self.id, deadline, hop, now)
+        self._report(error)
+        return True
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Handle a time limit; a hard one killed the child."""

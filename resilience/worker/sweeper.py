@@ -13,6 +13,8 @@ from resilience.tasks.response import deliver_callback
 
 logger = logging.getLogger(__name__)
 
+CLOCK_SECONDS = 20.0
+"""How old what the worker knows of the fleet's time may be."""
 LOOK_SECONDS = 0.25
 """How often a worker looks for fan-outs that are due, at the least."""
 
@@ -48,6 +50,7 @@ class FanInSweeper(bootsteps.StartStopStep):
                 why_not,
             )
             return
+        resilience.fleet_time()
         os.register_at_fork(
             before=self._looking.acquire,
             after_in_parent=self._looking.release,
@@ -74,6 +77,8 @@ class FanInSweeper(bootsteps.StartStopStep):
 
     def _look(self, resilience: Resilience) -> float:
         """End what is due; return the seconds until the next look."""
+        # Here, so that the event loop, which reads it for each job, never has to ask.
+        resilience.fleet_time(older=CLOCK_SECONDS)
         try:
             fans, next_due = resilience.fan_in.take_due()
         except StoreUnavailableError:

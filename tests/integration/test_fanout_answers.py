@@ -1,6 +1,8 @@
 """Fan-outs with a real worker: who gets which answer, when, and how it is marked."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
@@ -11,7 +13,7 @@ from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.partial import PartialResponse
 from resilience.tasks import FanOut, PendingResponse, part
-from tests.integration.apps.stage import SECONDS, Stage, new_key, running_stage
+from tests.integration.apps.stage import SECONDS, TOO_LATE, Stage, new_key, running_stage
 
 SHORT = 1.0
 LONG = 30.0
@@ -64,7 +66,7 @@ def test_response_is_partial_when_the_budget_is_spent(stage: Stage, ask: Any) ->
     assert perf_counter() - began < SHORT + TOLERANCE_SECONDS
     assert response.data == {"fast": 2}
     assert response.missing == ["slow"]
-    assert response.reasons == {"slow": "DeadlineExceeded"}
+    assert response.reasons["slow"] in TOO_LATE
     assert response.level is Level.FULL
     assert response.partial
     stage.let_go(key)
@@ -74,8 +76,10 @@ def test_late_part_is_announced_and_changes_nothing(stage: Stage) -> None:
     """What comes after the end is counted and said; whoever asks again gets what the first got."""
     key = new_key()
     pending = FanOut(slow=stage.s("hold", key, 1)).apply_async(budget=SHORT)
+    part_process = stage.await_start(key)
+    os.kill(part_process, signal.SIGSTOP)  # else it would be cut in time, and say so
     first = pending.get()
-    stage.let_go(key)
+    os.kill(part_process, signal.SIGCONT)
 
     late = stage.await_event("PartLate", pending.id)
 
@@ -165,7 +169,7 @@ def test_stale_answer_stands_in_for_a_part_that_hangs(stage: Stage) -> None:
     response = fan_out.apply_async(budget=SHORT).get()
 
     assert response.data == {"slow": "fresh"}
-    assert response.reasons == {"slow": "DeadlineExceeded"}
+    assert response.reasons["slow"] in TOO_LATE
     assert response.level is Level.STALE
     stage.let_go(key)
 

@@ -11,7 +11,7 @@ from celery import chain
 from resilience.tasks import FanOut, part
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.waiting import wait_until
-from tests.integration.apps.stage import SECONDS, Stage, new_key, running_stage
+from tests.integration.apps.stage import SECONDS, TOO_LATE, Stage, new_key, running_stage
 
 SHORT = 1.0
 LONG = 30.0
@@ -111,7 +111,7 @@ def test_callback_comes_when_the_caller_was_killed(stage: Stage) -> None:
     late = perf_counter() - float(caller.stdout) - SHORT
     assert late < AFTER_DEADLINE_SECONDS + BUSY_SECONDS
     assert noted["data"] == {"fast": 2}
-    assert noted["_meta"]["reasons"] == {"slow": "DeadlineExceeded"}
+    assert noted["_meta"]["reasons"]["slow"] in TOO_LATE
     stage.let_go(key)
     check_once(stage, key)
 

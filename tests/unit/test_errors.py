@@ -11,12 +11,14 @@ from resilience import errors
 from resilience.errors import (
     AllFallbacksFailedError,
     AttemptTimeoutError,
+    BudgetExceededError,
     CircuitOpenError,
     ConfigurationError,
     NoStoredAnswerError,
     RejectedError,
     ResilienceError,
     StoreUnavailableError,
+    TooManyAbandonedError,
     retry_after_of,
     text_of,
 )
@@ -30,6 +32,9 @@ SAMPLES = [
     RejectedError("payments", 2.5),
     CircuitOpenError("payments"),
     CircuitOpenError("payments", 2.5),
+    TooManyAbandonedError(64),
+    BudgetExceededError("get_user", 0.4, 0.6, 1.0, conclusive=True),
+    BudgetExceededError("get_user", 0.0, -0.1, 1.0),
     AttemptTimeoutError("payments", 0.5),
     AllFallbacksFailedError("payments", REASONS),
     AllFallbacksFailedError("payments", REASONS, 30.0),
@@ -73,12 +78,10 @@ def test_rejection_says_when_to_come_back() -> None:
     assert str(RejectedError("payments")) == "payments was not called"
 
 
-def test_timeout_is_also_a_builtin_timeout() -> None:
-    """Code that handles `TimeoutError` handles ours, which says whose time was up."""
-    error = AttemptTimeoutError("payments", 0.5)
-
-    assert isinstance(error, TimeoutError)
-    assert str(error) == "payments did not answer within 0.5 s"
+@pytest.mark.parametrize("error", SAMPLES, ids=repr)
+def test_error_is_no_builtin_timeout(error: ResilienceError) -> None:
+    """Celery's `get()` takes a `TimeoutError` that a job ended in for one of its own."""
+    assert not isinstance(error, TimeoutError)
 
 
 def test_exhausted_chain_explains_every_step() -> None:

@@ -13,7 +13,7 @@ import redis
 import redis.asyncio
 
 from resilience import ConfigurationError
-from resilience.budget import time_limit
+from resilience.budget.timer import Alarm
 from resilience.store import Store
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
@@ -193,7 +193,7 @@ def test_wait_that_is_cut_takes_nothing(store: Store, valkey: ValkeyProcess) -> 
     """What comes in after its waiter was cut stays for the next one."""
     queue = store.key("queue")
 
-    with pytest.raises(CutError), time_limit(0.1, CutError):
+    with pytest.raises(CutError), Alarm(0.1, CutError):
         store.wait("BLPOP", queue, "10", seconds=10)
     wait_until(lambda: blocked(valkey) == 0, 5, "the server knows that nobody waits")
     valkey.client().rpush(queue, "item")

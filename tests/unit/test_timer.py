@@ -14,7 +14,8 @@ from types import FrameType
 
 import pytest
 
-from resilience.budget import time_limit, time_limit_async
+from resilience.budget import time_limit_async
+from resilience.budget.timer import Alarm
 from tests.unit.stopwatch import elapsed
 
 ENDLESS_SECONDS = 10.0
@@ -100,7 +101,7 @@ def test_time_limit_cuts_the_block_when_its_time_is_up(block: Callable[[], None]
     """Whatever the main thread is doing or handling, it stops within a moment."""
 
     def cut() -> None:
-        with pytest.raises(LateError), time_limit(0.1, LateError):
+        with pytest.raises(LateError), Alarm(0.1, LateError):
             block()
 
     assert 0.1 <= elapsed(cut) < 2
@@ -108,7 +109,7 @@ def test_time_limit_cuts_the_block_when_its_time_is_up(block: Callable[[], None]
 
 def test_time_limit_says_where_the_block_was_cut() -> None:
     """The error's cause is a traceback into the function that took too long."""
-    with pytest.raises(LateError) as caught, time_limit(0.05, LateError):
+    with pytest.raises(LateError) as caught, Alarm(0.05, LateError):
         sleep()
 
     assert caught.value.__cause__ is not None
@@ -122,7 +123,7 @@ def test_time_limit_says_where_the_block_was_cut() -> None:
 
 def test_time_limit_never_rings_after_the_block() -> None:
     """A block that ends in time is not followed by an alarm."""
-    with time_limit(0.05, LateError):
+    with Alarm(0.05, LateError):
         pass
 
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -130,7 +131,7 @@ def test_time_limit_never_rings_after_the_block() -> None:
 
 def test_time_limit_lets_the_blocks_own_error_through() -> None:
     """An error of the block is raised as it is, and ends the limit."""
-    with pytest.raises(KeyError), time_limit(5, LateError):
+    with pytest.raises(KeyError), Alarm(5, LateError):
         raise KeyError
 
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -138,8 +139,8 @@ def test_time_limit_lets_the_blocks_own_error_through() -> None:
 
 def test_inner_limit_cuts_first_when_it_is_the_shorter_one() -> None:
     """The inner limit's own error ends the inner block only; the outer one goes on."""
-    with time_limit(5, LateError):
-        with pytest.raises(KeyError), time_limit(0.05, KeyError):
+    with Alarm(5, LateError):
+        with pytest.raises(KeyError), Alarm(0.05, KeyError):
             sleep()
         left, _ = signal.getitimer(signal.ITIMER_REAL)
 
@@ -150,7 +151,7 @@ def test_outer_limit_cuts_an_inner_block_that_may_take_longer() -> None:
     """Nobody stays in a block past an outer limit by declaring a longer one inside it."""
 
     def cut() -> None:
-        with pytest.raises(LateError), time_limit(0.1, LateError), time_limit(5, KeyError):
+        with pytest.raises(LateError), Alarm(0.1, LateError), Alarm(5, KeyError):
             sleep()
 
     assert elapsed(cut) < 2
@@ -160,12 +161,12 @@ def test_outer_limit_cuts_through_code_that_handles_the_inner_one() -> None:
     """Handling the error of an inner limit, or any other, does not handle the outer one's."""
 
     def block() -> None:
-        with suppress(Exception), time_limit(5, KeyError):
+        with suppress(Exception), Alarm(5, KeyError):
             sleep()
         sleep()
 
     def cut() -> None:
-        with pytest.raises(LateError), time_limit(0.1, LateError):
+        with pytest.raises(LateError), Alarm(0.1, LateError):
             block()
 
     assert elapsed(cut) < 2
@@ -181,7 +182,7 @@ def test_outer_limit_counts_what_the_inner_block_took_to_clean_up() -> None:
             sleep()
 
     def cut() -> None:
-        with pytest.raises(LateError), time_limit(0.2, LateError), time_limit(0.05, KeyError):
+        with pytest.raises(LateError), Alarm(0.2, LateError), Alarm(0.05, KeyError):
             block()
 
     assert elapsed(cut) < 2
@@ -192,11 +193,11 @@ def test_outer_limit_goes_on_after_an_inner_block_that_ended_in_time() -> None:
 
     def block() -> None:
         for _ in range(100):
-            with time_limit(0.15, KeyError):
+            with Alarm(0.15, KeyError):
                 threading.Event().wait(0.1)
 
     def cut() -> None:
-        with pytest.raises(LateError), time_limit(0.2, LateError):
+        with pytest.raises(LateError), Alarm(0.2, LateError):
             block()
 
     assert elapsed(cut) < 2
@@ -211,7 +212,7 @@ def test_time_limit_puts_a_foreign_alarm_back() -> None:
     signal.signal(signal.SIGALRM, foreign)
     signal.setitimer(signal.ITIMER_REAL, 60, 7)
 
-    with pytest.raises(LateError), time_limit(0.2, LateError):
+    with pytest.raises(LateError), Alarm(0.2, LateError):
         sleep()
 
     left, interval = signal.getitimer(signal.ITIMER_REAL)
@@ -225,28 +226,9 @@ def test_time_limit_leaves_nothing_behind_after_200_cuts() -> None:
     handler = signal.getsignal(signal.SIGALRM)
 
     for _ in range(200):
-        with suppress(LateError), time_limit(0.001, LateError):
+        with suppress(LateError), Alarm(0.001, LateError):
             spin()
 
-    assert signal.getsignal(signal.SIGALRM) is handler
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-
-
-def test_time_limit_does_nothing_in_another_thread() -> None:
-    """Off the main thread the block runs to its end, and the main thread's alarm is not touched."""
-    ended = threading.Event()
-
-    def work() -> None:
-        with time_limit(0.01, LateError):
-            threading.Event().wait(0.1)
-            ended.set()
-
-    handler = signal.getsignal(signal.SIGALRM)
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(10)
-
-    assert ended.is_set()
     assert signal.getsignal(signal.SIGALRM) is handler
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from resilience.budget import time_limit
+from resilience.budget.timer import Alarm
 
 ROUNDS = 5000
 
@@ -35,7 +35,7 @@ def test_time_limit_raises_nothing_but_its_error_when_the_alarm_meets_the_blocks
 ) -> None:
     """Whenever the alarm comes, a block ends well or in the limit's error, and nothing is left."""
     for _ in range(ROUNDS):
-        with suppress(LateError), time_limit(microseconds / 1e6, LateError):
+        with suppress(LateError), Alarm(microseconds / 1e6, LateError):
             pass
 
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
@@ -51,9 +51,9 @@ def test_nested_limits_raise_nothing_but_their_errors_when_both_alarms_meet(
     for _ in range(ROUNDS):
         with (
             suppress(LaterError),
-            time_limit(outer, LaterError),
+            Alarm(outer, LaterError),
             suppress(LateError),
-            time_limit(inner, LateError),
+            Alarm(inner, LateError),
         ):
             pass
 

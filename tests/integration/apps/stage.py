@@ -21,6 +21,8 @@ APP_PATH = "tests.integration.apps.parts"
 SECONDS = 20.0
 STORE_TIMEOUT_SECONDS = 0.5
 """More than in production: the machine that runs tests is busy."""
+TOO_LATE = {"AttemptTimeoutError", "BudgetExceededError", "DeadlineExceeded"}
+"""Why a part has no answer in time: it was cut, or nobody heard of it."""
 
 
 class Stage:

@@ -1,0 +1,179 @@
+"""Calls in helper threads, so that a caller can leave one behind that takes too long."""
+
+import contextvars
+import ctypes
+import functools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from queue import SimpleQueue
+from typing import Any
+
+from resilience.errors import TooManyAbandonedError
+
+ABANDONED_MAX = 64
+"""So many calls of a process may still run after they were given up; then no other is begun."""
+
+Inbox = SimpleQueue["_Run"]
+Carrier = Callable[[], AbstractContextManager[object]]
+
+carriers: list[Carrier] = []
+"""Each is called in the caller's thread and entered in the helper's, to bring along what a
+framework keeps by thread. Context variables come along anyway."""
+
+
+class AbandonedError(Exception):
+    """A call took too long and was left behind; it may still run."""
+
+
+class _Interrupted(BaseException):
+    """Ends a call that nobody waits for, once it is back in Python code."""
+
+
+class HelperThreads:
+    """Runs calls in threads of its own. A thread that is done waits for the next call.
+
+    A call that was given up goes on until it comes back from what it waits for: give every client
+    a timeout of its own. `abandoned` counts those that still run, of at most `ABANDONED_MAX`.
+    """
+
+    def __init__(self) -> None:
+        """Start with no thread."""
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        """Forget the threads of the process that this one was forked from."""
+        self._idle: deque[Inbox] = deque()
+        self._abandoned: set[_Run] = set()
+
+    @property
+    def abandoned(self) -> int:
+        """How many calls that were given up still run."""
+        return len(self._abandoned)
+
+    def run(self, function: Callable[[], Any], seconds: float, *, interrupt: bool) -> Any:  # noqa: ANN401
+        """Return what *function* returns, if it does within *seconds*.
+
+        Args:
+            function: Takes nothing.
+            seconds: How long to wait for it.
+            interrupt: Whether one that was given up is not begun any more, or else is ended as
+                soon as it runs Python code.
+
+        Raises:
+            AbandonedError: It takes longer, and goes on.
+            TooManyAbandonedError: So many others do that it was not begun.
+            BaseException: What *function* raised.
+        """
+        abandoned = self._abandoned
+        if len(abandoned) >= ABANDONED_MAX:
+            raise TooManyAbandonedError(len(abandoned))
+        run = _Run(function, abandoned, interrupt=interrupt)
+        self._inbox().put(run)
+        try:
+            in_time = run.ended.acquire(timeout=max(0.0, seconds))
+        except BaseException:
+            run.abandon()
+            raise
+        if not in_time and run.abandon():
+            msg = f"left behind after {seconds:g} s"
+            raise AbandonedError(msg)
+        return run.result()
+
+    def _inbox(self) -> Inbox:
+        """Return the inbox of a thread that has nothing to do."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            inbox: Inbox = SimpleQueue()
+            serve = functools.partial(_serve, inbox, self._idle, self._abandoned)
+            threading.Thread(target=serve, name="resilience-helper", daemon=True).start()
+            return inbox
+
+
+class _Run:
+    """One call in a helper thread: done, or given up, whichever comes first."""
+
+    def __init__(
+        self, function: Callable[[], Any], abandoned: "set[_Run]", *, interrupt: bool
+    ) -> None:
+        self._function = function
+        self._interrupt = interrupt
+        self._context = contextvars.copy_context()
+        self._carried = [carrier() for carrier in carriers]
+        self._all_abandoned = abandoned
+        self._lock = threading.Lock()
+        self._thread = 0
+        self._given_up = self._done = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.ended = threading.Lock()
+        self.ended.acquire()
+
+    def work(self) -> bool:
+        """Call; return whether the thread may be used again."""
+        with self._lock:
+            if self._given_up and self._interrupt:
+                return False
+            self._thread = threading.get_ident()
+        try:
+            self._context.run(self._call)
+        except BaseException as error:  # noqa: BLE001 - the caller's to handle
+            self._error = error
+        with self._lock:
+            if self._given_up:
+                return False
+            self._done = True
+        self.ended.release()
+        return True
+
+    def result(self) -> Any:  # noqa: ANN401 - what the function returned
+        """Return or raise what the call ended in."""
+        error, self._error = self._error, None
+        if error is None:
+            return self._value
+        try:
+            raise error
+        finally:
+            del error  # it holds this frame
+
+    def abandon(self) -> bool:
+        """Give the call up; return whether it had not ended before."""
+        with self._lock:
+            if self._done:
+                return False
+            self._given_up = True
+            self._all_abandoned.add(self)
+            if self._interrupt and self._thread:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._thread), ctypes.py_object(_Interrupted)
+                )
+        return True
+
+    def _call(self) -> None:
+        with ExitStack() as stack:
+            for carried in self._carried:
+                stack.enter_context(carried)
+            self._value = self._function()
+
+
+def _serve(inbox: Inbox, idle: deque[Inbox], abandoned: set[_Run]) -> None:
+    again = True
+    while again:
+        run = inbox.get()
+        try:
+            again = run.work()
+            abandoned.discard(run)
+        except _Interrupted:  # at most once a run, and its thread is used for no other
+            abandoned.discard(run)
+            return
+        del run  # it holds what the call returned
+        if again:
+            idle.append(inbox)
+
+
+helper_threads = HelperThreads()
+"""Those of this process."""

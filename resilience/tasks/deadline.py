@@ -1,0 +1,237 @@
+"""The budget of a job, as it travels from message to message in a header."""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+from celery import Task, signals
+from celery._state import get_current_task
+from celery.app.task import Context
+
+from resilience.budget import SECONDS_MAX, TimeoutBudget, checked_seconds, current_budget
+from resilience.clock import SystemClock
+from resilience.errors import BudgetExceededError
+from resilience.events import BudgetExceeded
+from resilience.outcome import Hop
+from resilience.tasks.resilience import Resilience
+
+logger = logging.getLogger("resilience")
+
+BUDGET_HEADER: Final = "resilience-budget"
+"""Message header: `{"deadline", "total", "sent", "hops"}`, times in seconds of the fleet clock."""
+RECEIVED_HEADER: Final = "resilience-received"
+"""Fleet time at which a worker took the message; added there."""
+HOPS_MAX: Final = 16
+"""Of a longer chain the last so many are kept."""
+INHERIT: Final[Any] = object()
+
+_closed: ContextVar[bool] = ContextVar("hands_on_no_budget", default=False)
+_warned: set[str] = set()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Deadline:
+    """Until when a job and all that it publishes must be done.
+
+    Attributes:
+        at: The moment, in fleet time.
+        total: Seconds of the whole budget.
+        sent: When the message was published, in fleet time.
+        hops: Where the time went before.
+    """
+
+    at: float
+    total: float
+    sent: float
+    hops: tuple[Hop, ...] = ()
+
+    def left(self, now: float) -> float:
+        """Return the seconds left at fleet time *now*; never more than the total."""
+        return min(self.at - now, self.total)
+
+    def late(self, what: str, now: float) -> BudgetExceededError:
+        """Return the error of a job that was not begun in time."""
+        return BudgetExceededError(what, 0.0, self.left(now), self.total)
+
+    def must_be_ahead(self, what: str, now: float) -> None:
+        """Let only pass what can still begin.
+
+        Raises:
+            BudgetExceededError: Nothing is left.
+        """
+        if self.left(now) <= 0:
+            raise self.late(what, now)
+
+    def header(self) -> dict[str, Any]:
+        """Return what travels."""
+        hops = [list(dataclasses.astuple(hop)) for hop in self.hops[-HOPS_MAX:]]
+        return {"deadline": self.at, "total": self.total, "sent": self.sent, "hops": hops}
+
+
+def deadline_of(headers: Mapping[str, Any] | None) -> Deadline | None:
+    """Return the deadline in these message headers, None if there is none.
+
+    One that somebody else wrote in another form is ignored, with one warning.
+    """
+    said = headers.get(BUDGET_HEADER) if headers else None
+    if said is None:
+        return None
+    try:
+        at, total, sent = (_seconds(said[name]) for name in ("deadline", "total", "sent"))
+        if not 0 < total <= SECONDS_MAX:
+            raise ValueError(total)  # noqa: TRY301 - malformed as the rest
+        hops = tuple(
+            Hop(str(task), *map(_seconds, times)) for task, *times in said["hops"][-HOPS_MAX:]
+        )
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        _warn(f"ignored a malformed header {BUDGET_HEADER}={said!r:.200}: {error!r}")
+        return None
+    return Deadline(at=at, total=total, sent=sent, hops=hops)
+
+
+def outgoing(
+    resilience: Resilience, headers: Mapping[str, Any] | None, seconds: float | None
+) -> Deadline | None:
+    """Return the deadline of a job that is published here and now.
+
+    It is the soonest of: *seconds* from now; what *headers* say already (a retry's); that of the
+    job that runs here; that of the current budget. None if there is none of them.
+    """
+    candidates: list[tuple[float, float]] = []
+    hops: tuple[Hop, ...] = ()
+    given, budget, request = deadline_of(headers), current_budget(), _running()
+    own = None if request is None else deadline_of(request.headers)
+    if given is None and budget is None and own is None and seconds is None:
+        return None
+    now = resilience.fleet_time()
+    if seconds is not None:
+        candidates.append((now + seconds, seconds))
+    if given is not None:
+        candidates.append((given.at, given.total))
+        hops = given.hops
+    if budget is not None and not _closed.get():
+        candidates.append((now + budget.deadline - SystemClock.monotonic(), budget.total))
+    if own is not None and request is not None:
+        candidates.append((own.at, own.total))
+        hops = (*own.hops, hop_of(request, own, now))
+    if not candidates:
+        return None
+    at, total = min(candidates)
+    return Deadline(at=at, total=total, sent=now, hops=hops)
+
+
+def with_budget(
+    resilience: Resilience,
+    headers: Mapping[str, Any] | None,
+    seconds: Any,  # noqa: ANN401 - checked
+) -> dict[str, Any]:
+    """Return message *headers* with the deadline of a job that is published here and now.
+
+    Args:
+        resilience: Of the job's app.
+        headers: What its publisher says.
+        seconds: Its own budget; `INHERIT`: none of its own; None: no deadline whatever.
+
+    Raises:
+        ConfigurationError: *seconds* are no time.
+    """
+    if seconds is None:
+        return {**(headers or {}), BUDGET_HEADER: None}
+    own = None if seconds is INHERIT else checked_seconds(seconds, "budget")
+    deadline = outgoing(resilience, headers, own)
+    if deadline is None:
+        return dict(headers or {})
+    return {**(headers or {}), BUDGET_HEADER: deadline.header()}
+
+
+def hop_of(request: Context, deadline: Deadline, now: float) -> Hop:
+    """Return where the time of the job with *request* went, up to fleet time *now*."""
+    received = _seconds_or((request.headers or {}).get(RECEIVED_HEADER), deadline.sent)
+    started = _seconds_or(request.get("resilience_started"), received)
+    return Hop(
+        task=str(request.get("task")),
+        queued=max(0.0, received - deadline.sent),
+        waited=max(0.0, started - received),
+        ran=max(0.0, now - started),
+    )
+
+
+def budget_of(deadline: Deadline, now: float) -> TimeoutBudget:
+    """Return *deadline* as a budget of this process, at fleet time *now*."""
+    until = SystemClock.monotonic() + deadline.left(now)
+    return TimeoutBudget.until(until, deadline.total)
+
+
+@contextmanager
+def no_budget() -> Iterator[None]:
+    """Let nothing that is published inside inherit a deadline."""
+    token = _closed.set(True)
+    try:
+        yield
+    finally:
+        _closed.reset(token)
+
+
+def announce_exceeded(
+    resilience: Resilience, task: str, job: str | None, deadline: Deadline, hop: Hop, now: float
+) -> None:
+    """Say that a job's budget is used up, and by what."""
+    event = BudgetExceeded(
+        task=task,
+        id=job,
+        total=deadline.total,
+        late=-deadline.left(now),
+        hops=(*deadline.hops, hop),
+    )
+    resilience.announce(event)
+
+
+def _running() -> Context | None:
+    """Return the request of the job that runs here and hands its deadline on."""
+    task: Task[Any, Any] | None = get_current_task()
+    if _closed.get() or task is None:
+        return None
+    request: Context = task.request
+    if request.called_directly or request.get("resilience_over"):
+        return None
+    return request
+
+
+@signals.before_task_publish.connect(weak=False)
+def _hand_on(headers: dict[str, Any] | None = None, **_: object) -> None:
+    """Let a task of any class inherit the deadline of the job that publishes it."""
+    if headers is None:
+        return
+    if BUDGET_HEADER in headers:
+        if headers[BUDGET_HEADER] is None:  # opted out
+            del headers[BUDGET_HEADER]
+        return
+    task: Task[Any, Any] | None = get_current_task()
+    resilience = None if task is None else getattr(task.app, "resilience", None)
+    if isinstance(resilience, Resilience):
+        found = outgoing(resilience, None, None)
+        if found is not None:
+            headers[BUDGET_HEADER] = found.header()
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(value)
+    return float(value)
+
+
+def _seconds_or(value: object, otherwise: float) -> float:
+    try:
+        return _seconds(value)
+    except ValueError:
+        return otherwise
+
+
+def _warn(text: str) -> None:
+    if not _warned:
+        _warned.add(text)
+        logger.warning("%s (said once per process)", text)
