@@ -28,6 +28,11 @@ class Settings(BaseModel):
         namespace: Prefix of every key; the same in all processes of an app. Default:
             `resilience`. Give unrelated apps that share a database one each, or they share
             breakers of equal dependencies and stale answers of equal tasks.
+        ledger_url: SQL database for jobs that must not get lost, the same for all processes of an
+            app: `sqlite:////path/of/file`, `postgresql+psycopg://…`, `mariadb+pymysql://…`.
+            Default: a SQLite file in the working directory, which does for one host.
+        ledger_lease_seconds: A job that a relay published, and that no worker has ended or begun
+            in so long, is published again.
         store_timeout_seconds: Longest wait for one exchange with the store.
         publish_timeout_seconds: Longest wait for the broker to connect or to take a message.
     """
@@ -36,6 +41,8 @@ class Settings(BaseModel):
 
     store_url: str | None = None
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
+    ledger_url: str = "sqlite:///resilience.sqlite3"
+    ledger_lease_seconds: Seconds = 300.0
     store_timeout_seconds: Seconds = 0.1
     publish_timeout_seconds: Seconds = 1.0
 

@@ -14,6 +14,7 @@ from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
+from resilience.ledger import Ledger
 from resilience.pipeline import Pipeline
 from resilience.pulse import Pulse
 from resilience.settings import Settings
@@ -90,8 +91,12 @@ class Resilience:
         # Also when the app is configured again, with another source.
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
+        app.steps["worker"].add("resilience.worker.relay:LedgerRelay")
         ask_last(app, self._route)
-        know_queues(app, [one.queue for one in self.dependencies.values()])
+        know_queues(
+            app,
+            [name for one in self.dependencies.values() for name in (one.queue, one.retry_queue)],
+        )
         check_when_final(app, self.check_queues)
         app.resilience = self  # type: ignore[attr-defined]
 
@@ -137,6 +142,11 @@ class Resilience:
     def answers(self) -> Answers:
         """Remembered answers; without a store there are none."""
         return self._share().answers
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where jobs are kept that must not get lost."""
+        return self._share().ledger
 
     @property
     def fan_in(self) -> FanIn:
@@ -250,7 +260,8 @@ class Resilience:
         pulse = Pulse(None if alone else StoreFleet(store))
         breakers = {one.name: self._breaker(one, pulse) for one in self.dependencies.values()}
         fan_in = None if alone else FanIn(store, answers, owner=identity_of(self.app))
-        return _Shared(store, answers, fan_in, pulse, breakers)
+        ledger = Ledger(self.settings.ledger_url, listeners=self.listeners)
+        return _Shared(store, answers, fan_in, ledger, pulse, breakers)
 
     def _breaker(self, dependency: Dependency, pulse: Pulse) -> Breaker | NoBreaker:
         if dependency.breaker is None:
@@ -319,6 +330,7 @@ class _Shared:
     store: Store
     answers: Answers
     fan_in: FanIn | None
+    ledger: Ledger
     pulse: Pulse
     breakers: Mapping[str, Breaker | NoBreaker]
 

@@ -1,0 +1,322 @@
+"""The task class whose jobs are never lost."""
+
+import threading
+from collections.abc import Mapping
+from random import SystemRandom
+from typing import Any, ClassVar, NoReturn
+
+import redis
+from celery.app.task import Context
+from celery.exceptions import Ignore, Reject, Retry
+from celery.result import AsyncResult
+from celery.utils import uuid
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from resilience.clock import SystemClock
+from resilience.errors import (
+    ConfigurationError,
+    LedgerUnavailableError,
+    SchemaError,
+    text_of,
+)
+from resilience.events import JobBuried, JobKept, JobParked, JobUnkept
+from resilience.ledger import Job
+from resilience.retry import Dead, RetryPolicy
+from resilience.tasks.kept import JOB_HEADER, job_of, ledger_header
+from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
+from resilience.tasks.task import ResilientTask
+
+PUBLISH_SECONDS_MAX = 0.9
+"""`fire` is back within a second: what the broker has not taken by then goes into the outbox."""
+AVOID_SECONDS = 1.0
+"""A broker that did not take a job is not asked again for so long."""
+UNKEPT_SECONDS = 1.0
+"""A job that cannot be kept goes back to the broker, but not faster than this."""
+BROKER_ERRORS = (*PUBLISH_ERRORS, redis.RedisError, RuntimeError)
+
+POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
+"""Options that Celery's `apply_async` takes by position, too."""
+
+_random = SystemRandom()  # the same in no two children
+
+
+class FireAndForgetTask(ResilientTask):
+    """A resilient task that nobody waits for, and that runs to its end whatever fails meanwhile.
+
+    Publishing it always succeeds within a second: when the broker does not take it, it is kept in
+    the ledger's outbox. When it fails it is kept there, too, and runs again as the dependency's
+    `retry` policy says; in the end it is done or a dead letter. Its results are not stored.
+
+    It runs at least once. Where once more would hurt, give it an `idempotency_key`.
+
+    Attributes:
+        retry_policy: By default the dependency's.
+    """
+
+    abstract = True
+    ignore_result = True
+    acks_late = True
+    reject_on_worker_lost = True
+
+    retry_policy: ClassVar[RetryPolicy | None] = None
+    _avoid_until: ClassVar[dict[int, float]] = {}
+
+    def fire(self, *args: Any, **kwargs: Any) -> AsyncResult[Any]:  # noqa: ANN401 - as the body's
+        """Publish the job; as `delay`.
+
+        Raises:
+            LedgerUnavailableError: Neither the broker nor the ledger takes it: it is not accepted.
+        """
+        result: AsyncResult[Any] = self.apply_async(args, kwargs)
+        return result
+
+    def apply_async(
+        self,
+        args: Any = None,  # noqa: ANN401 - as Celery's
+        kwargs: Any = None,  # noqa: ANN401 - as Celery's
+        *positional: Any,  # noqa: ANN401 - as Celery's
+        budget: float | None = None,
+        **options: Any,  # noqa: ANN401 - as Celery's
+    ) -> Any:  # noqa: ANN401 - as Celery's
+        """Publish the job, or keep it in the outbox.
+
+        A job with `countdown` or `eta` is kept in the ledger until then, not in a worker's memory.
+
+        Args:
+            args: As Celery's.
+            kwargs: As Celery's.
+            *positional: As Celery's.
+            budget: None by default: it is not dropped because who fired it has no time left.
+            **options: As Celery's.
+
+        Raises:
+            LedgerUnavailableError: Neither the broker nor the ledger takes it: it is not accepted.
+            ConfigurationError: It has no dependency, or the app was never adopted.
+        """
+        if self.app.conf.task_always_eager:
+            return super().apply_async(args, kwargs, *positional, budget=budget, **options)
+        if positional:
+            options |= dict(zip(POSITIONAL, positional, strict=False))
+        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        task_id = options["task_id"] = options.get("task_id") or uuid()
+        options["headers"] = self._born(options.get("headers"))
+        delay = self._delay(options)
+        if delay is not None:
+            self._keep(args, kwargs, options, delay_seconds=delay)
+        else:
+            error = self._publish(args, kwargs, budget, options)
+            if error is not None:
+                self._keep(args, kwargs, options, error=error)
+        return self.AsyncResult(task_id)
+
+    def publish_with(
+        self,
+        session: Session | Connection,
+        args: Any = None,  # noqa: ANN401 - as `apply_async`
+        kwargs: Any = None,  # noqa: ANN401 - as `apply_async`
+        **options: Any,  # noqa: ANN401 - as `apply_async`
+    ) -> AsyncResult[Any]:
+        """Publish the job if, and only if, the caller's transaction is committed.
+
+        Args:
+            session: On the ledger's own database, in a transaction.
+            args: As of `apply_async`.
+            kwargs: As of `apply_async`.
+            **options: As of `apply_async`; without `countdown` and `eta`.
+
+        Raises:
+            LedgerUnavailableError: The database lacks the ledger's tables.
+        """
+        task_id = options["task_id"] = options.get("task_id") or uuid()
+        options["headers"] = self._born(options.get("headers"))
+        job = self._job(tuple(args or ()), dict(kwargs or {}), options)
+        self.resilience.ledger.add_in(session, job)
+        return self.AsyncResult(task_id)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - what the body returns
+        """Run the body; what fails is kept until it is due again."""
+        request: Context | None = self.request_stack.top
+        if request is None or request.called_directly or request.get("entered"):
+            return super().__call__(*args, **kwargs)
+        known = ledger_header(request.headers)
+        if known.get("dispatches"):
+            self._still_running(str(request.id))
+        try:
+            value = super().__call__(*args, **kwargs)
+        except Retry:
+            raise
+        except (Ignore, Reject) as error:
+            if known.get("dispatches") and not getattr(error, "requeue", False):
+                self._forget(str(request.id))
+            raise
+        except Exception as error:  # noqa: BLE001 - the policy decides
+            return self._failed(request, known, error)
+        if known.get("dispatches"):
+            self._forget(str(request.id))
+        return value
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """What decides when a failed job runs again.
+
+        Raises:
+            ConfigurationError: The task names no dependency.
+        """
+        return self.retry_policy or self._catalogued.retry
+
+    @property
+    def _catalogued(self) -> Any:  # noqa: ANN401 - a Dependency
+        where = f"task {self.name}"
+        if self.dependency is None:
+            msg = f"{where} names no dependency; its retry queue is that of one"
+            raise ConfigurationError(msg)
+        return self.resilience.dependencies.require(self.dependency, where=where)
+
+    def _born(self, headers: Mapping[str, Any] | None) -> dict[str, Any]:
+        headers = dict(headers or {})
+        headers.setdefault(JOB_HEADER, {"born": self.resilience.fleet_time()})
+        return headers
+
+    def _delay(self, options: dict[str, Any]) -> float | None:
+        """Return in how many seconds the job is due, and take that out of *options*."""
+        countdown, eta = options.pop("countdown", None), options.pop("eta", None)
+        if eta is not None:
+            return max(0.0, float((eta - self.app.now()).total_seconds()))
+        return None if countdown is None else max(0.0, float(countdown))
+
+    def _publish(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        budget: float | None,
+        options: Mapping[str, Any],
+    ) -> BaseException | None:
+        """Publish the job within the time there is; return why the broker did not take it."""
+        now = SystemClock.monotonic()
+        app = id(self.app)
+        if now < self._avoid_until.get(app, 0.0):
+            return PublishTimeoutError("the broker did not take a job a moment ago")
+        send = super().apply_async
+
+        def publish(_: threading.Event) -> None:
+            send(args, kwargs, budget=budget, retry=False, **options)
+
+        seconds = min(self.resilience.settings.publish_timeout_seconds, PUBLISH_SECONDS_MAX)
+        try:
+            if publish_within(seconds, publish):
+                return None
+            error: BaseException = PublishTimeoutError(
+                f"the broker did not answer in {seconds:g} s"
+            )
+        except BROKER_ERRORS as refused:
+            error = refused
+        self._avoid_until[app] = SystemClock.monotonic() + AVOID_SECONDS
+        return error
+
+    def _job(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
+    ) -> Job:
+        route = self.app.amqp.router.route(dict(options), self.name, args, kwargs, type(self))
+        queue = getattr(route.get("queue"), "name", None) or self._catalogued.queue
+        return job_of(
+            self,
+            args,
+            kwargs,
+            {**options, "ignore_result": True},
+            queue=queue,
+            ledger=options["headers"][JOB_HEADER],
+            age_seconds=0.0,
+        )
+
+    def _keep(
+        self,
+        args: Any,  # noqa: ANN401
+        kwargs: Any,  # noqa: ANN401
+        options: Mapping[str, Any],
+        *,
+        delay_seconds: float | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        job = self._job(args, kwargs, options)
+        try:
+            self.resilience.ledger.add([job], delay_seconds=delay_seconds)
+        except LedgerUnavailableError as lost:
+            raise lost from error
+        if error is not None:
+            kept = JobKept(task=job.task, id=job.id, queue=job.queue, error=text_of(error))
+            self.resilience.announce(kept)
+
+    def _failed(self, request: Context, known: Mapping[str, Any], error: Exception) -> NoReturn:
+        """Keep a job that failed until it is due again, or for good.
+
+        Raises:
+            Retry: It will run again.
+            Reject: The ledger is away: the broker keeps it.
+            Exception: *error*: it will not run again; it is a dead letter.
+        """
+        resilience = self.resilience
+        attempts = int(known.get("attempts", 0))
+        age = max(0.0, resilience.fleet_time() - known["born"]) if "born" in known else 0.0
+        decision = self.policy.decide(error, attempt=attempts + 1, age_seconds=age, random=_random)
+        queue = self._catalogued.retry_queue
+        options = self.signature_from_request(request, queue=queue).options
+        job = job_of(
+            self,
+            tuple(request.args or ()),
+            dict(request.kwargs or {}),
+            options,
+            queue=queue,
+            ledger=known,
+            age_seconds=age,
+        )
+        try:
+            if isinstance(decision, Dead):
+                if resilience.ledger.bury(job, reason=decision.reason, error=error):
+                    resilience.announce(
+                        JobBuried(
+                            task=job.task,
+                            id=job.id,
+                            dependency=job.dependency,
+                            reason=decision.reason,
+                            attempts=attempts + 1,
+                            error=text_of(error),
+                        )
+                    )
+                raise error
+            delay = decision.delay_seconds
+            cause = error if decision.spent else None
+            if resilience.ledger.park(job, delay_seconds=delay, error=cause):
+                resilience.announce(
+                    JobParked(
+                        task=job.task,
+                        id=job.id,
+                        dependency=job.dependency,
+                        seconds=delay,
+                        attempts=attempts + decision.spent,
+                        error=text_of(error),
+                    )
+                )
+        except (LedgerUnavailableError, SchemaError) as lost:
+            if lost is error:
+                raise
+            resilience.announce(JobUnkept(task=job.task, id=job.id, error=text_of(lost)))
+            threading.Event().wait(UNKEPT_SECONDS)
+            raise Reject(text_of(lost), requeue=True) from error
+        why = f"kept in the ledger for {delay:.3g} s"
+        raise Retry(why, exc=error, when=delay)  # type: ignore[arg-type] # any number
+
+    def _still_running(self, task_id: str) -> None:
+        try:
+            seconds = self.resilience.settings.ledger_lease_seconds
+            self.resilience.ledger.extend([task_id], lease_seconds=seconds)
+        except (LedgerUnavailableError, SchemaError):
+            return  # at worst it runs once more
+
+    def _forget(self, task_id: str) -> None:
+        """Tell the ledger that the job is done; if it cannot be told the job runs once more."""
+        try:
+            self.resilience.ledger.finish([task_id])
+        except (LedgerUnavailableError, SchemaError) as lost:
+            name = str(self.name)
+            self.resilience.announce(JobUnkept(task=name, id=task_id, error=text_of(lost)))

@@ -1,0 +1,126 @@
+"""Publishes what waits in the ledger once it is due."""
+
+import logging
+import os
+import platform
+import uuid
+from collections.abc import Iterable
+
+from resilience.errors import LedgerUnavailableError, SchemaError, text_of
+from resilience.events import JobsPublished
+from resilience.ledger import Job
+from resilience.tasks.fire import BROKER_ERRORS, FireAndForgetTask
+from resilience.tasks.kept import publish_kept
+from resilience.tasks.resilience import Resilience
+from resilience.worker.beside import BesideWorker
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+"""Most jobs that a relay takes at once."""
+DEPTH_MAX = 2000
+"""Nothing is published to a retry queue that holds so many: it would only wait there."""
+LOOK_SECONDS = 0.5
+"""How often a relay looks when nothing is due."""
+BACK_OFF_SECONDS = 0.5
+BACK_OFF_SECONDS_MAX = 10.0
+
+
+class Relay:
+    """Takes due jobs from the ledger and publishes them.
+
+    Any number may run: each job is one relay's for as long as its lease lasts. When the database
+    or the broker is away it asks again, ever more seldom, up to every ten seconds.
+    """
+
+    def __init__(self, resilience: Resilience) -> None:
+        """Work for the app of *resilience*."""
+        self._resilience = resilience
+        self._owner = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._back_off = BACK_OFF_SECONDS
+        self._lost = ""
+
+    def look(self) -> float:
+        """Publish what is due; return the seconds until the next look."""
+        try:
+            jobs = self._resilience.ledger.take(
+                BATCH,
+                owner=self._owner,
+                lease_seconds=self._resilience.settings.ledger_lease_seconds,
+                held=self._held(),
+            )
+            if jobs:
+                self._publish(jobs)
+        except (LedgerUnavailableError, SchemaError, *BROKER_ERRORS) as error:
+            return self._again(error)
+        if self._lost:
+            logger.warning("the relay goes on")
+        self._back_off, self._lost = BACK_OFF_SECONDS, ""
+        return 0.0 if len(jobs) == BATCH else LOOK_SECONDS
+
+    def _publish(self, jobs: list[Job]) -> None:
+        """Publish *jobs*; those that the broker did not take for sure are due again.
+
+        Raises:
+            Exception: The broker's.
+        """
+        app = self._resilience.app
+        unsure = list(jobs)
+        try:
+            with app.producer_or_acquire(None) as producer, producer.batch(BATCH):
+                for job in jobs:
+                    self._publish_one(producer, job)
+            unsure = []
+        finally:
+            if unsure:
+                self._resilience.ledger.give_back(unsure, owner=self._owner)
+        waited = max(job.overdue_seconds for job in jobs)
+        self._resilience.announce(JobsPublished(jobs=len(jobs), seconds=waited))
+
+    def _publish_one(self, producer: object, job: Job) -> None:
+        try:
+            publish_kept(self._resilience.app, producer, job)  # type: ignore[arg-type]
+        except BROKER_ERRORS:
+            raise
+        except Exception as error:
+            # One that cannot be published must not keep the others from it.
+            logger.exception("job %s of the ledger", job.id)
+            self._resilience.ledger.bury(job, reason="unpublishable", error=error)
+
+    def _held(self) -> set[str]:
+        """Return the dependencies whose jobs had better wait."""
+        return {
+            name
+            for name in self._resilience.dependencies
+            if self._resilience.breaker(name).refusal() is not None
+        }
+
+    def _again(self, error: BaseException) -> float:
+        text = f"{type(error).__name__}: {text_of(error)}"
+        if text != self._lost:
+            logger.error("the relay cannot go on: %s", text)
+        self._lost = text
+        wait, self._back_off = self._back_off, min(2 * self._back_off, BACK_OFF_SECONDS_MAX)
+        return wait
+
+
+class LedgerRelay(BesideWorker):
+    """A relay in a worker, if the app has tasks whose jobs the ledger keeps."""
+
+    thread_name = "ledger-relay"
+    _relay: Relay | None = None
+
+    def wanted(self, resilience: Resilience) -> bool:
+        """Tell whether any task of the app is kept in the ledger."""
+        return any_kept(resilience.app.tasks.values())
+
+    def look(self, resilience: Resilience) -> float:
+        """Publish what is due; return the seconds until the next look."""
+        if self._relay is None:
+            self._relay = Relay(resilience)
+        return self._relay.look()
+
+
+def any_kept(tasks: Iterable[object]) -> bool:
+    """Tell whether any of *tasks* is kept in the ledger."""
+    return any(isinstance(task, FireAndForgetTask) for task in tasks)
