@@ -262,7 +262,12 @@ class Ledger:
         known = update(JOBS).where(
             JOBS.c.id == job.id, JOBS.c.dispatches == job.dispatches, JOBS.c.state.in_(OPEN)
         )
-        more = {"attempts": JOBS.c.attempts + bool(failure), "errors": JOBS.c.errors + line}
+        more = {
+            "attempts": JOBS.c.attempts + bool(failure),
+            "errors": JOBS.c.errors + line,
+            "queue": job.queue,
+            "message": job.message,
+        }
         with self._database.writing() as connection:
             dialect = connection.dialect.name
             steps = [

@@ -11,7 +11,7 @@ from resilience.errors import BUGS, RejectedError, retry_after_of
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Exceptions = tuple[type[BaseException], ...]
-Reason = Literal["dead_on", "not_in_retry_on", "bug", "exhausted", "too_old"]
+Reason = Literal["dead_on", "not_in_retry_on", "bug", "exhausted", "too_old", "poison"]
 
 
 @plain(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class Dead:
     """Give up, and leave the job to an operator.
 
     Attributes:
-        reason: Which option of the policy says so; `bug`: the error is one of `errors.BUGS`.
+        reason: Which option of the policy says so; `bug`: the error is one of `errors.BUGS`;
+            `poison`: not the policy but the worker says so, as the job has killed several.
     """
 
     reason: Reason

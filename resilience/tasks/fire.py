@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NoReturn
 
 import redis
 from celery.app.task import Context
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
 from celery.result import AsyncResult
 from celery.utils import uuid
 from sqlalchemy import Connection
@@ -33,6 +33,9 @@ AVOID_SECONDS = 1.0
 """A broker that did not take a job is not asked again for so long."""
 UNKEPT_SECONDS = 1.0
 """A job that cannot be kept goes back to the broker, but not faster than this."""
+POISON_LOST = 3
+"""A job whose process was lost so often is a dead letter."""
+LEDGER_ERRORS = (LedgerUnavailableError, SchemaError)
 BROKER_ERRORS = (*PUBLISH_ERRORS, redis.RedisError, RuntimeError)
 
 POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
@@ -57,7 +60,6 @@ class FireAndForgetTask(ResilientTask):
     abstract = True
     ignore_result = True
     acks_late = True
-    reject_on_worker_lost = True
 
     retry_policy: ClassVar[RetryPolicy | None] = None
     _avoid_until: ClassVar[dict[int, float]] = {}
@@ -142,6 +144,7 @@ class FireAndForgetTask(ResilientTask):
         known = ledger_header(request.headers)
         if known.get("dispatches"):
             self._still_running(str(request.id))
+        value = None
         try:
             value = super().__call__(*args, **kwargs)
         except Retry:
@@ -151,10 +154,13 @@ class FireAndForgetTask(ResilientTask):
                 self._forget(str(request.id))
             raise
         except Exception as error:  # noqa: BLE001 - the policy decides
-            return self._failed(request, known, error)
+            self._failed(request, error)
         if known.get("dispatches"):
             self._forget(str(request.id))
         return value
+
+    def _wait_seconds(self) -> float:
+        return 0.0  # it is kept, and comes back
 
     @property
     def policy(self) -> RetryPolicy:
@@ -247,76 +253,83 @@ class FireAndForgetTask(ResilientTask):
             kept = JobKept(task=job.task, id=job.id, queue=job.queue, error=text_of(error))
             self.resilience.announce(kept)
 
-    def _failed(self, request: Context, known: Mapping[str, Any], error: Exception) -> NoReturn:
-        """Keep a job that failed until it is due again, or for good.
+    def _failed(self, request: Context, error: Exception) -> NoReturn:
+        """End the run of a job that failed, once it is kept.
 
         Raises:
             Retry: It will run again.
             Reject: The ledger is away: the broker keeps it.
             Exception: *error*: it will not run again; it is a dead letter.
         """
-        resilience = self.resilience
+        try:
+            delay = self.keep_failed(request, error)
+        except LEDGER_ERRORS as lost:
+            name, job = str(self.name), str(request.id)
+            self.resilience.announce(JobUnkept(task=name, id=job, error=text_of(lost)))
+            threading.Event().wait(UNKEPT_SECONDS)
+            raise Reject(text_of(lost), requeue=True) from error
+        if delay is None:
+            raise error
+        why = f"kept in the ledger for {delay:.3g} s"
+        raise Retry(why, exc=error, when=delay)  # type: ignore[arg-type] # any number
+
+    def keep_failed(self, request: Context, error: BaseException) -> float | None:
+        """Keep a job that failed until it is due again, or for good.
+
+        Called where it ran, or in the worker's main process if that is gone.
+
+        Returns:
+            Seconds until it is due; None: it is a dead letter.
+
+        Raises:
+            LedgerUnavailableError: It is not kept; or SchemaError.
+        """
+        resilience, known = self.resilience, ledger_header(request.headers)
         attempts = int(known.get("attempts", 0))
-        age = max(0.0, resilience.fleet_time() - known["born"]) if "born" in known else 0.0
+        if isinstance(error, WorkerLostError):
+            known["lost"] = known.get("lost", 0) + 1
+        born = known.get("born")
+        age = 0.0 if born is None else max(0.0, resilience.fleet_time() - born)
         decision = self.policy.decide(error, attempt=attempts + 1, age_seconds=age, random=_random)
         queue = self._catalogued.retry_queue
-        options = self.signature_from_request(request, queue=queue).options
         job = job_of(
             self,
             tuple(request.args or ()),
             dict(request.kwargs or {}),
-            options,
+            self.signature_from_request(request, queue=queue).options,
             queue=queue,
             ledger=known,
             age_seconds=age,
         )
-        try:
-            if isinstance(decision, Dead):
-                if resilience.ledger.bury(job, reason=decision.reason, error=error):
-                    resilience.announce(
-                        JobBuried(
-                            task=job.task,
-                            id=job.id,
-                            dependency=job.dependency,
-                            reason=decision.reason,
-                            attempts=attempts + 1,
-                            error=text_of(error),
-                        )
-                    )
-                raise error
-            delay = decision.delay_seconds
-            cause = error if decision.spent else None
-            if resilience.ledger.park(job, delay_seconds=delay, error=cause):
+        said = {"task": job.task, "id": job.id, "dependency": job.dependency}
+        if known.get("lost", 0) >= POISON_LOST:
+            decision = Dead("poison")
+        if isinstance(decision, Dead):
+            reason = decision.reason
+            if resilience.ledger.bury(job, reason=reason, error=error):
                 resilience.announce(
-                    JobParked(
-                        task=job.task,
-                        id=job.id,
-                        dependency=job.dependency,
-                        seconds=delay,
-                        attempts=attempts + decision.spent,
-                        error=text_of(error),
-                    )
+                    JobBuried(reason=reason, attempts=attempts + 1, error=text_of(error), **said)
                 )
-        except (LedgerUnavailableError, SchemaError) as lost:
-            if lost is error:
-                raise
-            resilience.announce(JobUnkept(task=job.task, id=job.id, error=text_of(lost)))
-            threading.Event().wait(UNKEPT_SECONDS)
-            raise Reject(text_of(lost), requeue=True) from error
-        why = f"kept in the ledger for {delay:.3g} s"
-        raise Retry(why, exc=error, when=delay)  # type: ignore[arg-type] # any number
+            return None
+        seconds, spent = decision.delay_seconds, decision.spent
+        cause = error if spent else None
+        if resilience.ledger.park(job, delay_seconds=seconds, error=cause):
+            resilience.announce(
+                JobParked(seconds=seconds, attempts=attempts + spent, error=text_of(error), **said)
+            )
+        return seconds
 
     def _still_running(self, task_id: str) -> None:
         try:
             seconds = self.resilience.settings.ledger_lease_seconds
             self.resilience.ledger.extend([task_id], lease_seconds=seconds)
-        except (LedgerUnavailableError, SchemaError):
+        except LEDGER_ERRORS:
             return  # at worst it runs once more
 
     def _forget(self, task_id: str) -> None:
         """Tell the ledger that the job is done; if it cannot be told the job runs once more."""
         try:
             self.resilience.ledger.finish([task_id])
-        except (LedgerUnavailableError, SchemaError) as lost:
+        except LEDGER_ERRORS as lost:
             name = str(self.name)
             self.resilience.announce(JobUnkept(task=name, id=task_id, error=text_of(lost)))

@@ -11,7 +11,7 @@ from resilience.ledger import Job
 from resilience.tasks.serialization import dumps, loads
 
 JOB_HEADER: Final = "resilience-job"
-"""Message header: `{"born", "attempts", "dispatches", "origin"}`, as the ledger knows a job."""
+"""Message header: what the ledger knows of a job: `{"born", "attempts", "dispatches", …}`."""
 RENAMED: Final = {"link": "callbacks", "link_error": "errbacks"}
 """Options of `apply_async` that Celery's message calls otherwise."""
 PROPERTIES: Final = ("priority", "delivery_mode", "compression")
@@ -120,7 +120,7 @@ def ledger_header(headers: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     numbers = {
         name: said[name]
-        for name in ("born", "attempts", "dispatches")
+        for name in ("born", "attempts", "dispatches", "lost")
         if isinstance(said.get(name), int | float) and said[name] >= 0
     }
     origin = said.get("origin")

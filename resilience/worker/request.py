@@ -10,8 +10,10 @@ from celery import Celery
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
+from resilience.events import JobUnkept
 from resilience.outcome import Hop
 from resilience.tasks.deadline import RECEIVED_HEADER, announce_exceeded, deadline_of
+from resilience.tasks.fire import LEDGER_ERRORS, FireAndForgetTask
 from resilience.tasks.reporting import report_failure, slot_of
 from resilience.tasks.resilience import Resilience
 
@@ -24,6 +26,7 @@ class ResilientRequest(Request):
 
     _runs_again = False
     _reported = False
+    _unkept = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's
         """Note when the worker took the message, if its time is limited."""
@@ -73,6 +76,13 @@ class ResilientRequest(Request):
             self._count(TimeLimitExceeded(timeout))
             self._report(TimeLimitExceeded(timeout))
 
+    def acknowledge(self) -> None:
+        """Acknowledge the message, unless the job would be lost with it."""
+        if self._unkept:
+            self.reject(requeue=True)
+        else:
+            super().acknowledge()
+
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Reject the message; one that is put back into the queue is not the job's end."""
         self._runs_again = self._runs_again or requeue
@@ -85,8 +95,10 @@ class ResilientRequest(Request):
         return_ok: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
         """Handle a failure; one that the child has not handled itself means that it is gone."""
-        super().on_failure(exc_info, send_failed_event, return_ok)
         error = _told(exc_info)
+        if isinstance(error, WorkerLostError | TimeLimitExceeded) and not return_ok:
+            self._keep(error)
+        super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, WorkerLostError):
             self._count(error)
         if not return_ok:
@@ -95,6 +107,17 @@ class ResilientRequest(Request):
     def _retry_worker_lost(self, exc: BaseException, exc_info: ExceptionInfo) -> bool:
         self._runs_again = bool(super()._retry_worker_lost(exc, exc_info))  # type: ignore[misc]
         return self._runs_again
+
+    def _keep(self, error: BaseException) -> None:
+        """Let the ledger keep the job of a child that is gone."""
+        if not isinstance(self.task, FireAndForgetTask) or self.acknowledged:
+            return
+        try:
+            self.task.keep_failed(self._context, error)  # type: ignore[attr-defined]
+        except LEDGER_ERRORS as lost:
+            self._unkept = True
+            said = JobUnkept(task=self.name, id=str(self.id), error=str(lost))
+            self._resilience.announce(said)
 
     def _count(self, error: BaseException) -> None:
         """Tell the breaker of a call that was cut or lost, as its process cannot."""
