@@ -1,5 +1,6 @@
 """When a process tells the fleet what it saw, and what it does alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -174,3 +175,21 @@ def test_reported_failure_is_told_at_once_to_the_circuit_as_it_is(
         parent.breaker.record_failure(ConnectionError("killed"))
 
     assert [event.failed for event in parent.heard(CircuitOpened)] == [4]
+
+
+@pytest.mark.parametrize(
+    ("policy", "opens"),
+    [
+        pytest.param(replace(HASTY, count=(OSError,)), True, id="count"),
+        pytest.param(replace(HASTY, failure_if=lambda _: False), True, id="failure-if"),
+        pytest.param(replace(HASTY, ignore=(RuntimeError,)), False, id="ignore"),
+    ],
+)
+def test_reported_failure_is_one_whatever_else_is(policy: BreakerPolicy, *, opens: bool) -> None:
+    """Whoever was killed has no answer, so options that tell failures from answers say nothing."""
+    rig = Rig(policy)
+
+    for _ in range(HASTY.minimum_calls):
+        rig.breaker.record_failure(RuntimeError("killed"))
+
+    assert rig.refused() is opens
