@@ -198,7 +198,8 @@ class StoreFleet:
         circuits = key("circuits")
         match question:
             case Exchange():
-                keys = [circuits, *(key("window", one.name) for one in question.evidence)]
+                windows = [key("window", one.name) for one in question.evidence]
+                keys = [circuits, key("told"), *windows]
                 values: list[str | float] = [question.process]
                 for one in question.evidence:
                     values += [one.name, one.generation, one.window_seconds]

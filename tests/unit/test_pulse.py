@@ -8,7 +8,7 @@ import pytest
 from resilience.breaker import Breaker, BreakerPolicy
 from resilience.events import CircuitOpened
 from resilience.pulse import FAILURE_SECONDS, PULSE_SECONDS, Pulse
-from resilience.store.fleet import Exchange, Question
+from resilience.store.fleet import Exchange, Kept, Question, TakeProbe
 from resilience.store.memory import MemoryFleet
 from tests.unit.breakers import HASTY, Rig
 from tests.unit.hand_clock import HandClock
@@ -193,3 +193,16 @@ def test_reported_failure_is_one_whatever_else_is(policy: BreakerPolicy, *, open
         rig.breaker.record_failure(RuntimeError("killed"))
 
     assert rig.refused() is opens
+
+
+def test_permits_are_no_more_for_a_store_that_was_back_for_a_moment(clock: HandClock) -> None:
+    """A process that is left alone again goes on with what it had counted for the same circuit."""
+    alone = MemoryFleet(clock=clock)
+    due = Kept(generation=1, until_ms=0, body="")
+    take = TakeProbe(name="users", generation=1, owner="a", most=1, seconds=10.0)
+    alone.adopt({"users": due}, 0.0)
+    assert alone.ask(take).granted
+
+    alone.adopt({"users": due}, 0.0)
+
+    assert not alone.ask(replace(take, owner="b")).granted

@@ -119,6 +119,20 @@ def test_order_that_the_store_refuses_is_an_error(full_server: ValkeyProcess) ->
     assert not process.listening.heard
 
 
+def test_process_counts_on_between_answers_of_a_store_that_takes_nothing(
+    full_server: ValkeyProcess,
+) -> None:
+    """A store that can be read but not written to is back for a moment, again and again."""
+    process = Process(full_server.url)
+
+    for _ in range(8):
+        process.fail(1)
+        process.pulse.refresh()  # with what was seen
+        process.pulse.refresh()  # with nothing, so that it is answered
+
+    assert process.breaker.state is State.OPEN
+
+
 @pytest.mark.parametrize("body", ['[0,"half_forced",0,"",""]', '[0,"",0,"","",1]', "7", "{"])
 def test_circuit_of_another_version_is_closed_until_it_changes(
     server: ValkeyProcess, body: str
