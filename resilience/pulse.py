@@ -95,7 +95,7 @@ class Pulse:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._process = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.due = self._last = self._told = float("-inf")
+        self.due = self._last = self._told = self._began = float("-inf")
         self.sent = 0
 
     def restart(self) -> None:
@@ -141,13 +141,19 @@ class Pulse:
         self.due = min(self.due, max(now, soonest))
         return now >= soonest
 
-    def ask(self, question: Question) -> Any:  # noqa: ANN401 - by question
-        """Ask the fleet, or this process alone if the store is down."""
+    def ask(self, question: Question, *, alone: bool = True) -> Any:  # noqa: ANN401 - by question
+        """Ask the fleet, or this process alone if the store is down.
+
+        Raises:
+            StoreUnavailableError: The store is down, and this process shall not decide *alone*.
+        """
         if self._fleet is not None:
             try:
                 answer = self._fleet.ask(question)
             except StoreUnavailableError:
                 self._go_alone()
+                if not alone:
+                    raise
             else:
                 self._heard(question, answer)
                 return answer
@@ -170,12 +176,12 @@ class Pulse:
         if answer and isinstance(question, Swap):
             self._circuits[question.name] = question.new
 
-    def run(self, steps: Steps[T]) -> T:
-        """Drive *steps* to their end."""
+    def run(self, steps: Steps[T], *, alone: bool = True) -> T:
+        """Drive *steps* to their end; raises as `ask`."""
         try:
             question = next(steps)
             while True:
-                question = steps.send(self.ask(question))
+                question = steps.send(self.ask(question, alone=alone))
         except StopIteration as done:
             result: T = done.value
             return result
@@ -192,19 +198,19 @@ class Pulse:
 
     def beat(self, now: float) -> None:
         """Send a pulse unless another thread just does; wait for that one if all is stale."""
-        stale = now - self._last > STALE_SECONDS
-        if self._lock.acquire(blocking=stale, timeout=WAIT_SECONDS if stale else -1):
+        stale, turn = now - self._last > STALE_SECONDS, self._turn(now)
+        if turn.acquire(blocking=stale, timeout=WAIT_SECONDS if stale else -1):
             try:
                 if self.due <= now:
                     self.run(self._steps(now))
             finally:
-                self._lock.release()
+                turn.release()
 
     async def beat_async(self, now: float) -> None:
         """Do the same as `beat` without blocking the event loop."""
-        stale = now - self._last > STALE_SECONDS
+        stale, turn = now - self._last > STALE_SECONDS, self._turn(now)
         give_up = now + WAIT_SECONDS
-        while not self._lock.acquire(blocking=False):
+        while not turn.acquire(blocking=False):
             if not stale or self._clock.monotonic() > give_up:
                 return
             await asyncio.sleep(0.001)
@@ -212,31 +218,33 @@ class Pulse:
             if self.due <= now:
                 await self.run_async(self._steps(now))
         finally:
-            self._lock.release()
+            turn.release()
 
     def refresh(self) -> float:
         """Send a pulse now and return fleet time."""
         now = self._clock.monotonic()
         # If it cannot be had, a coroutine of this very thread may hold it, which waits for us.
-        held = self._lock.acquire(timeout=WAIT_SECONDS)
+        turn = self._turn(now)
+        held = turn.acquire(timeout=WAIT_SECONDS)
         try:
             self.run(self._steps(now))
         finally:
             if held:
-                self._lock.release()
+                turn.release()
         return self.fleet_time(self._clock.monotonic())
 
-    @property
-    def lost(self) -> bool:
-        """Whether there is a fleet and it does not answer."""
-        return self._fleet is not None and self.scope == "local"
+    def _turn(self, now: float) -> threading.Lock:
+        """Return the lock that a pulse is sent under; a new one if a stopped event loop has it."""
+        if self._lock.locked() and now - self._began > STALE_SECONDS:
+            self._lock, self._began = threading.Lock(), now
+        return self._lock
 
     def _steps(self, now: float) -> Steps[None]:
         members = list(self._members.values())
         seen = [one for member in members if (one := member.evidence(now)) is not None]
         # Whoever comes now need not ask as well.
         planned = self.due = now + PULSE_SECONDS
-        began = self._clock.monotonic()
+        began = self._began = self._clock.monotonic()
         reply: Reply = yield Exchange(process=self._process, evidence=seen)
         ended = self._clock.monotonic()
         self.sent += 1

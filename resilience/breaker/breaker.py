@@ -1,6 +1,5 @@
 """The circuit breaker of one dependency."""
 
-import contextvars
 import functools
 import inspect
 import math
@@ -9,7 +8,8 @@ from dataclasses import replace
 from types import CoroutineType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from resilience.breaker.keeper import Keeper, Pass
+from resilience.breaker import blocks
+from resilience.breaker.keeper import NO_VALUE, Keeper, Pass
 from resilience.breaker.state import Circuit, State, closed, state_at
 from resilience.errors import CircuitOpenError, ConfigurationError, StoreUnavailableError
 from resilience.events import CircuitForced
@@ -18,9 +18,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ORDER_TRIES = 20
-_entered: contextvars.ContextVar[tuple[tuple["Breaker", Pass], ...]] = contextvars.ContextVar(
-    "entered-breakers", default=()
-)
 
 
 class Breaker(Keeper):
@@ -108,10 +105,15 @@ class Breaker(Keeper):
         return self.refused(self._monotonic())
 
     def record_failure(self, error: BaseException) -> None:
-        """Count a call that could not speak for itself, as its process was killed."""
+        """Count a call that could not speak for itself, as its process was killed.
+
+        Nobody knows what the dependency said: it is a failure, unless `ignore` names *error*.
+        """
+        if self._classifier.ignores(error):
+            return
         # This process may make no calls: nothing told it of changes, and nothing else will send it.
         self._pulse.refresh()
-        self._pulse.run(self.settle(Pass(self._gate, self._monotonic()), error, None))
+        self._gate.fail(self._monotonic())
         self._pulse.refresh()
 
     @property
@@ -160,7 +162,7 @@ class Breaker(Keeper):
             admitted.gate.slow()
         admitted.gate.good()
 
-    def _leave(self, admitted: Pass, error: BaseException | None, value: object = None) -> None:
+    def _leave(self, admitted: Pass, error: BaseException | None, value: object = NO_VALUE) -> None:
         if self._pulse.run(self.settle(admitted, error, value)):
             self._pulse.beat(self._monotonic())
         if error is None and isinstance(value, CoroutineType):
@@ -169,7 +171,7 @@ class Breaker(Keeper):
             raise TypeError(msg)
 
     async def _leave_async(
-        self, admitted: Pass, error: BaseException | None, value: object = None
+        self, admitted: Pass, error: BaseException | None, value: object = NO_VALUE
     ) -> None:
         if await self._pulse.run_async(self.settle(admitted, error, value)):
             await self._pulse.beat_async(self._monotonic())
@@ -178,7 +180,7 @@ class Breaker(Keeper):
 
     def __enter__(self) -> Self:
         """Admit a block, or raise `CircuitOpenError` without running it."""
-        _push(self, self._enter())
+        blocks.push(self, self._enter())
         return self
 
     def __exit__(
@@ -188,7 +190,7 @@ class Breaker(Keeper):
         trace: TracebackType | None,
     ) -> None:
         """Count how the block ended."""
-        admitted = _pop(self) or Pass(self._gate, self._monotonic())
+        admitted = blocks.pop(self) or Pass(self._gate, self._monotonic())
         if error is None and not admitted.probe:
             self._count_good(admitted)
         else:
@@ -196,7 +198,7 @@ class Breaker(Keeper):
 
     async def __aenter__(self) -> Self:
         """Admit a block, or raise `CircuitOpenError` without running it."""
-        _push(self, await self._enter_async())
+        blocks.push(self, await self._enter_async())
         return self
 
     async def __aexit__(
@@ -206,7 +208,7 @@ class Breaker(Keeper):
         trace: TracebackType | None,
     ) -> None:
         """Count how the block ended."""
-        admitted = _pop(self) or Pass(self._gate, self._monotonic())
+        admitted = blocks.pop(self) or Pass(self._gate, self._monotonic())
         if error is None and not admitted.probe:
             self._count_good(admitted)
         else:
@@ -219,7 +221,8 @@ class Breaker(Keeper):
             ConfigurationError: It is a class, a generator or not to be called: guarding the call
                 would not guard the work.
         """
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        ways = function, getattr(function, "__call__", None)  # noqa: B004 - an object's own
+        if any(inspect.isgeneratorfunction(way) or inspect.isasyncgenfunction(way) for way in ways):
             msg = (
                 f"breaker {self.name} cannot guard the generator {function!r}: its work is done "
                 "after the call; guard the block with `with breaker:`"
@@ -228,9 +231,7 @@ class Breaker(Keeper):
         if inspect.isclass(function) or not callable(function):
             msg = f"breaker {self.name} guards functions, not {function!r}"
             raise ConfigurationError(msg)
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - that of an object, which may be one
-        ):
+        if any(map(inspect.iscoroutinefunction, ways)):
             return self._guarded_async(function)
         monotonic, slow_seconds = self._monotonic, self._slow_seconds
 
@@ -306,7 +307,7 @@ class Breaker(Keeper):
         if manual is not None and not (math.isfinite(seconds) and seconds > 0):
             msg = f"breaker {self.name}: seconds must be more than 0, got {seconds!r}"
             raise ConfigurationError(msg)
-        if not actor or not reason:
+        if not actor.strip() or not reason.strip():
             msg = f"breaker {self.name}: say who orders it and why, got {actor!r} and {reason!r}"
             raise ConfigurationError(msg)
         order = str(manual or "reset")
@@ -315,9 +316,6 @@ class Breaker(Keeper):
         )
         for _ in range(ORDER_TRIES):
             now = self._pulse.refresh()
-            if self._pulse.lost:
-                msg = f"breaker {self.name}: the order {order} did not reach the fleet"
-                raise StoreUnavailableError(msg)
             new: Circuit = replace(
                 closed(self._circuit),
                 manual=manual,
@@ -325,25 +323,11 @@ class Breaker(Keeper):
                 actor=actor,
                 reason=reason,
             )
-            if self._pulse.run(self.change(self._kept, new, event)):
-                return
+            try:
+                if self._pulse.run(self.change(self._kept, new, event), alone=False):
+                    return
+            except StoreUnavailableError as error:
+                msg = f"breaker {self.name}: the order {order} did not reach the fleet: {error}"
+                raise StoreUnavailableError(msg) from error
         msg = f"breaker {self.name}: the circuit changed {ORDER_TRIES} times meanwhile; try again"
         raise StoreUnavailableError(msg)
-
-
-def _push(breaker: Breaker, admitted: Pass) -> None:
-    _entered.set((*_entered.get(), (breaker, admitted)))
-
-
-def _pop(breaker: Breaker) -> Pass | None:
-    """Return what *breaker*'s innermost block was given; None if it began in another context.
-
-    That may be, as may blocks that overlap: generators end wherever they are closed.
-    """
-    entered = _entered.get()
-    for at in reversed(range(len(entered))):
-        guard, admitted = entered[at]
-        if guard is breaker:
-            _entered.set(entered[:at] + entered[at + 1 :])
-            return admitted
-    return None

@@ -39,6 +39,8 @@ HEARING_SECONDS = 2 * PULSE_SECONDS
 see: failures are told at once, successes with the next pulse, and its window is empty."""
 RETRY_AFTER_SECONDS_MAX = 300.0
 """A dependency cannot shut itself off for longer by its Retry-After."""
+NO_VALUE = object()
+"""What a guarded block returns: nothing that a `failure_if_result` could judge."""
 MAY_OPEN = (State.CLOSED, State.OBSERVED)
 NOT_ADMITTED = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
 
@@ -177,6 +179,8 @@ class Keeper:
             return self._classifier.kind(error)
         if isinstance(value, CoroutineType):
             return NEUTRAL
+        if value is NO_VALUE:
+            return OK
         return self._classifier.kind_of_result(value)
 
     def _end_probe(self, admitted: Pass, result: Kind) -> Steps[None]:
@@ -244,6 +248,9 @@ class Keeper:
         if age < self.policy.window_seconds:
             # How many calls the fleet makes is not known yet, and a ratio turns soon enough.
             window = replace(window, consecutive=0)
+        if self._pulse.scope == "local" and window.reporters:
+            # There is nobody else to see the same: a lone process protects itself.
+            window = replace(window, reporters=self.policy.min_reporters)
         why = why_open(window, self.policy)
         if why is not None:
             yield from self._open(circuit, kept, window, why)

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+OpenSeconds = Annotated[float, Field(gt=0, le=86_400)]
 Exceptions = tuple[type[BaseException], ...]
 
 
@@ -25,15 +26,16 @@ class BreakerPolicy:
             window full of good calls takes half its length to turn. None: never.
         min_reporters: Processes that must have seen failures or slow calls within the window, at
             least 1. With more than 1, a host with a broken resolver opens the circuit of nobody
-            else.
-        open_seconds: How long an opened circuit refuses before it probes.
+            else. A process that has no store needs nobody else.
+        open_seconds: How long an opened circuit refuses before it probes, up to a day.
         open_seconds_max: Longest such time; it doubles with each failed round of probes, and is
             shortened by up to a fifth at random.
         half_open_probes: Calls let through to decide whether to close, at least 1. One verdict is
             given on all of them.
         probe_seconds: How long a probe may take before another may take its place.
         ignore: Exceptions that say nothing about the dependency.
-        count: If given, only these exceptions are failures; others mean that it answered.
+        count: If given, only these exceptions and `AttemptTimeoutError` are failures; others mean
+            that it answered.
         failure_if: If given, only exceptions for which it returns true are failures. One that
             raises is logged, and counts as true.
         failure_if_result: If given, a value for which it returns true is a failure; as above.
@@ -50,8 +52,8 @@ class BreakerPolicy:
     window_seconds: Annotated[int, Field(ge=1, le=300)] = 10
     consecutive_failures: Annotated[int, Field(ge=1)] | None = 20
     min_reporters: Annotated[int, Field(ge=1)] = 1
-    open_seconds: Seconds = 1.0
-    open_seconds_max: Seconds = 3.0
+    open_seconds: OpenSeconds = 1.0
+    open_seconds_max: OpenSeconds = 3.0
     half_open_probes: Annotated[int, Field(ge=1, le=1000)] = 5
     probe_seconds: Seconds = 10.0
     ignore: Exceptions = ()

@@ -71,15 +71,22 @@ class Circuit:
 
     @classmethod
     def of(cls, kept: Kept | None) -> Self:
-        """Return the circuit that the store keeps; one that it does not know is closed."""
+        """Return the circuit that the store keeps; one that it does not know is closed.
+
+        So is one that cannot be read, as another version of this library has written it.
+        """
         if kept is None:
             return cls()
-        attempt, manual, manual_until, actor, reason = json.loads(kept.body)
+        try:
+            attempt, manual, manual_until, actor, reason = json.loads(kept.body)
+            manual = State(manual) if manual else None
+        except (ValueError, TypeError):
+            return cls(generation=kept.generation)
         return cls(
             generation=kept.generation,
             until=kept.until_ms / 1000,
             attempt=attempt,
-            manual=State(manual) if manual else None,
+            manual=manual,
             manual_until=manual_until,
             actor=actor,
             reason=reason,

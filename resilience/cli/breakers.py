@@ -2,11 +2,13 @@
 
 import getpass
 import json
+import os
 from collections.abc import Callable
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from resilience.breaker import Breaker
 from resilience.errors import ConfigurationError
@@ -30,15 +32,24 @@ def breaker(context: click.Context, *, as_json: bool) -> None:
         return
     table = Table(*COLUMNS)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        # As text: a reason may hold brackets, which rich would read as its own.
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     Console().print(table)
+
+
+def who() -> str:
+    """Return the user's name, or in a container that gave him none his number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _order(name: str, text: str, give: Callable[[Breaker, float, str, str], None]) -> None:
     @breaker.command(name, help=text)
     @click.argument("dependency")
     @click.option("--seconds", type=float, default=HOLD_SECONDS, show_default=True)
-    @click.option("--actor", default=getpass.getuser, show_default="who runs this")
+    @click.option("--actor", default=who, show_default="who runs this")
     @click.option("--reason", required=True, help="Why; it is kept and announced.")
     @click.pass_context
     def order(

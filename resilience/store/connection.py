@@ -4,7 +4,7 @@ import asyncio
 import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import redis
@@ -192,7 +192,8 @@ class Store:
             if look:
                 self._down_until = now + RETRY_SECONDS
         if look:
-            threading.Thread(target=self._look, name="store-look", daemon=True).start()
+            with suppress(RuntimeError):  # there may be no thread to be had; the call goes on
+                threading.Thread(target=self._look, name="store-look", daemon=True).start()
         msg = f"the store did not answer; next try in {until - now:.1f} s"
         raise StoreUnavailableError(msg)
 

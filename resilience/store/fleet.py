@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import redis.asyncio
 
+from resilience.errors import StoreUnavailableError
 from resilience.store.connection import Store
 
 
@@ -28,9 +29,17 @@ class Kept:
 
     @classmethod
     def parse(cls, text: bytes) -> "Kept":
-        """Return what `text` wrote."""
-        generation, until, body = text.decode().split("|", 2)
-        return cls(generation=int(generation), until_ms=int(until), body=body)
+        """Return what `text` wrote.
+
+        Raises:
+            StoreUnavailableError: It did not write this: the store is in other hands.
+        """
+        try:
+            generation, until, body = text.decode().split("|", 2)
+            return cls(generation=int(generation), until_ms=int(until), body=body)
+        except ValueError as error:
+            msg = f"the store keeps {text!r}, which is no circuit"
+            raise StoreUnavailableError(msg) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +198,8 @@ class StoreFleet:
         circuits = key("circuits")
         match question:
             case Exchange():
-                keys = [circuits, *(key("window", one.name) for one in question.evidence)]
+                windows = [key("window", one.name) for one in question.evidence]
+                keys = [circuits, key("told"), *windows]
                 values: list[str | float] = [question.process]
                 for one in question.evidence:
                     values += [one.name, one.generation, one.window_seconds]

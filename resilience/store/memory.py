@@ -89,11 +89,13 @@ class MemoryFleet:
         self._offset = 0.0
 
     def adopt(self, circuits: Mapping[str, Kept], offset: float) -> None:
-        """Go on from what the store last said; fleet time is monotonic time plus *offset*."""
+        """Go on from what the store last said; fleet time is monotonic time plus *offset*.
+
+        What was counted for the circuits as they are is kept: the store may have been back for no
+        more than a moment.
+        """
         with self._lock:
             self._circuits = dict(circuits)
-            self._counts.clear()
-            self._permits.clear()
             self._offset = offset
 
     def restart(self) -> None:

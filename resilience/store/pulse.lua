@@ -1,7 +1,8 @@
 -- One process tells what it has seen and learns what the fleet has agreed on.
 --
 -- KEYS[1]    circuits  hash  dependency -> "<generation>|<open until, ms>|<text>"
--- KEYS[2…]   window    hash  one per piece of evidence, counts by second of server time
+-- KEYS[2]    told      string  the process that has told last
+-- KEYS[3…]   window    hash  one per piece of evidence, counts by second of server time
 --                            g         generation that it counts for
 --                            o:<s> f:<s> t:<s>   calls that ended well, failed, were slow
 --                            r:<process>         last second in which it saw a bad call
@@ -42,9 +43,13 @@ local function sum(window, length)
   return { total.o + total.f, total.f, total.t, reporters, row }
 end
 
+-- Before all else: a store that takes nothing, as it is full or read-only, shall answer nothing
+-- either. A process that it leaves alone would forget its own circuits at each answer.
+redis.call('SET', KEYS[2], process, 'EX', day)
+
 local windows = {}
-for i = 2, #KEYS do
-  local window, at = KEYS[i], (i - 2) * 8 + 1
+for i = 3, #KEYS do
+  local window, at = KEYS[i], (i - 3) * 8 + 1
   local name, generation, length = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
   local ok, failed, failed_age = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
   local slow, tail = tonumber(ARGV[at + 7]), tonumber(ARGV[at + 8])

@@ -141,7 +141,8 @@ class Cluster:
             yield self
 
     def move(self, key: str) -> None:
-        """Hand the empty slot of *key* to the other node."""
+        """Hand the slot of *key* to the other node, without what is in it."""
+        self.nodes[0].client().flushall()
         slot = key_slot(key.encode())
         other = self.nodes[1].client().execute_command("CLUSTER MYID")
         for node in reversed(self.nodes):

@@ -13,7 +13,7 @@ from resilience.testing.valkey import ValkeyProcess
 from tests.conformance.asking import NAME, circuit, end, seen, swap, take, tell, window
 
 SECONDS = 10
-KEYS = [("circuits",), ("window", NAME), ("probes", NAME)]
+KEYS = [("circuits",), ("told",), ("window", NAME), ("probes", NAME)]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 
 COMMAND = [sys.executable, "-m", "celery", "-A", "tests.integration.apps.circuits", "resilience"]
@@ -70,6 +71,40 @@ def test_order_is_refused_in_one_line_when_it_makes_no_sense(
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_list_shows_reasons_as_they_were_given(breaker: Any) -> None:  # noqa: ANN401
+    """Brackets, as around a ticket's number, are part of the reason."""
+    reason = "[#471] [/x]"
+    assert breaker("open", "users", "--actor", "[ann]", "--reason", reason).returncode == 0
+    done = breaker()
+    assert done.returncode == 0, done.stderr
+    assert "[ann]" in done.stdout
+    assert reason in done.stdout
+
+
+NAMELESS = """
+import os
+from resilience.cli.breakers import who
+os.setuid(54321)
+print(who())
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_order_of_a_user_without_a_name_bears_his_number() -> None:
+    """Containers run as users that no password file knows."""
+    named = {"LOGNAME", "USER", "LNAME", "USERNAME"}
+    env = inherited_env({"PYTHONPATH": import_path()})
+    done = subprocess.run(  # noqa: S603 - our own words
+        [sys.executable, "-c", NAMELESS],
+        env={name: value for name, value in env.items() if name not in named},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout == "uid 54321\n"
 
 
 def test_list_says_that_the_store_does_not_answer(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from resilience import ConfigurationError, RejectedError
+from resilience import AttemptTimeoutError, ConfigurationError, RejectedError
 from resilience.breaker import BreakerPolicy, State
 from resilience.breaker.classify import Classifier
 from resilience.errors import BUGS
@@ -21,6 +21,10 @@ class RefusedError(ConnectionError):
         """Keep the status."""
         super().__init__(status)
         self.status = status
+
+
+class AbandonedError(BaseException):
+    """A timeout that no handler of `Exception` shall catch, as gevent's."""
 
 
 def is_server_error(error: BaseException) -> bool:
@@ -57,6 +61,18 @@ def broken_judge(_: object) -> bool:
         ({"failure_if": is_server_error, "count": (OSError,)}, RefusedError(404), "ok"),
         ({"failure_if": is_server_error, "count": (OSError,)}, ValueError(), "ok"),
         ({"failure_if": broken_judge}, RefusedError(404), "failed"),
+        ({"count": (OSError,)}, AttemptTimeoutError("users", 1.0), "failed"),
+        ({"count": (KeyError,)}, AttemptTimeoutError("users", 1.0), "failed"),
+        ({"count": (AbandonedError,)}, AbandonedError(), "failed"),
+        ({}, AbandonedError(), "neutral"),
+        ({}, ExceptionGroup("", [RejectedError("users"), TypeError()]), "neutral"),
+        ({}, ExceptionGroup("", [RejectedError("users"), ConnectionError()]), "failed"),
+        ({"ignore": (OSError,)}, ExceptionGroup("", [ConnectionError()]), "neutral"),
+        ({"ignore": (ExceptionGroup,)}, ExceptionGroup("", [ConnectionError()]), "neutral"),
+        ({"count": (OSError,)}, ExceptionGroup("", [ConnectionError()]), "failed"),
+        ({"count": (OSError,)}, ExceptionGroup("", [ValueError()]), "ok"),
+        ({"count": (ExceptionGroup,)}, ExceptionGroup("", [ValueError()]), "failed"),
+        ({"failure_if": is_server_error}, ExceptionGroup("", [RefusedError(404)]), "ok"),
     ],
 )
 def test_exception_is_sorted(options: dict[str, Any], error: BaseException, kind: str) -> None:
@@ -125,6 +141,7 @@ def test_error_of_a_judge_does_not_hide_the_error_of_the_call() -> None:
         {"min_reporters": 0},
         {"open_seconds": -1},
         {"open_seconds": float("inf")},
+        {"open_seconds": 100_000, "open_seconds_max": 100_000},
         {"open_seconds": 4, "open_seconds_max": 2},
         {"half_open_probes": 0},
         {"probe_seconds": 0},

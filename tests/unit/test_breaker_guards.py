@@ -6,6 +6,7 @@ import functools
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -136,7 +137,26 @@ async def async_generator() -> AsyncIterator[int]:
     yield 1
 
 
-@pytest.mark.parametrize("what", [generator, async_generator, Rig, 7])
+class GeneratorCallable:
+    """An object that is called as a generator is."""
+
+    def __call__(self) -> Iterator[int]:
+        """Work after the call."""
+        yield 1
+
+
+class AsyncGeneratorCallable:
+    """An object that is called as an asynchronous generator is."""
+
+    async def __call__(self) -> AsyncIterator[int]:
+        """Work after the call."""
+        yield 1
+
+
+@pytest.mark.parametrize(
+    "what",
+    [generator, async_generator, GeneratorCallable(), AsyncGeneratorCallable(), Rig, 7],
+)
 def test_decorator_refuses_what_it_cannot_guard(what: Any) -> None:  # noqa: ANN401 - anything
     """Work that is done after the call ended would go unguarded."""
     with pytest.raises(ConfigurationError, match="users"):
@@ -177,6 +197,26 @@ def test_blocks_nest() -> None:
         block(rig)
 
     rig.tell()
+    assert rig.breaker.state is State.CLOSED
+
+
+@pytest.mark.parametrize("way", ["with", "async-with"])
+def test_block_has_no_result_to_judge(way: str) -> None:
+    """A judge of results is not asked about a block, which has none; so probes can pass."""
+    rig = Rig(replace(HASTY, failure_if_result=lambda value: value is None))
+    rig.half_open()
+
+    async def block() -> None:
+        async with rig.breaker:
+            pass
+
+    for _ in range(HASTY.half_open_probes):
+        if way == "with":
+            with rig.breaker:
+                pass
+        else:
+            asyncio.run(block())
+
     assert rig.breaker.state is State.CLOSED
 
 

@@ -147,4 +147,4 @@ def test_order_needs_somebody_and_a_reason(
 ) -> None:
     """An order that nobody answers for is not given."""
     with pytest.raises(ConfigurationError, match="say who orders it and why"):
-        order(Rig(), {**WHO, missing: ""})
+        order(Rig(), {**WHO, missing: " "})

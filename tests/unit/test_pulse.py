@@ -1,5 +1,6 @@
 """When a process tells the fleet what it saw, and what it does alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from resilience.breaker import Breaker, BreakerPolicy
 from resilience.events import CircuitOpened
 from resilience.pulse import FAILURE_SECONDS, PULSE_SECONDS, Pulse
-from resilience.store.fleet import Exchange, Question
+from resilience.store.fleet import Exchange, Kept, Question, TakeProbe
 from resilience.store.memory import MemoryFleet
 from tests.unit.breakers import HASTY, Rig
 from tests.unit.hand_clock import HandClock
@@ -174,3 +175,34 @@ def test_reported_failure_is_told_at_once_to_the_circuit_as_it_is(
         parent.breaker.record_failure(ConnectionError("killed"))
 
     assert [event.failed for event in parent.heard(CircuitOpened)] == [4]
+
+
+@pytest.mark.parametrize(
+    ("policy", "opens"),
+    [
+        pytest.param(replace(HASTY, count=(OSError,)), True, id="count"),
+        pytest.param(replace(HASTY, failure_if=lambda _: False), True, id="failure-if"),
+        pytest.param(replace(HASTY, ignore=(RuntimeError,)), False, id="ignore"),
+    ],
+)
+def test_reported_failure_is_one_whatever_else_is(policy: BreakerPolicy, *, opens: bool) -> None:
+    """Whoever was killed has no answer, so options that tell failures from answers say nothing."""
+    rig = Rig(policy)
+
+    for _ in range(HASTY.minimum_calls):
+        rig.breaker.record_failure(RuntimeError("killed"))
+
+    assert rig.refused() is opens
+
+
+def test_permits_are_no_more_for_a_store_that_was_back_for_a_moment(clock: HandClock) -> None:
+    """A process that is left alone again goes on with what it had counted for the same circuit."""
+    alone = MemoryFleet(clock=clock)
+    due = Kept(generation=1, until_ms=0, body="")
+    take = TakeProbe(name="users", generation=1, owner="a", most=1, seconds=10.0)
+    alone.adopt({"users": due}, 0.0)
+    assert alone.ask(take).granted
+
+    alone.adopt({"users": due}, 0.0)
+
+    assert not alone.ask(replace(take, owner="b")).granted

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
-from tests.unit.processes import Process
+from tests.unit.processes import LONG, Process
 
 SECONDS = 10
 WHO: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}
@@ -47,7 +48,9 @@ def test_lost_store_leaves_the_process_with_what_was_agreed(server: ValkeyProces
     process.open()
     server.kill()
 
-    wait_until(lambda: process.refused() and process.pulse.lost, SECONDS, "the store is lost")
+    wait_until(
+        lambda: process.refused() and process.pulse.scope == "local", SECONDS, "the store is lost"
+    )
 
     refusal = process.breaker.refusal()
     assert refusal is not None
@@ -95,6 +98,92 @@ def test_order_that_cannot_reach_the_fleet_is_an_error(server: ValkeyProcess) ->
         process.breaker.force_open(seconds=60, **WHO)
 
     assert not process.refused()
+
+
+@pytest.fixture
+def full_server(server: ValkeyProcess) -> Iterator[ValkeyProcess]:
+    """That server, which has no memory left for a write."""
+    server.client().config_set("maxmemory", 1)
+    yield server
+    server.client().config_set("maxmemory", 0)
+
+
+def test_order_that_the_store_refuses_is_an_error(full_server: ValkeyProcess) -> None:
+    """A store that answers but keeps nothing has told nobody; nor does a listener hear of it."""
+    process = Process(full_server.url)
+
+    with pytest.raises(StoreUnavailableError, match="forced_open"):
+        process.breaker.force_open(seconds=60, **WHO)
+
+    assert not process.refused()
+    assert not process.listening.heard
+
+
+def test_process_counts_on_between_answers_of_a_store_that_takes_nothing(
+    full_server: ValkeyProcess,
+) -> None:
+    """A store that can be read but not written to is back for a moment, again and again."""
+    process = Process(full_server.url)
+
+    for _ in range(8):
+        process.fail(1)
+        process.pulse.refresh()  # with what was seen
+        process.pulse.refresh()  # with nothing, so that it is answered
+
+    assert process.breaker.state is State.OPEN
+
+
+@pytest.mark.parametrize("body", ['[0,"half_forced",0,"",""]', '[0,"",0,"","",1]', "7", "{"])
+def test_circuit_of_another_version_is_closed_until_it_changes(
+    server: ValkeyProcess, body: str
+) -> None:
+    """During an upgrade a circuit that only the others can read fails no call, and can open."""
+    process = Process(server.url)
+    server.client().hset(process.store.key("circuits"), "users", f"3|0|{body}")
+
+    assert not process.breaker.call(str)
+    process.open()
+
+    assert process.breaker.circuit.generation == 4
+
+
+def test_store_in_other_hands_fails_no_call(server: ValkeyProcess) -> None:
+    """What somebody else wrote where circuits belong is no circuit, but a breaker still works."""
+    process = Process(server.url)
+    server.client().hset(process.store.key("circuits"), "orders", "mine!")
+
+    assert not process.breaker.call(str)
+    process.open()
+
+
+def test_lone_process_needs_no_other_to_see_what_it_sees(server: ValkeyProcess) -> None:
+    """Where two must have seen failures, one that has lost the store opens its own circuit."""
+    process = Process(server.url, replace(LONG, min_reporters=2))
+    process.fail(20)
+    assert not process.refused()
+    server.kill()
+
+    process.fail(20)
+
+    wait_until(process.refused, SECONDS, "the circuit is open")
+
+
+def test_pulse_of_an_event_loop_that_stopped_is_not_waited_for(server: ValkeyProcess) -> None:
+    """A coroutine that nobody goes on with does not leave its process without a breaker."""
+    process = Process(server.url)
+    loop = asyncio.new_event_loop()
+    server.client().client_pause(300)
+    pulsing = loop.create_task(process.breaker.refusal_async())
+    loop.run_until_complete(asyncio.sleep(0.02))
+
+    def opened() -> bool:
+        process.fail()
+        return process.breaker.state is State.OPEN
+
+    wait_until(opened, SECONDS, "the circuit is open")
+
+    assert loop.run_until_complete(pulsing) is not None
+    loop.close()
 
 
 def test_order_on_an_event_loop_does_not_wait_for_its_own_pulse(server: ValkeyProcess) -> None:

@@ -12,12 +12,13 @@ import pytest
 import redis
 import redis.asyncio
 
-from resilience import ConfigurationError
+from resilience import ConfigurationError, StoreUnavailableError
 from resilience.budget.timer import Alarm
 from resilience.store import Store
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.unit.black_hole import babbler
+from tests.unit.hand_clock import HandClock
 from tests.unit.stopwatch import elapsed
 
 THREADS = 8
@@ -302,3 +303,18 @@ def test_wait_counts_the_time_it_took_to_connect(wait: Callable[..., Any]) -> No
             assert wait(store, "BLPOP", "queue", "10", seconds=0.6) is None
 
         assert elapsed(give_up) < 0.9
+
+
+def test_process_without_room_for_a_thread_goes_on() -> None:
+    """Where no thread can be had to look for a lost store, a call is told the same as before."""
+    clock = HandClock()
+    store = Store("redis://127.0.0.1:9/0", namespace="nowhere", clock=clock)
+    with pytest.raises(StoreUnavailableError):
+        echo(store, "word")
+    clock.advance(1.0)
+    size = threading.stack_size(1 << 46)  # no machine has so much
+    try:
+        with pytest.raises(StoreUnavailableError):
+            echo(store, "word")
+    finally:
+        threading.stack_size(size)
