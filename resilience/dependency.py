@@ -34,6 +34,9 @@ class Dependency:
         pool: Celery pool of its worker.
         breaker: When its circuit opens; None: never.
         retry: When a fire-and-forget job that failed runs again.
+        retry_share: Most retries per job, of the whole fleet within ten seconds, in [0, 1]: jobs
+            that are due wait, but for ten a second. Retries of Celery's own, redeliveries and
+            replays count, too. None: no limit.
         prefetch: Messages a worker reserves per process, at least 1. More than 1 lets one slow
             job hold up the messages reserved behind it.
 
@@ -50,6 +53,7 @@ class Dependency:
     prefetch: Annotated[int, Field(ge=1)] = 1
     breaker: BreakerPolicy | None = BreakerPolicy()
     retry: RetryPolicy = RetryPolicy()
+    retry_share: Annotated[float, Field(ge=0, le=1)] | None = 0.2
 
     @model_validator(mode="before")
     @classmethod

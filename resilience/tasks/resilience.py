@@ -18,7 +18,7 @@ from resilience.ledger import Ledger
 from resilience.pipeline import Pipeline
 from resilience.pulse import Pulse
 from resilience.settings import Settings
-from resilience.store import Answers, FanIn, Store
+from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
 from resilience.store.fleet import StoreFleet
 from resilience.tasks.addresses import find_store, split_urls
@@ -149,6 +149,11 @@ class Resilience:
         return self._share().ledger
 
     @property
+    def releases(self) -> Releases:
+        """What runs again, and how much more of that the dependencies can take."""
+        return self._share().releases
+
+    @property
     def fan_in(self) -> FanIn:
         """Where fan-outs collect their parts.
 
@@ -261,7 +266,8 @@ class Resilience:
         breakers = {one.name: self._breaker(one, pulse) for one in self.dependencies.values()}
         fan_in = None if alone else FanIn(store, answers, owner=identity_of(self.app))
         ledger = Ledger(self.settings.ledger_url, listeners=self.listeners)
-        return _Shared(store, answers, fan_in, ledger, pulse, breakers)
+        releases = Releases(None if alone else store)
+        return _Shared(store, answers, fan_in, ledger, releases, pulse, breakers)
 
     def _breaker(self, dependency: Dependency, pulse: Pulse) -> Breaker | NoBreaker:
         if dependency.breaker is None:
@@ -331,6 +337,7 @@ class _Shared:
     answers: Answers
     fan_in: FanIn | None
     ledger: Ledger
+    releases: Releases
     pulse: Pulse
     breakers: Mapping[str, Breaker | NoBreaker]
 

@@ -1,5 +1,6 @@
 """Work beside a worker's event loop."""
 
+import logging
 import os
 import threading
 from typing import Any
@@ -7,6 +8,10 @@ from typing import Any
 from celery import bootsteps
 
 from resilience.tasks.resilience import Resilience
+
+logger = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 1.0
 
 
 class BesideWorker(bootsteps.StartStopStep):
@@ -64,4 +69,9 @@ class BesideWorker(bootsteps.StartStopStep):
         wait = 0.0
         while not self._stopped.wait(wait):
             with self._looking:
-                wait = self.look(resilience)
+                try:
+                    wait = self.look(resilience)
+                except Exception:
+                    # A defect: whatever else there is to do must not end with it.
+                    logger.exception("%s", self.thread_name)
+                    wait = AGAIN_SECONDS

@@ -4,8 +4,10 @@ import logging
 import os
 import platform
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 
+from resilience.breaker import State
 from resilience.errors import LedgerUnavailableError, SchemaError, text_of
 from resilience.events import JobsPublished
 from resilience.ledger import Job
@@ -26,6 +28,9 @@ BACK_OFF_SECONDS = 0.5
 BACK_OFF_SECONDS_MAX = 10.0
 
 
+NOT_CLOSED = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
+
+
 class Relay:
     """Takes due jobs from the ledger and publishes them.
 
@@ -39,16 +44,12 @@ class Relay:
         self._owner = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._back_off = BACK_OFF_SECONDS
         self._lost = ""
+        self._limited: set[str] = set()
 
     def look(self) -> float:
         """Publish what is due; return the seconds until the next look."""
         try:
-            jobs = self._resilience.ledger.take(
-                BATCH,
-                owner=self._owner,
-                lease_seconds=self._resilience.settings.ledger_lease_seconds,
-                held=self._held(),
-            )
+            jobs = self._take()
             if jobs:
                 self._publish(jobs)
         except (LedgerUnavailableError, SchemaError, *BROKER_ERRORS) as error:
@@ -87,6 +88,48 @@ class Relay:
             logger.exception("job %s of the ledger", job.id)
             self._resilience.ledger.bury(job, reason="unpublishable", error=error)
 
+    def _take(self) -> list[Job]:
+        """Return what is due and may run again now, longest due first."""
+        names = set(self._resilience.dependencies)
+        held = self._held()
+        limited = self._limited - held
+        jobs = self._within_limits(self._due(BATCH, held | limited))
+        for name in limited:
+            most = self._granted(name, BATCH)
+            more = self._due(most, names - {name}) if most else []
+            if len(more) < most:
+                self._limited.discard(name)
+            jobs += more
+        return jobs
+
+    def _due(self, most: int, held: set[str]) -> list[Job]:
+        lease = self._resilience.settings.ledger_lease_seconds
+        return self._resilience.ledger.take(most, owner=self._owner, lease_seconds=lease, held=held)
+
+    def _within_limits(self, jobs: list[Job]) -> list[Job]:
+        """Return those of *jobs* that may run again now; the others are due as they were."""
+        counts = Counter(job.dependency for job in jobs)
+        left = {name: self._granted(name, due) for name, due in counts.items()}
+        self._limited |= {name for name, due in counts.items() if left[name] < due}
+        now: list[Job] = []
+        later: list[Job] = []
+        for job in jobs:
+            left[job.dependency] -= 1
+            (now if left[job.dependency] >= 0 else later).append(job)
+        self._resilience.ledger.give_back(later, owner=self._owner)
+        return now
+
+    def _granted(self, name: str, wanted: int) -> int:
+        known = self._resilience.dependencies.get(name)
+        if known is None:
+            return wanted
+        return self._resilience.releases.ask(
+            name,
+            wanted,
+            share=known.retry_share,
+            closed=self._resilience.breaker(name).state not in NOT_CLOSED,
+        )
+
     def _held(self) -> set[str]:
         """Return the dependencies whose jobs had better wait."""
         return {
@@ -118,6 +161,7 @@ class LedgerRelay(BesideWorker):
         """Publish what is due; return the seconds until the next look."""
         if self._relay is None:
             self._relay = Relay(resilience)
+        resilience.releases.tell()
         return self._relay.look()
 
 

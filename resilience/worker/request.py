@@ -14,6 +14,7 @@ from resilience.events import JobUnkept
 from resilience.outcome import Hop
 from resilience.tasks.deadline import RECEIVED_HEADER, announce_exceeded, deadline_of
 from resilience.tasks.fire import LEDGER_ERRORS, FireAndForgetTask
+from resilience.tasks.kept import ledger_header
 from resilience.tasks.reporting import report_failure, slot_of
 from resilience.tasks.resilience import Resilience
 
@@ -32,8 +33,21 @@ class ResilientRequest(Request):
         """Note when the worker took the message, if its time is limited."""
         super().__init__(*args, **kwargs)
         self._deadline = deadline_of(self.request_dict)
+        if self.dependency is not None:
+            self._resilience.releases.count(self.dependency, again=self._ran_before())
         if self._deadline is not None:
             self.request_dict[RECEIVED_HEADER] = self._resilience.fleet_time()
+
+    @property
+    def dependency(self) -> str | None:
+        """Whose job it is."""
+        return getattr(self.task, "dependency", None)
+
+    def _ran_before(self) -> bool:
+        headers = self.request_dict
+        known = ledger_header(headers)
+        redelivered = (self.delivery_info or {}).get("redelivered")
+        return bool(headers.get("retries") or known.get("dispatches") or redelivered)
 
     @property
     def _resilience(self) -> Resilience:
@@ -121,9 +135,8 @@ class ResilientRequest(Request):
 
     def _count(self, error: BaseException) -> None:
         """Tell the breaker of a call that was cut or lost, as its process cannot."""
-        dependency = getattr(self.task, "dependency", None)
-        if dependency is not None and self.app is not None:
-            Resilience.of(self.app).breaker(dependency).record_failure(error)
+        if self.dependency is not None:
+            self._resilience.breaker(self.dependency).record_failure(error)
 
     def _report(self, error: BaseException) -> None:
         # A job cancelled because the broker was lost is delivered again.
