@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from resilience.clock import SystemClock
 from resilience.errors import (
+    CircuitOpenError,
     ConfigurationError,
     LedgerUnavailableError,
     SchemaError,
@@ -23,6 +24,7 @@ from resilience.errors import (
 from resilience.events import JobBuried, JobKept, JobParked, JobUnkept
 from resilience.ledger import Job
 from resilience.retry import Dead, RetryPolicy
+from resilience.tasks.deadline import with_budget
 from resilience.tasks.kept import JOB_HEADER, job_of, ledger_header
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.task import ResilientTask
@@ -33,6 +35,8 @@ AVOID_SECONDS = 1.0
 """A broker that did not take a job is not asked again for so long."""
 UNKEPT_SECONDS = 1.0
 """A job that cannot be kept goes back to the broker, but not faster than this."""
+REFUSED_SECONDS = 1.0
+"""Within so long a job that an open circuit refused is due again."""
 POISON_LOST = 3
 """A job whose process was lost so often is a dead letter."""
 LEDGER_ERRORS = (LedgerUnavailableError, SchemaError)
@@ -104,12 +108,10 @@ class FireAndForgetTask(ResilientTask):
         task_id = options["task_id"] = options.get("task_id") or uuid()
         options["headers"] = self._born(options.get("headers"))
         delay = self._delay(options)
-        if delay is not None:
-            self._keep(args, kwargs, options, delay_seconds=delay)
-        else:
-            error = self._publish(args, kwargs, budget, options)
-            if error is not None:
-                self._keep(args, kwargs, options, error=error)
+        error = None if delay is not None else self._publish(args, kwargs, budget, options)
+        if delay is not None or error is not None:
+            options["headers"] = with_budget(self.resilience, options["headers"], budget)
+            self._keep(args, kwargs, options, delay_seconds=delay, error=error)
         return self.AsyncResult(task_id)
 
     def publish_with(
@@ -312,6 +314,9 @@ class FireAndForgetTask(ResilientTask):
                 )
             return None
         seconds, spent = decision.delay_seconds, decision.spent
+        if isinstance(error, CircuitOpenError):
+            # The relay waits until the circuit closes, which may be sooner than it says.
+            seconds = _random.uniform(0.0, REFUSED_SECONDS)
         cause = error if spent else None
         if resilience.ledger.park(job, delay_seconds=seconds, error=cause):
             resilience.announce(
