@@ -24,6 +24,8 @@ from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 
 SECONDS = 30.0
+REFUSALS = 12
+"""So many in a row, and all three processes have refused."""
 APP_PATH = "tests.integration.apps.mail"
 
 
@@ -67,15 +69,14 @@ class Post:
     def await_refusals(self) -> None:
         """Wait until every process of the worker has heard that the circuit of the bank is open."""
         refused = 0
-        while refused < 12:  # in a row, by three processes
-            key = new_key()
-            job = self.fire("book", key).id
-            wait_until(
-                lambda: self.runs(key) or self.events("JobParked", job),
-                SECONDS,
-                f"{job} ended",  # noqa: B023
-            )
-            refused = 0 if self.runs(key) else refused + 1
+        while refused < REFUSALS:
+            refused = 0 if self._booked() else refused + 1
+
+    def _booked(self) -> bool:
+        key = new_key()
+        job = self.fire("book", key).id
+        wait_until(lambda: self.runs(key) or self.events("JobParked", job), SECONDS, "it ended")
+        return bool(self.runs(key))
 
     def await_empty(self) -> None:
         """Wait until the ledger has forgotten all jobs but the dead."""
