@@ -109,6 +109,17 @@ class StoreUnavailableError(ResilienceError):
     """The shared store did not answer, did not a moment ago and was skipped, or refused."""
 
 
+class LedgerUnavailableError(ResilienceError):
+    """The ledger's database did not answer, or refused: away, locked, full, read-only.
+
+    What was to be kept may not have been: leave the job unacknowledged.
+    """
+
+
+class SchemaError(ResilienceError):
+    """The ledger's database has another schema than this version needs; says what to run."""
+
+
 def retry_after_of(error: BaseException) -> float | None:
     """Return the seconds after which *error* says to come back, if it does.
 

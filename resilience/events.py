@@ -184,6 +184,15 @@ class StoreFound(Event):
     """The shared store answers this process again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSetAside(Event):
+    """A job in the ledger could not be read, so it is a dead letter now; the others went on."""
+
+    severity: ClassVar[int] = logging.ERROR
+    id: str
+    reason: str
+
+
 Listener = Callable[[Event], None]
 
 
