@@ -74,7 +74,8 @@ class Relay:
         finally:
             if unsure:
                 self._resilience.ledger.give_back(unsure, owner=self._owner)
-        waited = max(job.overdue_seconds for job in jobs)
+        due = min(job.due or 0.0 for job in jobs)
+        waited = max(0.0, self._resilience.fleet_time() - due)
         self._resilience.announce(JobsPublished(jobs=len(jobs), seconds=waited))
 
     def _publish_one(self, producer: object, job: Job) -> None:
