@@ -4,7 +4,9 @@ import logging
 import os
 import platform
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from resilience.errors import LedgerUnavailableError, SchemaError, text_of
 from resilience.events import JobsPublished
@@ -37,17 +39,21 @@ class Relay:
         """Work for the app of *resilience*."""
         self._resilience = resilience
         self._owner = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._full: set[str] = set()
         self._back_off = BACK_OFF_SECONDS
         self._lost = ""
 
     def look(self) -> float:
         """Publish what is due; return the seconds until the next look."""
         try:
+            if self._full:
+                with self._producer() as producer:
+                    self._full = {name for name in self._full if self._is_full(producer, name)}
             jobs = self._resilience.ledger.take(
                 BATCH,
                 owner=self._owner,
                 lease_seconds=self._resilience.settings.ledger_lease_seconds,
-                held=self._held(),
+                held=self._refusing() | self._full,
             )
             if jobs:
                 self._publish(jobs)
@@ -64,32 +70,55 @@ class Relay:
         Raises:
             Exception: The broker's.
         """
-        app = self._resilience.app
-        unsure = list(jobs)
+        back = jobs
         try:
-            with app.producer_or_acquire(None) as producer, producer.batch(BATCH):
-                for job in jobs:
-                    self._publish_one(producer, job)
-            unsure = []
+            with self._producer() as producer:
+                for name in {job.dependency for job in jobs} & self._resilience.dependencies.keys():
+                    if self._is_full(producer, name):
+                        self._full.add(name)
+                leaving = [job for job in jobs if job.dependency not in self._full]
+                with producer.batch(BATCH):
+                    for job in leaving:
+                        self._publish_one(producer, job)
+            back = [job for job in jobs if job.dependency in self._full]
         finally:
-            if unsure:
-                self._resilience.ledger.give_back(unsure, owner=self._owner)
-        due = min(job.due or 0.0 for job in jobs)
-        waited = max(0.0, self._resilience.fleet_time() - due)
-        self._resilience.announce(JobsPublished(jobs=len(jobs), seconds=waited))
+            self._resilience.ledger.give_back(back, owner=self._owner)
+        if leaving:
+            due = min(job.due or 0.0 for job in leaving)
+            waited = max(0.0, self._resilience.fleet_time() - due)
+            self._resilience.announce(JobsPublished(jobs=len(leaving), seconds=waited))
 
-    def _publish_one(self, producer: object, job: Job) -> None:
+    @contextmanager
+    def _producer(self) -> Iterator[Any]:
+        """Yield a producer whose broker's errors are those of `PUBLISH_ERRORS`."""
+        with (
+            self._resilience.app.producer_or_acquire(None) as producer,
+            producer.connection._reraise_as_library_errors(),  # noqa: SLF001 - as Celery does
+        ):
+            yield producer
+
+    def _is_full(self, producer: Any, dependency: str) -> bool:  # noqa: ANN401 - kombu's
+        """Ask the broker whether the retry queue of *dependency* holds enough."""
+        queue = self._resilience.app.amqp.queues[self._resilience.dependencies[dependency].retry_queue]
+        producer.maybe_declare(queue)
         try:
-            publish_kept(self._resilience.app, producer, job)  # type: ignore[arg-type]
-        except BROKER_ERRORS:
+            found = producer.channel.queue_declare(queue.name, passive=True)
+        except producer.connection.channel_errors:
+            return False  # Redis forgets a queue when it is empty
+        return bool(found.message_count >= DEPTH_MAX)
+
+    def _publish_one(self, producer: Any, job: Job) -> None:  # noqa: ANN401 - kombu's
+        try:
+            publish_kept(self._resilience.app, producer, job)
+        except (*BROKER_ERRORS, *producer.connection.connection_errors):
             raise
         except Exception as error:
             # One that cannot be published must not keep the others from it.
             logger.exception("job %s of the ledger", job.id)
             self._resilience.ledger.bury(job, reason="unpublishable", error=error)
 
-    def _held(self) -> set[str]:
-        """Return the dependencies whose jobs had better wait."""
+    def _refusing(self) -> set[str]:
+        """Return the dependencies whose circuit lets no call through."""
         return {
             name
             for name in self._resilience.dependencies
