@@ -1,19 +1,23 @@
 """Transactions on the ledger's database."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
+from typing import cast as cast_to
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    CursorResult,
     Double,
     Engine,
+    Executable,
     Insert,
     Table,
+    bindparam,
     cast,
     insert,
-    literal,
     literal_column,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -41,7 +45,12 @@ MENDS = {
 
 
 class Database:
-    """One database, whose engine is made anew in every process. Safe with threads."""
+    """One database, whose engine is made anew in every process. Safe with threads.
+
+    Attributes:
+        place: Its URL without the password.
+        now: Its time in epoch seconds, as SQL; SQLite has the host's.
+    """
 
     def __init__(self, url: str, *, timeout_seconds: float, clock: Clock) -> None:
         """Prepare; nothing is connected before the first transaction.
@@ -50,6 +59,8 @@ class Database:
             ConfigurationError: *url* is none of a ledger.
         """
         self._url = read_url(url)
+        self._backend = self._url.get_backend_name()
+        self.now = _now(self._backend, clock)
         self.place = self._url.render_as_string(hide_password=True)
         self._timeout_seconds = timeout_seconds
         self._clock = clock
@@ -91,12 +102,13 @@ class Database:
         if self._engines and self._pid == os.getpid():
             self._engines[-1].dispose()
 
-    def now(self, dialect: str | None = None) -> ColumnElement[float]:
-        """Return the database's time in epoch seconds, as SQL; SQLite has the host's."""
-        name = dialect or self._url.get_backend_name()
-        if name == "sqlite":
-            return literal(self._clock.now(), Double)
-        return cast(literal_column(NOW["mysql" if name == "mariadb" else name]), Double)
+    def insert_new(self, table: Table) -> Insert:
+        """Return an INSERT that leaves out rows whose key is taken."""
+        if self._backend == "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        if self._backend == "sqlite":
+            return sqlite.insert(table).on_conflict_do_nothing()
+        return insert(table).prefix_with("IGNORE")
 
     def host_now(self) -> float:
         """Return the host's time in epoch seconds, for what is only shown."""
@@ -121,7 +133,7 @@ class Database:
             return
         with self._engine().connect() as connection:
             found = version_of(connection.execution_options(**READS))
-        if found is None and self._url.get_backend_name() == "sqlite":
+        if found is None and self._backend == "sqlite":
             with self._engine().begin() as connection:
                 upgrade(connection, self.place)
         else:
@@ -140,10 +152,18 @@ class Database:
             raise LedgerUnavailableError(f"{msg}; {mend}" if mend else msg) from error
 
 
-def insert_new(table: Table, dialect: str) -> Insert:
-    """Return an INSERT that leaves out rows whose key is taken; its count tells."""
-    if dialect == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    if dialect == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    return insert(table).prefix_with("IGNORE")
+def _now(backend: str, clock: Clock) -> ColumnElement[float]:
+    if backend == "sqlite":
+        return bindparam("now", type_=Double, callable_=clock.now)
+    return cast(literal_column(NOW["mysql" if backend == "mariadb" else backend]), Double)
+
+
+def count_changes(
+    connection: Connection,
+    statement: Executable,
+    parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] = {},
+) -> int:
+    """Execute *statement*; return how many rows it inserted, updated or deleted."""
+    kept = {"preserve_rowcount": True}
+    done = connection.execute(statement, parameters, execution_options=kept)
+    return cast_to("CursorResult[Any]", done).rowcount
