@@ -222,6 +222,7 @@ class Ledger:
         if failure:
             spent, line = 1, failure.to_line(self._database.host_now())
         copy = {"job": job.id, "number": job.dispatches, "spent": spent, "line": line}
+        copy |= {"to": job.queue, "said": job.message}
         new = {**_row(job), "attempts": job.attempts + spent, "errors": line}
         steps = [(self._statements.keep, new | end), (self._statements.report, copy | end)]
         if job.dispatches:  # it came from here

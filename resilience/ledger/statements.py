@@ -69,6 +69,8 @@ class Statements:
             .values(
                 attempts=job.attempts + bindparam("spent"),
                 errors=job.errors + bindparam("line"),
+                queue=bindparam("to"),
+                message=bindparam("said"),
                 owner=null(),
                 **ends,
             )
