@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from resilience.clock import Clock
 from resilience.errors import LedgerUnavailableError
-from resilience.ledger.engines import READS, make_engine, read_url
+from resilience.ledger.engines import STEPS, make_engine, read_url
 from resilience.ledger.upgrade import check_version, upgrade, version_of
 
 # The start of the statement: the time must not change while the statement runs, or no index helps.
@@ -79,16 +79,27 @@ class Database:
         """
         with self._translated():
             self._make_ready()
-            with self._engine().begin() as connection:
+            with self._engine().connect() as connection:
+                # It begins with its first statement: a lock is not held while that is prepared.
                 yield connection
+                connection.commit()
+
+    @contextmanager
+    def stepping(self) -> Iterator[Connection]:
+        """Yield a connection on which each statement is a transaction; errors as `writing`.
+
+        On a server that saves the round trips of BEGIN and COMMIT. In SQLite all are one.
+        """
+        with self.writing() if self._backend == "sqlite" else self.reading() as connection:
+            yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Yield a connection that sees one state of the database; errors as `writing`."""
+        """Yield a connection to read with, a statement at a time; errors as `writing`."""
         with self._translated():
             self._make_ready()
             with self._engine().connect() as connection:
-                yield connection.execution_options(**READS)
+                yield connection.execution_options(**STEPS)
 
     def upgrade(self) -> None:
         """Bring the schema up to date; errors as `writing`."""
@@ -123,7 +134,9 @@ class Database:
     def _engine(self) -> Engine:
         if self._pid != os.getpid():
             # Those of the parent are kept: to close a connection here would end it there.
-            engine = make_engine(self._url, timeout_seconds=self._timeout_seconds)
+            engine = make_engine(
+                self._url, timeout_seconds=self._timeout_seconds, clock=self._clock
+            )
             self._engines.append(engine)
             self._pid = os.getpid()
         return self._engines[-1]
@@ -132,7 +145,7 @@ class Database:
         if self._ready:
             return
         with self._engine().connect() as connection:
-            found = version_of(connection.execution_options(**READS))
+            found = version_of(connection.execution_options(**STEPS))
         if found is None and self._backend == "sqlite":
             with self._engine().begin() as connection:
                 upgrade(connection, self.place)

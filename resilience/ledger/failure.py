@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import linecache
 import re
 import sysconfig
 import traceback
@@ -54,7 +55,7 @@ class Failure:
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
         text = text_of(error)
-        frames = "".join(traceback.format_tb(error.__traceback__, limit=-FRAMES))
+        frames = "".join(map(_line, _frames(error.__traceback__)[-FRAMES:]))
         place = _own_place(error.__traceback__, package=task.partition(".")[0])
         return cls(
             type=name,
@@ -78,13 +79,25 @@ def fingerprint(kind: str, text: str, place: str) -> str:
 
 def _own_place(trace: TracebackType | None, *, package: str) -> str:
     """Return module and function of the innermost frame of the user's code, else of any."""
-    frames = [frame for frame, _ in traceback.walk_tb(trace)]
+    frames = [frame for frame, _ in _frames(trace)]
     own = [frame for frame in frames if _is_own(frame, package)]
     if not frames:
         return ""
     frame = (own or frames)[-1]
     # No line number: the cause stays the same when something above it is edited.
     return f"{frame.f_globals.get('__name__')}:{frame.f_code.co_qualname}"
+
+
+def _frames(trace: TracebackType | None) -> list[tuple[FrameType, int]]:
+    return list(traceback.walk_tb(trace))
+
+
+def _line(place: tuple[FrameType, int]) -> str:
+    """Return a frame as a traceback shows it, without the carets: they cost as much as a commit."""
+    frame, number = place
+    code = frame.f_code
+    source = linecache.getline(code.co_filename, number, frame.f_globals).strip()
+    return f'  File "{code.co_filename}", line {number}, in {code.co_qualname}\n    {source}\n'
 
 
 def _is_own(frame: FrameType, package: str) -> bool:

@@ -52,6 +52,6 @@ def limit_waits(seconds: float) -> Callable[[psycopg.Connection[Any], Connection
         # Not as startup options: PgBouncer refuses those.
         connection.execute(f"SET lock_timeout={milliseconds}")
         connection.execute(f"SET statement_timeout={milliseconds}")
-        connection.commit()
+        connection.execute("SET default_transaction_isolation='read committed'")
 
     return limit
