@@ -263,7 +263,7 @@ def _read(row: Row[*tuple[Any, ...]]) -> Job:
     Raises:
         ValueError: It is none; or TypeError.
     """
-    row.message.encode()  # what came from bytes that are no text has no UTF-8
+    str.encode(row.message)  # what came from bytes that are no text has no UTF-8, or is none
     if not isinstance(json.loads(row.message), dict):
         msg = "the message is no JSON object"
         raise TypeError(msg)
