@@ -1,6 +1,7 @@
 """Transactions on the ledger's database."""
 
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,8 @@ from sqlalchemy import (
     insert,
     literal_column,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from resilience.clock import Clock
@@ -118,7 +120,7 @@ class Database:
         if self._backend == "postgresql":
             return postgresql.insert(table).on_conflict_do_nothing()
         if self._backend == "sqlite":
-            return sqlite.insert(table).on_conflict_do_nothing()
+            return insert_sqlite(table).on_conflict_do_nothing()
         return insert(table).prefix_with("IGNORE")
 
     def host_now(self) -> float:
@@ -157,7 +159,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             self._ready = False  # the tables may be gone, or others
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             mend = next((mend for text, mend in MENDS.items() if text in said), "")

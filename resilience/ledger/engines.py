@@ -5,7 +5,7 @@ import threading
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DisconnectionError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from resilience.clock import Clock
@@ -25,7 +25,7 @@ def read_url(url: str) -> URL:
     """Return *url* parsed, with the driver that the library is tested with.
 
     Raises:
-        ConfigurationError: It is none of a ledger.
+        ConfigurationError: It is none of a ledger, or its driver is not installed.
     """
     try:
         parsed = make_url(url)
@@ -44,21 +44,19 @@ def read_url(url: str) -> URL:
     drivers = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
     if parsed.drivername == backend in drivers:
         parsed = parsed.set(drivername=f"{backend}+{drivers[backend]}")
+    try:
+        parsed.get_dialect().import_dbapi()
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        mend = "for PostgreSQL: pip install 'celery-resilience[postgres]'"
+        msg = f"{place} needs a driver that is not installed ({error}); {mend}"
+        raise ConfigurationError(msg) from error
     return parsed
 
 
 def make_engine(url: URL, *, timeout_seconds: float, clock: Clock) -> Engine:
-    """Return an engine for this process; nothing is connected yet.
-
-    Raises:
-        ConfigurationError: The driver is not installed.
-    """
+    """Return an engine for this process; nothing is connected yet."""
     make = {"sqlite": _sqlite, "postgresql": _postgresql}.get(url.get_backend_name(), _mariadb)
-    try:
-        return make(url, timeout_seconds, clock)
-    except ModuleNotFoundError as error:
-        msg = f"{url.drivername} needs {error.name}: pip install 'celery-resilience[postgres]'"
-        raise ConfigurationError(msg) from error
+    return make(url, timeout_seconds, clock)
 
 
 def _pooled(url: URL, seconds: float, **options: Any) -> Engine:  # noqa: ANN401 - SQLAlchemy's

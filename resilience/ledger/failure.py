@@ -18,12 +18,13 @@ FRAMES = 8
 CAUSE_LENGTH = 200
 FINGERPRINT_LENGTH = 16
 
-# What differs between two texts of one cause: ids, addresses, numbers, spaces.
+# What differs between two texts of one cause: ids, addresses, numbers. An address is looked for
+# where a word begins only: from within, a long word would be read once per character.
 VARIABLE = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
     r"|0x[0-9a-f]+"
     r"|\b(?=[a-f]*\d)[0-9a-f]{8,}\b"
-    r"|[\w.+-]+@[\w-]+\.[\w.]+"
+    r"|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.]+"
     r"|\d+(?:[.,:]\d+)*",
     re.IGNORECASE,
 )
@@ -54,12 +55,12 @@ class Failure:
         name = kind.__qualname__
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
-        text = text_of(error)
+        text = text_of(error)[:TEXT_LENGTH]
         frames = "".join(map(_line, _frames(error.__traceback__)[-FRAMES:]))
         place = _own_place(error.__traceback__, package=task.partition(".")[0])
         return cls(
             type=name,
-            text=text[:TEXT_LENGTH],
+            text=text,
             traceback=frames[-TRACEBACK_LENGTH:],
             fingerprint=fingerprint(name, text, place),
         )

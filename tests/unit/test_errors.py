@@ -13,9 +13,11 @@ from resilience.errors import (
     AttemptTimeoutError,
     CircuitOpenError,
     ConfigurationError,
+    LedgerUnavailableError,
     NoStoredAnswerError,
     RejectedError,
     ResilienceError,
+    SchemaError,
     StoreUnavailableError,
     retry_after_of,
     text_of,
@@ -35,6 +37,8 @@ SAMPLES = [
     AllFallbacksFailedError("payments", REASONS, 30.0),
     NoStoredAnswerError("said"),
     StoreUnavailableError("said"),
+    LedgerUnavailableError("said"),
+    SchemaError("said"),
 ]
 
 
