@@ -13,7 +13,7 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/ledger.db"
-    url: str = request.getfixturevalue("postgres").new_database()
+    url: str = request.getfixturevalue("postgres").emptied()
     return url
 
 

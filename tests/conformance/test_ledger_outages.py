@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def served(postgres: PostgresProcess) -> Iterator[Ledger]:
     """A ledger on a server that the test may kill."""
-    ledger = Ledger(postgres.new_database(), timeout_seconds=SECONDS)
+    ledger = Ledger(postgres.emptied(), timeout_seconds=SECONDS)
     ledger.upgrade()
     yield ledger
     ledger.close()
@@ -176,7 +176,7 @@ def test_sqlite_is_made_on_first_use_once_by_many(path: Path) -> None:
 
 def test_missing_migration_is_an_error_that_says_what_to_run(postgres: PostgresProcess) -> None:
     """A server's schema is made when somebody says so, and by then the same ledger works."""
-    ledger = Ledger(postgres.new_database())
+    ledger = Ledger(postgres.emptied())
     for _ in range(2):
         with pytest.raises(SchemaError, match="run: celery -A <app> resilience ledger upgrade"):
             ledger.add([job("a")])
