@@ -68,7 +68,7 @@ class Claims:
             lease_seconds: When the key is free for others unless it is renewed or completed.
         """
         mine = {"owner": owner, "lease": lease_seconds}
-        with self._database.writing() as connection:
+        with self._database.stepping() as connection:
             while True:
                 if count_changes(connection, self._new, mine | {"key": key}):
                     return Claimed()
@@ -103,6 +103,6 @@ class Claims:
     def _change(
         self, statement: Update | Delete, key: str, owner: str, values: dict[str, Any]
     ) -> bool:
-        with self._database.writing() as connection:
+        with self._database.stepping() as connection:
             mine = {"name": key, "asker": owner}
             return bool(count_changes(connection, statement, mine | values))

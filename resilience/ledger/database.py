@@ -1,6 +1,7 @@
 """Transactions on the ledger's database."""
 
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,12 +21,13 @@ from sqlalchemy import (
     insert,
     literal_column,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from resilience.clock import Clock
 from resilience.errors import LedgerUnavailableError
-from resilience.ledger.engines import READS, make_engine, read_url
+from resilience.ledger.engines import STEPS, make_engine, read_url
 from resilience.ledger.upgrade import check_version, upgrade, version_of
 
 # The start of the statement: the time must not change while the statement runs, or no index helps.
@@ -79,16 +81,27 @@ class Database:
         """
         with self._translated():
             self._make_ready()
-            with self._engine().begin() as connection:
+            with self._engine().connect() as connection:
+                # It begins with its first statement: a lock is not held while that is prepared.
                 yield connection
+                connection.commit()
+
+    @contextmanager
+    def stepping(self) -> Iterator[Connection]:
+        """Yield a connection on which each statement is a transaction; errors as `writing`.
+
+        On a server that saves the round trips of BEGIN and COMMIT. In SQLite all are one.
+        """
+        with self.writing() if self._backend == "sqlite" else self.reading() as connection:
+            yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Yield a connection that sees one state of the database; errors as `writing`."""
+        """Yield a connection to read with, a statement at a time; errors as `writing`."""
         with self._translated():
             self._make_ready()
             with self._engine().connect() as connection:
-                yield connection.execution_options(**READS)
+                yield connection.execution_options(**STEPS)
 
     def upgrade(self) -> None:
         """Bring the schema up to date; errors as `writing`."""
@@ -107,7 +120,7 @@ class Database:
         if self._backend == "postgresql":
             return postgresql.insert(table).on_conflict_do_nothing()
         if self._backend == "sqlite":
-            return sqlite.insert(table).on_conflict_do_nothing()
+            return insert_sqlite(table).on_conflict_do_nothing()
         return insert(table).prefix_with("IGNORE")
 
     def host_now(self) -> float:
@@ -123,7 +136,9 @@ class Database:
     def _engine(self) -> Engine:
         if self._pid != os.getpid():
             # Those of the parent are kept: to close a connection here would end it there.
-            engine = make_engine(self._url, timeout_seconds=self._timeout_seconds)
+            engine = make_engine(
+                self._url, timeout_seconds=self._timeout_seconds, clock=self._clock
+            )
             self._engines.append(engine)
             self._pid = os.getpid()
         return self._engines[-1]
@@ -132,7 +147,7 @@ class Database:
         if self._ready:
             return
         with self._engine().connect() as connection:
-            found = version_of(connection.execution_options(**READS))
+            found = version_of(connection.execution_options(**STEPS))
         if found is None and self._backend == "sqlite":
             with self._engine().begin() as connection:
                 upgrade(connection, self.place)
@@ -144,7 +159,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             self._ready = False  # the tables may be gone, or others
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             mend = next((mend for text, mend in MENDS.items() if text in said), "")

@@ -158,12 +158,12 @@ class Ledger:
     def extend(self, ids: Collection[str], *, lease_seconds: float) -> int:
         """Let the leases of dispatched jobs run out in *lease_seconds* from now; count them."""
         lease = {"ids": list(ids), "lease": lease_seconds}
-        with self._database.writing() as connection:
+        with self._database.stepping() as connection:
             return count_changes(connection, self._statements.extend, lease)
 
     def finish(self, ids: Collection[str]) -> int:
         """Forget jobs that are done, whatever state they are in; count those that were kept."""
-        with self._database.writing() as connection:
+        with self._database.stepping() as connection:
             return count_changes(connection, self._statements.finish, {"ids": list(ids)})
 
     def park(self, job: Job, *, delay_seconds: float, error: BaseException | None) -> bool:
@@ -227,7 +227,7 @@ class Ledger:
         steps = [(self._statements.keep, new | end), (self._statements.report, copy | end)]
         if job.dispatches:  # it came from here
             steps.reverse()
-        with self._database.writing() as connection:
+        with self._database.stepping() as connection:
             return any(count_changes(connection, *step) for step in steps)
 
 
@@ -264,7 +264,7 @@ def _read(row: Row[*tuple[Any, ...]]) -> Job:
     Raises:
         ValueError: It is none; or TypeError.
     """
-    row.message.encode()  # what came from bytes that are no text has no UTF-8
+    str.encode(row.message)  # what came from bytes that are no text has no UTF-8, or is none
     if not isinstance(json.loads(row.message), dict):
         msg = "the message is no JSON object"
         raise TypeError(msg)

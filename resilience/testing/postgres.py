@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from uuid import uuid4
 
 import psutil
 
@@ -43,6 +42,7 @@ class PostgresProcess(ServerProcess):
 
     Attributes:
         port: TCP port on 127.0.0.1; the same over all starts.
+        url: Address of the one database that tests share.
     """
 
     def __init__(self, home: Path) -> None:
@@ -60,6 +60,7 @@ class PostgresProcess(ServerProcess):
             msg = "no PostgreSQL: apt-get install postgresql"
             raise RuntimeError(msg)
         self.port = free_port()
+        self.url = f"postgresql://{USER}@{LOCALHOST}:{self.port}/postgres"
         data = home / "data"
         as_user = _as_user(home)
         options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-sync"]
@@ -75,19 +76,18 @@ class PostgresProcess(ServerProcess):
             [*command, *listen], ready=READY, log_path=home / "postgres.log", directory=home
         )
 
-    def url(self, database: str = "postgres") -> str:
-        """Return the address of *database*."""
-        return f"postgresql://{USER}@{LOCALHOST}:{self.port}/{database}"
+    def emptied(self) -> str:
+        """Empty the database that tests share, and return its address.
 
-    def new_database(self) -> str:
-        """Make an empty database and return its address."""
+        One for each test would have thousands of files, which a killed server reads when it starts.
+        """
         # Here, so that the module can be imported without the driver.
         import psycopg  # noqa: PLC0415
 
-        name = f"test_{uuid4().hex}"
-        with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return self.url(name)
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return self.url
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop the server without waiting for its clients."""
