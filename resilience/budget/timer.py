@@ -69,8 +69,14 @@ class Alarm:
     ) -> None:
         if self._pending:
             self._stop()
-        elif error.__class__ is _Cut and error.alarm is self:
+        elif error is not None and self._has_cut(error):
             raise self._error() from error
+
+    def _has_cut(self, error: BaseException) -> bool:
+        """Tell whether *error* is this alarm's, alone or in the group that a `TaskGroup` makes."""
+        if isinstance(error, BaseExceptionGroup):
+            return any(map(self._has_cut, error.exceptions))
+        return isinstance(error, _Cut) and error.alarm is self
 
     def _stop(self) -> None:
         # First of all: an alarm that is on its way already finds that it is not wanted.
