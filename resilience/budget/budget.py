@@ -151,7 +151,10 @@ class TimeoutBudget:
         # Blocks may overlap, as those in generators do, or end in another context.
         self._overtaken = _current.get() is not self
         if not self._overtaken:
-            _current.set(self._still_open())
+            outer = self._outer
+            while outer is not None and outer._overtaken:  # noqa: SLF001 - of this class
+                outer = outer._outer  # noqa: SLF001 - as above
+            _current.set(outer)
 
     async def __aenter__(self) -> Self:
         """Do the same as `with`."""
@@ -165,13 +168,6 @@ class TimeoutBudget:
     ) -> None:
         """Do the same as `with`."""
         self.__exit__(kind, error, trace)
-
-    def _still_open(self) -> "TimeoutBudget | None":
-        """Return the next budget outside that did not end before this one."""
-        outer = self._outer
-        if outer is not None and outer._overtaken:  # noqa: SLF001 - of this class
-            return outer._still_open()  # noqa: SLF001 - as above
-        return outer
 
     def remaining(self) -> float:
         """Return the seconds left, 0 if none are."""
@@ -266,10 +262,7 @@ class TimeoutBudget:
             msg = f"{_name_of(function)}: give it an allocation or seconds, not both"
             raise ConfigurationError(msg)
         if not _is_number(allocation) or not 0 < allocation <= 1:
-            msg = (
-                f"{_name_of(function)}: allocation must be more than 0 and at most 1, "
-                f"got {allocation!r}"
-            )
+            msg = f"{_name_of(function)}: allocation must be in (0, 1], got {allocation!r}"
             raise ConfigurationError(msg)
         before = self._allocated
         if before + allocation > 1 + ROUNDING:
@@ -310,13 +303,8 @@ class _Share(TimeoutBudget):
         """Return what to raise when the share is used up."""
         ran = 0.0 if self.total <= 0 else _monotonic() - self._began
         whole = self._whole
-        self._late = BudgetExceededError(
-            self.what,
-            ran,
-            whole.deadline - _monotonic(),
-            whole.total,
-            self.total >= CONCLUSIVE_SHARE * whole.total,
-        )
+        left, fair = whole.deadline - _monotonic(), self.total >= CONCLUSIVE_SHARE * whole.total
+        self._late = BudgetExceededError(self.what, ran, left, whole.total, fair)
         return self._late
 
     def __enter__(self) -> Self:

@@ -87,7 +87,7 @@ class Alarm:
     def _ring(self, _signum: int, frame: FrameType | None) -> None:
         if not self._pending:
             return
-        if frame is not None and frame.f_code in _BETWEEN:
+        if frame is not None and (frame.f_code in _BETWEEN or _is_finalising(frame)):
             _, interval = _getitimer(_REAL)
             _setitimer(_REAL, MOMENT_SECONDS, interval)
             return
@@ -102,6 +102,16 @@ class Alarm:
         if self._outer_left:
             outer_left = self._outer_left - (self.seconds - left)
             _setitimer(_REAL, max(outer_left, 1e-6), self._outer_interval)
+
+
+def _is_finalising(frame: FrameType | None) -> bool:
+    """Tell whether the code runs for a finaliser: Python ignores what is raised in one."""
+    while frame is not None:
+        in_module = frame.f_globals.get("__name__")
+        if frame.f_code.co_name == "__del__" or in_module in {"weakref", "_weakrefset"}:
+            return True
+        frame = frame.f_back
+    return False
 
 
 _BETWEEN = frozenset(

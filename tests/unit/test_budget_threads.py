@@ -4,6 +4,7 @@ import contextvars
 import functools
 import os
 import random
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from resilience.testing.waiting import wait_until
 
 SECONDS = 20
 ENDLESS_SECONDS = 10.0
-ROUNDS = 400
+ROUNDS = 2000
 
 setting = contextvars.ContextVar("setting", default="none")
 
@@ -53,6 +54,13 @@ def spin() -> None:
     deadline = perf_counter() + ENDLESS_SECONDS
     while perf_counter() < deadline:
         pass
+
+
+def leave_behind(helpers: HelperThreads, ended: threading.Event) -> None:
+    """Leave as many calls behind as there may be; they are not interrupted, so that all stay."""
+    for _ in range(ABANDONED_MAX):
+        with pytest.raises(AbandonedError):
+            helpers.run(ended.wait, 0.001, interrupt=False)
 
 
 def test_result_comes_back(helpers: HelperThreads) -> None:
@@ -132,7 +140,7 @@ def test_call_that_takes_too_long_is_left_behind(
 ) -> None:
     """Its caller goes on; it is counted until it ends."""
     with pytest.raises(AbandonedError, match=r"left behind after 0.01 s"):
-        helpers.run(ended.wait, 0.01, interrupt=True)
+        helpers.run(ended.wait, 0.01, interrupt=False)
 
     assert helpers.abandoned == 1
     ended.set()
@@ -144,9 +152,7 @@ def test_number_of_calls_left_behind_is_bounded(
 ) -> None:
     """When too many still run none is begun, and the error says so; once they end, all is well."""
     called: list[int] = []
-    for _ in range(ABANDONED_MAX):
-        with pytest.raises(AbandonedError):
-            helpers.run(ended.wait, 0.001, interrupt=True)
+    leave_behind(helpers, ended)
 
     with pytest.raises(TooManyAbandonedError, match=f"{ABANDONED_MAX} calls that were given up"):
         helpers.run(lambda: called.append(1), SECONDS, interrupt=True)
@@ -163,8 +169,7 @@ def test_default_stands_in_when_too_many_are_left_behind(ended: threading.Event)
     budget = TimeoutBudget(60)
 
     def call() -> object:
-        for _ in range(ABANDONED_MAX):
-            budget.run(ended.wait, seconds=0.001, default=None)
+        leave_behind(helper_threads, ended)
         return budget.run(int, default="default")
 
     with ThreadPoolExecutor(1) as pool:
@@ -217,7 +222,7 @@ def test_fork_begins_without_threads(helpers: HelperThreads, ended: threading.Ev
     """A child has none of its parent's threads: it counts none, and makes its own."""
     helpers.run(str, SECONDS, interrupt=True)
     with pytest.raises(AbandonedError):
-        helpers.run(ended.wait, 0.01, interrupt=True)
+        helpers.run(ended.wait, 0.01, interrupt=False)
     helpers.run(str, SECONDS, interrupt=True)
 
     child = os.fork()
@@ -234,6 +239,15 @@ def test_fork_begins_without_threads(helpers: HelperThreads, ended: threading.Ev
     assert helpers.abandoned == 1
 
 
+@pytest.fixture
+def hectic() -> Iterator[None]:
+    """Threads take turns as often as they can, so that they meet where they rarely do."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 def crowd(call: Callable[[int], None], threads: int = 4) -> None:
     """Let some threads call at once."""
     with ThreadPoolExecutor(threads) as pool:
@@ -241,6 +255,9 @@ def crowd(call: Callable[[int], None], threads: int = 4) -> None:
             done.result(4 * SECONDS)
 
 
+# An interrupt may meet a finaliser, which loses it: Python ignores what is raised there.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("hectic")
 def test_limit_that_meets_the_end_of_its_call_hits_no_other(helpers: HelperThreads) -> None:
     """Whenever a call ends, its caller has its own result or the limit's error, and only that."""
     ends = {"in time": 0, "late": 0}
@@ -270,11 +287,13 @@ def test_limit_that_meets_the_end_of_its_call_hits_no_other(helpers: HelperThrea
     assert helpers.run(lambda: 7, SECONDS, interrupt=True) == 7
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as above
+@pytest.mark.usefixtures("hectic")
 def test_interrupt_never_reaches_a_call_in_time(helpers: HelperThreads) -> None:
     """Calls that have time are never cut by the limits of those that have none beside them."""
 
     def call(seed: int) -> None:
-        for _ in range(ROUNDS // 8):
+        for _ in range(ROUNDS // 20):
             if seed % 2:
                 with pytest.raises((AbandonedError, TooManyAbandonedError)):
                     helpers.run(spin, 0.001, interrupt=True)
