@@ -44,8 +44,8 @@ from resilience.partial import is_full, outcome_of
 from resilience.store import Answers
 
 RESERVE_SHARE = 0.05
-"""A call under a budget leaves so much of what remains to what comes after it: the breaker that
-counts it, the fallback chain, the answer's way back."""
+"""A call or a step under a budget leaves so much of what remains to what comes after it: the
+breaker that counts it, the rest of the fallback chain, the answer's way back."""
 RESERVE_SECONDS_MAX = 0.05
 
 Limit = tuple[float, Callable[[], BaseException]]
@@ -189,7 +189,7 @@ class Pipeline:
         if left <= 0:
             raise BudgetExceededError(self.name, 0.0, left, budget.total)
         own = self._unbudgeted
-        seconds = left - min(RESERVE_SHARE * left, RESERVE_SECONDS_MAX)
+        seconds = _less_reserve(left)
         if own is not None and own[0] <= seconds:
             return own
         if seconds < CONCLUSIVE_SHARE * (budget.total if own is None else own[0]):
@@ -266,7 +266,8 @@ class Pipeline:
             left = budget.remaining()
             if left <= 0:
                 raise BudgetExceededError(step.source, 0.0, left, budget.total)
-            seconds = left if seconds is None else min(seconds, left)
+            usable = _less_reserve(left)
+            seconds = usable if seconds is None else min(seconds, usable)
         if seconds is None:
             return None
         return seconds, functools.partial(AttemptTimeoutError, step.source, seconds)
@@ -303,6 +304,10 @@ class Pipeline:
 
     def _announce(self, event: Event) -> None:
         announce(event, self._listeners)
+
+
+def _less_reserve(left: float) -> float:
+    return left - min(RESERVE_SHARE * left, RESERVE_SECONDS_MAX)
 
 
 def _name_of(function: Callable[..., Any]) -> str:
