@@ -6,7 +6,12 @@ from resilience.budget.budget import (
     checked_seconds,
     current_budget,
 )
-from resilience.budget.clients import client_timeout, limit_requests, limit_statements
+from resilience.budget.clients import (
+    client_timeout,
+    lacked_time,
+    limit_requests,
+    limit_statements,
+)
 from resilience.budget.commands import limit_commands
 from resilience.budget.limits import (
     SECONDS_MAX,
@@ -23,6 +28,7 @@ __all__ = [
     "checked_seconds",
     "client_timeout",
     "current_budget",
+    "lacked_time",
     "limit_commands",
     "limit_requests",
     "limit_statements",

@@ -17,11 +17,11 @@ connection.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from resilience.budget.budget import TimeoutBudget, checked_seconds, current_budget
 from resilience.clock import SystemClock
-from resilience.errors import BudgetExceededError
+from resilience.errors import BudgetExceededError, RejectedError
 
 if TYPE_CHECKING:  # all optional: this module loads none of them
     import httpx
@@ -31,6 +31,8 @@ MARGIN_SHARE = 0.1
 """A client gives up so much of what remains before the budget ends: twice as early as a pipeline
 cuts."""
 MARGIN_SECONDS_MAX = 0.1
+LAST_SHARE = 2 * MARGIN_SHARE
+"""What fails when no more of its time is left than this, failed as its client gave up."""
 CLIENT = "a client's call"
 LEAST_SECONDS = 1e-3
 """Shorter timeouts mean "do not wait at all", or "for ever", to some clients."""
@@ -44,6 +46,14 @@ _LIMIT = "SET LOCAL statement_timeout = {ms}"
 _STATE = "resilience.limited"
 
 _monotonic = SystemClock.monotonic
+
+
+@overload
+def client_timeout(at_most: float) -> float: ...
+
+
+@overload
+def client_timeout(at_most: None = None) -> float | None: ...
 
 
 def client_timeout(at_most: float | None = None) -> float | None:
@@ -75,6 +85,15 @@ def seconds_of(budget: TimeoutBudget) -> float:
     if left <= 0:
         raise BudgetExceededError(CLIENT, 0.0, left, budget.total)
     return max(LEAST_SECONDS, left - min(MARGIN_SHARE * left, MARGIN_SECONDS_MAX))
+
+
+def lacked_time(error: Exception, budget: TimeoutBudget, seconds: float) -> bool:
+    """Tell whether a call that had *seconds* of *budget* failed as they ran out, by *error*."""
+    if isinstance(error, RejectedError):  # was not even begun
+        return False
+    if isinstance(error, BudgetExceededError) and not error.conclusive:
+        return False  # says so itself
+    return budget.remaining() <= LAST_SHARE * seconds
 
 
 def limit_requests(client: "httpx.Client") -> None:

@@ -10,8 +10,10 @@ import requests
 from resilience import BudgetExceededError, Dependency, Pipeline, TimeoutBudget
 from resilience.budget import client_timeout, limit_requests
 from resilience.store import Answers, Store
+from resilience.testing.ports import LOCALHOST, free_port
 from tests.integration.timing import takes_at_most
 from tests.unit.black_hole import babbler, black_hole
+from tests.unit.breakers import Rig
 
 BUDGET = 0.8
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
@@ -51,9 +53,13 @@ def test_client_gives_up_before_the_budget_ends(ask: Callable[[str], object]) ->
     """A server that takes the connection and says nothing costs no more than the budget."""
     gave_up = (httpx.ReadTimeout, requests.ReadTimeout)
 
-    with black_hole() as url, takes_at_most(1.2 * BUDGET), TimeoutBudget(BUDGET):
-        with pytest.raises(gave_up):
-            ask(address(url))
+    with (
+        black_hole() as url,
+        takes_at_most(1.2 * BUDGET),
+        TimeoutBudget(BUDGET),
+        pytest.raises(gave_up),
+    ):
+        ask(address(url))
 
 
 def test_phases_of_a_request_share_what_is_left() -> None:
@@ -91,28 +97,82 @@ def test_client_is_as_before_without_a_budget() -> None:
 
 def test_nothing_is_sent_when_nothing_is_left() -> None:
     """The request is refused before there is a connection."""
-    with limited() as client, TimeoutBudget.until(-1.0, total=1.0):
-        with pytest.raises(BudgetExceededError):
-            client.get("http://127.0.0.1:9")
+    with (
+        limited() as client,
+        TimeoutBudget.until(-1.0, total=1.0),
+        pytest.raises(BudgetExceededError),
+    ):
+        client.get("http://127.0.0.1:9")
 
 
 def test_error_of_the_client_comes_before_the_cut_of_a_pipeline() -> None:
     """It says more than that time was up, and the client has closed its connection."""
     no_answers = Answers(Store("redis://127.0.0.1:9/0", namespace="nowhere"))
-    pipeline = Pipeline("ask", Dependency("users", timeout=TOO_LONG), no_answers)
+    pipeline = Pipeline("ask", Dependency("users", timeout=5.0), no_answers)
 
-    with black_hole() as url, limited() as client, TimeoutBudget(BUDGET):
-        with pytest.raises(httpx.ReadTimeout):
-            pipeline.call(client.get, address(url))
+    with (
+        black_hole() as url,
+        limited() as client,
+        TimeoutBudget(BUDGET),
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        pipeline.call(client.get, address(url))
 
 
 def test_asynchronous_client_is_cancelled_where_it_waits() -> None:
     """It needs no timeout of its own, and keeps no connection."""
 
     async def ask(url: str) -> None:
-        async with httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113 - cut
-            async with TimeoutBudget(BUDGET) as budget:
-                await budget.arun(client.get, url)
+        endless = httpx.AsyncClient(timeout=None, trust_env=False)  # noqa: S113 - it is cut
+        async with endless as client, TimeoutBudget(BUDGET) as budget:
+            await budget.arun(client.get, url)
 
     with black_hole() as url, takes_at_most(1.2 * BUDGET), pytest.raises(BudgetExceededError):
         asyncio.run(ask(address(url)))
+
+
+def guarded(rig: Rig) -> Pipeline:
+    """Return a pipeline whose dependency has far longer than any budget here."""
+    no_answers = Answers(Store("redis://127.0.0.1:9/0", namespace="nowhere"))
+    users = Dependency("users", timeout=10.0)
+    return Pipeline("ask", users, no_answers, breaker=rig.breaker)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_client_that_had_next_to_no_time_says_nothing_about_the_dependency(
+    asynchronous: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """It gave up before the cut, which would not have counted against the dependency either."""
+    rig = Rig()
+    pipeline = guarded(rig)
+
+    async def ask(url: str) -> object:
+        async with httpx.AsyncClient(trust_env=False) as client, TimeoutBudget(0.3):
+            return await pipeline.call_async(client.get, url, timeout=client_timeout())
+
+    def call(url: str) -> object:
+        if asynchronous:
+            return asyncio.run(ask(url))
+        with limited() as client, TimeoutBudget(0.3):
+            return pipeline.call(client.get, url)
+
+    for _ in range(rig.breaker.policy.minimum_calls):
+        with black_hole() as url, pytest.raises(BudgetExceededError) as caught:
+            call(address(url))
+        assert not caught.value.conclusive
+    rig.tell()
+
+    assert not rig.refused()
+
+
+def test_dependency_that_refuses_at_once_is_counted_however_short_the_budget() -> None:
+    """That was no want of time."""
+    rig = Rig()
+    pipeline = guarded(rig)
+
+    for _ in range(rig.breaker.policy.minimum_calls):
+        with limited() as client, TimeoutBudget(0.5), pytest.raises(httpx.ConnectError):
+            pipeline.call(client.get, f"http://{LOCALHOST}:{free_port()}")
+    rig.tell()
+
+    assert rig.refused()

@@ -40,9 +40,12 @@ def limit_of(connection: Connection) -> str:
 def test_server_ends_a_statement_before_the_budget_does(engine: Engine) -> None:
     """The error is the server's, and the connection is good for the next transaction."""
     with engine.connect() as connection:
-        with takes_at_most(1.2 * BUDGET), TimeoutBudget(BUDGET):
-            with pytest.raises(OperationalError, match="statement timeout"):
-                connection.execute(FOR_LONG)
+        with (
+            takes_at_most(1.2 * BUDGET),
+            TimeoutBudget(BUDGET),
+            pytest.raises(OperationalError, match="statement timeout"),
+        ):
+            connection.execute(FOR_LONG)
         connection.rollback()
 
         assert limit_of(connection) == "0"

@@ -1,4 +1,4 @@
-"""Commands of redis-py under a budget, on a real server. The block of a budget is not cut itself."""
+"""Commands of redis-py under a budget, on a real server. The block itself is not cut."""
 
 import asyncio
 import signal
@@ -69,9 +69,13 @@ def test_command_gives_up_before_the_budget_ends(
     client: redis.Redis, valkey: ValkeyProcess, ask: Callable[[redis.Redis], object]
 ) -> None:
     """No retry, no pause and no second timeout follow; the late answer is nobody's."""
-    with silent(valkey), takes_at_most(1.2 * BUDGET), TimeoutBudget(BUDGET):
-        with pytest.raises(BudgetExceededError) as caught:
-            ask(client)
+    with (
+        silent(valkey),
+        takes_at_most(1.2 * BUDGET),
+        TimeoutBudget(BUDGET),
+        pytest.raises(BudgetExceededError) as caught,
+    ):
+        ask(client)
 
     assert caught.value.conclusive
     assert isinstance(caught.value.__cause__, redis.TimeoutError)
@@ -103,9 +107,13 @@ def test_own_timeout_stays_if_it_is_shorter(valkey: ValkeyProcess) -> None:
     limit_commands(client)
     client.ping()
 
-    with silent(valkey), takes_at_most(1.0), TimeoutBudget(TOO_LONG):
-        with pytest.raises(redis.TimeoutError):
-            client.get("a")
+    with (
+        silent(valkey),
+        takes_at_most(1.0),
+        TimeoutBudget(TOO_LONG),
+        pytest.raises(redis.TimeoutError),
+    ):
+        client.get("a")
     client.close()
 
 
