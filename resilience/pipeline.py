@@ -16,6 +16,7 @@ from resilience.budget import (
     TimeoutBudget,
     call_within,
     current_budget,
+    lacked_time,
     synchronous,
     time_limit_async,
 )
@@ -167,7 +168,11 @@ class Pipeline:
         limit = self._unbudgeted if budget is None else self._budgeted(budget)
         if limit is None:
             return synchronous(function(*args, **kwargs), self.name)
-        return synchronous(call_within(*limit, function, args, kwargs), self.name)
+        try:
+            return synchronous(call_within(*limit, function, args, kwargs), self.name)
+        except Exception as error:
+            self._excuse(error, budget, limit)
+            raise
 
     async def _attempt_async(
         self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -176,8 +181,28 @@ class Pipeline:
         limit = self._unbudgeted if budget is None else self._budgeted(budget)
         if limit is None:
             return await function(*args, **kwargs)
-        async with time_limit_async(*limit):
-            return await function(*args, **kwargs)
+        try:
+            async with time_limit_async(*limit):
+                return await function(*args, **kwargs)
+        except Exception as error:
+            self._excuse(error, budget, limit)
+            raise
+
+    def _excuse(self, error: Exception, budget: TimeoutBudget | None, limit: Limit) -> None:
+        """Let a client that gave up because the budget ends count no more than a cut would.
+
+        Raises:
+            BudgetExceededError: It had too little time to say something about the dependency.
+        """
+        if budget is None or is_any_of(error, self._transparent):
+            return
+        seconds, cut = limit
+        if seconds < self._conclusive_seconds(budget) and lacked_time(error, budget, seconds):
+            raise cut() from error
+
+    def _conclusive_seconds(self, budget: TimeoutBudget) -> float:
+        own = self.dependency.timeout
+        return CONCLUSIVE_SHARE * (budget.total if own is None else own)
 
     def _budgeted(self, budget: TimeoutBudget) -> Limit:
         """Return how long a call may take, and the error if it takes longer.
@@ -192,7 +217,7 @@ class Pipeline:
         seconds = _less_reserve(left)
         if own is not None and own[0] <= seconds:
             return own
-        if seconds < CONCLUSIVE_SHARE * (budget.total if own is None else own[0]):
+        if seconds < self._conclusive_seconds(budget):
             return seconds, lambda: BudgetExceededError(
                 self.name, seconds, budget.remaining(), budget.total
             )
