@@ -12,6 +12,7 @@ from celery._state import get_current_app
 from resilience.budget import TimeoutBudget
 from resilience.tasks.deadline import BUDGET_HEADER
 from resilience.testing.waiting import wait_until
+from tests.integration.apps import budgets
 from tests.integration.apps.budgets import BLOCK_SECONDS, canvas
 from tests.integration.apps.stage import SECONDS, Stage, new_key, running_stage
 
@@ -50,8 +51,7 @@ PLAIN = ("tell_plain", "tell_and_retry_plainly")
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A worker of the app in apps/budgets.py."""
-    path = "tests.integration.apps.budgets"
-    with running_stage(tmp_path_factory, app_path=path) as running:
+    with running_stage(tmp_path_factory, app_path=budgets.__name__) as running:
         before = get_current_app()
         running.app.set_current()  # type: ignore[attr-defined] # as a client's own app is
         yield running
