@@ -24,7 +24,7 @@ from resilience.errors import (
 from resilience.events import JobBuried, JobKept, JobParked, JobUnkept
 from resilience.ledger import Job
 from resilience.retry import Dead, RetryPolicy
-from resilience.tasks.deadline import with_budget
+from resilience.tasks.deadline import deadline_of, with_budget
 from resilience.tasks.kept import JOB_HEADER, job_of, ledger_header
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.task import ResilientTask
@@ -304,8 +304,11 @@ class FireAndForgetTask(ResilientTask):
             age_seconds=age,
         )
         said = {"task": job.task, "id": job.id, "dependency": job.dependency}
+        deadline = deadline_of(request.headers)
         if known.get("lost", 0) >= POISON_LOST:
             decision = Dead("poison")
+        elif deadline is not None and deadline.left(resilience.fleet_time()) <= 0:
+            decision = Dead("too_old")
         if isinstance(decision, Dead):
             reason = decision.reason
             if resilience.ledger.bury(job, reason=reason, error=error):
