@@ -17,6 +17,7 @@ from tests.conformance.ledger_jobs import (
     states,
     take,
 )
+from tests.unit.hand_clock import HandClock
 
 HOUR = 3600.0
 
@@ -49,6 +50,17 @@ def test_jobs_are_taken_once_in_the_order_in_which_they_came(ledger: Ledger) -> 
     assert names(take(ledger, 2)) == ["a", "b"]
     assert names(take(ledger, 2)) == ["c"]
     assert take(ledger, 2) == []
+
+
+def test_jobs_that_are_added_together_keep_their_order(ledger_url: str) -> None:
+    """However many come at one moment, whatever they are called and belong to."""
+    ledger = Ledger(ledger_url, clock=HandClock())
+    ledger.upgrade()
+    together = [job(f"{n:02}", dependency=f"d{n % 3}") for n in range(20, 0, -1)]
+    ledger.add(together)
+
+    assert names(take(ledger)) == names(together)
+    ledger.close()
 
 
 def test_job_is_not_taken_before_it_is_due(ledger: Ledger) -> None:
@@ -116,10 +128,10 @@ def test_job_that_is_another_relays_is_not_given_back(ledger: Ledger) -> None:
     """Whose lease ran out meanwhile has nothing to give."""
     ledger.add([job("a")])
     late = take(ledger, lease_seconds=0.0)
-    take(ledger)
+    current = take(ledger)
 
     assert ledger.give_back(late, owner="relay") == 0
-    assert ledger.give_back(late, owner="other") == 0
+    assert ledger.give_back(current, owner="other") == 0
     assert ledger.give_back([], owner="relay") == 0
     assert states(ledger) == {"dispatched": 1}
 
