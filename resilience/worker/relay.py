@@ -99,7 +99,9 @@ class Relay:
 
     def _is_full(self, producer: Any, dependency: str) -> bool:  # noqa: ANN401 - kombu's
         """Ask the broker whether the retry queue of *dependency* holds enough."""
-        queue = self._resilience.app.amqp.queues[self._resilience.dependencies[dependency].retry_queue]
+        queue = self._resilience.app.amqp.queues[
+            self._resilience.dependencies[dependency].retry_queue
+        ]
         producer.maybe_declare(queue)
         try:
             found = producer.channel.queue_declare(queue.name, passive=True)
