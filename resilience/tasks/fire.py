@@ -144,8 +144,9 @@ class FireAndForgetTask(ResilientTask):
         if request is None or request.called_directly or request.get("entered"):
             return super().__call__(*args, **kwargs)
         known = ledger_header(request.headers)
-        if known.get("dispatches"):
-            self._still_running(str(request.id))
+        if known.get("dispatches") and not self._still_open(str(request.id)):
+            msg = "another copy of the job has ended, or will"
+            raise Ignore(msg)
         value = None
         try:
             value = super().__call__(*args, **kwargs)
@@ -327,12 +328,16 @@ class FireAndForgetTask(ResilientTask):
             )
         return seconds
 
-    def _still_running(self, task_id: str) -> None:
+    def _still_open(self, task_id: str) -> bool:
+        """Begin the lease anew; tell whether the job is still to be done, as far as one can know.
+
+        A copy that waited longer than its lease was published again: another one has been first.
+        """
         try:
             seconds = self.resilience.settings.ledger_lease_seconds
-            self.resilience.ledger.extend([task_id], lease_seconds=seconds)
+            return self.resilience.ledger.extend([task_id], lease_seconds=seconds) > 0
         except LEDGER_ERRORS:
-            return  # at worst it runs once more
+            return True  # at worst it runs once more
 
     def _forget(self, task_id: str) -> None:
         """Tell the ledger that the job is done; if it cannot be told the job runs once more."""
