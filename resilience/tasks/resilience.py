@@ -267,7 +267,9 @@ class Resilience:
         pulse = Pulse(None if alone else StoreFleet(store))
         breakers = {one.name: self._breaker(one, pulse) for one in self.dependencies.values()}
         fan_in = None if alone else FanIn(store, answers, owner=identity_of(self.app))
-        ledger = Ledger(self.settings.ledger_url, listeners=self.listeners)
+        ledger = Ledger(
+            self.settings.ledger_url, redact=self.settings.redact, listeners=self.listeners
+        )
         releases = Releases(None if alone else store)
         return _Shared(store, answers, fan_in, ledger, releases, pulse, breakers)
 
