@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("fanout", "breaker", "breaker_quality", "convergence", "store_down")
+NAMES = ("fanout", "budget", "breaker", "breaker_quality", "convergence", "store_down")
 
 
 def main(arguments: list[str]) -> int:

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from resilience import (
     AttemptTimeoutError,
+    BudgetExceededError,
     FanOut,
     Outcome,
     PartAnswer,
@@ -13,30 +15,19 @@ from resilience import (
     Pipeline,
     Resilience,
     StoreUnavailableError,
+    TimeoutBudget,
 )
-from resilience.clock import Clock, SystemClock
+from resilience.budget import client_timeout
 from resilience.errors import ResilienceError
 from resilience.fallback import Step
 from resilience.levels import Level
 from resilience.partial import assemble
+from resilience.tasks.fanout import Part
 from resilience.tasks.pending import PendingResponse
 from resilience.tasks.response import NOT_IN_TIME
 
 EXPIRED = "TaskRevokedError"
 """Reason of a part that waited in its queue until it was of no use."""
-
-
-class Deadline:
-    """The moment at which a request must be answered; its stages share what is left."""
-
-    def __init__(self, seconds: float, *, clock: Clock | None = None) -> None:
-        """Begin to count."""
-        self._clock = clock or SystemClock()
-        self._at = self._clock.monotonic() + seconds
-
-    def left(self) -> float:
-        """Return the seconds left, negative if it is over."""
-        return self._at - self._clock.monotonic()
 
 
 class NotServedError(ResilienceError):
@@ -89,23 +80,22 @@ async def ask(fanout: FanOut, seconds: float) -> PartialResponse:
 
     Publishing may have to wait for the broker, so a thread does it.
     """
-    deadline = Deadline(seconds)
 
-    def publish() -> PendingResponse:
-        left = deadline.left()
+    def publish(budget: TimeoutBudget) -> PendingResponse:
+        left = budget.remaining()
         if left <= 0:
             raise TimeoutError
         return fanout.apply_async(budget=left)
 
-    try:
-        async with asyncio.timeout(max(seconds, 0.0)):
-            pending = await asyncio.to_thread(publish)
-            return await pending.aget()
-    except TimeoutError:
-        return assemble(
-            PartAnswer(name=name, outcome=None, reason=NOT_IN_TIME, required=one.required)
-            for name, one in fanout.parts.items()
-        )
+    if seconds > 0:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), TimeoutBudget(seconds) as budget:
+                pending = await asyncio.to_thread(publish, budget)
+                return await pending.aget()
+    return assemble(
+        PartAnswer(name=name, outcome=None, reason=NOT_IN_TIME, required=one.required)
+        for name, one in fanout.parts.items()
+    )
 
 
 async def require(fanout: FanOut, seconds: float, **facts: str) -> PartialResponse:
@@ -166,3 +156,60 @@ def answer_of(response: PartialResponse, fanout: FanOut, seconds: float) -> Outc
         age=response.ages.get(name),
         dependency=dependency,
     )
+
+
+class Composite:
+    """Parts that are asked one after the other, each for its share of one budget.
+
+    Attributes:
+        parts: What became of those asked so far.
+    """
+
+    def __init__(self, budget: TimeoutBudget) -> None:
+        """Ask nobody yet."""
+        self.parts: list[PartAnswer] = []
+        self._budget = budget
+
+    async def ask(
+        self,
+        name: str,
+        wanted: Part,
+        *,
+        allocation: float | None = None,
+        default: Outcome[Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - any JSON
+        """Return the value of one part.
+
+        Args:
+            name: Of the part.
+            wanted: Whom to ask.
+            allocation: Share of the budget; None: all that remains.
+            default: Stands in for the answer; needed unless the part is required.
+
+        Raises:
+            NotServedError: It is required, and has no answer, fresh or stale.
+        """
+        fanout, response = FanOut(**{name: wanted}), None
+
+        async def ask_for_it() -> Outcome[Any]:
+            nonlocal response
+            seconds = client_timeout(self._budget.total)
+            response = await (require if wanted.required else ask)(fanout, seconds)
+            return answer_of(response, fanout, seconds)
+
+        instead: dict[str, Any] = {} if wanted.required else {"default": default}
+        try:
+            outcome = await self._budget.arun(ask_for_it, allocation=allocation, **instead)
+        except BudgetExceededError as error:
+            dependency = wanted.signature.type.dependency
+            raise NotServedError(dependency, {name: NOT_IN_TIME}) from error
+        self.parts.append(
+            PartAnswer(
+                name=name,
+                outcome=outcome,
+                reason=NOT_IN_TIME if response is None else response.reasons.get(name),
+                retry_after=None if response is None else response.retry_after,
+                required=wanted.required,
+            )
+        )
+        return outcome.value

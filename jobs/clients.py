@@ -1,5 +1,7 @@
 """Clients of what the shop depends on: a set per process, each client made at first use.
 
+None waits longer than the budget of the job that uses it: its own error comes before the cut.
+
 Pool processes are forked from one that has used none, and find none: nothing is shared.
 """
 
@@ -15,6 +17,7 @@ from sqlalchemy import Engine
 from jobs.dependencies import client_seconds
 from jobs.models import open_engine
 from jobs.settings import ShopSettings
+from resilience.budget import client_timeout, limit_requests, limit_statements
 
 IDLE_SECONDS = 2.0
 """An idle connection is closed before the service does that, lest a request meets its end."""
@@ -33,11 +36,12 @@ class Clients:
     def http(self, dependency: str) -> httpx.Client:
         """Return the client of an HTTP service, which waits less than the dependency's timeout."""
         if dependency not in self._http:
-            self._http[dependency] = httpx.Client(
+            client = self._http[dependency] = httpx.Client(
                 base_url=getattr(self._settings, f"{dependency}_url"),
                 timeout=client_seconds(dependency),
                 limits=httpx.Limits(keepalive_expiry=IDLE_SECONDS),
             )
+            limit_requests(client)
         return self._http[dependency]
 
     @property
@@ -47,6 +51,7 @@ class Clients:
             self._engine = open_engine(
                 self._settings.database_url, lock_seconds=client_seconds("database")
             )
+            limit_statements(self._engine)
         return self._engine
 
     def send(self, message: EmailMessage) -> None:
@@ -57,7 +62,8 @@ class Clients:
             OSError: There is no server, or it does not answer.
         """
         host, port = self._settings.mail_host, self._settings.mail_port
-        with smtplib.SMTP(host, port, timeout=client_seconds("notifications")) as smtp:
+        seconds = client_timeout(client_seconds("notifications"))
+        with smtplib.SMTP(host, port, timeout=seconds) as smtp:
             smtp.send_message(message)
 
     def close(self) -> None:

@@ -10,13 +10,22 @@ from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from jobs.asking import Deadline, require
+from jobs.asking import require
 from jobs.clients import clients
 from jobs.models import Order, Product
 from jobs.notifications import confirm_order
 from jobs.payments import charge
 from jobs.users import get_user
-from resilience import FanOut, Level, Outcome, PartAnswer, PartialResponse, ResilientTask, part
+from resilience import (
+    FanOut,
+    Level,
+    Outcome,
+    PartAnswer,
+    PartialResponse,
+    ResilientTask,
+    TimeoutBudget,
+    part,
+)
 from resilience.clock import SystemClock
 from resilience.errors import ResilienceError
 from resilience.partial import assemble
@@ -81,25 +90,25 @@ async def place(order: NewOrder, *, budget: float) -> PartialResponse:
         NotServedError: It was not taken. Without a confirmed payment nobody knows whether money
             was; the provider can tell by the order's id, which the error carries.
     """
-    deadline = Deadline(budget)
     order_id = str(uuid4())
-    user, product = await _look_up(order)
-    amount_cents = order.quantity * product["price_cents"]
-    payment = charge.s(order_id, order.user_id, amount_cents)
-    paid = await require(
-        FanOut(payment=part(payment, required=True)),
-        deadline.left() - AFTER_PAYMENT_SECONDS,
-        order_id=order_id,
-    )
-    receipt = {"amount_cents": amount_cents, "charge_id": paid.data["payment"]}
-    record = record_order.s(order_id, **order.model_dump(), **receipt)
-    await require(
-        FanOut(record=part(record, required=True)),
-        deadline.left() - AFTER_RECORD_SECONDS,
-        order_id=order_id,
-    )
-    mail = (order_id, user["email"], product["name"], order.quantity)
-    told = await _notify(mail, deadline.left())
+    async with TimeoutBudget(budget) as whole:
+        user, product = await _look_up(order)
+        amount_cents = order.quantity * product["price_cents"]
+        payment = charge.s(order_id, order.user_id, amount_cents)
+        paid = await require(
+            FanOut(payment=part(payment, required=True)),
+            whole.remaining() - AFTER_PAYMENT_SECONDS,
+            order_id=order_id,
+        )
+        receipt = {"amount_cents": amount_cents, "charge_id": paid.data["payment"]}
+        record = record_order.s(order_id, **order.model_dump(), **receipt)
+        await require(
+            FanOut(record=part(record, required=True)),
+            whole.remaining() - AFTER_RECORD_SECONDS,
+            order_id=order_id,
+        )
+        mail = (order_id, user["email"], product["name"], order.quantity)
+        told = await _notify(mail, whole.remaining())
     taken = Outcome(value={"order_id": order_id, **receipt})
     return assemble(
         [
@@ -125,7 +134,8 @@ async def _look_up(order: NewOrder) -> tuple[dict[str, Any], dict[str, Any]]:
 async def _notify(mail: tuple[Any, ...], seconds: float) -> Outcome[str]:
     try:
         async with asyncio.timeout(seconds):
-            await asyncio.to_thread(confirm_order.apply_async, mail)
+            # Nobody waits for the mail: it may come later than the request's budget allows.
+            await asyncio.to_thread(confirm_order.apply_async, mail, budget=None)
     except (OperationalError, OSError) as error:  # TimeoutError is an OSError
         return Outcome(value="not sent", level=Level.REDUCED, reason=type(error).__name__)
     return Outcome(value="queued")

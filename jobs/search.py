@@ -7,7 +7,7 @@ from celery import shared_task
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from jobs.asking import Deadline, answer_of, ask, require, workers_pipeline
+from jobs.asking import answer_of, ask, require, workers_pipeline
 from jobs.clients import clients, fetch
 from jobs.models import Product
 from resilience import (
@@ -18,6 +18,7 @@ from resilience import (
     PartialResponse,
     Resilience,
     ResilientTask,
+    TimeoutBudget,
     fallback,
     part,
 )
@@ -94,12 +95,13 @@ class Search:
         Raises:
             NotServedError: The database does not answer, and has not lately for this query.
         """
-        deadline = Deadline(budget)
         wanted = FanOut(products=part(find_products.s(query), required=True, stale=STALE_SECONDS))
-        response = await require(wanted, CANDIDATE_SECONDS)
+        async with TimeoutBudget(budget) as whole:
+            response = await require(wanted, CANDIDATE_SECONDS)
         found = answer_of(response, wanted, CANDIDATE_SECONDS)
         by_id = {one["id"]: one for one in found.value}
-        seconds = min(RANKING_SECONDS, deadline.left())
+        # Not in the block: ranking without the service takes no time, and must not fail for that.
+        seconds = min(RANKING_SECONDS, whole.remaining())
         ranked: Outcome[Ranking] = await self._pipeline.call_async(
             _ask_service, query, list(by_id), seconds
         )

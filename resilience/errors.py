@@ -185,7 +185,7 @@ class StoreUnavailableError(ResilienceError):
 class LedgerUnavailableError(ResilienceError):
     """The ledger's database did not answer, or refused: away, locked, full, read-only.
 
-    What was to be kept may not have been: leave the job unacknowledged.
+    What was to be kept may or may not have been: leave the job unacknowledged.
     """
 
 

@@ -16,6 +16,7 @@ from resilience.budget import (
     TimeoutBudget,
     call_within,
     current_budget,
+    lacked_time,
     synchronous,
     time_limit_async,
 )
@@ -44,8 +45,8 @@ from resilience.partial import is_full, outcome_of
 from resilience.store import Answers
 
 RESERVE_SHARE = 0.05
-"""A call under a budget leaves so much of what remains to what comes after it: the breaker that
-counts it, the fallback chain, the answer's way back."""
+"""A call or a step under a budget leaves so much of what remains to what comes after it: the
+breaker that counts it, the rest of the fallback chain, the answer's way back."""
 RESERVE_SECONDS_MAX = 0.05
 
 Limit = tuple[float, Callable[[], BaseException]]
@@ -167,7 +168,11 @@ class Pipeline:
         limit = self._unbudgeted if budget is None else self._budgeted(budget)
         if limit is None:
             return synchronous(function(*args, **kwargs), self.name)
-        return synchronous(call_within(*limit, function, args, kwargs), self.name)
+        try:
+            return synchronous(call_within(*limit, function, args, kwargs), self.name)
+        except Exception as error:
+            self._excuse(error, budget, limit)
+            raise
 
     async def _attempt_async(
         self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -176,8 +181,28 @@ class Pipeline:
         limit = self._unbudgeted if budget is None else self._budgeted(budget)
         if limit is None:
             return await function(*args, **kwargs)
-        async with time_limit_async(*limit):
-            return await function(*args, **kwargs)
+        try:
+            async with time_limit_async(*limit):
+                return await function(*args, **kwargs)
+        except Exception as error:
+            self._excuse(error, budget, limit)
+            raise
+
+    def _excuse(self, error: Exception, budget: TimeoutBudget | None, limit: Limit) -> None:
+        """Let a client that gave up because the budget ends count no more than a cut would.
+
+        Raises:
+            BudgetExceededError: It had too little time to say something about the dependency.
+        """
+        if budget is None or is_any_of(error, self._transparent):
+            return
+        seconds, cut = limit
+        if seconds < self._conclusive_seconds(budget) and lacked_time(error, budget, seconds):
+            raise cut() from error
+
+    def _conclusive_seconds(self, budget: TimeoutBudget) -> float:
+        own = self.dependency.timeout
+        return CONCLUSIVE_SHARE * (budget.total if own is None else own)
 
     def _budgeted(self, budget: TimeoutBudget) -> Limit:
         """Return how long a call may take, and the error if it takes longer.
@@ -189,10 +214,10 @@ class Pipeline:
         if left <= 0:
             raise BudgetExceededError(self.name, 0.0, left, budget.total)
         own = self._unbudgeted
-        seconds = left - min(RESERVE_SHARE * left, RESERVE_SECONDS_MAX)
+        seconds = _less_reserve(left)
         if own is not None and own[0] <= seconds:
             return own
-        if seconds < CONCLUSIVE_SHARE * (budget.total if own is None else own[0]):
+        if seconds < self._conclusive_seconds(budget):
             return seconds, lambda: BudgetExceededError(
                 self.name, seconds, budget.remaining(), budget.total
             )
@@ -266,7 +291,8 @@ class Pipeline:
             left = budget.remaining()
             if left <= 0:
                 raise BudgetExceededError(step.source, 0.0, left, budget.total)
-            seconds = left if seconds is None else min(seconds, left)
+            usable = _less_reserve(left)
+            seconds = usable if seconds is None else min(seconds, usable)
         if seconds is None:
             return None
         return seconds, functools.partial(AttemptTimeoutError, step.source, seconds)
@@ -303,6 +329,10 @@ class Pipeline:
 
     def _announce(self, event: Event) -> None:
         announce(event, self._listeners)
+
+
+def _less_reserve(left: float) -> float:
+    return left - min(RESERVE_SHARE * left, RESERVE_SECONDS_MAX)
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -6,6 +6,13 @@ from resilience.budget.budget import (
     checked_seconds,
     current_budget,
 )
+from resilience.budget.clients import (
+    client_timeout,
+    lacked_time,
+    limit_requests,
+    limit_statements,
+)
+from resilience.budget.commands import limit_commands
 from resilience.budget.limits import (
     SECONDS_MAX,
     call_within,
@@ -19,7 +26,12 @@ __all__ = [
     "TimeoutBudget",
     "call_within",
     "checked_seconds",
+    "client_timeout",
     "current_budget",
+    "lacked_time",
+    "limit_commands",
+    "limit_requests",
+    "limit_statements",
     "synchronous",
     "time_limit_async",
 ]

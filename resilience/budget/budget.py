@@ -1,8 +1,7 @@
 """A budget of time for several calls, of which none can take another's share."""
 
-import math
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -73,7 +72,16 @@ class TimeoutBudget:
         reasons: Why a default stands in or an answer is degraded, by function.
     """
 
-    __slots__ = ("_allocated", "_token", "deadline", "reasons", "spent", "total")
+    __slots__ = (
+        "_allocated",
+        "_at_first",
+        "_entered",
+        "_outer",
+        "deadline",
+        "reasons",
+        "spent",
+        "total",
+    )
 
     total: float
     deadline: float
@@ -87,23 +95,28 @@ class TimeoutBudget:
         Raises:
             ConfigurationError: *total* is no such number.
         """
-        self._begin(checked_seconds(total, "TimeoutBudget"), _monotonic() + total)
+        seconds, now = checked_seconds(total, "TimeoutBudget"), _monotonic()
+        self._begin(seconds, now + seconds, now)
 
     @classmethod
     def until(cls, deadline: float, total: float) -> "TimeoutBudget":
         """Return a budget of *total* seconds that ends at *deadline*, in monotonic seconds."""
         made = TimeoutBudget.__new__(TimeoutBudget)
-        made._begin(total, deadline)  # noqa: SLF001 - its own
+        made._begin(total, deadline, _monotonic())  # noqa: SLF001 - its own
         return made
 
-    def _begin(self, total: float, deadline: float) -> None:
+    def _begin(self, total: float, deadline: float, now: float) -> None:
         outer = _current.get()
+        if outer is not None and outer.deadline < deadline:
+            deadline = outer.deadline
         self.total = total
-        self.deadline = deadline if outer is None else min(deadline, outer.deadline)
+        self.deadline = deadline
         self.spent: list[Spent] = []
         self.reasons: dict[str, str] = {}
+        self._at_first = deadline - now  # less than the total if an outer budget ends sooner
         self._allocated = 0.0
-        self._token: Token[TimeoutBudget | None] | None = None
+        self._entered = False
+        self._outer: TimeoutBudget | None = None
 
     def __repr__(self) -> str:
         """Return what is left of how much."""
@@ -113,12 +126,17 @@ class TimeoutBudget:
         """Make it the current budget.
 
         Raises:
-            RuntimeError: It is that already, here or elsewhere.
+            RuntimeError: It was that before, here or elsewhere.
         """
-        if self._token is not None:
+        if self._entered:
             msg = f"{self!r} was entered already; make one for each block"
             raise RuntimeError(msg)
-        self._token = _current.set(self)
+        self._outer = outer = _current.get()
+        if outer is not None and outer.deadline < self.deadline:
+            self.deadline = outer.deadline
+            self._at_first = min(self._at_first, self.remaining())
+        self._entered = True
+        _current.set(self)
         return self
 
     def __exit__(
@@ -128,9 +146,13 @@ class TimeoutBudget:
         trace: TracebackType | None,
     ) -> None:
         """Make the one before it current again."""
-        token, self._token = self._token, None
-        if token is not None:
-            _current.reset(token)
+        # A block inside may not have ended, as it was cut in its `__exit__`; and this one may not
+        # be current: blocks in generators overlap, and some end in another context.
+        current = _current.get()
+        while current is not None and current is not self:
+            current = current._outer  # noqa: SLF001 - of this class
+        if current is self:
+            _current.set(self._outer)
 
     async def __aenter__(self) -> Self:
         """Do the same as `with`."""
@@ -173,7 +195,8 @@ class TimeoutBudget:
         Args:
             function: What to call. `functools.partial` hands on arguments called like these.
             *args: Handed on.
-            allocation: Share of the total, more than 0; those of one budget sum to 1 at most.
+            allocation: Share of the total, more than 0; those of one budget sum to 1 at most. Under
+                an outer budget that ends sooner: share of what that one had left at first.
             seconds: Its share in seconds. Without both: all that remains.
             default: Returned if the call fails or is cut, and noted in `reasons`; without one the
                 error is raised. Bugs, and what Celery raises to steer a job, are raised anyway.
@@ -225,7 +248,7 @@ class TimeoutBudget:
         now = _monotonic()
         until = self.deadline
         if allocation is not None:
-            until = min(until, now + self._allocate(function, allocation, seconds) * self.total)
+            until = min(until, now + self._allocate(function, allocation, seconds) * self._at_first)
         elif seconds is not None:
             until = min(until, now + checked_seconds(seconds, _name_of(function)))
         return _Share(self, function, now, until)
@@ -237,10 +260,7 @@ class TimeoutBudget:
             msg = f"{_name_of(function)}: give it an allocation or seconds, not both"
             raise ConfigurationError(msg)
         if not _is_number(allocation) or not 0 < allocation <= 1:
-            msg = (
-                f"{_name_of(function)}: allocation must be more than 0 and at most 1, "
-                f"got {allocation!r}"
-            )
+            msg = f"{_name_of(function)}: allocation must be in (0, 1], got {allocation!r}"
             raise ConfigurationError(msg)
         before = self._allocated
         if before + allocation > 1 + ROUNDING:
@@ -270,8 +290,8 @@ class _Share(TimeoutBudget):
         self._function = function
         self._began = began
         self._late: BudgetExceededError | None = None
-        self._begin(0.0, until)
-        self.total = self.deadline - began
+        self._begin(0.0, until, began)
+        self.total = self._at_first
 
     @property
     def what(self) -> str:
@@ -281,13 +301,8 @@ class _Share(TimeoutBudget):
         """Return what to raise when the share is used up."""
         ran = 0.0 if self.total <= 0 else _monotonic() - self._began
         whole = self._whole
-        self._late = BudgetExceededError(
-            self.what,
-            ran,
-            whole.deadline - _monotonic(),
-            whole.total,
-            self.total >= CONCLUSIVE_SHARE * whole.total,
-        )
+        left, fair = whole.deadline - _monotonic(), self.total >= CONCLUSIVE_SHARE * whole.total
+        self._late = BudgetExceededError(self.what, ran, left, whole.total, fair)
         return self._late
 
     def __enter__(self) -> Self:
@@ -324,7 +339,7 @@ def checked_seconds(seconds: float, where: str) -> float:
     Raises:
         ConfigurationError: They are none.
     """
-    if not _is_number(seconds) or not math.isfinite(seconds) or not 0 < seconds <= SECONDS_MAX:
+    if not _is_number(seconds) or not 0 < seconds <= SECONDS_MAX:
         msg = f"{where}: seconds must be more than 0 and at most a year, got {seconds!r}"
         raise ConfigurationError(msg)
     return float(seconds)

@@ -32,12 +32,15 @@ def call_within(
 ) -> Any:  # noqa: ANN401 - what the function returns
     """Return `function(*args, **kwargs)`, or raise *error()* once that has taken *seconds*.
 
-    Nests: of two limits the one that ends first cuts. The module's table says what cuts where.
+    With no seconds left nothing is called. Nests: of two limits the one that ends first cuts. The
+    module's table says what cuts where.
 
     Raises:
         TooManyAbandonedError: In a thread that is not the main one: so many calls that were cut
             still run that no other is begun.
     """
+    if seconds <= 0:  # which timers take for "never"
+        raise error()
     kwargs = kwargs or {}
     if "gevent" in sys.modules and _greenlets_switch():
         return _call_in_greenlet(seconds, error, function, args, kwargs)

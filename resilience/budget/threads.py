@@ -36,7 +36,9 @@ class HelperThreads:
     """Runs calls in threads of its own. A thread that is done waits for the next call.
 
     A call that was given up goes on until it comes back from what it waits for: give every client
-    a timeout of its own. `abandoned` counts those that still run, of at most `ABANDONED_MAX`.
+    a timeout of its own, and one that ends in time. An interrupt may come in the midst of what the
+    innermost block of the call does to clean up, and one that meets a finaliser is lost.
+    `abandoned` counts the calls that still run; once they are `ABANDONED_MAX`, none is begun.
     """
 
     def __init__(self) -> None:

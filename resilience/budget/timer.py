@@ -69,8 +69,14 @@ class Alarm:
     ) -> None:
         if self._pending:
             self._stop()
-        elif error.__class__ is _Cut and error.alarm is self:
+        elif error is not None and self._has_cut(error):
             raise self._error() from error
+
+    def _has_cut(self, error: BaseException) -> bool:
+        """Tell whether *error* is this alarm's, alone or in the group that a `TaskGroup` makes."""
+        if isinstance(error, BaseExceptionGroup):
+            return any(map(self._has_cut, error.exceptions))
+        return isinstance(error, _Cut) and error.alarm is self
 
     def _stop(self) -> None:
         # First of all: an alarm that is on its way already finds that it is not wanted.
@@ -81,7 +87,7 @@ class Alarm:
     def _ring(self, _signum: int, frame: FrameType | None) -> None:
         if not self._pending:
             return
-        if frame is not None and frame.f_code in _BETWEEN:
+        if frame is not None and (frame.f_code in _BETWEEN or _is_finalising(frame)):
             _, interval = _getitimer(_REAL)
             _setitimer(_REAL, MOMENT_SECONDS, interval)
             return
@@ -96,6 +102,16 @@ class Alarm:
         if self._outer_left:
             outer_left = self._outer_left - (self.seconds - left)
             _setitimer(_REAL, max(outer_left, 1e-6), self._outer_interval)
+
+
+def _is_finalising(frame: FrameType | None) -> bool:
+    """Tell whether the code runs for a finaliser: Python ignores what is raised in one."""
+    while frame is not None:
+        in_module = frame.f_globals.get("__name__")
+        if frame.f_code.co_name == "__del__" or in_module in {"weakref", "_weakrefset"}:
+            return True
+        frame = frame.f_back
+    return False
 
 
 _BETWEEN = frozenset(

@@ -1,10 +1,11 @@
 """Who runs what must run once, and what came of it."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Delete, Update, delete, null, or_, select, update
+from sqlalchemy import Delete, Double, Update, bindparam, delete, null, select, update
 
-from resilience.ledger.database import Database, insert_new
+from resilience.ledger.database import Database, count_changes
 from resilience.ledger.tables import CLAIMS
 
 
@@ -46,6 +47,17 @@ class Claims:
     def __init__(self, database: Database) -> None:
         """Keep them in *database*."""
         self._database = database
+        now, claim = database.now, CLAIMS.c
+        this, running = claim.key == bindparam("name"), claim.result.is_(None)
+        mine = running & (claim.owner == bindparam("asker"))
+        until = now + bindparam("lease", type_=Double)
+        left = (claim.until - now).label("left")
+        self._new = database.insert_new(CLAIMS).values(until=until)
+        self._take = update(CLAIMS).where(this, mine | (claim.until <= now))
+        self._take = self._take.values(until=until, result=null())
+        self._held = select(claim.owner, claim.result, left).where(this)
+        self._renew = update(CLAIMS).where(this, mine).values(until=until)
+        self._release = delete(CLAIMS).where(this, mine)
 
     def claim(self, key: str, *, owner: str, lease_seconds: float) -> Claimed | Running | Done:
         """Ask to run *key*; who has it already may ask again, which renews the lease.
@@ -55,26 +67,20 @@ class Claims:
             owner: The execution that asks.
             lease_seconds: When the key is free for others unless it is renewed or completed.
         """
-        now = self._database.now()
-        mine = {"owner": owner, "until": now + lease_seconds, "result": null()}
-        running = CLAIMS.c.result.is_(None)
-        free = or_(CLAIMS.c.until <= now, running & (CLAIMS.c.owner == owner))
-        left = (CLAIMS.c.until - now).label("left")
-        with self._database.writing() as connection:
-            new = insert_new(CLAIMS, connection.dialect.name).values(key=key, **mine)
-            taken = update(CLAIMS).where(CLAIMS.c.key == key, free).values(**mine)
-            held = select(CLAIMS.c.owner, CLAIMS.c.result, left).where(CLAIMS.c.key == key)
+        mine = {"owner": owner, "lease": lease_seconds}
+        with self._database.stepping() as connection:
             while True:
-                if any(connection.execute(step).rowcount for step in (new, taken)):
+                if count_changes(connection, self._new, mine | {"key": key}):
                     return Claimed()
-                row = connection.execute(held).one_or_none()
+                if count_changes(connection, self._take, mine | {"name": key, "asker": owner}):
+                    return Claimed()
+                row = connection.execute(self._held, {"name": key}).one_or_none()
                 if row is not None:  # else it was released meanwhile: ask again
                     return Running(row.owner, row.left) if row.result is None else Done(row.result)
 
     def renew(self, key: str, *, owner: str, lease_seconds: float) -> bool:
         """Let the lease run out in *lease_seconds* from now; tell whether it is still *owner*'s."""
-        until = self._database.now() + lease_seconds
-        return self._change(update(CLAIMS).values(until=until), key, owner)
+        return self._change(self._renew, key, owner, {"lease": lease_seconds})
 
     def complete(self, key: str, *, owner: str, result: str, keep_seconds: float) -> bool:
         """Record that it is done.
@@ -88,14 +94,15 @@ class Claims:
         Returns:
             Whether it was still *owner*'s; if not, what others recorded stays.
         """
-        until = self._database.now() + keep_seconds
-        return self._change(update(CLAIMS).values(until=until, result=result), key, owner)
+        return self._change(self._renew, key, owner, {"lease": keep_seconds, "result": result})
 
     def release(self, key: str, *, owner: str) -> bool:
         """Give the key back, as it was not done; tell whether it was still *owner*'s."""
-        return self._change(delete(CLAIMS), key, owner)
+        return self._change(self._release, key, owner, {})
 
-    def _change(self, statement: Update | Delete, key: str, owner: str) -> bool:
-        own = CLAIMS.c.key == key, CLAIMS.c.owner == owner, CLAIMS.c.result.is_(None)
-        with self._database.writing() as connection:
-            return bool(connection.execute(statement.where(*own)).rowcount)
+    def _change(
+        self, statement: Update | Delete, key: str, owner: str, values: dict[str, Any]
+    ) -> bool:
+        with self._database.stepping() as connection:
+            mine = {"name": key, "asker": owner}
+            return bool(count_changes(connection, statement, mine | values))

@@ -1,27 +1,33 @@
 """Transactions on the ledger's database."""
 
 import os
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
+from typing import cast as cast_to
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    CursorResult,
     Double,
     Engine,
+    Executable,
     Insert,
     Table,
+    bindparam,
     cast,
     insert,
-    literal,
     literal_column,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from resilience.clock import Clock
 from resilience.errors import LedgerUnavailableError
-from resilience.ledger.engines import READS, make_engine, read_url
+from resilience.ledger.engines import STEPS, make_engine, read_url
 from resilience.ledger.upgrade import check_version, upgrade, version_of
 
 # The start of the statement: the time must not change while the statement runs, or no index helps.
@@ -41,7 +47,12 @@ MENDS = {
 
 
 class Database:
-    """One database, whose engine is made anew in every process. Safe with threads."""
+    """One database, whose engine is made anew in every process. Safe with threads.
+
+    Attributes:
+        place: Its URL without the password.
+        now: Its time in epoch seconds, as SQL; SQLite has the host's.
+    """
 
     def __init__(self, url: str, *, timeout_seconds: float, clock: Clock) -> None:
         """Prepare; nothing is connected before the first transaction.
@@ -50,6 +61,8 @@ class Database:
             ConfigurationError: *url* is none of a ledger.
         """
         self._url = read_url(url)
+        self._backend = self._url.get_backend_name()
+        self.now = _now(self._backend, clock)
         self.place = self._url.render_as_string(hide_password=True)
         self._timeout_seconds = timeout_seconds
         self._clock = clock
@@ -68,16 +81,27 @@ class Database:
         """
         with self._translated():
             self._make_ready()
-            with self._engine().begin() as connection:
+            with self._engine().connect() as connection:
+                # It begins with its first statement: a lock is not held while that is prepared.
                 yield connection
+                connection.commit()
+
+    @contextmanager
+    def stepping(self) -> Iterator[Connection]:
+        """Yield a connection on which each statement is a transaction; errors as `writing`.
+
+        On a server that saves the round trips of BEGIN and COMMIT. In SQLite all are one.
+        """
+        with self.writing() if self._backend == "sqlite" else self.reading() as connection:
+            yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Yield a connection that sees one state of the database; errors as `writing`."""
+        """Yield a connection to read with, a statement at a time; errors as `writing`."""
         with self._translated():
             self._make_ready()
             with self._engine().connect() as connection:
-                yield connection.execution_options(**READS)
+                yield connection.execution_options(**STEPS)
 
     def upgrade(self) -> None:
         """Bring the schema up to date; errors as `writing`."""
@@ -91,12 +115,13 @@ class Database:
         if self._engines and self._pid == os.getpid():
             self._engines[-1].dispose()
 
-    def now(self, dialect: str | None = None) -> ColumnElement[float]:
-        """Return the database's time in epoch seconds, as SQL; SQLite has the host's."""
-        name = dialect or self._url.get_backend_name()
-        if name == "sqlite":
-            return literal(self._clock.now(), Double)
-        return cast(literal_column(NOW["mysql" if name == "mariadb" else name]), Double)
+    def insert_new(self, table: Table) -> Insert:
+        """Return an INSERT that leaves out rows whose key is taken."""
+        if self._backend == "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        if self._backend == "sqlite":
+            return insert_sqlite(table).on_conflict_do_nothing()
+        return insert(table).prefix_with("IGNORE")
 
     def host_now(self) -> float:
         """Return the host's time in epoch seconds, for what is only shown."""
@@ -111,7 +136,9 @@ class Database:
     def _engine(self) -> Engine:
         if self._pid != os.getpid():
             # Those of the parent are kept: to close a connection here would end it there.
-            engine = make_engine(self._url, timeout_seconds=self._timeout_seconds)
+            engine = make_engine(
+                self._url, timeout_seconds=self._timeout_seconds, clock=self._clock
+            )
             self._engines.append(engine)
             self._pid = os.getpid()
         return self._engines[-1]
@@ -120,8 +147,8 @@ class Database:
         if self._ready:
             return
         with self._engine().connect() as connection:
-            found = version_of(connection.execution_options(**READS))
-        if found is None and self._url.get_backend_name() == "sqlite":
+            found = version_of(connection.execution_options(**STEPS))
+        if found is None and self._backend == "sqlite":
             with self._engine().begin() as connection:
                 upgrade(connection, self.place)
         else:
@@ -132,7 +159,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             self._ready = False  # the tables may be gone, or others
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             mend = next((mend for text, mend in MENDS.items() if text in said), "")
@@ -140,10 +167,18 @@ class Database:
             raise LedgerUnavailableError(f"{msg}; {mend}" if mend else msg) from error
 
 
-def insert_new(table: Table, dialect: str) -> Insert:
-    """Return an INSERT that leaves out rows whose key is taken; its count tells."""
-    if dialect == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    if dialect == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    return insert(table).prefix_with("IGNORE")
+def _now(backend: str, clock: Clock) -> ColumnElement[float]:
+    if backend == "sqlite":
+        return bindparam("now", type_=Double, callable_=clock.now)
+    return cast(literal_column(NOW["mysql" if backend == "mariadb" else backend]), Double)
+
+
+def count_changes(
+    connection: Connection,
+    statement: Executable,
+    parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] = {},
+) -> int:
+    """Execute *statement*; return how many rows it inserted, updated or deleted."""
+    kept = {"preserve_rowcount": True}
+    done = connection.execute(statement, parameters, execution_options=kept)
+    return cast_to("CursorResult[Any]", done).rowcount

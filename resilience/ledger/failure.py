@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import linecache
 import re
 import sysconfig
 import traceback
@@ -17,12 +18,13 @@ FRAMES = 8
 CAUSE_LENGTH = 200
 FINGERPRINT_LENGTH = 16
 
-# What differs between two texts of one cause: ids, addresses, numbers, spaces.
+# What differs between two texts of one cause: ids, addresses, numbers. An address is looked for
+# where a word begins only: from within, a long word would be read once per character.
 VARIABLE = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
     r"|0x[0-9a-f]+"
     r"|\b(?=[a-f]*\d)[0-9a-f]{8,}\b"
-    r"|[\w.+-]+@[\w-]+\.[\w.]+"
+    r"|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.]+"
     r"|\d+(?:[.,:]\d+)*",
     re.IGNORECASE,
 )
@@ -53,12 +55,12 @@ class Failure:
         name = kind.__qualname__
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
-        text = text_of(error)
-        frames = "".join(traceback.format_tb(error.__traceback__, limit=-FRAMES))
+        text = text_of(error)[:TEXT_LENGTH]
+        frames = "".join(map(_line, _frames(error.__traceback__)[-FRAMES:]))
         place = _own_place(error.__traceback__, package=task.partition(".")[0])
         return cls(
             type=name,
-            text=text[:TEXT_LENGTH],
+            text=text,
             traceback=frames[-TRACEBACK_LENGTH:],
             fingerprint=fingerprint(name, text, place),
         )
@@ -78,13 +80,25 @@ def fingerprint(kind: str, text: str, place: str) -> str:
 
 def _own_place(trace: TracebackType | None, *, package: str) -> str:
     """Return module and function of the innermost frame of the user's code, else of any."""
-    frames = [frame for frame, _ in traceback.walk_tb(trace)]
+    frames = [frame for frame, _ in _frames(trace)]
     own = [frame for frame in frames if _is_own(frame, package)]
     if not frames:
         return ""
     frame = (own or frames)[-1]
     # No line number: the cause stays the same when something above it is edited.
     return f"{frame.f_globals.get('__name__')}:{frame.f_code.co_qualname}"
+
+
+def _frames(trace: TracebackType | None) -> list[tuple[FrameType, int]]:
+    return list(traceback.walk_tb(trace))
+
+
+def _line(place: tuple[FrameType, int]) -> str:
+    """Return a frame as a traceback shows it, without the carets: they cost as much as a commit."""
+    frame, number = place
+    code = frame.f_code
+    source = linecache.getline(code.co_filename, number, frame.f_globals).strip()
+    return f'  File "{code.co_filename}", line {number}, in {code.co_qualname}\n    {source}\n'
 
 
 def _is_own(frame: FrameType, package: str) -> bool:

@@ -34,7 +34,7 @@ class Job:
         dispatches: How often a relay has published it. It must travel with the message: what a
             copy reports after a later one was published is not heeded.
         age_seconds: Seconds since it was first published.
-        overdue_seconds: How long it had been due when it was taken.
+        due: When it was due, by the database's clock; `give_back` needs it.
         state: What it was before it was taken; `DISPATCHED`: a lease ran out.
     """
 
@@ -47,7 +47,7 @@ class Job:
     attempts: int = 0
     dispatches: int = 0
     age_seconds: float = 0.0
-    overdue_seconds: float = 0.0
+    due: float | None = None
     state: State = State.OUTBOX
 
 

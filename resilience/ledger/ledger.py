@@ -4,21 +4,19 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, null, select, update
+from sqlalchemy import Connection, Row
 from sqlalchemy.orm import Session
 
 from resilience.clock import Clock, SystemClock
 from resilience.events import JobSetAside, Listener, announce
 from resilience.ledger.claims import Claims
-from resilience.ledger.database import Database, insert_new
+from resilience.ledger.database import Database, count_changes
 from resilience.ledger.failure import Failure, fingerprint
 from resilience.ledger.job import Count, Job, State
 from resilience.ledger.letters import Letters
-from resilience.ledger.tables import JOBS
+from resilience.ledger.statements import Statements
 
 UNREADABLE = "unreadable"
-OPEN = (State.OUTBOX, State.DISPATCHED)
-"""What a copy of a job may still report on; once it is scheduled or dead, another copy has."""
 
 
 class Ledger:
@@ -64,6 +62,7 @@ class Ledger:
         self._database = Database(
             url, timeout_seconds=timeout_seconds, clock=clock or SystemClock()
         )
+        self._statements = Statements(self._database)
         self._listeners = listeners
         self.letters = Letters(self._database, redact=frozenset(redact))
         self.claims = Claims(self._database)
@@ -115,24 +114,23 @@ class Ledger:
             lease_seconds: When they are due again unless they are finished, parked or extended.
             held: Dependencies whose jobs stay where they are.
         """
-        now = self._database.now()
-        columns = [column for column in JOBS.c if column.name != "errors"]
-        overdue, age = (now - JOBS.c.due).label("overdue"), (now - JOBS.c.born).label("age")
-        due = select(*columns, overdue, age).where(JOBS.c.due <= now).order_by(JOBS.c.due)
+        due: dict[str, Any] = {"most": limit}
+        select = self._statements.due
         if held:
-            due = due.where(JOBS.c.dependency.not_in(held))
+            due["held"] = list(held)
+            select = self._statements.due_but_held
         with self._database.writing() as connection:
-            rows = connection.execute(due.limit(limit).with_for_update(skip_locked=True)).all()
-            jobs, broken = _sorted_out(rows)
-            taken = {"state": State.DISPATCHED, "due": now + lease_seconds, "owner": owner}
+            jobs, broken = _sorted_out(connection.execute(select, due).all())
             if jobs:
-                connection.execute(
-                    update(JOBS)
-                    .where(JOBS.c.id.in_([job.id for job in jobs]))
-                    .values(dispatches=JOBS.c.dispatches + 1, **taken)
-                )
-            for name, why in broken.items():
-                self._set_aside(connection, name, why)
+                ids = [job.id for job in jobs]
+                lease = {"ids": ids, "lease": lease_seconds, "owner": owner}
+                connection.execute(self._statements.lease, lease)
+            if broken:
+                causes = [
+                    {"job": name, "reason": UNREADABLE, "fingerprint": fingerprint(why, "", "")}
+                    for name, why in broken.items()
+                ]
+                connection.execute(self._statements.set_aside, causes)
         for name, why in broken.items():
             announce(JobSetAside(id=name, reason=why), self._listeners)
         return jobs
@@ -144,37 +142,29 @@ class Ledger:
         """
         if not jobs:
             return 0
-        fence = (JOBS.c.id == bindparam("job"), JOBS.c.dispatches == bindparam("number"))
-        own = (JOBS.c.owner == owner, JOBS.c.state == State.DISPATCHED)
-        now = self._database.now()
-        back = (
-            update(JOBS)
-            .where(*fence, *own)
-            .values(state=bindparam("before"), due=now - bindparam("overdue"), owner=null())
-        )
         rows = [
             {
                 "job": job.id,
                 "number": job.dispatches,
-                "overdue": job.overdue_seconds,
+                "taker": owner,
+                "was_due": job.due,
                 "before": State.OUTBOX if job.state == State.OUTBOX else State.SCHEDULED,
             }
             for job in jobs
         ]
         with self._database.writing() as connection:
-            return connection.execute(back, rows).rowcount
+            return count_changes(connection, self._statements.give_back, rows)
 
     def extend(self, ids: Collection[str], *, lease_seconds: float) -> int:
         """Let the leases of dispatched jobs run out in *lease_seconds* from now; count them."""
-        due = self._database.now() + lease_seconds
-        leased = JOBS.c.id.in_(ids), JOBS.c.state == State.DISPATCHED
-        with self._database.writing() as connection:
-            return connection.execute(update(JOBS).where(*leased).values(due=due)).rowcount
+        lease = {"ids": list(ids), "lease": lease_seconds}
+        with self._database.stepping() as connection:
+            return count_changes(connection, self._statements.extend, lease)
 
     def finish(self, ids: Collection[str]) -> int:
         """Forget jobs that are done, whatever state they are in; count those that were kept."""
-        with self._database.writing() as connection:
-            return connection.execute(delete(JOBS).where(JOBS.c.id.in_(ids))).rowcount
+        with self._database.stepping() as connection:
+            return count_changes(connection, self._statements.finish, {"ids": list(ids)})
 
     def park(self, job: Job, *, delay_seconds: float, error: BaseException | None) -> bool:
         """Keep *job* until it is due for another call.
@@ -189,7 +179,8 @@ class Ledger:
             or was published since: then the job is safe there, and this one can be forgotten.
         """
         failure = None if error is None else Failure.of(error, task=job.task)
-        return self._report(job, failure, state=State.SCHEDULED, delay_seconds=delay_seconds)
+        end = {"state": State.SCHEDULED, "due_in": delay_seconds, "died_in": None}
+        return self._report(job, failure, end)
 
     def bury(self, job: Job, *, reason: str, error: BaseException) -> bool:
         """Give *job* up: it is a dead letter from now on.
@@ -203,15 +194,13 @@ class Ledger:
             As `park`.
         """
         failure = Failure.of(error, task=job.task)
-        return self._report(job, failure, state=State.DEAD, reason=reason)
+        end = {"state": State.DEAD, "due_in": None, "died_in": 0.0, "reason": reason}
+        return self._report(job, failure, end | {"fingerprint": failure.fingerprint})
 
     def counts(self) -> list[Count]:
         """Return how many jobs there are, by state and dependency; empty ones are left out."""
-        kinds = JOBS.c.state, JOBS.c.dependency
-        overdue = self._database.now() - func.min(JOBS.c.due)
-        counted = select(*kinds, func.count(), overdue).group_by(*kinds).order_by(*kinds)
         with self._database.reading() as connection:
-            rows = connection.execute(counted).all()
+            rows = connection.execute(self._statements.counts).all()
         return [
             Count(state=State(state), dependency=dependency, jobs=jobs, overdue_seconds=seconds)
             for state, dependency, jobs, seconds in rows
@@ -220,76 +209,29 @@ class Ledger:
     def _insert(
         self, connection: Connection, jobs: Sequence[Job], delay_seconds: float | None
     ) -> None:
-        dialect = connection.dialect.name
-        now = self._database.now(dialect)
-        statement = insert_new(JOBS, dialect).values(
-            created=now,
-            born=now - bindparam("age"),
-            due=now + bindparam("delay"),
-            state=State.OUTBOX if delay_seconds is None else State.SCHEDULED,
-            errors="",
-            **{name: bindparam(name) for name in _given(jobs[0])},
-        )
+        state = State.OUTBOX if delay_seconds is None else State.SCHEDULED
         # A microsecond apart, so that they leave in the order in which they came.
         rows = [
-            {**_given(job), "age": job.age_seconds, "delay": (delay_seconds or 0.0) + place * 1e-6}
-            for place, job in enumerate(jobs, -len(jobs) + 1)
+            _row(job) | {"state": state, "due_in": (delay_seconds or 0.0) + place * 1e-6}
+            for place, job in enumerate(jobs, 1 - len(jobs))
         ]
-        connection.execute(statement, rows)
+        connection.execute(self._statements.keep, rows)
 
-    def _report(
-        self,
-        job: Job,
-        failure: Failure | None,
-        *,
-        state: State,
-        delay_seconds: float | None = None,
-        reason: str | None = None,
-    ) -> bool:
-        now = self._database.now()
-        line = failure.to_line(self._database.host_now()) if failure else ""
-        dead = state is State.DEAD
-        ended: dict[str, Any] = {
-            "state": state,
-            "due": null() if delay_seconds is None else now + delay_seconds,
-            "owner": null(),
-            "died": now if dead else null(),
-            "reason": reason,
-            "fingerprint": failure.fingerprint if dead and failure else None,
-        }
-        first = {"created": now, "born": now - job.age_seconds, "errors": line, **_given(job)}
-        first["attempts"] = job.attempts + bool(failure)
-        known = update(JOBS).where(
-            JOBS.c.id == job.id, JOBS.c.dispatches == job.dispatches, JOBS.c.state.in_(OPEN)
-        )
-        more = {
-            "attempts": JOBS.c.attempts + bool(failure),
-            "errors": JOBS.c.errors + line,
-            "queue": job.queue,
-            "message": job.message,
-        }
-        with self._database.writing() as connection:
-            dialect = connection.dialect.name
-            steps = [
-                insert_new(JOBS, dialect).values(**first, **ended),
-                known.values(**more, **ended),
-            ]
-            if job.dispatches:  # it came from here
-                steps.reverse()
-            return any(connection.execute(step).rowcount for step in steps)
-
-    def _set_aside(self, connection: Connection, name: str, why: str) -> None:
-        now = self._database.now()
-        dead = {"state": State.DEAD, "due": null(), "owner": null(), "died": now}
-        cause = fingerprint(UNREADABLE, why, "")
-        connection.execute(
-            update(JOBS)
-            .where(JOBS.c.id == name)
-            .values(reason=UNREADABLE, fingerprint=cause, **dead)
-        )
+    def _report(self, job: Job, failure: Failure | None, end: dict[str, Any]) -> bool:
+        spent, line = 0, ""
+        if failure:
+            spent, line = 1, failure.to_line(self._database.host_now())
+        copy = {"job": job.id, "number": job.dispatches, "spent": spent, "line": line}
+        copy |= {"to": job.queue, "said": job.message}
+        new = {**_row(job), "attempts": job.attempts + spent, "errors": line}
+        steps = [(self._statements.keep, new | end), (self._statements.report, copy | end)]
+        if job.dispatches:  # it came from here
+            steps.reverse()
+        with self._database.stepping() as connection:
+            return any(count_changes(connection, *step) for step in steps)
 
 
-def _given(job: Job) -> dict[str, Any]:
+def _row(job: Job) -> dict[str, Any]:
     return {
         "id": job.id,
         "task": job.task,
@@ -299,6 +241,9 @@ def _given(job: Job) -> dict[str, Any]:
         "origin": job.origin,
         "attempts": job.attempts,
         "dispatches": job.dispatches,
+        "errors": "",
+        "age": job.age_seconds,
+        "died_in": None,
     }
 
 
@@ -319,7 +264,7 @@ def _read(row: Row[*tuple[Any, ...]]) -> Job:
     Raises:
         ValueError: It is none; or TypeError.
     """
-    row.message.encode()  # what came from bytes that are no text has no UTF-8
+    str.encode(row.message)  # what came from bytes that are no text has no UTF-8, or is none
     if not isinstance(json.loads(row.message), dict):
         msg = "the message is no JSON object"
         raise TypeError(msg)
@@ -333,6 +278,6 @@ def _read(row: Row[*tuple[Any, ...]]) -> Job:
         attempts=row.attempts,
         dispatches=row.dispatches + 1,
         age_seconds=row.age,
-        overdue_seconds=row.overdue,
+        due=row.due,
         state=State(row.state),
     )

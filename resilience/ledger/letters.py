@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Double,
     Row,
     Select,
     Table,
@@ -153,12 +154,12 @@ class Letters:
 
         Idempotency records are forgotten when their own time is over.
         """
-        before = self._database.now() - older_than_seconds
+        before = self._database.now - older_than_seconds
         return Purged(
             letters=self._purge(JOBS, select(JOBS.c.id).where(JOBS.c.died <= before)),
             audit=self._purge(AUDIT, select(AUDIT.c.number).where(AUDIT.c.at <= before)),
             claims=self._purge(
-                CLAIMS, select(CLAIMS.c.key).where(CLAIMS.c.until <= self._database.now())
+                CLAIMS, select(CLAIMS.c.key).where(CLAIMS.c.until <= self._database.now)
             ),
         )
 
@@ -168,7 +169,7 @@ class Letters:
             if (value := getattr(which, name)) is not None:
                 dead = dead.where(JOBS.c[name] == value)
         if which.min_age_seconds is not None:
-            dead = dead.where(JOBS.c.died <= self._database.now() - which.min_age_seconds)
+            dead = dead.where(JOBS.c.died <= self._database.now - which.min_age_seconds)
         return dead
 
     def _ids(self, which: Which, limit: int) -> list[str]:
@@ -183,7 +184,7 @@ class Letters:
     def _revive(
         self, connection: Connection, pairs: dict[str, str], interval: float, *, first: int
     ) -> None:
-        now = self._database.now()
+        now = self._database.now
         fresh = {"state": State.SCHEDULED, "attempts": 0, "dispatches": 0, "born": now}
         nothing = dict.fromkeys(("died", "reason", "fingerprint", "owner"), null())
         again = (
@@ -192,7 +193,7 @@ class Letters:
             .values(
                 id=bindparam("new"),
                 origin=bindparam("old"),
-                due=now + bindparam("delay"),
+                due=now + bindparam("delay", type_=Double),
                 **fresh,
                 **nothing,
             )
@@ -219,7 +220,7 @@ class Letters:
             for letter in letters
         ]
         if rows:
-            connection.execute(insert(AUDIT).values(at=self._database.now()), rows)
+            connection.execute(insert(AUDIT).values(at=self._database.now), rows)
 
     def _purge(self, table: Table, old: Select[Any]) -> int:
         return sum(self._purged(table, old))

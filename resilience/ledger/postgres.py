@@ -47,11 +47,13 @@ def connect_patiently(seconds: float) -> Callable[..., psycopg.Connection[Any]]:
 def limit_waits(seconds: float) -> Callable[[psycopg.Connection[Any], ConnectionPoolEntry], None]:
     """Return a `connect` listener of SQLAlchemy that lets the server end statements and locks."""
     milliseconds = round(seconds * 1000)
+    # Shorter, so that it is the lock that is said to be the cause.
+    lock_milliseconds = round(seconds * 800)
 
     def limit(connection: psycopg.Connection[Any], _: ConnectionPoolEntry) -> None:
         # Not as startup options: PgBouncer refuses those.
-        connection.execute(f"SET lock_timeout={milliseconds}")
+        connection.execute(f"SET lock_timeout={lock_milliseconds}")
         connection.execute(f"SET statement_timeout={milliseconds}")
-        connection.commit()
+        connection.execute("SET default_transaction_isolation='read committed'")
 
     return limit

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from celery import Task, signals
-from celery._state import get_current_task
+from celery._state import get_current_app, get_current_task
 from celery.app.task import Context
 
 from resilience.budget import SECONDS_MAX, TimeoutBudget, checked_seconds, current_budget
@@ -85,7 +85,7 @@ def deadline_of(headers: Mapping[str, Any] | None) -> Deadline | None:
         if not 0 < total <= SECONDS_MAX:
             raise ValueError(total)  # noqa: TRY301 - malformed as the rest
         hops = tuple(
-            Hop(str(task), *map(_seconds, times)) for task, *times in said["hops"][-HOPS_MAX:]
+            Hop(_name(task), *map(_seconds, times)) for task, *times in said["hops"][-HOPS_MAX:]
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         _warn(f"ignored a malformed header {BUDGET_HEADER}={said!r:.200}: {error!r}")
@@ -94,9 +94,12 @@ def deadline_of(headers: Mapping[str, Any] | None) -> Deadline | None:
 
 
 def outgoing(
-    resilience: Resilience, headers: Mapping[str, Any] | None, seconds: float | None
+    resilience: Resilience,
+    headers: Mapping[str, Any] | None,
+    seconds: float | None,
+    job: str | None,
 ) -> Deadline | None:
-    """Return the deadline of a job that is published here and now.
+    """Return the deadline of the job with id *job* that is published here and now.
 
     It is the soonest of: *seconds* from now; what *headers* say already (a retry's); that of the
     job that runs here; that of the current budget. None if there is none of them.
@@ -104,6 +107,8 @@ def outgoing(
     candidates: list[tuple[float, float]] = []
     hops: tuple[Hop, ...] = ()
     given, budget, request = deadline_of(headers), current_budget(), _running()
+    if request is not None and request.id == job:
+        budget = None  # a retry or a replacement: the budget of a block is for this run alone
     own = None if request is None else deadline_of(request.headers)
     if given is None and budget is None and own is None and seconds is None:
         return None
@@ -128,6 +133,7 @@ def with_budget(
     resilience: Resilience,
     headers: Mapping[str, Any] | None,
     seconds: Any,  # noqa: ANN401 - checked
+    job: str | None = None,
 ) -> dict[str, Any]:
     """Return message *headers* with the deadline of a job that is published here and now.
 
@@ -135,6 +141,7 @@ def with_budget(
         resilience: Of the job's app.
         headers: What its publisher says.
         seconds: Its own budget; `INHERIT`: none of its own; None: no deadline whatever.
+        job: Its id, if it has one already.
 
     Raises:
         ConfigurationError: *seconds* are no time.
@@ -142,7 +149,7 @@ def with_budget(
     if seconds is None:
         return {**(headers or {}), BUDGET_HEADER: None}
     own = None if seconds is INHERIT else checked_seconds(seconds, "budget")
-    deadline = outgoing(resilience, headers, own)
+    deadline = outgoing(resilience, headers, own, job)
     if deadline is None:
         return dict(headers or {})
     return {**(headers or {}), BUDGET_HEADER: deadline.header()}
@@ -202,8 +209,10 @@ def _running() -> Context | None:
 
 
 @signals.before_task_publish.connect(weak=False)
-def _hand_on(headers: dict[str, Any] | None = None, **_: object) -> None:
-    """Let a task of any class inherit the deadline of the job that publishes it."""
+def _hand_on(
+    headers: dict[str, Any] | None = None, properties: dict[str, Any] | None = None, **_: object
+) -> None:
+    """Do for a task of any class what `ResilientTask.apply_async` does."""
     if headers is None:
         return
     if BUDGET_HEADER in headers:
@@ -211,23 +220,32 @@ def _hand_on(headers: dict[str, Any] | None = None, **_: object) -> None:
             del headers[BUDGET_HEADER]
         return
     task: Task[Any, Any] | None = get_current_task()
-    resilience = None if task is None else getattr(task.app, "resilience", None)
+    # An option that Celery does not know ends up among the properties.
+    own = properties.pop("budget", INHERIT) if properties else INHERIT
+    if own is None or (own is INHERIT and task is None and current_budget() is None):
+        return
+    resilience = getattr(get_current_app() if task is None else task.app, "resilience", None)
     if isinstance(resilience, Resilience):
-        found = outgoing(resilience, None, None)
-        if found is not None:
-            headers[BUDGET_HEADER] = found.header()
+        said = with_budget(resilience, None, own, headers.get("id"))
+        headers.update(said)
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise ValueError(value)
     return float(value)
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
 
 
 def _seconds_or(value: object, otherwise: float) -> float:
     try:
         return _seconds(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return otherwise
 
 

@@ -13,6 +13,7 @@ from celery.canvas import _chain, chord, group
 from celery.exceptions import NotRegistered
 from celery.utils import uuid
 
+from resilience.budget import checked_seconds
 from resilience.errors import ConfigurationError, StoreUnavailableError
 from resilience.events import PublishFailed
 from resilience.store import Slot
@@ -191,7 +192,7 @@ class FanOut:
                 sig.apply_async(
                     headers={**(sig.options.get("headers") or {}), **slot_header(slots[name])},
                     producer=producer,
-                    budget=max(pending.left(), LEAST_SECONDS),
+                    budget=_budget_of(sig, max(pending.left(), LEAST_SECONDS)),
                     ignore_result=True,
                     add_to_parent=False,
                     retry=False,
@@ -220,6 +221,12 @@ class FanOut:
             msg = f"{self!r} has parts of several apps: {', '.join(map(repr, apps.values()))}"
             raise ConfigurationError(msg)
         return next(iter(apps.values()))
+
+
+def _budget_of(signature: Signature[Any], left: float) -> float | None:
+    """Return the seconds that a part has: its own, if they are fewer than the fan-out's *left*."""
+    own = signature.options.get("budget", left)
+    return None if own is None else min(checked_seconds(own, f"part {signature.task}"), left)
 
 
 def _check_seconds(value: object, *, where: str) -> None:

@@ -24,7 +24,7 @@ from resilience.errors import (
 from resilience.events import JobBuried, JobKept, JobParked, JobUnkept
 from resilience.ledger import Job
 from resilience.retry import Dead, RetryPolicy
-from resilience.tasks.deadline import with_budget
+from resilience.tasks.deadline import deadline_of, with_budget
 from resilience.tasks.kept import JOB_HEADER, job_of, ledger_header
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.task import ResilientTask
@@ -144,8 +144,9 @@ class FireAndForgetTask(ResilientTask):
         if request is None or request.called_directly or request.get("entered"):
             return super().__call__(*args, **kwargs)
         known = ledger_header(request.headers)
-        if known.get("dispatches"):
-            self._still_running(str(request.id))
+        if known.get("dispatches") and not self._still_open(str(request.id)):
+            msg = "another copy of the job has ended, or will"
+            raise Ignore(msg)
         value = None
         try:
             value = super().__call__(*args, **kwargs)
@@ -304,8 +305,11 @@ class FireAndForgetTask(ResilientTask):
             age_seconds=age,
         )
         said = {"task": job.task, "id": job.id, "dependency": job.dependency}
+        deadline = deadline_of(request.headers)
         if known.get("lost", 0) >= POISON_LOST:
             decision = Dead("poison")
+        elif deadline is not None and deadline.left(resilience.fleet_time()) <= 0:
+            decision = Dead("too_old")
         if isinstance(decision, Dead):
             reason = decision.reason
             if resilience.ledger.bury(job, reason=reason, error=error):
@@ -324,12 +328,16 @@ class FireAndForgetTask(ResilientTask):
             )
         return seconds
 
-    def _still_running(self, task_id: str) -> None:
+    def _still_open(self, task_id: str) -> bool:
+        """Begin the lease anew; tell whether the job is still to be done, as far as one can know.
+
+        A copy that waited longer than its lease was published again: another one has been first.
+        """
         try:
             seconds = self.resilience.settings.ledger_lease_seconds
-            self.resilience.ledger.extend([task_id], lease_seconds=seconds)
+            return self.resilience.ledger.extend([task_id], lease_seconds=seconds) > 0
         except LEDGER_ERRORS:
-            return  # at worst it runs once more
+            return True  # at worst it runs once more
 
     def _forget(self, task_id: str) -> None:
         """Tell the ledger that the job is done; if it cannot be told the job runs once more."""

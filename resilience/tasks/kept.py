@@ -98,10 +98,13 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
     headers[JOB_HEADER] = {**known, "dispatches": job.dispatches, "origin": job.origin}
     queue = app.amqp.queues[job.queue]
     properties = {**message["properties"], "correlation_id": job.id}
+    # By its name, as Celery does, a queue is found also if the broker has lost its bindings: Redis
+    # would drop the message in silence.
+    by_name = queue.exchange.type == "direct"
     producer.publish(
         (message["args"], message["kwargs"], message["embed"]),
-        exchange=queue.exchange,
-        routing_key=queue.routing_key,
+        exchange="" if by_name else queue.exchange,
+        routing_key=queue.name if by_name else queue.routing_key,
         declare=[queue],
         headers=headers,
         serializer="json",

@@ -47,6 +47,7 @@ class Resilience:
         settings: Operator settings.
         dependencies: What was declared, by name.
         answers: Remembered answers, for `fallback.cached` (see `Answers.remember`).
+        time_limit_seconds: Hard limit of the worker that this is the main process of, if any.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Resilience:
         self.settings = settings or Settings.from_environment()
         self.dependencies = Catalogue(dependencies)
         self.listeners = tuple(listeners)
+        self.time_limit_seconds: float | None = None
         self._shared: _Shared | None = None
         self._sharing = threading.Lock()
         self._queues_clear = False

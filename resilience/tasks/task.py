@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from celery import Celery, Task
 from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.time import maybe_make_aware
 
 from resilience.budget import TimeoutBudget, call_within
 from resilience.errors import BudgetExceededError
@@ -131,7 +132,8 @@ class ResilientTask(Task[Any, Any]):
             *positional: As Celery's.
             budget: Seconds from now until this job and all that it publishes must be done. It
                 never reaches beyond the budget of the job, or of the block (`TimeoutBudget`), that
-                publishes; by default it is that one. None: none, not even that.
+                publishes; by default it is that one. None: none, not even that; a signature says so
+                with `set(budget=None)`, as its `apply_async` dismisses options that are None.
             **options: As Celery's.
 
         Raises:
@@ -142,7 +144,8 @@ class ResilientTask(Task[Any, Any]):
         if resilience is None and (self.dependency is not None or budget not in {None, INHERIT}):
             resilience = self.resilience
         if resilience is not None:
-            options["headers"] = with_budget(resilience, options.get("headers"), budget)
+            job = options.get("task_id")
+            options["headers"] = with_budget(resilience, options.get("headers"), budget, job)
         return super().apply_async(args, kwargs, *positional, **options)
 
     def retry(
@@ -166,7 +169,8 @@ class ResilientTask(Task[Any, Any]):
         if deadline is not None:
             delay = self.default_retry_delay if countdown is None else countdown
             if eta is not None:
-                delay = (eta - self.app.now()).total_seconds()
+                aware = maybe_make_aware(eta, self.app.timezone)
+                delay = (aware - self.app.now()).total_seconds()
             self._refuse_late_retry(deadline, float(delay or 0.0), exc)
         return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
 

@@ -5,7 +5,9 @@ import os
 import platform
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from resilience.breaker import State
 from resilience.errors import LedgerUnavailableError, SchemaError, text_of
@@ -65,23 +67,41 @@ class Relay:
         Raises:
             Exception: The broker's.
         """
-        app = self._resilience.app
-        unsure = list(jobs)
+        back = jobs
         try:
-            with app.producer_or_acquire(None) as producer, producer.batch(BATCH):
+            with self._producer() as producer, producer.batch(BATCH):
                 for job in jobs:
                     self._publish_one(producer, job)
-            unsure = []
+            back = []
         finally:
-            if unsure:
-                self._resilience.ledger.give_back(unsure, owner=self._owner)
-        waited = max(job.overdue_seconds for job in jobs)
+            self._resilience.ledger.give_back(back, owner=self._owner)
+        due = min(job.due or 0.0 for job in jobs)
+        waited = max(0.0, self._resilience.fleet_time() - due)
         self._resilience.announce(JobsPublished(jobs=len(jobs), seconds=waited))
 
-    def _publish_one(self, producer: object, job: Job) -> None:
+    @contextmanager
+    def _producer(self) -> Iterator[Any]:
+        """Yield a producer whose broker's errors are those of `PUBLISH_ERRORS`."""
+        with (
+            self._resilience.app.producer_or_acquire(None) as producer,
+            producer.connection._reraise_as_library_errors(),  # noqa: SLF001 - as Celery does
+        ):
+            yield producer
+
+    def _is_full(self, producer: Any, name: str) -> bool:  # noqa: ANN401 - kombu's
+        """Ask the broker whether a retry queue holds enough."""
+        queue = self._resilience.app.amqp.queues[name]
+        producer.maybe_declare(queue)
         try:
-            publish_kept(self._resilience.app, producer, job)  # type: ignore[arg-type]
-        except BROKER_ERRORS:
+            found = producer.channel.queue_declare(queue.name, passive=True)
+        except producer.connection.channel_errors:
+            return False  # Redis forgets a queue when it is empty
+        return bool(found.message_count >= DEPTH_MAX)
+
+    def _publish_one(self, producer: Any, job: Job) -> None:  # noqa: ANN401 - kombu's
+        try:
+            publish_kept(self._resilience.app, producer, job)
+        except (*BROKER_ERRORS, *producer.connection.connection_errors):
             raise
         except Exception as error:
             # One that cannot be published must not keep the others from it.
@@ -91,15 +111,20 @@ class Relay:
     def _take(self) -> list[Job]:
         """Return what is due and may run again now, longest due first."""
         names = set(self._resilience.dependencies)
-        held = self._held()
+        held = self._refusing()
         limited = self._limited - held
-        jobs = self._within_limits(self._due(BATCH, held | limited))
-        for name in limited:
-            most = self._granted(name, BATCH)
-            more = self._due(most, names - {name}) if most else []
-            if len(more) < most:
-                self._limited.discard(name)
-            jobs += more
+        jobs = self._due(BATCH, held | limited)
+        try:
+            jobs = self._within_limits(jobs)
+            for name in limited:
+                most = self._granted(name, BATCH)
+                more = self._due(most, names - {name}) if most else []
+                if len(more) < most:
+                    self._limited.discard(name)
+                jobs += more
+        except BaseException:
+            self._resilience.ledger.give_back(jobs, owner=self._owner)
+            raise
         return jobs
 
     def _due(self, most: int, held: set[str]) -> list[Job]:
@@ -120,9 +145,13 @@ class Relay:
         return now
 
     def _granted(self, name: str, wanted: int) -> int:
+        """Return how many of *wanted* jobs of a dependency may run again now."""
         known = self._resilience.dependencies.get(name)
         if known is None:
             return wanted
+        with self._producer() as producer:
+            if self._is_full(producer, known.retry_queue):
+                return 0
         return self._resilience.releases.ask(
             name,
             wanted,
@@ -130,8 +159,8 @@ class Relay:
             closed=self._resilience.breaker(name).state not in NOT_CLOSED,
         )
 
-    def _held(self) -> set[str]:
-        """Return the dependencies whose jobs had better wait."""
+    def _refusing(self) -> set[str]:
+        """Return the dependencies whose circuit lets no call through."""
         return {
             name
             for name in self._resilience.dependencies

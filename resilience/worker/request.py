@@ -8,11 +8,20 @@ from billiard.einfo import (  # type: ignore[attr-defined] # one is missing in t
 )
 from celery import Celery
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from celery.signals import task_revoked
+from celery.states import REVOKED
 from celery.worker.request import Request
+from celery.worker.state import task_ready
 
 from resilience.events import JobUnkept
 from resilience.outcome import Hop
-from resilience.tasks.deadline import RECEIVED_HEADER, announce_exceeded, deadline_of
+from resilience.tasks.deadline import (
+    BUDGET_HEADER,
+    RECEIVED_HEADER,
+    Deadline,
+    announce_exceeded,
+    deadline_of,
+)
 from resilience.tasks.fire import LEDGER_ERRORS, FireAndForgetTask
 from resilience.tasks.kept import ledger_header
 from resilience.tasks.reporting import report_failure, slot_of
@@ -32,11 +41,15 @@ class ResilientRequest(Request):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's
         """Note when the worker took the message, if its time is limited."""
         super().__init__(*args, **kwargs)
-        self._deadline = deadline_of(self.request_dict)
-        if self.dependency is not None:
+        # An app that was never adopted has no fleet time: another publisher's header says nothing.
+        adopted = getattr(self.app, "resilience", None) is not None
+        self._deadline = deadline_of(self.request_dict) if adopted else None
+        if adopted and self.dependency is not None:
             self._resilience.releases.count(self.dependency, again=self._ran_before())
         if self._deadline is not None:
             self.request_dict[RECEIVED_HEADER] = self._resilience.fleet_time()
+        else:
+            self.request_dict.pop(BUDGET_HEADER, None)  # malformed, and the child need not say so
 
     @property
     def dependency(self) -> str | None:
@@ -70,18 +83,45 @@ class ResilientRequest(Request):
             return False
         now = self._resilience.fleet_time()
         left = deadline.left(now)
-        if left > 0:
-            hard, soft = self.time_limits
-            limits = [one for one in (hard, self.task.time_limit) if one]
-            self.time_limits = (min([*limits, left + GRACE_SECONDS]), soft)
-            return False
+        if left <= 0:
+            self._drop(deadline, now)
+            return True
+        hard, soft = self.time_limits
+        others = (hard or self.task.time_limit, self._resilience.time_limit_seconds)
+        limits = [one for one in others if one]
+        self.time_limits = (min([*limits, left + GRACE_SECONDS]), soft)
+        return False
+
+    def _drop(self, deadline: Deadline, now: float) -> None:
+        """Let everybody hear that the job's time is up, then acknowledge it.
+
+        As Celery does for a job past its `expires`, but those that follow it in a chain, and its
+        errbacks, hear of it as well: nobody waits for what will not come.
+        """
         error = deadline.late(self.name, now)
-        self._announce_revoked(str(error), terminated=False, signum=None, expired=True)  # type: ignore[attr-defined]
+        self._keep(error)
+        task_ready(self)
+        self.send_event("task-revoked", terminated=False, signum=None, expired=True)
+        self.task.backend.mark_as_failure(
+            self.id,
+            TaskRevokedError(str(error)),
+            request=self._context,  # type: ignore[attr-defined]
+            store_result=self.store_errors,
+            state=REVOKED,
+        )
+        self._report(error)
+        self.acknowledge()
+        self._already_revoked = True
+        task_revoked.send(
+            sender=self.task,
+            request=self._context,  # type: ignore[attr-defined]
+            terminated=False,
+            signum=None,
+            expired=True,
+        )
         received = self.request_dict[RECEIVED_HEADER]
         hop = Hop(self.name, max(0.0, received - deadline.sent), now - received, 0.0)
         announce_exceeded(self._resilience, self.name, self.id, deadline, hop, now)
-        self._report(error)
-        return True
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Handle a time limit; a hard one killed the child."""
@@ -123,7 +163,7 @@ class ResilientRequest(Request):
         return self._runs_again
 
     def _keep(self, error: BaseException) -> None:
-        """Let the ledger keep the job of a child that is gone."""
+        """Let the ledger keep a job that no child can speak for."""
         if not isinstance(self.task, FireAndForgetTask) or self.acknowledged:
             return
         try:

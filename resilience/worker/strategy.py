@@ -25,6 +25,7 @@ def drop_late(
     resilience: Resilience | None = getattr(app, "resilience", None)
     if resilience is None:
         return handle
+    resilience.time_limit_seconds = consumer.controller.time_limit
     request_class = symbol_by_name(task.Request)
 
     def on_message(

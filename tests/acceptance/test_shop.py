@@ -5,12 +5,14 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from time import perf_counter
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import Engine
 
+from jobs import budgets
 from jobs.catalogue import POPULAR
 from resilience import Level
 from resilience.testing.waiting import wait_until
@@ -107,15 +109,63 @@ def test_users_down_costs_orders_and_new_profiles_only(healthy_shop: Shop) -> No
     """A known profile is shown stale; what cannot do without the user says so with 503."""
     healthy_shop.upstreams["users"].put_fault("fail")
 
-    known = meta_of(healthy_shop.get("/profile/7"))
-    assert known["level"] == Level.STALE
-    assert "user" in known["degraded"]
+    profile = healthy_shop.get("/profile/7")
+    known = meta_of(profile)
+    assert (known["level"], known["partial"], known["missing"]) == (Level.REDUCED, True, [])
+    assert known["degraded"] == ["user", "notifications"]
+    assert {name: why[:4] for name, why in known["reasons"].items()} == {
+        "user": "HTTP",
+        "notifications": "HTTP",
+    }
+    assert known["sources"] == {"user": "stale", "notifications": "default"}
     assert known["ages"]["user"] >= 0
-    assert known["missing"] == ["notifications"]
+    assert profile.json()["data"]["notifications"] == []
     assert_unavailable(healthy_shop.get("/profile/1999"), "users")
     assert_unavailable(healthy_shop.order(), "users")
     for path in ("/recommendations/7", QUERY, "/dashboard"):
         assert level_of(healthy_shop.get(path)) is Level.FULL
+
+
+def test_profile_in_which_users_hang_leaves_recommendations_their_share(healthy_shop: Shop) -> None:
+    """The user takes 40 % of the budget and is shown stale; what comes next is as ever."""
+    fresh = healthy_shop.get("/profile/7").json()["data"]
+    healthy_shop.upstreams["users"].put_fault("hang")
+
+    profile = healthy_shop.get("/profile/7")
+
+    known = meta_of(profile)
+    assert known["degraded"] == ["user", "notifications"]
+    assert known["reasons"].keys() == {"user", "notifications"}
+    assert profile.json()["data"] == fresh | {"notifications": []}
+
+
+def test_profile_in_which_recommendations_hang_has_the_rest_in_full(healthy_shop: Shop) -> None:
+    """They are stale, reduced or the best sellers; user and notifications are fresh."""
+    healthy_shop.upstreams["recommendations"].put_fault("hang")
+
+    new = healthy_shop.get("/profile/1777")
+
+    assert meta_of(new)["degraded"] == ["recommendations"]
+    assert meta_of(new)["missing"] == []
+    assert meta_of(new)["level"] in {Level.REDUCED, Level.STATIC}
+    assert len(new.json()["data"]["recommendations"]) == 10
+    assert new.json()["data"]["notifications"]
+
+
+def test_profile_has_best_sellers_while_nobody_recommends(healthy_shop: Shop) -> None:
+    """Without a worker that knows better the default stands in, and says so."""
+    worker = healthy_shop.workers["recommendations"]
+    worker.kill()
+    try:
+        profile = healthy_shop.get("/profile/7")
+    finally:
+        worker.start()
+
+    known = meta_of(profile)
+    assert (known["level"], known["degraded"]) == (Level.STATIC, ["recommendations"])
+    assert known["sources"] == {"recommendations": "default"}
+    assert profile.json()["data"]["recommendations"] == list(POPULAR)
+    assert profile.json()["data"]["notifications"]
 
 
 def test_slow_payments_end_orders_with_503_and_leave_the_others_alone(healthy_shop: Shop) -> None:
@@ -181,6 +231,25 @@ def test_order_is_taken_while_the_mail_server_is_down(healthy_shop: Shop) -> Non
         lambda: any("NotificationLost" in x and order_id in x for x in log.log.splitlines()),
         PATIENCE_SECONDS,
         "the lost mail is in the log",
+    )
+
+
+def test_mail_is_sent_long_after_the_budget_of_its_order(healthy_shop: Shop) -> None:
+    """Nobody waits for it, so a worker that was away sends it when it is back."""
+    worker, began = healthy_shop.workers["notifications"], perf_counter()
+    worker.kill()
+    try:
+        order = healthy_shop.order()
+        wait_until(
+            lambda: perf_counter() - began > budgets.ORDERS, PATIENCE_SECONDS, "the budget is spent"
+        )
+    finally:
+        worker.start()
+
+    order_id = order.json()["data"]["order"]["order_id"]
+    mail = healthy_shop.upstreams["mail"].http
+    wait_until(
+        lambda: order_id in mail.get("/messages").text, PATIENCE_SECONDS, "the mail has arrived"
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from resilience.store import Answers, Store
 from resilience.testing.valkey import ValkeyProcess
+from tests.unit import budgets
 from tests.unit.calling import Run, run_async, run_sync
 
 
@@ -32,3 +33,10 @@ def answers(store: Store) -> Answers:
 def no_answers() -> Answers:
     """Answers that a test promises not to need: nothing listens where they would be."""
     return Answers(Store("redis://127.0.0.1:9/0", namespace="nowhere"))
+
+
+@pytest.fixture(params=[budgets.run_sync, budgets.run_async], ids=["sync", "async"])
+def spend(request: pytest.FixtureRequest) -> Run:
+    """Both ways to call under a budget: what holds for one holds for the other."""
+    way: Run = request.param
+    return way

@@ -32,7 +32,6 @@ def test_dependency_takes_a_queue_name_as_brokers_have_them(queue: str) -> None:
         ("timeout", -2.0),
         ("timeout", float("inf")),
         ("timeout", float("nan")),
-        ("timeout", None),
         ("prefetch", 0),
         ("queue", ""),
         ("queue", " "),

@@ -107,6 +107,27 @@ def test_time_limit_cuts_the_block_when_its_time_is_up(block: Callable[[], None]
     assert 0.1 <= elapsed(cut) < 2
 
 
+def test_time_limit_is_not_lost_in_a_finaliser() -> None:
+    """Python ignores what is raised in `__del__`; an alarm that comes there cuts right after it."""
+
+    class Slow:
+        """Takes a while to go."""
+
+        def __del__(self) -> None:
+            """Be there when the alarm comes."""
+            threading.Event().wait(0.3)
+
+    def block() -> None:
+        Slow()
+        sleep()
+
+    def cut() -> None:
+        with pytest.raises(LateError), Alarm(0.1, LateError):
+            block()
+
+    assert 0.3 <= elapsed(cut) < 2
+
+
 def test_time_limit_says_where_the_block_was_cut() -> None:
     """The error's cause is a traceback into the function that took too long."""
     with pytest.raises(LateError) as caught, Alarm(0.05, LateError):

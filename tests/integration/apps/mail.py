@@ -42,7 +42,6 @@ def witness(event: Event) -> None:
 app: Celery[Any] = Celery(
     "mail", broker=ENV["BROKER_URL"], backend=ENV["DESK_URL"], set_as_current=False
 )
-app.conf.broker_transport_options = {"visibility_timeout": 5}
 Resilience(
     app,
     dependencies=[

@@ -3,6 +3,7 @@
 Tests in another process make one of their own with `make_app`, at servers of their choice.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -59,7 +60,7 @@ class Witness:
         """Write *event* down at the desk."""
         said = {"name": type(event).__name__, **event.details()}
         with redis.Redis.from_url(self._app.conf.result_backend) as client:
-            client.rpush(EVENTS, json.dumps(said))
+            client.rpush(EVENTS, json.dumps(said, default=dataclasses.asdict))
 
 
 def make_app(settings: Settings | None = None, **options: Any) -> Celery[Any]:  # noqa: ANN401

@@ -137,13 +137,17 @@ def running_servers(paths: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @contextmanager
 def running_stage(
-    paths: pytest.TempPathFactory, *, concurrency: int = 4, pool: str = "prefork"
+    paths: pytest.TempPathFactory,
+    *,
+    concurrency: int = 4,
+    pool: str = "prefork",
+    app_path: str = APP_PATH,
 ) -> Iterator[Stage]:
     """Run servers and a worker for the tests of a module; the worker is killed at the end."""
     with (
         running_servers(paths) as stage,
         run_worker(
-            APP_PATH, queues=QUEUES, concurrency=concurrency, pool=pool, env=stage.env
+            app_path, queues=QUEUES, concurrency=concurrency, pool=pool, env=stage.env
         ) as stage.worker,
     ):
         try:

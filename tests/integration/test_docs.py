@@ -1,0 +1,132 @@
+"""The pages in `docs/`: their Python code runs as it stands, and does what it says."""
+
+import ast
+import asyncio
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery, chain
+
+import resilience
+from resilience import Dependency, Outcome, Resilience, ResilientTask, Settings, TimeoutBudget
+from resilience.tasks.deadline import Deadline, deadline_of
+from resilience.testing.valkey import ValkeyProcess
+
+DOCS = Path(__file__).parents[2] / "docs"
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+class Alone(Celery):
+    """An app that does not share the tasks that a page declares with every other app here."""
+
+    def task(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as Celery's
+        """Declare a task of this app only."""
+        return super().task(*args, **{**options, "shared": False})
+
+
+def nothing(_: object) -> None:
+    """Be published only."""
+
+
+@pytest.fixture
+def app(valkey: ValkeyProcess) -> Iterator[Celery]:
+    """An adopted app with the tasks that the pages do not declare themselves, and no worker."""
+    made = Alone("docs", broker=valkey.url, set_as_current=False)
+    settings = Settings(store_url=valkey.url, namespace=uuid4().hex, store_timeout_seconds=10)
+    Resilience(made, dependencies=[Dependency("payments")], settings=settings)
+    made.conf.task_default_queue = "others"
+    for name in ("reserve", "ship", "mail"):
+        made.task(name=name, base=ResilientTask)(nothing)
+    valkey.client().delete("payments", "others")
+    yield made
+    made.resilience.store.client.close()  # type: ignore[attr-defined]
+    made.close()
+
+
+def run_page(name: str, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - what the page uses
+    """Run all Python code of a page, in order, and return the names that it leaves."""
+    found = PYTHON.findall((DOCS / name).read_text())
+    assert found, f"{name} shows no code"
+    public = {name: getattr(resilience, name) for name in resilience.__all__}
+    names: dict[str, Any] = {"__name__": "docs", "asyncio": asyncio, **public, **given}
+    for code in found:
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        awaiting = eval(compile(code, name, "exec", flags=flags), names)  # noqa: S307 - our own
+        if inspect.iscoroutine(awaiting):
+            asyncio.run(awaiting)
+    return names
+
+
+async def fetch(what: object) -> object:
+    """Return *what*."""
+    return what
+
+
+def published(valkey: ValkeyProcess, queue: str) -> list[tuple[str, Deadline | None]]:
+    """Return which tasks were published to *queue*, with which deadlines, in order."""
+    messages = valkey.client().lrange(queue, 0, -1)
+    headers = [json.loads(message)["headers"] for message in reversed(messages)]
+    return [(one["task"], deadline_of(one)) for one in headers]
+
+
+def test_breaker_page_runs(app: Celery) -> None:
+    """Every way to guard a call that the page shows is one."""
+    called: list[int] = []
+
+    names = run_page(
+        "breaker.md",
+        app=app,
+        order_id=7,
+        charge_now=called.append,
+        charge_async=fetch,
+    )
+
+    assert called == [7]
+    assert names["breaker"].refusal() is None
+
+
+def test_budget_page_runs(app: Celery, valkey: ValkeyProcess) -> None:
+    """Shares, defaults and deadlines are as the page says."""
+
+    def get_recommendations(_: object) -> None:
+        raise ConnectionError
+
+    names = run_page(
+        "budget.md",
+        app=app,
+        chain=chain,
+        user_id=7,
+        get_user=int,
+        get_recommendations=get_recommendations,
+        get_notifications=str,
+        fetch_user=fetch,
+        fetch_recommendations=fetch,
+        **{name: app.tasks[name] for name in ("reserve", "ship", "mail")},
+    )
+
+    outcome = names["outcome"]
+    assert isinstance(outcome, Outcome)
+    assert outcome.value == {"user": 7, "recs": [], "notes": "7"}
+    assert outcome.reason == "ConnectionError"
+    assert (names["user"], names["recs"]) == (7, 7)
+
+    with TimeoutBudget(2.0):
+        names["charge"](7)
+    (first, starting), (second, inherited) = published(valkey, "payments")
+    assert (first, second) == ("docs.charge", "docs.charge")
+    assert starting is not None
+    assert starting.at - starting.sent == pytest.approx(2.0)
+    assert inherited is not None
+    assert 0 < inherited.at - inherited.sent <= 2.0
+    (reserved, none), (shipped, also), (mailed, opted_out) = published(valkey, "others")
+    assert (reserved, shipped, mailed) == ("reserve", "ship", "mail")
+    assert none is None
+    assert also is not None
+    assert 0 < also.at - also.sent <= 2.0
+    assert opted_out is None
