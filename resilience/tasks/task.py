@@ -11,12 +11,11 @@ from celery.canvas import _chain, chord, group
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.time import maybe_make_aware
 
-from resilience.budget import TimeoutBudget, call_within
+from resilience.budget import RESERVE_SECONDS_MAX, TimeoutBudget, call_within
 from resilience.errors import BudgetExceededError, ConfigurationError
 from resilience.fallback import Step
 from resilience.outcome import Outcome
 from resilience.partial import outcome_of
-from resilience.pipeline import RESERVE_SECONDS_MAX
 from resilience.store import Slot
 from resilience.tasks.attempt import TaskPipeline
 from resilience.tasks.deadline import (
