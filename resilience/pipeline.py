@@ -5,18 +5,16 @@ the whole job and stands outside. Nothing here knows of Celery: a web handler ca
 same way.
 """
 
-import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import FunctionType
 from typing import Any
 
 from resilience.breaker import Breaker, NoBreaker
 from resilience.budget import (
-    CONCLUSIVE_SHARE,
-    TimeoutBudget,
+    Allowance,
+    Limit,
     call_within,
     current_budget,
-    lacked_time,
     synchronous,
     time_limit_async,
 )
@@ -24,8 +22,6 @@ from resilience.dependency import Dependency
 from resilience.errors import (
     BUGS,
     AllFallbacksFailedError,
-    AttemptTimeoutError,
-    BudgetExceededError,
     ConfigurationError,
     is_any_of,
     retry_after_of,
@@ -43,13 +39,6 @@ from resilience.fallback import Call, StaticStep, Step, check_chain
 from resilience.outcome import Outcome
 from resilience.partial import is_full, outcome_of
 from resilience.store import Answers
-
-RESERVE_SHARE = 0.05
-"""A call or a step under a budget leaves so much of what remains to what comes after it: the
-breaker that counts it, the rest of the fallback chain, the answer's way back."""
-RESERVE_SECONDS_MAX = 0.05
-
-Limit = tuple[float, Callable[[], BaseException]]
 
 
 class Pipeline:
@@ -99,10 +88,7 @@ class Pipeline:
         self._listeners = listeners
         lives = [step.remember_seconds or 0.0 for step in self.fallbacks]
         self._remember_seconds = max(lives, default=0.0)
-        self._unbudgeted: Limit | None = None
-        if dependency.timeout is not None:
-            late = functools.partial(AttemptTimeoutError, dependency.name, dependency.timeout)
-            self._unbudgeted = dependency.timeout, late
+        self._allowance = Allowance(name, dependency.name, dependency.timeout)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Return `function(*args, **kwargs)`, or a degraded `Outcome`.
@@ -165,63 +151,30 @@ class Pipeline:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401 - what the function returns
         budget = current_budget()
-        limit = self._unbudgeted if budget is None else self._budgeted(budget)
+        limit = self._allowance.own if budget is None else self._allowance.within(budget)
         if limit is None:
             return synchronous(function(*args, **kwargs), self.name)
         try:
             return synchronous(call_within(*limit, function, args, kwargs), self.name)
         except Exception as error:
-            self._excuse(error, budget, limit)
+            if not is_any_of(error, self._transparent):
+                self._allowance.excuse(error, budget, limit)
             raise
 
     async def _attempt_async(
         self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401 - what the function returns
         budget = current_budget()
-        limit = self._unbudgeted if budget is None else self._budgeted(budget)
+        limit = self._allowance.own if budget is None else self._allowance.within(budget)
         if limit is None:
             return await function(*args, **kwargs)
         try:
             async with time_limit_async(*limit):
                 return await function(*args, **kwargs)
         except Exception as error:
-            self._excuse(error, budget, limit)
+            if not is_any_of(error, self._transparent):
+                self._allowance.excuse(error, budget, limit)
             raise
-
-    def _excuse(self, error: Exception, budget: TimeoutBudget | None, limit: Limit) -> None:
-        """Let a client that gave up because the budget ends count no more than a cut would.
-
-        Raises:
-            BudgetExceededError: It had too little time to say something about the dependency.
-        """
-        if budget is None or is_any_of(error, self._transparent):
-            return
-        seconds, cut = limit
-        if seconds < self._conclusive_seconds(budget) and lacked_time(error, budget, seconds):
-            raise cut() from error
-
-    def _conclusive_seconds(self, budget: TimeoutBudget) -> float:
-        own = self.dependency.timeout
-        return CONCLUSIVE_SHARE * (budget.total if own is None else own)
-
-    def _budgeted(self, budget: TimeoutBudget) -> Limit:
-        """Return how long a call may take, and the error if it takes longer.
-
-        Raises:
-            BudgetExceededError: Nothing is left.
-        """
-        left = budget.remaining()
-        if left <= 0:
-            raise BudgetExceededError(self.name, 0.0, left, budget.total)
-        own = self._unbudgeted
-        seconds = _less_reserve(left)
-        if own is not None and own[0] <= seconds:
-            return own
-        if seconds < self._conclusive_seconds(budget):
-            return seconds, lambda: BudgetExceededError(
-                self.name, seconds, budget.remaining(), budget.total
-            )
-        return seconds, functools.partial(AttemptTimeoutError, self.dependency.name, seconds)
 
     def _stored(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -240,7 +193,7 @@ class Pipeline:
         reasons, wait = {"run": _reason(error)}, retry_after_of(error)
         for step, label in self._labelled():
             try:
-                limit = self._step_limit(step)
+                limit = self._limit_of(step)
                 answer = (
                     step.answer(call)
                     if limit is None
@@ -259,7 +212,7 @@ class Pipeline:
         reasons, wait = {"run": _reason(error)}, retry_after_of(error)
         for step, label in self._labelled():
             try:
-                limit = self._step_limit(step)
+                limit = self._limit_of(step)
                 if limit is None:
                     answer = await step.answer_async(call)
                 else:
@@ -278,24 +231,9 @@ class Pipeline:
         for number, step in enumerate(self.fallbacks, start=1):
             yield step, f"{number}. {step.source}"
 
-    def _step_limit(self, step: Step) -> Limit | None:
-        """Return how long *step* may take, and the error if it takes longer.
-
-        Raises:
-            BudgetExceededError: Nothing is left; only a static answer takes no time.
-        """
-        budget, seconds = current_budget(), self.dependency.timeout
-        if isinstance(step, StaticStep):
-            return None
-        if budget is not None:
-            left = budget.remaining()
-            if left <= 0:
-                raise BudgetExceededError(step.source, 0.0, left, budget.total)
-            usable = _less_reserve(left)
-            seconds = usable if seconds is None else min(seconds, usable)
-        if seconds is None:
-            return None
-        return seconds, functools.partial(AttemptTimeoutError, step.source, seconds)
+    def _limit_of(self, step: Step) -> Limit | None:
+        # A static answer takes no time, and is there even if nothing else is.
+        return None if isinstance(step, StaticStep) else self._allowance.of_step(step.source)
 
     def _degraded(self, answer: Outcome[Any], error: Exception) -> Outcome[Any]:
         outcome = Outcome(
@@ -329,10 +267,6 @@ class Pipeline:
 
     def _announce(self, event: Event) -> None:
         announce(event, self._listeners)
-
-
-def _less_reserve(left: float) -> float:
-    return left - min(RESERVE_SHARE * left, RESERVE_SECONDS_MAX)
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -1,14 +1,9 @@
 """Limits in time, and the budget that they are taken from."""
 
-from resilience.budget.budget import (
-    CONCLUSIVE_SHARE,
-    TimeoutBudget,
-    checked_seconds,
-    current_budget,
-)
+from resilience.budget.allowance import RESERVE_SECONDS_MAX, Allowance, Limit
+from resilience.budget.budget import TimeoutBudget, checked_seconds, current_budget
 from resilience.budget.clients import (
     client_timeout,
-    lacked_time,
     limit_requests,
     limit_statements,
 )
@@ -21,14 +16,15 @@ from resilience.budget.limits import (
 )
 
 __all__ = [
-    "CONCLUSIVE_SHARE",
+    "RESERVE_SECONDS_MAX",
     "SECONDS_MAX",
+    "Allowance",
+    "Limit",
     "TimeoutBudget",
     "call_within",
     "checked_seconds",
     "client_timeout",
     "current_budget",
-    "lacked_time",
     "limit_commands",
     "limit_requests",
     "limit_statements",

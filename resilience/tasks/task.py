@@ -11,13 +11,12 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.time import maybe_make_aware
 
-from resilience.budget import TimeoutBudget, call_within
+from resilience.budget import RESERVE_SECONDS_MAX, TimeoutBudget, call_within
 from resilience.errors import BudgetExceededError
 from resilience.events import JobUnkept
 from resilience.fallback import Step
 from resilience.outcome import Outcome
 from resilience.partial import outcome_of
-from resilience.pipeline import RESERVE_SECONDS_MAX
 from resilience.store import Slot
 from resilience.tasks.attempt import TaskPipeline
 from resilience.tasks.deadline import (

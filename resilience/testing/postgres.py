@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import psutil
 
@@ -88,6 +89,19 @@ class PostgresProcess(ServerProcess):
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
         return self.url
+
+    def new_database(self) -> str:
+        """Make an empty database beside that one, for a test that shares none; return its address.
+
+        Not one for each of many tests: see `emptied`.
+        """
+        # Here, so that the module can be imported without the driver.
+        import psycopg  # noqa: PLC0415
+
+        name = f"test_{uuid4().hex}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"{self.url.removesuffix(USER)}{name}"
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop the server without waiting for its clients."""
