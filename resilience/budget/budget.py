@@ -77,7 +77,6 @@ class TimeoutBudget:
         "_at_first",
         "_entered",
         "_outer",
-        "_overtaken",
         "deadline",
         "reasons",
         "spent",
@@ -116,7 +115,7 @@ class TimeoutBudget:
         self.reasons: dict[str, str] = {}
         self._at_first = deadline - now  # less than the total if an outer budget ends sooner
         self._allocated = 0.0
-        self._entered = self._overtaken = False
+        self._entered = False
         self._outer: TimeoutBudget | None = None
 
     def __repr__(self) -> str:
@@ -127,7 +126,7 @@ class TimeoutBudget:
         """Make it the current budget.
 
         Raises:
-            RuntimeError: It is that already, here or elsewhere.
+            RuntimeError: It was that before, here or elsewhere.
         """
         if self._entered:
             msg = f"{self!r} was entered already; make one for each block"
@@ -147,14 +146,13 @@ class TimeoutBudget:
         trace: TracebackType | None,
     ) -> None:
         """Make the one before it current again."""
-        self._entered = False
-        # Blocks may overlap, as those in generators do, or end in another context.
-        self._overtaken = _current.get() is not self
-        if not self._overtaken:
-            outer = self._outer
-            while outer is not None and outer._overtaken:  # noqa: SLF001 - of this class
-                outer = outer._outer  # noqa: SLF001 - as above
-            _current.set(outer)
+        # A block inside may not have ended, as it was cut in its `__exit__`; and this one may not
+        # be current: blocks in generators overlap, and some end in another context.
+        current = _current.get()
+        while current is not None and current is not self:
+            current = current._outer  # noqa: SLF001 - of this class
+        if current is self:
+            _current.set(self._outer)
 
     async def __aenter__(self) -> Self:
         """Do the same as `with`."""

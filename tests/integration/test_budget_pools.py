@@ -10,9 +10,9 @@ from celery.result import AsyncResult
 from resilience import BudgetExceededError, Outcome
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import WorkerProcess, run_worker
-from tests.integration.apps.budgets import CUT_SECONDS, HANG_SECONDS, SPIN_SECONDS, app
+from tests.integration.apps.cuts import CUT_SECONDS, HANG_SECONDS, SPIN_SECONDS, app
 
-APP = "tests.integration.apps.budgets"
+APP = "tests.integration.apps.cuts"
 POOLS = ("prefork", "threads", "solo", "gevent")
 SECONDS = 60
 LATE_SECONDS = HANG_SECONDS * 0.9

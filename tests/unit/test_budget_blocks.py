@@ -75,12 +75,14 @@ def test_current_budget_is_the_innermost_block() -> None:
         assert current_budget() is outer
 
 
-def test_budget_is_entered_once_at_a_time() -> None:
-    """A block inside a block of the same budget is a mistake, and changes nothing."""
+def test_budget_is_entered_once() -> None:
+    """A second block of the same budget, inside or after, is a mistake and changes nothing."""
     with TimeoutBudget(5) as budget:
         with pytest.raises(RuntimeError, match="make one for each block"), budget:
             pass
         assert current_budget() is budget
+    with pytest.raises(RuntimeError, match="make one for each block"):
+        asyncio.run(budget.__aenter__())
 
 
 def test_blocks_may_overlap() -> None:
@@ -93,12 +95,33 @@ def test_blocks_may_overlap() -> None:
     with TimeoutBudget(10) as outer:
         first, second = opened(9), opened(5)
         next(first)
-        inner = next(second)
+        next(second)
 
         first.close()
-        assert current_budget() is inner
+        assert current_budget() is outer
         second.close()
         assert current_budget() is outer
+
+
+def test_block_ends_those_inside_it() -> None:
+    """A cut may come while an inner block ends, which then does not: the outer one's end counts."""
+    with TimeoutBudget(10):
+        TimeoutBudget(5).__enter__()
+        TimeoutBudget(5).__enter__()
+
+    assert current_budget() is None
+
+
+def test_cuts_that_come_at_the_same_time_leave_no_budget_behind() -> None:
+    """Whenever nested calls are cut, the code after them is under no budget of theirs."""
+
+    def inner() -> None:
+        for _ in range(1000):
+            TimeoutBudget(0.001).run(str, default=None)
+
+    for number in range(300):
+        TimeoutBudget(0.0005 + number * 1e-6).run(inner, default=None)
+        assert current_budget() is None
 
 
 def test_block_may_end_in_another_context() -> None:

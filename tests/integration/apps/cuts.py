@@ -23,7 +23,7 @@ SPIN_SECONDS = 1.5
 CUT_SECONDS = 0.3
 SECONDS = 30
 
-app = Celery("budgets", task_cls=ResilientTask)
+app = Celery("cuts", task_cls=ResilientTask)
 Resilience(app, dependencies=[Dependency("alpha", timeout=None)], listeners=[log_event])
 _silent: list[socket.socket] = []
 
