@@ -3,7 +3,6 @@
 from resilience.budget.budget import (
     CONCLUSIVE_SHARE,
     TimeoutBudget,
-    checked_seconds,
     current_budget,
 )
 from resilience.budget.clients import (
@@ -16,6 +15,7 @@ from resilience.budget.commands import limit_commands
 from resilience.budget.limits import (
     SECONDS_MAX,
     call_within,
+    checked_seconds,
     synchronous,
     time_limit_async,
 )
