@@ -1,7 +1,7 @@
 """Limits in time, and the budget that they are taken from."""
 
 from resilience.budget.allowance import RESERVE_SECONDS_MAX, Allowance, Limit
-from resilience.budget.budget import TimeoutBudget, checked_seconds, current_budget
+from resilience.budget.budget import TimeoutBudget, current_budget
 from resilience.budget.clients import (
     client_timeout,
     limit_requests,
@@ -11,6 +11,7 @@ from resilience.budget.commands import limit_commands
 from resilience.budget.limits import (
     SECONDS_MAX,
     call_within,
+    checked_seconds,
     synchronous,
     time_limit_async,
 )

@@ -1,14 +1,15 @@
 """A budget of time for several calls, of which none can take another's share."""
 
+import functools
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from types import CoroutineType, TracebackType
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from resilience.budget.limits import (
-    SECONDS_MAX,
     call_within,
+    checked_seconds,
+    is_number,
     synchronous,
     time_limit_async,
 )
@@ -41,8 +42,7 @@ def current_budget() -> "TimeoutBudget | None":
     return _current.get()
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(NamedTuple):
     """What one call of a budget took.
 
     Attributes:
@@ -54,6 +54,10 @@ class Spent:
     what: str
     seconds: float
     ended: Literal["ok", "failed", "cut", "not begun"]
+
+
+# What its own constructor, which is Python code, does.
+_spent: Callable[[tuple[str, float, str]], Spent] = functools.partial(tuple.__new__, Spent)
 
 
 class TimeoutBudget:
@@ -116,7 +120,7 @@ class TimeoutBudget:
         self._at_first = deadline - now  # less than the total if an outer budget ends sooner
         self._allocated = 0.0
         self._entered = False
-        self._outer: TimeoutBudget | None = None
+        self._outer = outer
 
     def __repr__(self) -> str:
         """Return what is left of how much."""
@@ -207,17 +211,20 @@ class TimeoutBudget:
             ConfigurationError: *allocation* or *seconds* is out of range, or both are given.
             TypeError: *function* is a coroutine function, which is for `arun`.
         """
-        share = self._share(function, allocation, seconds)
+        share = _Share(self, function, allocation, seconds)
         try:
             with share:
                 value = call_within(share.total, share.exceeded, function, args, kwargs)
-                synchronous(value, share.what)
+                if isinstance(value, CoroutineType):
+                    synchronous(value, share.what)
         except Exception as error:
             if default is REQUIRED or is_any_of(error, (*BUGS, Neutral)):
                 raise
             self.reasons[share.what] = type(error).__name__
             return default
-        return self._noted(share, value)
+        if isinstance(value, Outcome) and value.degraded:
+            self.reasons[share.what] = str(value.reason)
+        return value
 
     async def arun(
         self,
@@ -230,7 +237,7 @@ class TimeoutBudget:
         **kwargs: Any,  # noqa: ANN401 - handed on
     ) -> Any:  # noqa: ANN401 - what the function returns
         """Do the same as `run` for a coroutine function."""
-        share = self._share(function, allocation, seconds)
+        share = _Share(self, function, allocation, seconds)
         try:
             with share:
                 async with time_limit_async(share.total, share.exceeded):
@@ -240,18 +247,9 @@ class TimeoutBudget:
                 raise
             self.reasons[share.what] = type(error).__name__
             return default
-        return self._noted(share, value)
-
-    def _share(
-        self, function: Callable[..., Any], allocation: float | None, seconds: float | None
-    ) -> "_Share":
-        now = _monotonic()
-        until = self.deadline
-        if allocation is not None:
-            until = min(until, now + self._allocate(function, allocation, seconds) * self._at_first)
-        elif seconds is not None:
-            until = min(until, now + checked_seconds(seconds, _name_of(function)))
-        return _Share(self, function, now, until)
+        if isinstance(value, Outcome) and value.degraded:
+            self.reasons[share.what] = str(value.reason)
+        return value
 
     def _allocate(
         self, function: Callable[..., Any], allocation: float, seconds: float | None
@@ -259,7 +257,7 @@ class TimeoutBudget:
         if seconds is not None:
             msg = f"{_name_of(function)}: give it an allocation or seconds, not both"
             raise ConfigurationError(msg)
-        if not _is_number(allocation) or not 0 < allocation <= 1:
+        if not is_number(allocation) or not 0 < allocation <= 1:
             msg = f"{_name_of(function)}: allocation must be in (0, 1], got {allocation!r}"
             raise ConfigurationError(msg)
         before = self._allocated
@@ -272,11 +270,6 @@ class TimeoutBudget:
         self._allocated = before + allocation
         return allocation
 
-    def _noted(self, share: "_Share", value: Any) -> Any:  # noqa: ANN401 - what the function returned
-        if isinstance(value, Outcome) and value.degraded:
-            self.reasons[share.what] = str(value.reason)
-        return value
-
 
 class _Share(TimeoutBudget):
     """The budget of one call, taken from that of several."""
@@ -284,14 +277,31 @@ class _Share(TimeoutBudget):
     __slots__ = ("_began", "_function", "_late", "_whole")
 
     def __init__(
-        self, whole: TimeoutBudget, function: Callable[..., Any], began: float, until: float
+        self,
+        whole: TimeoutBudget,
+        function: Callable[..., Any],
+        allocation: float | None,
+        seconds: float | None,
     ) -> None:
         self._whole = whole
         self._function = function
-        self._began = began
+        self._began = began = _monotonic()
         self._late: BudgetExceededError | None = None
-        self._begin(0.0, until, began)
-        self.total = self._at_first
+        until = whole.deadline
+        if allocation is not None:
+            share = whole._allocate(function, allocation, seconds)  # noqa: SLF001 - its own
+            until = min(until, began + share * whole._at_first)  # noqa: SLF001
+        elif seconds is not None:
+            until = min(until, began + checked_seconds(seconds, _name_of(function)))
+        # What `_begin` does, which would be a tenth of what `run` costs.
+        self._outer = outer = _current.get()
+        if outer is not None and outer.deadline < until:
+            until = outer.deadline
+        self.deadline = until
+        self.total = self._at_first = until - began
+        self.spent = []
+        self.reasons = {}
+        self._allocated = 0.0
 
     @property
     def what(self) -> str:
@@ -309,7 +319,8 @@ class _Share(TimeoutBudget):
         if self.total <= 0:
             self._whole.spent.append(Spent(self.what, 0.0, "not begun"))
             raise self.exceeded()
-        return super().__enter__()
+        _current.set(self)  # it was made just before: what blocks look out for cannot be
+        return self
 
     def __exit__(
         self,
@@ -317,29 +328,19 @@ class _Share(TimeoutBudget):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        super().__exit__(kind, error, trace)
+        if _current.get() is self:
+            _current.set(self._outer)
+        else:
+            super().__exit__(kind, error, trace)
         ended: Literal["ok", "failed", "cut"] = "ok"
         if error is not None:
             ended = "cut" if error is self._late else "failed"
-        self._whole.spent.append(Spent(self.what, _monotonic() - self._began, ended))
+        took = _monotonic() - self._began
+        self._whole.spent.append(_spent((_name_of(self._function), took, ended)))
 
 
 def _name_of(function: Callable[..., Any]) -> str:
     name = getattr(function, "__qualname__", None) or getattr(function, "name", None)
+    if isinstance(name, str):
+        return name
     return str(name or _name_of(getattr(function, "func", type(function))))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def checked_seconds(seconds: float, where: str) -> float:
-    """Return *seconds* if they are a length of time.
-
-    Raises:
-        ConfigurationError: They are none.
-    """
-    if not _is_number(seconds) or not 0 < seconds <= SECONDS_MAX:
-        msg = f"{where}: seconds must be more than 0 and at most a year, got {seconds!r}"
-        raise ConfigurationError(msg)
-    return float(seconds)

@@ -19,7 +19,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from resilience.budget.budget import TimeoutBudget, checked_seconds, current_budget
+from resilience.budget.budget import TimeoutBudget, current_budget
+from resilience.budget.limits import checked_seconds
 from resilience.clock import SystemClock
 from resilience.errors import BudgetExceededError, RejectedError
 

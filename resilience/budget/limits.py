@@ -9,6 +9,7 @@
 """
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -18,9 +19,24 @@ from typing import Any
 
 from resilience.budget.threads import AbandonedError, helper_threads
 from resilience.budget.timer import Alarm
+from resilience.errors import ConfigurationError
 
 SECONDS_MAX = 366 * 86_400.0
 """Longer limits are none."""
+
+
+_get_ident = threading.get_ident
+
+
+def _note_main_thread() -> None:
+    """Note which thread the main one is; in a forked child the one that forked."""
+    global _main_thread  # noqa: PLW0603 - to ask `threading` each time is slower than the rest
+    _main_thread = threading.main_thread().ident
+
+
+_main_thread: int | None = None
+_note_main_thread()
+os.register_at_fork(after_in_child=_note_main_thread)
 
 
 def call_within(
@@ -44,7 +60,7 @@ def call_within(
     kwargs = kwargs or {}
     if "gevent" in sys.modules and _greenlets_switch():
         return _call_in_greenlet(seconds, error, function, args, kwargs)
-    if threading.current_thread() is threading.main_thread():
+    if _get_ident() == _main_thread:
         with Alarm(seconds, error):
             return function(*args, **kwargs)
     try:
@@ -107,3 +123,20 @@ async def time_limit_async(
         if limit.expired():
             raise error() from late
         raise
+
+
+def is_number(value: object) -> bool:
+    """Tell whether *value* is a number, which a bool is not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def checked_seconds(seconds: float, where: str) -> float:
+    """Return *seconds* if they are a length of time.
+
+    Raises:
+        ConfigurationError: They are none.
+    """
+    if not is_number(seconds) or not 0 < seconds <= SECONDS_MAX:
+        msg = f"{where}: seconds must be more than 0 and at most a year, got {seconds!r}"
+        raise ConfigurationError(msg)
+    return float(seconds)

@@ -68,7 +68,11 @@ class Alarm:
         trace: TracebackType | None,
     ) -> None:
         if self._pending:
-            self._stop()
+            self._pending = False
+            left, _ = _setitimer(_REAL, 0.0)
+            _set_handler(_SIGALRM, self._outer_handler or _DEFAULT)
+            if self._outer_left:
+                self._go_on(left)
         elif error is not None and self._has_cut(error):
             raise self._error() from error
 
@@ -82,7 +86,10 @@ class Alarm:
         # First of all: an alarm that is on its way already finds that it is not wanted.
         self._pending = False
         left, _ = _setitimer(_REAL, 0.0)
-        self._hand_back(left)
+        # A handler that was not set from Python reads as None and cannot be set again.
+        _set_handler(_SIGALRM, self._outer_handler or _DEFAULT)
+        if self._outer_left:
+            self._go_on(left)
 
     def _ring(self, _signum: int, frame: FrameType | None) -> None:
         if not self._pending:
@@ -93,15 +100,15 @@ class Alarm:
             return
         # At once, not when the block has ended: it may take long to clean up.
         self._pending = False
-        self._hand_back(0.0)
-        raise _Cut(self)
-
-    def _hand_back(self, left: float) -> None:
-        # A handler that was not set from Python reads as None and cannot be set again.
         _set_handler(_SIGALRM, self._outer_handler or _DEFAULT)
         if self._outer_left:
-            outer_left = self._outer_left - (self.seconds - left)
-            _setitimer(_REAL, max(outer_left, 1e-6), self._outer_interval)
+            self._go_on(0.0)
+        raise _Cut(self)
+
+    def _go_on(self, left: float) -> None:
+        """Let the outer timer go on, this one having had *left* seconds to go."""
+        outer_left = self._outer_left - (self.seconds - left)
+        _setitimer(_REAL, max(outer_left, 1e-6), self._outer_interval)
 
 
 def _is_finalising(frame: FrameType | None) -> bool:
@@ -117,7 +124,7 @@ def _is_finalising(frame: FrameType | None) -> bool:
 _BETWEEN = frozenset(
     method.__code__
     for name, method in vars(Alarm).items()
-    if name in {"__enter__", "__exit__", "_ring", "_stop", "_hand_back"}
+    if name in {"__enter__", "__exit__", "_ring", "_stop", "_go_on"}
 )
 """Outside the block, as it has not begun or has ended: no `__exit__` turns what is raised here into
 the limit's own error."""
