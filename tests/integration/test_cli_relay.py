@@ -49,7 +49,7 @@ class Relaying:
 
     def queued(self) -> int:
         """Return how many messages wait at the broker."""
-        return int(self.broker.client().llen("mail"))  # type: ignore[arg-type]
+        return int(self.broker.client().llen("mail"))
 
 
 @pytest.fixture
