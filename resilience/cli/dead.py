@@ -148,7 +148,7 @@ def replay(
         watched = given.watch(replayed, seconds=sample_seconds)
         if not as_json:
             click.echo(f"Sample of {len(replayed)} from {total}: {watched}.")
-    stopped = bool(watched and watched.dead)
+    stopped = bool(watched and (watched.dead or watched.failed))
     if not stopped:
         replayed |= given.start(total - len(replayed))
     if as_json:

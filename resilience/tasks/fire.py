@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NoReturn
 
 import redis
 from celery.app.task import Context
-from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
+from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError, WorkerLostError
 from celery.result import AsyncResult
 from celery.utils import uuid
 from sqlalchemy import Connection
@@ -308,7 +308,9 @@ class FireAndForgetTask(ResilientTask):
         deadline = deadline_of(request.headers)
         if known.get("lost", 0) >= POISON_LOST:
             decision = Dead("poison")
-        elif deadline is not None and deadline.left(resilience.fleet_time()) <= 0:
+        elif isinstance(error, TaskRevokedError) or (
+            deadline is not None and deadline.left(resilience.fleet_time()) <= 0
+        ):
             decision = Dead("too_old")
         if isinstance(decision, Dead):
             reason = decision.reason

@@ -8,6 +8,8 @@ from celery import Celery, Task, signals
 from kombu import Producer
 
 from resilience.ledger import Job
+from resilience.tasks.deadline import BUDGET_HEADER
+from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import dumps, loads
 
 JOB_HEADER: Final = "resilience-job"
@@ -95,6 +97,10 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
     message = loads(job.message)
     headers = {**message["headers"], "id": job.id}
     known = {**(headers.get(JOB_HEADER) or {}), "attempts": job.attempts}
+    if job.origin != known.get("origin"):
+        # A replay begins anew: what its letter died of does not count against it.
+        known = {"attempts": job.attempts, "born": Resilience.of(app).fleet_time()}
+        headers |= {BUDGET_HEADER: None, "expires": None}
     headers[JOB_HEADER] = {**known, "dispatches": job.dispatches, "origin": job.origin}
     queue = app.amqp.queues[job.queue]
     properties = {**message["properties"], "correlation_id": job.id}

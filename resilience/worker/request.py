@@ -75,6 +75,8 @@ class ResilientRequest(Request):
 
         One that is not has until its deadline; the time limits, which the pool enforces, say so.
         """
+        if not self._already_revoked and self._has_expired():
+            self._keep(TaskRevokedError("expired"))
         if super().revoked():
             self._report(TaskRevokedError(self.id))
             return True
@@ -91,6 +93,9 @@ class ResilientRequest(Request):
         limits = [one for one in others if one]
         self.time_limits = (min([*limits, left + GRACE_SECONDS]), soft)
         return False
+
+    def _has_expired(self) -> bool:
+        return isinstance(self.task, FireAndForgetTask) and bool(self.maybe_expire())
 
     def _drop(self, deadline: Deadline, now: float) -> None:
         """Let everybody hear that the job's time is up, then acknowledge it.

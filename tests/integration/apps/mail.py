@@ -52,7 +52,7 @@ Resilience(
         store_url=ENV["STORE_URL"],
         store_timeout_seconds=0.5,
         ledger_url=ENV["LEDGER_URL"],
-        ledger_lease_seconds=3,
+        ledger_lease_seconds=60,
     ),
     listeners=[witness],
 )
