@@ -3,7 +3,15 @@
 import importlib
 import sys
 
-NAMES = ("fanout", "breaker", "breaker_quality", "convergence", "store_down")
+NAMES = (
+    "fanout",
+    "breaker",
+    "breaker_quality",
+    "convergence",
+    "store_down",
+    "parked",
+    "publish_broker_down",
+)
 
 
 def main(arguments: list[str]) -> int:
