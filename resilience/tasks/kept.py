@@ -1,7 +1,8 @@
 """A job as the ledger keeps it: the message itself, ready to be published by any relay."""
 
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from celery import Celery, Task, signals
@@ -16,6 +17,8 @@ JOB_HEADER: Final = "resilience-job"
 """Message header: what the ledger knows of a job: `{"born", "attempts", "dispatches", …}`."""
 RENAMED: Final = {"link": "callbacks", "link_error": "errbacks"}
 """Options of `apply_async` that Celery's message calls otherwise."""
+FUNCTIONS_MAX = 512
+"""To look at a signature takes as long as a write: so many are remembered."""
 PROPERTIES: Final = ("priority", "delivery_mode", "compression")
 
 
@@ -45,7 +48,7 @@ def job_of(
         kombu.exceptions.EncodeError: An argument cannot be sent.
     """
     amqp: Any = task.app.amqp
-    known = inspect.signature(amqp.as_task_v2).parameters
+    known = _parameters(type(amqp).as_task_v2)
     renamed = {RENAMED.get(name, name): value for name, value in options.items()}
     headers, properties, body, _ = amqp.as_task_v2(
         name=task.name,
@@ -73,7 +76,7 @@ def job_of(
         "embed": embed,
         "headers": headers,
         "properties": properties,
-        "names": _names(task),
+        "names": _positional(task.run),
     }
     return Job(
         id=str(options["task_id"]),
@@ -136,8 +139,14 @@ def ledger_header(headers: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**numbers, "origin": origin if isinstance(origin, str) else None}
 
 
-def _names(task: Task[Any, Any]) -> list[str]:
-    """Return what the positional arguments of *task* are called, so that views can redact them."""
+@functools.lru_cache(FUNCTIONS_MAX)
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+@functools.lru_cache(FUNCTIONS_MAX)
+def _positional(function: Callable[..., Any]) -> list[str]:
+    """Return what positional arguments are called, so that views can redact them."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(task.run).parameters.values()
+    parameters = inspect.signature(function).parameters.values()
     return [one.name for one in parameters if one.kind in kinds]

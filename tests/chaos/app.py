@@ -7,7 +7,8 @@ from resilience.settings import Settings
 from tests.chaos.jobs import Diary, make_app
 
 app = make_app(
-    os.environ["CELERY_BROKER_URL"],
+    os.environ["CELERY_BROKER_URL"],  # noqa: TID251 - an entry point
     Settings.from_environment(),
-    Diary(Path(os.environ["DIARY"])),
+    Diary(Path(os.environ["DIARY"])),  # noqa: TID251 - as above
+    pause_seconds_max=float(os.environ["PAUSE_SECONDS_MAX"]),  # noqa: TID251 - as above
 )

@@ -21,7 +21,6 @@ from resilience.tasks.kept import ledger_header
 QUEUE = "mailer"
 FAILURES = 0.3
 VISIBILITY_SECONDS = 5
-PAUSE_SECONDS_MAX = 0.1
 HOPELESS_EVERY = 100
 """One job in so many fails for good, whenever it runs."""
 
@@ -59,8 +58,13 @@ class Diary:
         return [json.loads(line) for line in self._path.read_text().splitlines()]
 
 
-def make_app(broker_url: str, settings: Settings, diary: Diary) -> Celery:
-    """Return an app with the tasks `plain` and `once`, which note what they do in *diary*."""
+def make_app(
+    broker_url: str, settings: Settings, diary: Diary, *, pause_seconds_max: float = 0.0
+) -> Celery:
+    """Return an app with the tasks `plain` and `once`, which note what they do in *diary*.
+
+    They take twice *pause_seconds_max* at most: before they do it, and after.
+    """
     app = Celery("killed", broker=broker_url, set_as_current=False)
     app.conf.broker_transport_options = {
         "visibility_timeout": VISIBILITY_SECONDS,
@@ -76,19 +80,22 @@ def make_app(broker_url: str, settings: Settings, diary: Diary) -> Celery:
     Resilience(app, dependencies=[mailer], settings=settings, listeners=[listen])
     options: dict[str, Any] = {"base": FireAndForgetTask, "bind": True, "dependency": QUEUE}
     for name, more in {"plain": {}, "once": {"idempotency_key": "{number}"}}.items():
-        app.task(name=name, shared=False, **options, **more)(_body(diary))
+        app.task(name=name, shared=False, **options, **more)(_body(diary, pause_seconds_max))
     return app
 
 
-def _body(diary: Diary) -> Callable[[FireAndForgetTask, int], None]:
+def _body(diary: Diary, pause_seconds_max: float) -> Callable[[FireAndForgetTask, int], None]:
     def send(task: FireAndForgetTask, number: int) -> None:
         attempt = int(ledger_header(task.request.headers).get("attempts", 0)) + 1
 
         def note(what: str) -> None:
             diary.note(what, str(task.request.id), attempt)
 
+        def take_time() -> None:
+            threading.Event().wait(_random.uniform(0.0, pause_seconds_max))
+
         note("begun")
-        _take_time()
+        take_time()
         if number % HOPELESS_EVERY == 0:
             note("failed")
             raise HopelessError
@@ -97,10 +104,6 @@ def _body(diary: Diary) -> Callable[[FireAndForgetTask, int], None]:
             msg = "the mail server hung up"
             raise ConnectionError(msg)
         note("done")
-        _take_time()
+        take_time()
 
     return send
-
-
-def _take_time() -> None:
-    threading.Event().wait(_random.uniform(0.0, PAUSE_SECONDS_MAX))

@@ -27,10 +27,13 @@ from tests.chaos.jobs import QUEUE, Diary, make_app
 from tests.chaos.verdict import Verdict, judge
 
 LEASE_SECONDS = 20.0
+PAUSE_SECONDS_MAX = 0.1
 CHILDREN = 2
 OUTAGE_SECONDS_MAX = 2.0
 """How long the broker is away, or the file of the database locked."""
 MOMENT_SECONDS_MAX = 1.0
+ACCEPT_SECONDS = 60.0
+CHILD_SECONDS = 30.0
 KINDS = ("worker", "worker", "child", "relay", "broker", "database")
 
 
@@ -44,13 +47,28 @@ class Stage:
         strikes: What was killed, in order.
     """
 
-    def __init__(self, home: Path, postgres: PostgresProcess | None) -> None:
-        """Prepare, with a ledger in *postgres*, or in a file of SQLite."""
+    def __init__(
+        self,
+        home: Path,
+        postgres: PostgresProcess | None = None,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        pause_seconds_max: float = PAUSE_SECONDS_MAX,
+    ) -> None:
+        """Prepare, with a ledger in *postgres*, or in a file of SQLite.
+
+        Args:
+            home: For all files.
+            postgres: Running; None: SQLite.
+            lease_seconds: Of a job that a relay has published.
+            pause_seconds_max: Half of what a job takes at most.
+        """
         self.broker = ValkeyProcess(home / "valkey")
         self.diary = Diary(home / "diary")
         self.killed: set[int] = set()
         self.strikes: list[str] = []
         self._home, self._postgres = home, postgres
+        self._lease_seconds, self._pause_seconds_max = lease_seconds, pause_seconds_max
         self._file = home / "ledger.sqlite3"
         self._url = postgres.new_database() if postgres else f"sqlite:///{self._file}"
         self._workers: list[WorkerProcess] = []
@@ -62,7 +80,7 @@ class Stage:
             env=env,
         )
         settings = Settings(
-            ledger_url=self._url, ledger_lease_seconds=LEASE_SECONDS, store_url=self.broker.url
+            ledger_url=self._url, ledger_lease_seconds=lease_seconds, store_url=self.broker.url
         )
         self.app = make_app(self.broker.url, settings, self.diary)
         self._plain: list[str] = []
@@ -73,8 +91,9 @@ class Stage:
         return {
             "CELERY_BROKER_URL": self.broker.url,
             "DIARY": str(self._home / "diary"),
+            "PAUSE_SECONDS_MAX": str(self._pause_seconds_max),
             "RESILIENCE_LEDGER_URL": self._url,
-            "RESILIENCE_LEDGER_LEASE_SECONDS": str(LEASE_SECONDS),
+            "RESILIENCE_LEDGER_LEASE_SECONDS": str(self._lease_seconds),
         }
 
     @property
@@ -108,10 +127,16 @@ class Stage:
             stack.callback(self._relay.kill)
             yield self
 
-    def fire(self, number: int) -> None:
+    def fire(self, number: int, *, countdown: float | None = None) -> None:
         """Fire job *number*; every second one is idempotent. Again until it is accepted."""
         task: Any = self.app.tasks["once" if number % 2 else "plain"]
-        fired: AsyncResult[Any] = wait_until(lambda: _accepted(task, number), 60, "it is accepted")
+
+        def accepted() -> AsyncResult[Any] | None:
+            with suppress(LedgerUnavailableError):
+                return task.apply_async((number,), countdown=countdown)
+            return None
+
+        fired = wait_until(accepted, ACCEPT_SECONDS, f"job {number} is accepted")
         (self._once if number % 2 else self._plain).append(str(fired.id))
 
     def strike(self, kind: str, random: Random) -> None:
@@ -139,6 +164,7 @@ class Stage:
             once=self._once,
             dead=[letter.id for letter in self.ledger.letters.find(Which(), limit=100_000)],
             killed=self.killed,
+            broker=self._home / "valkey",
         )
 
     def _idle(self) -> bool:
@@ -158,7 +184,9 @@ class Stage:
         self._kill(random.choice(self._workers))
 
     def _kill_child(self, random: Random) -> None:
-        child = psutil.Process(random.choice(random.choice(self._workers).children()))
+        worker = random.choice(self._workers)
+        children = wait_until(worker.children, CHILD_SECONDS, "the worker has children")
+        child = psutil.Process(random.choice(children))
         self.killed.add(child.pid)
         child.kill()
 
@@ -188,12 +216,6 @@ class Stage:
         self.ledger.close()
         self.app.resilience.store.client.close()  # type: ignore[attr-defined]
         self.app.close()
-
-
-def _accepted(task: Any, number: int) -> Any:  # noqa: ANN401 - Celery's
-    with suppress(LedgerUnavailableError):
-        return task.fire(number)
-    return None
 
 
 def survive(

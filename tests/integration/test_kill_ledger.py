@@ -1,4 +1,8 @@
-"""The kill ledger of `tests/chaos`, small enough for every run."""
+"""The kill ledger of `tests/chaos`, small enough for every run.
+
+What Celery's Redis client itself drops when its worker is killed, `verdict.dropped`, is not judged
+here: it is so rare that a run of this size says nothing about it.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +28,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 def test_no_job_is_lost_to_a_kill(stage: Stage) -> None:
     """Each job is done or dead when a worker, broker, database, relay and child were lost."""
     seed = randbits(32)
+    random = Random(seed)  # noqa: S311 - moments, no secrets
 
-    verdict = survive(stage, jobs=JOBS, strikes=STRIKES, random=Random(seed), seconds=SECONDS)
+    verdict = survive(stage, jobs=JOBS, strikes=STRIKES, random=random, seconds=SECONDS)
 
     said = f"seed={seed} {verdict}"
     assert verdict.accepted == JOBS, said
