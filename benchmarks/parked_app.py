@@ -27,7 +27,7 @@ def make_app(url: str, ledger_url: str) -> Celery:
     app = Celery("benchmarks", broker=url, set_as_current=False)
     Resilience(
         app,
-        dependencies=[Dependency(QUEUE, breaker=None)],
+        dependencies=[Dependency(QUEUE, breaker=None, retry_share=None)],
         settings=Settings(ledger_url=ledger_url, store_url=url),
         listeners=[],
     )

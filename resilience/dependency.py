@@ -35,8 +35,8 @@ class Dependency:
         breaker: When its circuit opens; None: never.
         retry: When a fire-and-forget job that failed runs again.
         retry_share: Most retries per job, of the whole fleet within ten seconds, in [0, 1]: jobs
-            that are due wait, but for ten a second. Retries of Celery's own, redeliveries and
-            replays count, too. None: no limit.
+            that have run and are due again wait, but for ten a second. Retries of Celery's own,
+            redeliveries and replays count, too. None: no limit.
         prefetch: Messages a worker reserves per process, at least 1. More than 1 lets one slow
             job hold up the messages reserved behind it.
 

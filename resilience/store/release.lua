@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  flow  hash  counts by second of server time, and what was seen of the circuit
 --                      c:<s> jobs that a worker took, r:<s> those among them that ran before,
---                      g:<s> jobs released, open: set while the circuit is not closed,
+--                      a:<s> those released to run again, g:<s> others released, open: set while the circuit is not closed,
 --                      closed: when it closed, ms
 -- ARGV[1] jobs taken since the last time, [2] those that ran before, [3] how many are wanted,
 -- [4] share of retries, less than 0 for no limit, [5] released per second whatever the share,
@@ -22,8 +22,8 @@ end
 count('c', tonumber(ARGV[1]))
 count('r', tonumber(ARGV[2]))
 
-local total = { c = 0, r = 0, g = 0 }
-local this_second, open, closed = 0, false, nil
+local total = { c = 0, r = 0, a = 0, g = 0 }
+local now_again, this_second, open, closed = 0, 0, false, nil
 local fields = redis.call('HGETALL', flow)
 for i = 1, #fields, 2 do
   local kind, at = string.match(fields[i], '^(%a):(%d+)$')
@@ -32,7 +32,10 @@ for i = 1, #fields, 2 do
       redis.call('HDEL', flow, fields[i])
     else
       total[kind] = total[kind] + tonumber(fields[i + 1])
-      if kind == 'g' and tonumber(at) == second then this_second = tonumber(fields[i + 1]) end
+      if tonumber(at) == second then
+        if kind == 'a' then now_again = tonumber(fields[i + 1]) end
+        if kind == 'a' or kind == 'g' then this_second = this_second + tonumber(fields[i + 1]) end
+      end
     end
   elseif fields[i] == 'open' then
     open = true
@@ -54,8 +57,8 @@ end
 local most = wanted
 if share >= 0 then
   -- What was released counts at once, also while it still waits in its queue.
-  local spent = math.max(total.r, total.g)
-  most = math.max(least - this_second, math.floor(share * total.c) - spent)
+  local spent = math.max(total.r, total.a)
+  most = math.max(least - now_again, math.floor(share * total.c) - spent)
 end
 if closed then
   local rate = least * factor ^ ((now - closed) / 1000)
@@ -63,6 +66,6 @@ if closed then
   most = math.min(most, math.ceil(rate) - this_second)
 end
 local granted = math.max(0, math.min(wanted, most))
-count('g', granted)
+count(share >= 0 and 'a' or 'g', granted)
 redis.call('EXPIRE', flow, 3600)
 return granted

@@ -25,7 +25,7 @@ from resilience.events import JobBuried, JobKept, JobParked, JobUnkept
 from resilience.ledger import Job
 from resilience.retry import Dead, RetryPolicy
 from resilience.tasks.deadline import deadline_of, with_budget
-from resilience.tasks.kept import JOB_HEADER, job_of, ledger_header
+from resilience.tasks.kept import JOB_HEADER, delay_of, job_of, ledger_header
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.task import ResilientTask
 
@@ -42,9 +42,7 @@ POISON_LOST = 3
 LEDGER_ERRORS = (LedgerUnavailableError, SchemaError)
 BROKER_ERRORS = (*PUBLISH_ERRORS, redis.RedisError, RuntimeError)
 
-POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
-"""Options that Celery's `apply_async` takes by position, too."""
-
+POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")  # in Celery's `apply_async`
 _random = SystemRandom()  # the same in no two children
 
 
@@ -107,7 +105,7 @@ class FireAndForgetTask(ResilientTask):
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         task_id = options["task_id"] = options.get("task_id") or uuid()
         options["headers"] = self._born(options.get("headers"))
-        delay = self._delay(options)
+        delay = delay_of(self.app, options)
         error = None if delay is not None else self._publish(args, kwargs, budget, options)
         if delay is not None or error is not None:
             options["headers"] = with_budget(self.resilience, options["headers"], budget)
@@ -197,13 +195,6 @@ class FireAndForgetTask(ResilientTask):
         headers = dict(headers or {})
         headers.setdefault(JOB_HEADER, {"born": self.resilience.fleet_time()})
         return headers
-
-    def _delay(self, options: dict[str, Any]) -> float | None:
-        """Return in how many seconds the job is due, and take that out of *options*."""
-        countdown, eta = options.pop("countdown", None), options.pop("eta", None)
-        if eta is not None:
-            return max(0.0, float((eta - self.app.now()).total_seconds()))
-        return None if countdown is None else max(0.0, float(countdown))
 
     def _publish(
         self,

@@ -91,6 +91,14 @@ def job_of(
     )
 
 
+def delay_of(app: Celery[Any], options: dict[str, Any]) -> float | None:
+    """Return in how many seconds a job with these options is due, and take that out of them."""
+    countdown, eta = options.pop("countdown", None), options.pop("eta", None)
+    if eta is not None:
+        return max(0.0, float((eta - app.now()).total_seconds()))
+    return None if countdown is None else max(0.0, float(countdown))
+
+
 def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
     """Publish what `job_of` made, with what the ledger has learnt since in its header.
 

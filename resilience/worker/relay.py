@@ -4,7 +4,6 @@ import logging
 import os
 import platform
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -117,7 +116,7 @@ class Relay:
         try:
             jobs = self._within_limits(jobs)
             for name in limited:
-                most = self._granted(name, BATCH)
+                most = self._granted(name, BATCH, retries=True)
                 more = self._due(most, names - {name}) if most else []
                 if len(more) < most:
                     self._limited.discard(name)
@@ -132,22 +131,26 @@ class Relay:
         return self._resilience.ledger.take(most, owner=self._owner, lease_seconds=lease, held=held)
 
     def _within_limits(self, jobs: list[Job]) -> list[Job]:
-        """Return those of *jobs* that may run again now; the others are due as they were."""
-        counts = Counter(job.dependency for job in jobs)
-        left = {name: self._granted(name, due) for name, due in counts.items()}
-        self._limited |= {name for name, due in counts.items() if left[name] < due}
+        """Return those of *jobs* that may run now; the others are due as they were."""
         now: list[Job] = []
-        later: list[Job] = []
-        for job in jobs:
-            left[job.dependency] -= 1
-            (now if left[job.dependency] >= 0 else later).append(job)
+        for name in {job.dependency for job in jobs}:
+            own = [job for job in jobs if job.dependency == name]
+            again = [job for job in own if _runs_again(job)]
+            first = [job for job in own if not _runs_again(job)]
+            ready = first[: self._granted(name, len(first), retries=False)]
+            ready += again[: self._granted(name, len(again), retries=True)]
+            if len(ready) < len(own):
+                self._limited.add(name)
+            now += ready
+        chosen = {job.id for job in now}
+        later = [job for job in jobs if job.id not in chosen]
         self._resilience.ledger.give_back(later, owner=self._owner)
         return now
 
-    def _granted(self, name: str, wanted: int) -> int:
-        """Return how many of *wanted* jobs of a dependency may run again now."""
+    def _granted(self, name: str, wanted: int, *, retries: bool) -> int:
+        """Return how many of *wanted* jobs of a dependency may run now."""
         known = self._resilience.dependencies.get(name)
-        if known is None:
+        if known is None or not wanted:
             return wanted
         with self._producer() as producer:
             if self._is_full(producer, known.retry_queue):
@@ -155,7 +158,7 @@ class Relay:
         return self._resilience.releases.ask(
             name,
             wanted,
-            share=known.retry_share,
+            share=known.retry_share if retries else None,
             closed=self._resilience.breaker(name).state not in NOT_CLOSED,
         )
 
@@ -174,6 +177,11 @@ class Relay:
         self._lost = text
         wait, self._back_off = self._back_off, min(2 * self._back_off, BACK_OFF_SECONDS_MAX)
         return wait
+
+
+def _runs_again(job: Job) -> bool:
+    """Tell whether *job* ran before: one that was refused, or never published, has not."""
+    return job.attempts > 0 or job.dispatches > 1
 
 
 class LedgerRelay(BesideWorker):

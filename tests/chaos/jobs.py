@@ -76,7 +76,7 @@ def make_app(
         if isinstance(event, JobKept | JobUnkept):
             diary.note(type(event).__name__, event.id)
 
-    mailer = Dependency(QUEUE, retry=RETRY)
+    mailer = Dependency(QUEUE, retry=RETRY, retry_share=None)
     Resilience(app, dependencies=[mailer], settings=settings, listeners=[listen])
     options: dict[str, Any] = {"base": FireAndForgetTask, "bind": True, "dependency": QUEUE}
     for name, more in {"plain": {}, "once": {"idempotency_key": "{number}"}}.items():
