@@ -1,5 +1,6 @@
 """What the worker's main process does with a job that its child cannot speak for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from billiard.einfo import (  # type: ignore[attr-defined] # one is missing in the stubs
@@ -9,20 +10,20 @@ from billiard.einfo import (  # type: ignore[attr-defined] # one is missing in t
 from celery import Celery
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.signals import task_revoked
-from celery.states import REVOKED
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
+from resilience.errors import BudgetExceededError
 from resilience.outcome import Hop
 from resilience.tasks.deadline import (
     BUDGET_HEADER,
     RECEIVED_HEADER,
-    Deadline,
     announce_exceeded,
     deadline_of,
 )
 from resilience.tasks.reporting import report_failure, slot_of
 from resilience.tasks.resilience import Resilience
+from resilience.worker.results import store_revoked
 
 GRACE_SECONDS = 1.0
 """A prefork child that has not ended its job so long after the job's deadline is killed."""
@@ -67,7 +68,7 @@ class ResilientRequest(Request):
         now = self._resilience.fleet_time()
         left = deadline.left(now)
         if left <= 0:
-            self._drop(deadline, now)
+            drop([self], now)
             return True
         hard, soft = self.time_limits
         others = (hard or self.task.time_limit, self._resilience.time_limit_seconds)
@@ -75,23 +76,11 @@ class ResilientRequest(Request):
         self.time_limits = (min([*limits, left + GRACE_SECONDS]), soft)
         return False
 
-    def _drop(self, deadline: Deadline, now: float) -> None:
-        """Let everybody hear that the job's time is up, then acknowledge it.
-
-        As Celery does for a job past its `expires`, but those that follow it in a chain, and its
-        errbacks, hear of it as well: nobody waits for what will not come.
-        """
-        error = deadline.late(self.name, now)
+    def after_drop(self, now: float) -> None:
+        """Let everybody hear that the job was dropped at fleet time *now*, and acknowledge it."""
         task_ready(self)
         self.send_event("task-revoked", terminated=False, signum=None, expired=True)
-        self.task.backend.mark_as_failure(
-            self.id,
-            TaskRevokedError(str(error)),
-            request=self._context,  # type: ignore[attr-defined]
-            store_result=self.store_errors,
-            state=REVOKED,
-        )
-        self._report(error)
+        self._report(self.too_late(now))
         self.acknowledge()
         self._already_revoked = True
         task_revoked.send(
@@ -101,9 +90,18 @@ class ResilientRequest(Request):
             signum=None,
             expired=True,
         )
-        received = self.request_dict[RECEIVED_HEADER]
-        hop = Hop(self.name, max(0.0, received - deadline.sent), now - received, 0.0)
-        announce_exceeded(self._resilience, self.name, self.id, deadline, hop, now)
+        if self._deadline is not None:
+            received = self.request_dict[RECEIVED_HEADER]
+            queued = max(0.0, received - self._deadline.sent)
+            hop = Hop(self.name, queued, max(0.0, now - received), 0.0)
+            announce_exceeded(self._resilience, self.name, self.id, self._deadline, hop, now)
+
+    def too_late(self, now: float) -> BudgetExceededError:
+        """Return the error of a job that was not begun by fleet time *now*."""
+        if self._deadline is None:
+            msg = f"{self!r} has no deadline"
+            raise ValueError(msg)
+        return self._deadline.late(self.name, now)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Handle a time limit; a hard one killed the child."""
@@ -150,6 +148,17 @@ class ResilientRequest(Request):
         if slot is not None and self.app is not None:
             self._reported = True
             report_failure(Resilience.of(self.app), slot, error)
+
+
+def drop(requests: Sequence[ResilientRequest], now: float) -> None:
+    """Drop jobs that are late at fleet time *now*: first their results, then all else.
+
+    As Celery does for a job past its `expires`, but those that follow it in a chain, and its
+    errbacks, hear of it as well: nobody waits for what will not come.
+    """
+    store_revoked([(one, TaskRevokedError(str(one.too_late(now)))) for one in requests])
+    for one in requests:
+        one.after_drop(now)
 
 
 def _told(exc_info: ExceptionInfo) -> BaseException:
