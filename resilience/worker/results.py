@@ -1,6 +1,8 @@
 """Results of jobs that were dropped, many in one exchange."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from celery.app.task import Context
@@ -9,11 +11,16 @@ from celery.exceptions import TaskRevokedError
 from celery.states import REVOKED, SUCCESS
 from celery.worker.request import Request
 
+logger = logging.getLogger(__name__)
+
 Revoked = tuple[Request, Context, TaskRevokedError]
 
 
 def store_revoked(jobs: Sequence[tuple[Request, TaskRevokedError]]) -> None:
-    """Store for each job that it was revoked and why; tell its chord, chain and errbacks."""
+    """Store for each job that it was revoked and why; tell its chord, chain and errbacks.
+
+    What cannot be stored is logged and given up, as it is when a job has run: the worker goes on.
+    """
     plain: dict[int, list[Revoked]] = {}
     for request, why in jobs:
         context: Context = request._context  # type: ignore[attr-defined] # noqa: SLF001
@@ -21,11 +28,23 @@ def store_revoked(jobs: Sequence[tuple[Request, TaskRevokedError]]) -> None:
         if len(jobs) > 1 and isinstance(backend, RedisBackend) and _concerns_nobody_else(context):
             plain.setdefault(id(backend), []).append((request, context, why))
         else:
-            backend.mark_as_failure(
-                request.id, why, request=context, store_result=request.store_errors, state=REVOKED
-            )
+            with _logged(request.id):
+                store = request.store_errors
+                backend.mark_as_failure(
+                    request.id, why, request=context, store_result=store, state=REVOKED
+                )
     for those in plain.values():
-        _store_at_once(those)
+        with _logged(*(request.id for request, *_ in those)):
+            _store_at_once(those)
+
+
+@contextmanager
+def _logged(*ids: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        # In the worker's event loop it would end the worker.
+        logger.exception("no result is stored for dropped jobs: %s", ", ".join(ids))
 
 
 def _concerns_nobody_else(context: Context) -> bool:
