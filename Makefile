@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := check
-.PHONY: .venv bench check demo lint test up
+.PHONY: .venv bench chaos check demo lint test up
 
 demo: .venv ## a scripted outage with a verdict; ends by itself
 	$(BIN)/python -m demo
@@ -17,6 +17,9 @@ up: .venv ## the same services, until Ctrl-C
 
 test: .venv
 	$(BIN)/python -m pytest
+
+chaos: .venv ## kills for minutes, and says what became of the jobs
+	$(BIN)/python -m pytest -m chaos -s tests/chaos
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -3,7 +3,16 @@
 import importlib
 import sys
 
-NAMES = ("fanout", "budget", "breaker", "breaker_quality", "convergence", "store_down")
+NAMES = (
+    "fanout",
+    "budget",
+    "breaker",
+    "breaker_quality",
+    "convergence",
+    "store_down",
+    "parked",
+    "publish_broker_down",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -6,7 +6,6 @@ from typing import Any, Final
 from uuid import uuid4
 
 from celery import shared_task
-from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
@@ -18,6 +17,7 @@ from jobs.payments import charge
 from jobs.users import get_user
 from resilience import (
     FanOut,
+    LedgerUnavailableError,
     Level,
     Outcome,
     PartAnswer,
@@ -134,8 +134,8 @@ async def _look_up(order: NewOrder) -> tuple[dict[str, Any], dict[str, Any]]:
 async def _notify(mail: tuple[Any, ...], seconds: float) -> Outcome[str]:
     try:
         async with asyncio.timeout(seconds):
-            # Nobody waits for the mail: it may come later than the request's budget allows.
-            await asyncio.to_thread(confirm_order.apply_async, mail, budget=None)
-    except (OperationalError, OSError) as error:  # TimeoutError is an OSError
+            # Into the ledger, if the broker does not take it.
+            await asyncio.to_thread(confirm_order.fire, *mail)
+    except (LedgerUnavailableError, TimeoutError) as error:
         return Outcome(value="not sent", level=Level.REDUCED, reason=type(error).__name__)
     return Outcome(value="queued")

@@ -6,10 +6,12 @@ from resilience.budget import TimeoutBudget, current_budget
 from resilience.dependency import Dependency
 from resilience.errors import (
     AllFallbacksFailedError,
+    AlreadyRunningError,
     AttemptTimeoutError,
     BudgetExceededError,
     CircuitOpenError,
     ConfigurationError,
+    LedgerUnavailableError,
     RejectedError,
     ResilienceError,
     StoreUnavailableError,
@@ -18,11 +20,20 @@ from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.partial import PartAnswer, PartialResponse
 from resilience.pipeline import Pipeline
+from resilience.retry import RetryPolicy
 from resilience.settings import Settings
-from resilience.tasks import FanOut, PendingResponse, Resilience, ResilientTask, part
+from resilience.tasks import (
+    FanOut,
+    FireAndForgetTask,
+    PendingResponse,
+    Resilience,
+    ResilientTask,
+    part,
+)
 
 __all__ = [
     "AllFallbacksFailedError",
+    "AlreadyRunningError",
     "AttemptTimeoutError",
     "BreakerPolicy",
     "BudgetExceededError",
@@ -30,6 +41,8 @@ __all__ = [
     "ConfigurationError",
     "Dependency",
     "FanOut",
+    "FireAndForgetTask",
+    "LedgerUnavailableError",
     "Level",
     "Outcome",
     "PartAnswer",
@@ -40,6 +53,7 @@ __all__ = [
     "Resilience",
     "ResilienceError",
     "ResilientTask",
+    "RetryPolicy",
     "Settings",
     "StoreUnavailableError",
     "TimeoutBudget",

@@ -11,6 +11,7 @@ from pydantic_core import ArgsKwargs
 from resilience.breaker.policy import BreakerPolicy
 from resilience.budget import SECONDS_MAX
 from resilience.errors import ConfigurationError
+from resilience.retry import RetryPolicy
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
 """Names become queue names, key parts and process names, so they stay plain."""
@@ -32,6 +33,10 @@ class Dependency:
             One that the app defines in `task_queues` is used as defined there.
         pool: Celery pool of its worker.
         breaker: When its circuit opens; None: never.
+        retry: When a fire-and-forget job that failed runs again.
+        retry_share: Most retries per job, of the whole fleet within ten seconds, in [0, 1]: jobs
+            that have run and are due again wait, but for ten a second. Retries of Celery's own,
+            redeliveries and replays count, too. None: no limit.
         prefetch: Messages a worker reserves per process, at least 1. More than 1 lets one slow
             job hold up the messages reserved behind it.
 
@@ -47,6 +52,8 @@ class Dependency:
     pool: Literal["prefork", "threads", "gevent", "solo"] = "prefork"
     prefetch: Annotated[int, Field(ge=1)] = 1
     breaker: BreakerPolicy | None = BreakerPolicy()
+    retry: RetryPolicy = RetryPolicy()
+    retry_share: Annotated[float, Field(ge=0, le=1)] | None = 0.2
 
     @model_validator(mode="before")
     @classmethod
@@ -62,6 +69,11 @@ class Dependency:
         """Let the queue bear the dependency's name unless told otherwise."""
         if not self.queue:
             object.__setattr__(self, "queue", self.name)
+
+    @property
+    def retry_queue(self) -> str:
+        """Where jobs go that run again; its workers serve it after the queue itself."""
+        return f"{self.queue}.retry"
 
 
 class Catalogue(Mapping[str, Dependency]):

@@ -67,6 +67,21 @@ class CircuitOpenError(RejectedError):
         return f"the circuit of {self.dependency} is open{when}"
 
 
+class AlreadyRunningError(RejectedError):
+    """Another job with the same idempotency key runs just now.
+
+    Attributes:
+        key: That key, with the task's name.
+    """
+
+    def __init__(self, key: str, retry_after: float | None = None) -> None:
+        super().__init__(key, retry_after)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"{self.key} runs already, in another job"
+
+
 class TooManyAbandonedError(RejectedError):
     """So many calls that were given up still run in threads of this process that none is begun."""
 
@@ -165,6 +180,17 @@ class NoStoredAnswerError(ResilienceError):
 
 class StoreUnavailableError(ResilienceError):
     """The shared store did not answer, did not a moment ago and was skipped, or refused."""
+
+
+class LedgerUnavailableError(ResilienceError):
+    """The ledger's database did not answer, or refused: away, locked, full, read-only.
+
+    What was to be kept may or may not have been: leave the job unacknowledged.
+    """
+
+
+class SchemaError(ResilienceError):
+    """The ledger's database has another schema than this version needs; says what to run."""
 
 
 def is_any_of(error: Exception, kinds: tuple[type, ...]) -> bool:

@@ -5,13 +5,24 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from resilience.errors import ConfigurationError
 
 PREFIX = "RESILIENCE_"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+REDACT = frozenset({"password", "secret", "token", "api_key", "authorization"})
+
+
+def _separated(given: object) -> object:
+    """Return the names in a text, which is how a variable says them; anything else as it is."""
+    if not isinstance(given, str):
+        return given
+    return [name for name in (part.strip() for part in given.split(",")) if name]
+
+
+Names = Annotated[frozenset[str], BeforeValidator(_separated)]
 
 
 class Settings(BaseModel):
@@ -28,6 +39,13 @@ class Settings(BaseModel):
         namespace: Prefix of every key; the same in all processes of an app. Default:
             `resilience`. Give unrelated apps that share a database one each, or they share
             breakers of equal dependencies and stale answers of equal tasks.
+        ledger_url: SQL database for jobs that must not get lost, the same for all processes of an
+            app: `sqlite:////path/of/file`, `postgresql+psycopg://…`, `mariadb+pymysql://…`.
+            Default: a SQLite file in the working directory, which does for one host.
+        ledger_lease_seconds: A job that a relay published, and that no worker has ended or begun
+            in so long, is published again.
+        redact: Names of arguments whose values no view of the ledger shows; they are stored as they
+            are. In the variable, separated by commas.
         store_timeout_seconds: Longest wait for one exchange with the store.
         publish_timeout_seconds: Longest wait for the broker to connect or to take a message.
     """
@@ -36,6 +54,9 @@ class Settings(BaseModel):
 
     store_url: str | None = None
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
+    ledger_url: str = "sqlite:///resilience.sqlite3"
+    ledger_lease_seconds: Seconds = 300.0
+    redact: Names = REDACT
     store_timeout_seconds: Seconds = 0.1
     publish_timeout_seconds: Seconds = 1.0
 

@@ -3,12 +3,16 @@
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
+from resilience.breaker.state import State
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class NoBreaker:
     """Lets every call through and counts nothing."""
+
+    state = State.CLOSED
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return `function(*args, **kwargs)`."""

@@ -2,7 +2,11 @@
 
 from resilience.cli.breakers import breaker
 from resilience.cli.commands import resilience
+from resilience.cli.dead import dead
+from resilience.cli.ledger import ledger
+from resilience.cli.relay import relay
 
-resilience.add_command(breaker)
+for command in (breaker, dead, ledger, relay):
+    resilience.add_command(command)
 
 __all__ = ["resilience"]

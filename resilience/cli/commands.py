@@ -16,7 +16,12 @@ from resilience.cli.commandline import (
     default_worker,
 )
 from resilience.cli.supervise import STOP_SECONDS, Program, supervise
-from resilience.errors import ConfigurationError, StoreUnavailableError
+from resilience.errors import (
+    ConfigurationError,
+    LedgerUnavailableError,
+    SchemaError,
+    StoreUnavailableError,
+)
 from resilience.tasks.resilience import Resilience
 
 COLUMNS = ("name", "queue", "concurrency", "pool", "timeout")
@@ -36,19 +41,19 @@ class Commands(click.Group):
 
         Raises:
             DeclarationError: What the command, or the app, asks for is wrong.
-            click.ClickException: The store does not answer.
+            click.ClickException: The store or the ledger does not answer, or has another schema.
         """
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:
             raise DeclarationError(str(error)) from error
-        except StoreUnavailableError as error:
+        except (StoreUnavailableError, LedgerUnavailableError, SchemaError) as error:
             raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=Commands)
 def resilience() -> None:
-    """Run and list the bulkheads of an app."""
+    """Run the bulkheads of an app, and see and steer what degrades."""
 
 
 @resilience.command()

@@ -1,8 +1,17 @@
 """The Celery layer."""
 
 from resilience.tasks.fanout import FanOut, Part, part
+from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.pending import PendingResponse
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.task import ResilientTask
 
-__all__ = ["FanOut", "Part", "PendingResponse", "Resilience", "ResilientTask", "part"]
+__all__ = [
+    "FanOut",
+    "FireAndForgetTask",
+    "Part",
+    "PendingResponse",
+    "Resilience",
+    "ResilientTask",
+    "part",
+]

@@ -9,9 +9,10 @@ from celery import Task
 
 from resilience.errors import ConfigurationError
 from resilience.fallback import FunctionStep, StaticStep, Step, check_chain
+from resilience.tasks.once import check_key
 from resilience.tasks.serialization import must_encode
 
-OURS = ("dependency", "fallbacks")
+OURS = ("dependency", "fallbacks", "idempotency_key", "idempotency_seconds")
 LIKENESS = 0.81
 """From here on a name counts as a misspelling of ours; `dependencies` does, `fallback_on` not."""
 
@@ -38,6 +39,8 @@ def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # no
     if chain and cls.dependency is None and not vars(cls).get("abstract"):
         msg = f"{where} declares fallbacks but no dependency; name the one its body calls"
         raise ConfigurationError(msg)
+    if cls.idempotency_key is not None and not vars(cls).get("abstract"):
+        check_key(cls.idempotency_key, _parameters(cls), where)
     for step in chain:
         if isinstance(step, StaticStep):
             must_encode(step.value, where=f"{where}, fallback.static")
@@ -90,11 +93,17 @@ def _check_function(function: Callable[..., Any], cls: Any, where: str) -> None:
     raise ConfigurationError(msg)
 
 
+def _parameters(cls: Any) -> dict[str, inspect.Parameter]:  # noqa: ANN401 - a task class
+    """Return what a call of the task's body can give, by name."""
+    found = dict(inspect.signature(cls.run).parameters)
+    if not isinstance(inspect.getattr_static(cls, "run"), (staticmethod, classmethod)):
+        found.pop(next(iter(found)))
+    return found
+
+
 def _required(cls: Any) -> list[inspect.Parameter]:  # noqa: ANN401 - a task class
     """Return what every call of the task's body must give."""
-    found = list(inspect.signature(cls.run).parameters.values())
-    if not isinstance(inspect.getattr_static(cls, "run"), (staticmethod, classmethod)):
-        found = found[1:]
+    found = list(_parameters(cls).values())
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [one for one in found if one.kind not in several and one.default is one.empty]
 

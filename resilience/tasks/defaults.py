@@ -51,6 +51,8 @@ def safe_transport_options(broker_url: str, settings: Settings) -> Mapping[str, 
             "max_retries": 1,
             "interval_start": 0,
             "interval_step": 0.1,
+            # By name: a worker takes from a queue's own `.retry` only when it is empty.
+            "queue_order_strategy": "sorted",
         }
     if broker_url.startswith(("amqp", "pyamqp")):
         return {"connect_timeout": publish, "read_timeout": publish, "write_timeout": publish}

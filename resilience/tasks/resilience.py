@@ -1,38 +1,30 @@
 """What one Celery app declares, and the parts that its tasks share."""
 
-import dataclasses
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
-from kombu.utils.url import maybe_sanitize_url
 
 from resilience.breaker import Breaker, NoBreaker
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
+from resilience.ledger import Ledger
 from resilience.pipeline import Pipeline
-from resilience.pulse import Pulse
 from resilience.settings import Settings
-from resilience.store import Answers, FanIn, Store
+from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
-from resilience.store.fleet import StoreFleet
-from resilience.tasks.addresses import find_store, split_urls
+from resilience.tasks.addresses import split_urls
 from resilience.tasks.defaults import (
     safe_defaults,
     safe_result_options,
     safe_transport_options,
 )
-from resilience.tasks.identity import identity_of
-from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.routing import ask_last, check_when_final, know_queues
-from resilience.tasks.serialization import dumps, loads
-
-NAMESPACE = "resilience"
-"""Not the app's main name: who publishes and who works often have different ones."""
+from resilience.tasks.shared import Shared, open_shared
 
 
 class Resilience:
@@ -80,7 +72,7 @@ class Resilience:
         self.dependencies = Catalogue(dependencies)
         self.listeners = tuple(listeners)
         self.time_limit_seconds: float | None = None
-        self._shared: _Shared | None = None
+        self._shared: Shared | None = None
         self._sharing = threading.Lock()
         self._queues_clear = False
         if app.finalized:  # type: ignore[attr-defined]
@@ -92,8 +84,12 @@ class Resilience:
         # Also when the app is configured again, with another source.
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
+        app.steps["worker"].add("resilience.worker.relay:LedgerRelay")
         ask_last(app, self._route)
-        know_queues(app, [one.queue for one in self.dependencies.values()])
+        know_queues(
+            app,
+            [name for one in self.dependencies.values() for name in (one.queue, one.retry_queue)],
+        )
         check_when_final(app, self.check_queues)
         app.resilience = self  # type: ignore[attr-defined]
 
@@ -139,6 +135,16 @@ class Resilience:
     def answers(self) -> Answers:
         """Remembered answers; without a store there are none."""
         return self._share().answers
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where jobs are kept that must not get lost."""
+        return self._share().ledger
+
+    @property
+    def releases(self) -> Releases:
+        """What runs again, and how much more of that the dependencies can take."""
+        return self._share().releases
 
     @property
     def fan_in(self) -> FanIn:
@@ -238,49 +244,14 @@ class Resilience:
                 raise ConfigurationError(msg)
         self._queues_clear = True
 
-    def _share(self) -> "_Shared":
+    def _share(self) -> Shared:
         shared = self._shared
         if shared is None:
             with self._sharing:
-                shared = self._shared = self._shared or self._open()
+                shared = self._shared = self._shared or open_shared(
+                    self.app, self.settings, self.dependencies, self.listeners
+                )
         return shared
-
-    def _open(self) -> "_Shared":
-        store = self._open_store()
-        answers = Answers(store, dumps=dumps, loads=loads)
-        alone = isinstance(store, NoStore)
-        pulse = Pulse(None if alone else StoreFleet(store))
-        breakers = {one.name: self._breaker(one, pulse) for one in self.dependencies.values()}
-        fan_in = None if alone else FanIn(store, answers, owner=identity_of(self.app))
-        return _Shared(store, answers, fan_in, pulse, breakers)
-
-    def _breaker(self, dependency: Dependency, pulse: Pulse) -> Breaker | NoBreaker:
-        if dependency.breaker is None:
-            return NoBreaker()
-        # A probe keeps its permit for as long as its call may take.
-        lease = max(dependency.breaker.probe_seconds, (dependency.timeout or 0.0) + 1.0)
-        policy = dataclasses.replace(dependency.breaker, probe_seconds=lease)
-        return Breaker(dependency.name, pulse, policy, neutral=NEUTRAL, listeners=self.listeners)
-
-    def _open_store(self) -> Store:
-        conf: Any = self.app.conf
-        url = (
-            self.settings.store_url
-            or find_store(conf.result_backend, conf.result_backend_transport_options or {})
-            or find_store(conf.broker_url, conf.broker_transport_options or {})
-        )
-        if url is None:
-            backend = maybe_sanitize_url(conf.result_backend)
-            return NoStore(
-                "no store: set RESILIENCE_STORE_URL to a Redis or Valkey, "
-                f"as neither the result backend {backend!r} nor the broker is one"
-            )
-        return Store(
-            url,
-            namespace=self.settings.namespace or NAMESPACE,
-            timeout_seconds=self.settings.store_timeout_seconds,
-            listeners=self.listeners,
-        )
 
     def _on_configured(self, **_: object) -> None:
         self._queues_clear = False
@@ -312,17 +283,6 @@ class Resilience:
         if dependency is None:
             return None
         return {"queue": self.dependencies.require(dependency, where=f"task {name}").queue}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Shared:
-    """What all tasks of the app share, made when the first of them needs it."""
-
-    store: Store
-    answers: Answers
-    fan_in: FanIn | None
-    pulse: Pulse
-    breakers: Mapping[str, Breaker | NoBreaker]
 
 
 def _declared_elsewhere(dependency: object) -> bool:

@@ -2,17 +2,18 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from celery import Celery, Task
 from celery.app.task import Context
-from celery.canvas import _chain, chord, group
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.time import maybe_make_aware
 
 from resilience.budget import RESERVE_SECONDS_MAX, TimeoutBudget, call_within
-from resilience.errors import BudgetExceededError, ConfigurationError
+from resilience.errors import BudgetExceededError
+from resilience.events import JobUnkept
 from resilience.fallback import Step
 from resilience.outcome import Outcome
 from resilience.partial import outcome_of
@@ -28,12 +29,12 @@ from resilience.tasks.deadline import (
     with_budget,
 )
 from resilience.tasks.declaration import check_declaration
-from resilience.tasks.reporting import report_failure, report_value, slot_header, slot_of
+from resilience.tasks.once import key_of, run_once
+from resilience.tasks.replacing import Replaced, hand_over, with_body
+from resilience.tasks.reporting import report_failure, report_value, slot_of
 from resilience.tasks.resilience import Resilience
 
-
-class Replaced(Ignore):
-    """Another signature took the task's place and its id; that one will report."""
+WAIT_SECONDS = 5.0
 
 
 class ResilientTask(Task[Any, Any]):
@@ -50,6 +51,10 @@ class ResilientTask(Task[Any, Any]):
     Attributes:
         dependency: Name of the dependency that the body calls; the task goes to its queue.
         fallbacks: Steps that answer when the body cannot, in non-decreasing level.
+        idempotency_key: Runs once for each value of it, such as `"order:{order_id}:mail"`: names of
+            arguments in braces. Who comes while it runs waits for its result as long as the
+            dependency's timeout, who comes later gets the recorded one. Needs the ledger.
+        idempotency_seconds: How long the result is recorded.
 
     Raises:
         ConfigurationError: When the class or the task is made: *fallbacks* are no chain, stand
@@ -64,6 +69,8 @@ class ResilientTask(Task[Any, Any]):
 
     dependency: ClassVar[str | None] = None
     fallbacks: ClassVar[Sequence[Step]] = ()
+    idempotency_key: ClassVar[str | None] = None
+    idempotency_seconds: ClassVar[float] = 86_400.0
 
     _pipeline: TaskPipeline | None = None
 
@@ -175,8 +182,8 @@ class ResilientTask(Task[Any, Any]):
         """
         slot = slot_of(self.request.headers)
         if slot is not None:
-            sig = _with_body(sig)
-            _hand_over(sig, slot)
+            sig = with_body(sig)
+            hand_over(sig, slot, ResilientTask)
         try:
             return super().replace(sig)
         except Ignore as done:
@@ -254,15 +261,45 @@ class ResilientTask(Task[Any, Any]):
         if degraded is not None:
             args = tuple(_unwrapped(value) for value in args)
             kwargs = {name: _unwrapped(value) for name, value in kwargs.items()}
-        if self.dependency is None:
-            value = super().__call__(*args, **kwargs)
+        if self.idempotency_key is None:
+            value = self._call(args, kwargs)
         else:
-            if self._pipeline is None:
-                self._pipeline = TaskPipeline(
-                    self, self.dependency, tuple(self.fallbacks), self.resilience
-                )
-            value = self._pipeline.call(super().__call__, *args, **kwargs)
+            value = self._call_once(self.idempotency_key, args, kwargs)
         return value if degraded is None else _carry(degraded, value)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        if self.dependency is None:
+            return super().__call__(*args, **kwargs)
+        if self._pipeline is None:
+            self._pipeline = TaskPipeline(
+                self, self.dependency, tuple(self.fallbacks), self.resilience
+            )
+        return self._pipeline.call(super().__call__, *args, **kwargs)
+
+    def _call_once(self, template: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        resilience, name = self.resilience, str(self.name)
+        bound = inspect.signature(self.run).bind(*args, **kwargs)
+        bound.apply_defaults()
+        job = self.request.id or name
+
+        def unrecorded(why: str) -> None:
+            resilience.announce(JobUnkept(task=name, id=str(job), error=why))
+
+        return run_once(
+            resilience.ledger.claims,
+            key_of(name, template, bound.arguments),
+            functools.partial(self._call, args, kwargs),
+            keep_seconds=self.idempotency_seconds,
+            wait_seconds=self._wait_seconds(),
+            on_unrecorded=unrecorded,
+        )
+
+    def _wait_seconds(self) -> float:
+        """Return how long to wait for another one that runs under the same idempotency key."""
+        if self.dependency is None:
+            return WAIT_SECONDS
+        known = self.resilience.dependencies.require(self.dependency, where=f"task {self.name}")
+        return WAIT_SECONDS if known.timeout is None else known.timeout
 
 
 def _cut(name: str, budget: TimeoutBudget) -> BudgetExceededError:
@@ -270,33 +307,6 @@ def _cut(name: str, budget: TimeoutBudget) -> BudgetExceededError:
     return BudgetExceededError(
         name, total - budget.remaining(), budget.remaining(), total, conclusive=True
     )
-
-
-def _with_body(sig: Any) -> Any:  # noqa: ANN401 - any canvas
-    """Return *sig* with one task at its end, as Celery itself would replace it."""
-    last = sig.tasks[-1] if isinstance(sig, _chain) else sig
-    return sig | sig.app.tasks["celery.accumulate"].s(index=0) if isinstance(last, group) else sig
-
-
-def _hand_over(sig: Any, slot: Slot) -> None:  # noqa: ANN401 - any canvas
-    """Let the last task of *sig* report its value to *slot*, and each of them its failure."""
-    before: Sequence[Any]
-    if isinstance(sig, _chain):
-        *before, last = sig.tasks
-    elif isinstance(sig, chord):
-        before, last = sig.tasks, sig.body
-    elif isinstance(sig, group):
-        before, last = sig.tasks, None
-    else:
-        if slot.last and not isinstance(sig.type, ResilientTask):
-            msg = f"{sig.task} cannot replace part {slot.part!r}: it is no ResilientTask"
-            raise ConfigurationError(msg)
-        sig.set(headers={**(sig.options.get("headers") or {}), **slot_header(slot)})
-        return
-    for one in before:
-        _hand_over(one, dataclasses.replace(slot, last=False))
-    if last is not None:
-        _hand_over(last, slot)
 
 
 def _unwrapped(value: object) -> object:

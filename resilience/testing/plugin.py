@@ -1,4 +1,4 @@
-"""Pytest fixtures: a Valkey server, and pytest-celery on processes instead of Docker.
+"""Pytest fixtures: Valkey and PostgreSQL servers, and pytest-celery on processes instead of Docker.
 
 Name it in the `conftest.py` at the root of your tests; it is not loaded by itself:
 
@@ -19,6 +19,7 @@ from pytest_celery import (  # type: ignore[import-untyped]
     CeleryTestBroker,
 )
 
+from resilience.testing.postgres import PostgresProcess, running_postgres
 from resilience.testing.requirement import require
 from resilience.testing.valkey import ValkeyContainer, ValkeyProcess
 from resilience.testing.worker import ProcessWorker
@@ -48,6 +49,13 @@ def emptied(server: ValkeyProcess) -> ValkeyContainer:
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
     """A running server; who stops or kills it starts it again, who needs it empty flushes it."""
     with running_valkey(tmp_path_factory) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresProcess]:
+    """A running server; who stops or kills it starts it again."""
+    with running_postgres() as server:
         yield server
 
 

@@ -14,6 +14,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from resilience.errors import BudgetExceededError
+from resilience.events import JobUnkept
 from resilience.outcome import Hop
 from resilience.tasks.deadline import (
     BUDGET_HEADER,
@@ -21,6 +22,8 @@ from resilience.tasks.deadline import (
     announce_exceeded,
     deadline_of,
 )
+from resilience.tasks.fire import LEDGER_ERRORS, FireAndForgetTask
+from resilience.tasks.kept import ledger_header
 from resilience.tasks.reporting import report_failure, slot_of
 from resilience.tasks.resilience import Resilience
 from resilience.worker.results import store_revoked
@@ -34,6 +37,7 @@ class ResilientRequest(Request):
 
     _runs_again = False
     _reported = False
+    _unkept = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's
         """Note when the worker took the message, if its time is limited."""
@@ -41,10 +45,23 @@ class ResilientRequest(Request):
         # An app that was never adopted has no fleet time: another publisher's header says nothing.
         adopted = getattr(self.app, "resilience", None) is not None
         self._deadline = deadline_of(self.request_dict) if adopted else None
+        if adopted and self.dependency is not None:
+            self._resilience.releases.count(self.dependency, again=self._ran_before())
         if self._deadline is not None:
             self.request_dict[RECEIVED_HEADER] = self._resilience.fleet_time()
         else:
             self.request_dict.pop(BUDGET_HEADER, None)  # malformed, and the child need not say so
+
+    @property
+    def dependency(self) -> str | None:
+        """Whose job it is."""
+        return getattr(self.task, "dependency", None)
+
+    def _ran_before(self) -> bool:
+        headers = self.request_dict
+        known = ledger_header(headers)
+        redelivered = (self.delivery_info or {}).get("redelivered")
+        return bool(headers.get("retries") or known.get("dispatches") or redelivered)
 
     @property
     def _resilience(self) -> Resilience:
@@ -59,6 +76,8 @@ class ResilientRequest(Request):
 
         One that is not has until its deadline; the time limits, which the pool enforces, say so.
         """
+        if not self._already_revoked and self._has_expired():
+            self.keep(TaskRevokedError("expired"))
         if super().revoked():
             self._report(TaskRevokedError(self.id))
             return True
@@ -75,6 +94,9 @@ class ResilientRequest(Request):
         limits = [one for one in others if one]
         self.time_limits = (min([*limits, left + GRACE_SECONDS]), soft)
         return False
+
+    def _has_expired(self) -> bool:
+        return isinstance(self.task, FireAndForgetTask) and bool(self.maybe_expire())
 
     def after_drop(self, now: float) -> None:
         """Let everybody hear that the job was dropped at fleet time *now*, and acknowledge it."""
@@ -110,6 +132,13 @@ class ResilientRequest(Request):
             self._count(TimeLimitExceeded(timeout))
             self._report(TimeLimitExceeded(timeout))
 
+    def acknowledge(self) -> None:
+        """Acknowledge the message, unless the job would be lost with it."""
+        if self._unkept:
+            self.reject(requeue=True)
+        else:
+            super().acknowledge()
+
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Reject the message; one that is put back into the queue is not the job's end."""
         self._runs_again = self._runs_again or requeue
@@ -122,8 +151,10 @@ class ResilientRequest(Request):
         return_ok: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
         """Handle a failure; one that the child has not handled itself means that it is gone."""
-        super().on_failure(exc_info, send_failed_event, return_ok)
         error = _told(exc_info)
+        if isinstance(error, WorkerLostError | TimeLimitExceeded) and not return_ok:
+            self.keep(error)
+        super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, WorkerLostError):
             self._count(error)
         if not return_ok:
@@ -133,11 +164,21 @@ class ResilientRequest(Request):
         self._runs_again = bool(super()._retry_worker_lost(exc, exc_info))  # type: ignore[misc]
         return self._runs_again
 
+    def keep(self, error: BaseException) -> None:
+        """Let the ledger keep a job that no child can speak for."""
+        if not isinstance(self.task, FireAndForgetTask) or self.acknowledged:
+            return
+        try:
+            self.task.keep_failed(self._context, error)  # type: ignore[attr-defined]
+        except LEDGER_ERRORS as lost:
+            self._unkept = True
+            said = JobUnkept(task=self.name, id=str(self.id), error=str(lost))
+            self._resilience.announce(said)
+
     def _count(self, error: BaseException) -> None:
         """Tell the breaker of a call that was cut or lost, as its process cannot."""
-        dependency = getattr(self.task, "dependency", None)
-        if dependency is not None and self.app is not None:
-            Resilience.of(self.app).breaker(dependency).record_failure(error)
+        if self.dependency is not None:
+            self._resilience.breaker(self.dependency).record_failure(error)
 
     def _report(self, error: BaseException) -> None:
         # A job cancelled because the broker was lost is delivered again.
@@ -151,11 +192,13 @@ class ResilientRequest(Request):
 
 
 def drop(requests: Sequence[ResilientRequest], now: float) -> None:
-    """Drop jobs that are late at fleet time *now*: first their results, then all else.
+    """Drop jobs that are late at fleet time *now*: first what must last, then all else.
 
     As Celery does for a job past its `expires`, but those that follow it in a chain, and its
     errbacks, hear of it as well: nobody waits for what will not come.
     """
+    for one in requests:
+        one.keep(one.too_late(now))
     store_revoked([(one, TaskRevokedError(str(one.too_late(now)))) for one in requests])
     for one in requests:
         one.after_drop(now)

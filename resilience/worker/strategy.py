@@ -1,5 +1,6 @@
 """What a worker's main process does with a message before it becomes a job."""
 
+import functools
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -10,6 +11,7 @@ from celery.worker.strategy import default
 from kombu.message import Message
 
 from resilience.tasks.deadline import deadline_of
+from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.resilience import Resilience
 from resilience.worker.backlog import acknowledge, take_late
 from resilience.worker.request import ResilientRequest, drop
@@ -29,10 +31,10 @@ def drop_late(
     """
     handle: Callable[..., Any] = default(task, app, consumer, **options)
     resilience: Resilience | None = getattr(app, "resilience", None)
-    if resilience is None:
+    if resilience is None or not _can_be_dropped(task):
         return handle
     resilience.time_limit_seconds = consumer.controller.time_limit
-    droppable = [name for name, one in app.tasks.items() if one.Strategy == STRATEGY]
+    droppable = [name for name, one in app.tasks.items() if _costs_little(one)]
 
     def on_message(
         message: Message,
@@ -46,12 +48,25 @@ def drop_late(
         if deadline is None or body is not None or deadline.left(resilience.fleet_time()) > 0:
             return handle(message, body, ack, reject, callbacks, **more)
         late = [_request(app, consumer, message, on_ack=ack, on_reject=reject)]
-        others = _more(app, consumer, message, droppable, resilience.fleet_time())
-        drop([*late, *others], resilience.fleet_time())
-        acknowledge([one.message for one in others])
+        ended: list[Message] = []
+        if task.name in droppable:
+            late += _more(app, consumer, message, droppable, ended)
+        drop(late, resilience.fleet_time())
+        acknowledge(ended)
         return None
 
     return on_message
+
+
+def _can_be_dropped(task: Task[Any, Any]) -> bool:
+    """Tell whether the request of *task*, which an app may have replaced, knows how."""
+    return issubclass(symbol_by_name(task.Request), ResilientRequest)
+
+
+def _costs_little(task: Task[Any, Any]) -> bool:
+    """Tell whether many jobs of *task* can be dropped at a time: none is written to a ledger."""
+    kept = isinstance(task, FireAndForgetTask)
+    return task.Strategy == STRATEGY and _can_be_dropped(task) and not kept
 
 
 def _more(
@@ -59,17 +74,23 @@ def _more(
     consumer: Any,  # noqa: ANN401 - Celery's
     message: Message,
     droppable: list[str],
-    now: float,
+    ended: list[Message],
 ) -> list[ResilientRequest]:
-    """Return the late jobs behind *message*, none of which acknowledges itself."""
+    """Return the late jobs behind *message*; each that is acknowledged goes to *ended*."""
     late = []
-    for one in take_late(message, droppable, now):
+    for one in take_late(message, droppable, Resilience.of(app).fleet_time()):
+        on_ack = functools.partial(_append, ended, one)
         if deadline_of(one.headers) is not None:
             with suppress(Exception):  # whatever it is, Celery says so better
-                late.append(_request(app, consumer, one))
+                how = {"on_ack": on_ack, "on_reject": one.reject_log_error}
+                late.append(_request(app, consumer, one, **how))
                 continue
         consumer.task_consumer.on_message(one)
     return late
+
+
+def _append(ended: list[Message], message: Message, *_: object) -> None:
+    ended.append(message)
 
 
 def _request(

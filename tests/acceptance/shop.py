@@ -82,9 +82,10 @@ def running_shop(
     """Run workers and front on what runs already, until the end of the block."""
     env = environment(upstreams, valkey, database_url)
     names = [dependency.name for dependency in DEPENDENCIES]
+    queues = {one.name: (one.queue, one.retry_queue) for one in DEPENDENCIES}
     contexts = {
-        name: run_worker("workers.app", queues=[name], concurrency=2, env=env, loglevel="WARNING")
-        for name in names
+        name: run_worker("workers.app", queues=both, concurrency=2, env=env, loglevel="WARNING")
+        for name, both in queues.items()
     }
     port = free_port()
     front = ServerProcess(
@@ -118,6 +119,7 @@ def environment(
     return urls | {
         "SHOP_BROKER_URL": valkey.url,
         "SHOP_DATABASE_URL": database_url,
+        "RESILIENCE_LEDGER_URL": f"{database_url}-ledger",
         "SHOP_MAIL_HOST": "127.0.0.1",
         "SHOP_MAIL_PORT": str(upstreams["mail"].port),
         # Thirty processes on few processors: a pause of 0.1 s is no lost store here.

@@ -12,9 +12,12 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery, chain
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import resilience
 from resilience import Dependency, Outcome, Resilience, ResilientTask, Settings, TimeoutBudget
+from resilience.ledger import Ledger, State
 from resilience.tasks.deadline import Deadline, deadline_of
 from resilience.testing.valkey import ValkeyProcess
 
@@ -130,3 +133,36 @@ def test_budget_page_runs(app: Celery, valkey: ValkeyProcess) -> None:
     assert also is not None
     assert 0 < also.at - also.sent <= 2.0
     assert opted_out is None
+
+
+class Base(DeclarativeBase):
+    """What the page's transaction is about."""
+
+
+class Order(Base):
+    """An order."""
+
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+def test_ledger_page_runs(valkey: ValkeyProcess, tmp_path: Path) -> None:
+    """One job is at the broker, one waits for its time, one for the relay since the commit."""
+    url = f"sqlite:///{tmp_path}/ledger.sqlite3"
+    made = Alone("docs-ledger", broker=valkey.url, set_as_current=False)
+    settings = Settings(store_url=valkey.url, namespace=uuid4().hex, ledger_url=url)
+    Resilience(made, dependencies=[Dependency("notifications")], settings=settings)
+    ledger: Ledger = made.resilience.ledger  # type: ignore[attr-defined]
+    ledger.upgrade()
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    valkey.client().delete("notifications")
+
+    run_page("ledger.md", app=made, engine=engine, order=Order(id=9), send_mail=nothing)
+
+    assert published(valkey, "notifications") == [("shop.notify", None)]
+    kept = {one.state: one.jobs for one in ledger.counts()}
+    assert kept == {State.OUTBOX: 1, State.SCHEDULED: 1}
+    engine.dispose()
+    ledger.close()
+    made.close()

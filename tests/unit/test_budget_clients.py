@@ -12,7 +12,7 @@ from resilience.budget import client_timeout
 LOADS_NOTHING = """
 import sys
 import resilience.budget
-print(sorted({"httpx", "requests", "sqlalchemy"} & sys.modules.keys()))
+print(sorted({"httpx", "requests", "psycopg"} & sys.modules.keys()))
 """
 
 

@@ -84,14 +84,14 @@ def test_workdir_is_inherited_and_not_entered_twice(
 
 
 def test_bulkhead_worker_has_all_limits_of_its_dependency() -> None:
-    """Queue, concurrency, pool, name and prefetch come from the declaration; extra words last."""
+    """Queues, concurrency, pool, name and prefetch are as declared; extra words come last."""
     dependency = Dependency("payments", concurrency=3, pool="threads", prefetch=2, queue="money")
 
     command = bulkhead_worker(["celery", "-A", "shop"], dependency, ["-l", "INFO"])
 
     assert command == [
         *("celery", "-A", "shop", "worker"),
-        *("-Q", "money", "-c", "3", "-P", "threads", "-n", "payments@%h"),
+        *("-Q", "money,money.retry", "-c", "3", "-P", "threads", "-n", "payments@%h"),
         *("--prefetch-multiplier", "2", "-l", "INFO"),
     ]
 

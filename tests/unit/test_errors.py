@@ -14,9 +14,11 @@ from resilience.errors import (
     BudgetExceededError,
     CircuitOpenError,
     ConfigurationError,
+    LedgerUnavailableError,
     NoStoredAnswerError,
     RejectedError,
     ResilienceError,
+    SchemaError,
     StoreUnavailableError,
     TooManyAbandonedError,
     retry_after_of,
@@ -40,6 +42,8 @@ SAMPLES = [
     AllFallbacksFailedError("payments", REASONS, 30.0),
     NoStoredAnswerError("said"),
     StoreUnavailableError("said"),
+    LedgerUnavailableError("said"),
+    SchemaError("said"),
 ]
 
 

@@ -1,0 +1,247 @@
+"""`celery -A app resilience dead`: see dead letters, run them again or let them go."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import reduce
+from typing import Any, TypeVar
+
+import click
+
+from resilience.cli.breakers import who
+from resilience.cli.ledger import ledger_of
+from resilience.cli.letters import print_letter, print_letters
+from resilience.cli.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
+from resilience.cli.words import duration
+from resilience.ledger import Ledger, State, Which
+
+LIST = 50
+"""Most letters that are listed unless told otherwise."""
+EVERY = sys.maxsize
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FILTERS = (
+    click.option("--dependency", help="Only those of this dependency."),
+    click.option("--task", help="Only those of the task with this name."),
+    click.option("--fingerprint", help="Only those with this cause."),
+    click.option(
+        "--older-than", "min_age_seconds", type=duration, help="Only those dead for so long."
+    ),
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+CHANGES = (
+    click.argument("name", metavar="[ID]", required=False),
+    *FILTERS,
+    click.option("--all", "every", is_flag=True, help="All there are; else ID or filters say."),
+    click.option("--limit", type=click.IntRange(1), default=EVERY, help="Oldest so many at most."),
+    click.option("--actor", default=who, show_default="who runs this", help="Kept in the audit."),
+    click.option("--reason", help="Why; kept in the audit. Needed unless it is a dry run."),
+    click.option("--dry-run", is_flag=True, help="Say how many; change nothing."),
+    JSON,
+)
+
+
+def _all_of(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
+    return lambda command: reduce(lambda made, add: add(made), reversed(options), command)
+
+
+@click.group()
+def dead() -> None:
+    """See dead letters: jobs that were given up. Run them again, or let them go."""
+
+
+@dead.command("list")
+@_all_of(FILTERS)
+@click.option("--limit", type=click.IntRange(1), default=LIST, show_default=True)
+@JSON
+@click.pass_context
+def list_letters(
+    context: click.Context, /, *, limit: int, as_json: bool, **filters: str | float | None
+) -> None:
+    """List dead letters, oldest first."""
+    ledger = ledger_of(context)
+    found = ledger.letters.find(Which(**filters), limit=limit + 1)  # type: ignore[arg-type]
+    shown = found[:limit]
+    if as_json:
+        click.echo(json.dumps([letter.to_json() for letter in shown], indent=2))
+        return
+    if not shown:
+        _say_nothing_found(ledger)
+        return
+    print_letters(shown)
+    if len(found) > limit:
+        click.echo(f"The oldest {limit}; there are more.")
+
+
+@dead.command()
+@click.argument("name", metavar="ID")
+@JSON
+@click.pass_context
+def show(context: click.Context, name: str, *, as_json: bool) -> None:
+    """Show all that is known of a job, in whatever state it is, and what was done to it."""
+    letters = ledger_of(context).letters
+    letter, audit = letters.show(name), letters.audit(job=name)
+    if as_json:
+        known = {
+            "job": letter and letter.to_json(),
+            "audit": [asdict(entry) for entry in audit],
+        }
+        click.echo(json.dumps(known, indent=2))
+        return
+    print_letter(name, letter, audit)
+
+
+@dead.command()
+@_all_of(CHANGES)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    default=RATE,
+    show_default=True,
+    help="Jobs per second.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    default=SAMPLE,
+    show_default=True,
+    help="Replay so many first, and the others only if none of these is dead again.",
+)
+@click.option(
+    "--sample-seconds",
+    type=duration,
+    default=SAMPLE_SECONDS,
+    show_default=True,
+    help="Longest wait for the sample to end.",
+)
+@click.option("--no-sample", is_flag=True, help="Replay all at once.")
+@click.pass_context
+def replay(
+    context: click.Context,
+    /,
+    *,
+    rate: float,
+    sample: int,
+    sample_seconds: float,
+    no_sample: bool,
+    as_json: bool,
+    dry_run: bool,
+    **chosen: Any,  # noqa: ANN401 - CHANGES
+) -> None:
+    """Run dead letters again, oldest first, as new jobs that point to their letters.
+
+    Exits with 1 if a job of the sample is dead again; the other letters then stay as they are.
+    """
+    ledger = ledger_of(context)
+    which, actor, reason = _chosen(dry_run=dry_run, **chosen)
+    given = Replay(ledger.letters, which, actor=actor, reason=reason, rate=rate)
+    total = given.count(chosen["limit"])
+    if dry_run or not total:
+        _say_count(ledger, total, "would be replayed", as_json=as_json)
+        return
+    replayed: dict[str, str | None] = {}
+    watched: Watched | None = None
+    if total > sample and not no_sample:
+        replayed = given.start(sample)
+        watched = given.watch(replayed, seconds=sample_seconds)
+        if not as_json:
+            click.echo(f"Sample of {len(replayed)} from {total}: {watched}.")
+    stopped = bool(watched and (watched.dead or watched.failed))
+    if not stopped:
+        replayed |= given.start(total - len(replayed))
+    if as_json:
+        said = {"replayed": replayed, "sample": watched and asdict(watched), "stopped": stopped}
+        click.echo(json.dumps(said, indent=2))
+    elif not stopped:
+        click.echo(f"{len(replayed)} replayed, at most {rate:g} a second.")
+    if stopped:
+        left = total - len(replayed)
+        click.echo(f"Stopped: {left} letters were not replayed. `dead show` says why.", err=True)
+        context.exit(1)
+
+
+@dead.command()
+@_all_of(CHANGES)
+@click.pass_context
+def discard(
+    context: click.Context,
+    /,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    **chosen: Any,  # noqa: ANN401 - CHANGES
+) -> None:
+    """Forget dead letters, oldest first; only the audit remembers who did so, and why."""
+    ledger = ledger_of(context)
+    which, actor, reason = _chosen(dry_run=dry_run, **chosen)
+    names = ledger.letters.discard(
+        which, actor=actor, reason=reason, limit=chosen["limit"], dry_run=dry_run
+    )
+    if dry_run or not names:
+        _say_count(ledger, len(names), "would be discarded", as_json=as_json)
+    elif as_json:
+        click.echo(json.dumps({"discarded": names}, indent=2))
+    else:
+        click.echo(f"{len(names)} discarded.")
+
+
+@dead.command()
+@click.option("--older-than", type=duration, required=True, help="What has been there for so long.")
+@JSON
+@click.pass_context
+def purge(context: click.Context, *, older_than: float, as_json: bool) -> None:
+    """Forget old dead letters, old audit entries, and idempotency records that are over."""
+    purged = ledger_of(context).letters.purge(older_than_seconds=older_than)
+    if as_json:
+        click.echo(json.dumps(asdict(purged), indent=2))
+        return
+    click.echo(
+        f"Forgotten: {purged.letters} letters, {purged.audit} audit entries, "
+        f"{purged.claims} idempotency records."
+    )
+
+
+def _chosen(
+    *,
+    name: str | None,
+    every: bool,
+    actor: str,
+    reason: str | None,
+    dry_run: bool,
+    limit: int,  # noqa: ARG001 - the caller's
+    **filters: Any,  # noqa: ANN401 - FILTERS
+) -> tuple[Which, str, str]:
+    """Return which letters are meant, who means them, and why.
+
+    Raises:
+        click.UsageError: It is not said.
+    """
+    which = Which(id=name, **filters)
+    if (which == Which()) != every:
+        given = "both --all and some" if every else "none"
+        msg = f"Say which: an ID, filters, or --all for all there are; {given} is given."
+        raise click.UsageError(msg)
+    if not actor.strip():
+        msg = "--actor must not be empty."
+        raise click.UsageError(msg)
+    if not dry_run and not (reason or "").strip():
+        msg = "Say why, with --reason; it is kept."
+        raise click.UsageError(msg)
+    return which, actor, reason or ""
+
+
+def _say_count(ledger: Ledger, count: int, what: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({what.replace(" ", "_"): count}))
+    elif count:
+        click.echo(f"{count} {what}.")
+    else:
+        _say_nothing_found(ledger)
+
+
+def _say_nothing_found(ledger: Ledger) -> None:
+    counts = [one for one in ledger.counts() if one.state is State.DEAD]
+    there = ", ".join(f"{one.dependency}: {one.jobs}" for one in counts)
+    click.echo(f"No such dead letters. There are {there or 'none at all'}.")

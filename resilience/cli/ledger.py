@@ -1,0 +1,104 @@
+"""`celery -A app resilience ledger`: what must not get lost, and the database that keeps it."""
+
+import json
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resilience.cli.words import briefly, plain
+from resilience.clock import SystemClock
+from resilience.ledger import Count, Ledger
+from resilience.ledger.database import Database
+from resilience.ledger.engines import read_url
+from resilience.ledger.upgrade import version_of
+from resilience.tasks.resilience import Resilience
+
+SECONDS = 1.0
+"""Longest wait for the database."""
+
+
+def ledger_of(context: click.Context) -> Ledger:
+    """Return the ledger of the app; its connections are closed when the command ends.
+
+    Raises:
+        ConfigurationError: The app was never adopted, or its setting is none of a ledger.
+    """
+    found = Resilience.of(context.obj.app).ledger
+    context.call_on_close(found.close)
+    return found
+
+
+@click.group()
+def ledger() -> None:
+    """See what the ledger holds, and bring its database up to date."""
+
+
+@ledger.command()
+@click.pass_context
+def upgrade(context: click.Context) -> None:
+    """Bring the schema of the database up to date; harmless if it is."""
+    found = ledger_of(context)
+    url = Resilience.of(context.obj.app).settings.ledger_url
+    before = _schema(url)
+    found.upgrade()
+    after = _schema(url)
+    place = read_url(url).render_as_string()
+    if before == after:
+        click.echo(f"{place} has schema {after} already.")
+    else:
+        click.echo(f"{place}: from {before or 'no schema'} to schema {after}.")
+
+
+@ledger.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.pass_context
+def status(context: click.Context, *, as_json: bool) -> None:
+    """Count the jobs of every dependency by state."""
+    counts = sorted(ledger_of(context).counts(), key=lambda one: (one.dependency, one.state))
+    if as_json:
+        click.echo(json.dumps([_row(one) for one in counts], indent=2))
+        return
+    place = read_url(Resilience.of(context.obj.app).settings.ledger_url).render_as_string()
+    click.echo(f"{place}{'' if counts else ' holds no jobs.'}")
+    if not counts:
+        return
+    table = Table("dependency", "state", "jobs", "oldest")
+    for one in counts:
+        table.add_row(
+            Text(plain(one.dependency)), str(one.state), Text(str(one.jobs), "bold"), _oldest(one)
+        )
+    Console().print(table)
+
+
+def _row(one: Count) -> dict[str, object]:
+    overdue = one.overdue_seconds
+    return {
+        "dependency": one.dependency,
+        "state": str(one.state),
+        "jobs": one.jobs,
+        "overdue_seconds": None if overdue is None else round(overdue, 1),
+    }
+
+
+def _oldest(one: Count) -> str:
+    overdue = one.overdue_seconds
+    if overdue is None:
+        return ""
+    return f"overdue {briefly(overdue)}" if overdue > 0 else f"due in {briefly(-overdue)}"
+
+
+def _schema(url: str) -> str | None:
+    """Return the schema that the database at *url* has; None: none yet.
+
+    Raises:
+        LedgerUnavailableError: It does not answer.
+    """
+    database = Database(url, timeout_seconds=SECONDS, clock=SystemClock())
+    try:
+        # Its transactions begin with a check of the schema, which is what may fail here.
+        with database.translated(), database._engine().connect() as connection:  # noqa: SLF001
+            return version_of(connection)
+    finally:
+        database.close()

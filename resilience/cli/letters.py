@@ -1,0 +1,95 @@
+"""How dead letters look to a human, at three in the morning."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resilience.cli.words import briefly, plain
+from resilience.clock import SystemClock
+from resilience.ledger import AuditEntry, Letter
+
+SHOWN = ("state", "task", "dependency", "queue", "reason", "fingerprint", "attempts", "origin")
+MESSAGE = ("args", "kwargs", "headers")
+ERROR_LENGTH = 200
+"""Most characters of an error in a table; `show` has all that was kept."""
+
+
+def print_letters(letters: Iterable[Letter]) -> None:
+    """Print a table of *letters*, what can be pasted into other commands in its last column."""
+    now = SystemClock().now()
+    table = Table("age", "attempts", "task, reason, last error", "id, fingerprint")
+    table.columns[0].no_wrap = table.columns[1].no_wrap = table.columns[3].no_wrap = True
+    for letter in letters:
+        table.add_row(
+            briefly(max(0.0, now - (letter.died or now))),
+            str(letter.attempts),
+            Text.assemble(
+                (plain(letter.task), "bold"),
+                "\n",
+                (plain(letter.reason), "red"),
+                f": {_last_error(letter)}",
+            ),
+            Text(f"{plain(letter.id)}\n{plain(letter.fingerprint)}"),
+        )
+    Console().print(table)
+
+
+def print_letter(name: str, letter: Letter | None, audit: Sequence[AuditEntry]) -> None:
+    """Print all that is known of the job *name*."""
+    console = Console(highlight=False, soft_wrap=True)
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(plain(text), style))
+
+    if letter is None:
+        say(f"The ledger holds no job {name}.")
+    else:
+        say(f"{letter.id}", "bold")
+        for field in SHOWN:
+            if (value := getattr(letter, field)) is not None:
+                say(f"  {field:<12}{value}")
+        for field in ("created", "due", "died"):
+            if (at := getattr(letter, field)) is not None:
+                say(f"  {field:<12}{_when(at)}")
+        _say_message(letter.message, say)
+        for number, error in enumerate(letter.errors, 1):
+            _say_error(number, error, say)
+    for entry in audit:
+        became = f" as {entry.replay}" if entry.replay else ""
+        say(f"{_when(entry.at)}  {entry.action} of {entry.job}{became}", "bold")
+        say(f"  by {entry.actor}: {entry.reason}")
+
+
+def _say_message(message: Any, say: Any) -> None:  # noqa: ANN401 - any JSON; a function
+    if not isinstance(message, dict):
+        say(f"  message     {message}")
+        return
+    for field in MESSAGE:
+        say(f"  {field:<12}{json.dumps(message.get(field), ensure_ascii=False)}")
+
+
+def _say_error(number: int, error: Any, say: Any) -> None:  # noqa: ANN401 - any JSON; a function
+    if not isinstance(error, dict):
+        say(f"error {number}: {error}", "red")
+        return
+    at = error.get("at")
+    when = f", {_when(at)}" if isinstance(at, int | float) else ""
+    say(f"error {number}{when}: {error.get('type')}: {error.get('text')}", "red")
+    if error.get("traceback"):
+        say(str(error["traceback"]).rstrip())
+
+
+def _last_error(letter: Letter) -> str:
+    error = letter.errors[-1] if letter.errors else "no error was kept"
+    if isinstance(error, dict):
+        error = f"{str(error.get('type')).rpartition('.')[2]}: {error.get('text')}"
+    return " ".join(plain(error).split())[:ERROR_LENGTH]
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,23 @@
+"""The ledger: what must never get lost, in one SQL database."""
+
+from resilience.ledger.claims import Claimed, Claims, Done, Running
+from resilience.ledger.job import Count, Job, State
+from resilience.ledger.ledger import Ledger
+from resilience.ledger.letter import AuditEntry, Letter, Purged
+from resilience.ledger.letters import Letters, Which
+
+__all__ = [
+    "AuditEntry",
+    "Claimed",
+    "Claims",
+    "Count",
+    "Done",
+    "Job",
+    "Ledger",
+    "Letter",
+    "Letters",
+    "Purged",
+    "Running",
+    "State",
+    "Which",
+]

@@ -1,0 +1,167 @@
+"""Engines whose waits have an end."""
+
+import sqlite3
+import threading
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from resilience.clock import Clock
+from resilience.errors import ConfigurationError
+
+POOL = 4
+"""Connections per process; a thread more waits its turn."""
+STEPS = {"resilience_steps": True}
+"""Execution option of a connection on which every statement is a transaction."""
+CHECKPOINT_PAGES = 4000
+LOCK_PAUSE_SECONDS = 0.0004
+FRESH_SECONDS = 1.0
+"""A connection that answered so short a time ago is not asked whether it still does."""
+
+
+def read_url(url: str) -> URL:
+    """Return *url* parsed, with the driver that the library is tested with.
+
+    Raises:
+        ConfigurationError: It is none of a ledger, or its driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        # The text is not repeated: it may hold a password where a parser would not look for one.
+        msg = "the ledger's URL cannot be read; write sqlite:////path or postgresql://host/name"
+        raise ConfigurationError(msg) from None
+    backend = parsed.get_backend_name()
+    place = parsed.render_as_string(hide_password=True)
+    if backend not in {"sqlite", "postgresql", "mysql", "mariadb"}:
+        msg = f"{place} is no ledger: use sqlite, postgresql or mariadb"
+        raise ConfigurationError(msg)
+    if backend == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        msg = f"{place} forgets all when the process ends: name a file, as in sqlite:////path"
+        raise ConfigurationError(msg)
+    drivers = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+    if parsed.drivername == backend in drivers:
+        parsed = parsed.set(drivername=f"{backend}+{drivers[backend]}")
+    try:
+        parsed.get_dialect().import_dbapi()
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        mend = "for PostgreSQL: pip install 'celery-resilience[postgres]'"
+        msg = f"{place} needs a driver that is not installed ({error}); {mend}"
+        raise ConfigurationError(msg) from error
+    return parsed
+
+
+def make_engine(url: URL, *, timeout_seconds: float, clock: Clock) -> Engine:
+    """Return an engine for this process; nothing is connected yet."""
+    make = {"sqlite": _sqlite, "postgresql": _postgresql}.get(url.get_backend_name(), _mariadb)
+    return make(url, timeout_seconds, clock)
+
+
+def _pooled(url: URL, seconds: float, **options: Any) -> Engine:  # noqa: ANN401 - SQLAlchemy's
+    return create_engine(
+        url,
+        pool_size=POOL,
+        max_overflow=0,
+        pool_timeout=seconds,
+        pool_use_lifo=True,
+        isolation_level="AUTOCOMMIT",  # transactions begin where it is said, not at any statement
+        **options,
+    )
+
+
+def _sqlite(url: URL, seconds: float, clock: Clock) -> Engine:
+    engine = _pooled(url, seconds, connect_args={"timeout": seconds})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+        # A text that is not UTF-8 must not keep the other rows from being read.
+        connection.text_factory = lambda text: text.decode(errors="surrogateescape")
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+        if _steps(connection):
+            driver.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
+        else:
+            driver.execute("PRAGMA busy_timeout=0")
+            _begin_to_write(driver, clock, clock.monotonic() + seconds)
+
+    return engine
+
+
+def _begin_to_write(driver: sqlite3.Connection, clock: Clock, deadline: float) -> None:
+    """Take the write lock now: who reads first is refused if somebody writes before it does.
+
+    A commit takes less than a millisecond, but SQLite's own wait soon sleeps for a hundred.
+    """
+    pause = threading.Event()
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or clock.monotonic() > deadline:
+                raise
+            pause.wait(LOCK_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _postgresql(url: URL, seconds: float, clock: Clock) -> Engine:
+    # Here, so that a ledger in SQLite runs without the driver.
+    from resilience.ledger.postgres import connect_patiently, limit_waits  # noqa: PLC0415
+
+    engine = _pooled(url, seconds)
+    _on_server(engine, clock)
+    event.listen(engine, "do_connect", connect_patiently(seconds))
+    event.listen(engine, "connect", limit_waits(seconds))
+    return engine
+
+
+def _mariadb(url: URL, seconds: float, clock: Clock) -> Engine:
+    whole = max(1, round(seconds))
+    waits = {"connect_timeout": whole, "read_timeout": whole + 1, "write_timeout": whole + 1}
+    engine = _pooled(url, seconds, connect_args=waits)
+    _on_server(engine, clock)
+
+    @event.listens_for(engine, "connect")
+    def limit(connection: Any, _: ConnectionPoolEntry) -> None:  # noqa: ANN401 - the driver's
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SET SESSION innodb_lock_wait_timeout={whole}, max_statement_time={seconds:g}"
+            )
+
+    return engine
+
+
+def _steps(connection: Connection) -> bool:
+    return connection.get_execution_options().keys() >= STEPS.keys()
+
+
+def _on_server(engine: Engine, clock: Clock) -> None:
+    """Begin transactions only where one is wanted, and never on a connection that was lost."""
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if not _steps(connection):
+            connection.exec_driver_sql("BEGIN")
+
+    @event.listens_for(engine, "checkin")
+    def note(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["used"] = clock.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ask(connection: Any, record: ConnectionPoolEntry, _: object) -> None:  # noqa: ANN401 - as above
+        if clock.monotonic() - record.info.get("used", clock.monotonic()) < FRESH_SECONDS:
+            return
+        try:
+            alive = engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error
+        if not alive:
+            raise DisconnectionError

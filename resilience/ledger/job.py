@@ -1,0 +1,69 @@
+"""What the ledger takes and gives."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a job is."""
+
+    OUTBOX = "outbox"
+    """It was never published, as the broker did not take it."""
+    SCHEDULED = "scheduled"
+    """It failed, was refused or is replayed, and waits until it is due."""
+    DISPATCHED = "dispatched"
+    """A relay has published it; whoever finishes the job removes it here."""
+    DEAD = "dead"
+    """It was given up; an operator replays or discards it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job, as a worker or a publisher hands it in and as a relay gets it.
+
+    Attributes:
+        id: Task id.
+        task: Name of the task.
+        dependency: Whose bulkhead it belongs to.
+        queue: Where a relay publishes it.
+        message: A JSON object with all that publishing needs, kept as it is. Views show it, and
+            redact what is under a key that is to be hidden; `{"names": […], "args": […]}` lets
+            them do that for positional arguments as well.
+        origin: Id of the dead letter that it is a replay of.
+        attempts: Calls that have failed.
+        dispatches: How often a relay has published it. It must travel with the message: what a
+            copy reports after a later one was published is not heeded.
+        age_seconds: Seconds since it was first published.
+        due: When it was due, by the database's clock; `give_back` needs it.
+        state: What it was before it was taken; `DISPATCHED`: a lease ran out.
+    """
+
+    id: str
+    task: str
+    dependency: str
+    queue: str
+    message: str
+    origin: str | None = None
+    attempts: int = 0
+    dispatches: int = 0
+    age_seconds: float = 0.0
+    due: float | None = None
+    state: State = State.OUTBOX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How many jobs of a dependency are in a state.
+
+    Attributes:
+        state: Which state.
+        dependency: Which dependency.
+        jobs: How many.
+        overdue_seconds: How long the first of them has been due, negative if it is due later; for
+            dispatched jobs, since its lease ran out. None: dead ones are never due.
+    """
+
+    state: State
+    dependency: str
+    jobs: int
+    overdue_seconds: float | None

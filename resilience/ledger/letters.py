@@ -1,0 +1,238 @@
+"""Dead letters: jobs that were given up, and what an operator does with them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Double,
+    Row,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    null,
+    select,
+    update,
+)
+
+from resilience.ledger.database import Database
+from resilience.ledger.job import State
+from resilience.ledger.letter import AuditEntry, Letter, Purged, read_letter
+from resilience.ledger.tables import AUDIT, CLAIMS, JOBS
+
+AT_ONCE = 200
+"""Letters per transaction: few enough to be done well within a statement's timeout."""
+AUDIT_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Which:
+    """Which dead letters; what is None does not matter, so that `Which()` is all of them.
+
+    Attributes:
+        id: Only this one.
+        dependency: Whose bulkhead they belonged to.
+        task: Name of their task.
+        fingerprint: Their cause.
+        min_age_seconds: How long they have been dead at least.
+    """
+
+    id: str | None = None
+    dependency: str | None = None
+    task: str | None = None
+    fingerprint: str | None = None
+    min_age_seconds: float | None = None
+
+
+class Letters:
+    """The dead letters of a ledger; oldest first wherever there is an order."""
+
+    def __init__(self, database: Database, *, redact: frozenset[str]) -> None:
+        """Look into *database*; hide arguments whose names are in *redact*."""
+        self._database = database
+        self._redact = redact
+
+    def find(self, which: Which, *, limit: int) -> list[Letter]:
+        """Return the first *limit* of *which* letters."""
+        with self._database.reading() as connection:
+            rows = connection.execute(self._select(which, *JOBS.c).limit(limit)).mappings().all()
+        return [read_letter(row, self._redact) for row in rows]
+
+    def show(self, name: str) -> Letter | None:
+        """Return what is known of the job *name*, in whatever state it is; None: nothing."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(JOBS).where(JOBS.c.id == name)).mappings().one_or_none()
+        return read_letter(row, self._redact) if row else None
+
+    def audit(self, *, job: str | None = None, limit: int = AUDIT_LIMIT) -> list[AuditEntry]:
+        """Return who did what to letters, newest first.
+
+        Args:
+            job: Only what was done to this letter, or made this job; None: all.
+            limit: Most entries.
+        """
+        shown = [column for column in AUDIT.c if column.name != "number"]
+        entries = select(*shown).order_by(AUDIT.c.number.desc()).limit(limit)
+        if job is not None:
+            entries = entries.where((AUDIT.c.job == job) | (AUDIT.c.replay == job))
+        with self._database.reading() as connection:
+            rows = connection.execute(entries).mappings().all()
+        return [AuditEntry(**row) for row in rows]
+
+    def replay(
+        self,
+        which: Which,
+        *,
+        actor: str,
+        reason: str,
+        new_id: Callable[[], str],
+        limit: int,
+        interval_seconds: float = 0.0,
+        dry_run: bool = False,
+    ) -> dict[str, str | None]:
+        """Make jobs of the first *limit* of *which* letters again.
+
+        A letter becomes, in one step, a scheduled job with a new id, the letter's id as origin, the
+        errors so far, no attempts and age zero. Killed half-way, every letter is still dead or
+        replayed once: the same replay again does the rest.
+
+        Args:
+            which: Which letters.
+            actor: Who replays them, for the audit.
+            reason: Why, for the audit.
+            new_id: Makes the id of a job.
+            limit: Most letters; a sample first is a small one.
+            interval_seconds: How much later than the one before each job is due.
+            dry_run: Change nothing.
+
+        Returns:
+            The new ids by the old ones; None in a dry run.
+        """
+        if dry_run:
+            return dict.fromkeys(self._ids(which, limit))
+        replayed: dict[str, str | None] = {}
+        while (left := limit - len(replayed)) > 0:
+            # Before the transaction: none is held while something else is called.
+            names = [new_id() for _ in range(min(AT_ONCE, left))]
+            with self._database.writing() as connection:
+                letters = self._lock(connection, which, len(names))
+                pairs = dict(zip((letter.id for letter in letters), names, strict=False))
+                self._revive(connection, pairs, interval_seconds, first=len(replayed))
+                self._note(connection, letters, "replay", actor, reason, pairs)
+            replayed |= pairs
+            if len(letters) < len(names):
+                break
+        return replayed
+
+    def discard(
+        self, which: Which, *, actor: str, reason: str, limit: int, dry_run: bool = False
+    ) -> list[str]:
+        """Forget the first *limit* of *which* letters; only the audit remembers.
+
+        Returns:
+            Their ids; of a dry run, those that would have been forgotten.
+        """
+        if dry_run:
+            return self._ids(which, limit)
+        discarded: list[str] = []
+        while (left := min(AT_ONCE, limit - len(discarded))) > 0:
+            with self._database.writing() as connection:
+                letters = self._lock(connection, which, left)
+                names = [letter.id for letter in letters]
+                connection.execute(delete(JOBS).where(JOBS.c.id.in_(names)))
+                self._note(connection, letters, "discard", actor, reason, {})
+            discarded += names
+            if len(letters) < left:
+                break
+        return discarded
+
+    def purge(self, *, older_than_seconds: float) -> Purged:
+        """Forget letters that died, and audit entries that were written, longer ago than that.
+
+        Idempotency records are forgotten when their own time is over.
+        """
+        before = self._database.now - older_than_seconds
+        return Purged(
+            letters=self._purge(JOBS, select(JOBS.c.id).where(JOBS.c.died <= before)),
+            audit=self._purge(AUDIT, select(AUDIT.c.number).where(AUDIT.c.at <= before)),
+            claims=self._purge(
+                CLAIMS, select(CLAIMS.c.key).where(CLAIMS.c.until <= self._database.now)
+            ),
+        )
+
+    def _select(self, which: Which, *columns: Any) -> Select[Any]:  # noqa: ANN401 - any column
+        dead = select(*columns).where(JOBS.c.died.is_not(None)).order_by(JOBS.c.died, JOBS.c.id)
+        for name in ("id", "dependency", "task", "fingerprint"):
+            if (value := getattr(which, name)) is not None:
+                dead = dead.where(JOBS.c[name] == value)
+        if which.min_age_seconds is not None:
+            dead = dead.where(JOBS.c.died <= self._database.now - which.min_age_seconds)
+        return dead
+
+    def _ids(self, which: Which, limit: int) -> list[str]:
+        with self._database.reading() as connection:
+            return list(connection.scalars(self._select(which, JOBS.c.id).limit(limit)))
+
+    def _lock(self, connection: Connection, which: Which, limit: int) -> list[Row[Any]]:
+        """Return letters that nobody else is replaying or discarding."""
+        chosen = self._select(which, JOBS.c.id, JOBS.c.task).limit(limit)
+        return list(connection.execute(chosen.with_for_update(skip_locked=True)))
+
+    def _revive(
+        self, connection: Connection, pairs: dict[str, str], interval: float, *, first: int
+    ) -> None:
+        now = self._database.now
+        fresh = {"state": State.SCHEDULED, "attempts": 0, "dispatches": 0, "born": now}
+        nothing = dict.fromkeys(("died", "reason", "fingerprint", "owner"), null())
+        again = (
+            update(JOBS)
+            .where(JOBS.c.id == bindparam("old"))
+            .values(
+                id=bindparam("new"),
+                origin=bindparam("old"),
+                due=now + bindparam("delay", type_=Double),
+                **fresh,
+                **nothing,
+            )
+        )
+        rows = [
+            {"old": old, "new": new, "delay": place * interval}
+            for place, (old, new) in enumerate(pairs.items(), first)
+        ]
+        if rows:
+            connection.execute(again, rows)
+
+    def _note(
+        self,
+        connection: Connection,
+        letters: list[Row[Any]],
+        action: str,
+        actor: str,
+        reason: str,
+        replays: dict[str, str],
+    ) -> None:
+        said = {"action": action, "actor": actor, "reason": reason}
+        rows = [
+            {**said, "job": letter.id, "task": letter.task, "replay": replays.get(letter.id)}
+            for letter in letters
+        ]
+        if rows:
+            connection.execute(insert(AUDIT).values(at=self._database.now), rows)
+
+    def _purge(self, table: Table, old: Select[Any]) -> int:
+        return sum(self._purged(table, old))
+
+    def _purged(self, table: Table, old: Select[Any]) -> Iterator[int]:
+        [key] = table.primary_key.columns
+        while True:
+            with self._database.writing() as connection:
+                names = connection.scalars(
+                    old.limit(AT_ONCE).with_for_update(skip_locked=True)
+                ).all()
+                connection.execute(delete(table).where(key.in_(names)))
+            yield len(names)
+            if len(names) < AT_ONCE:
+                return

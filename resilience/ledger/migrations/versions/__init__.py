@@ -1,0 +1,1 @@
+"""One module per schema; none of them changes once it was released."""

@@ -1,0 +1,69 @@
+"""Hiding the values of named arguments in what people see."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+HIDDEN = "***"
+SHORTEST = 4
+"""Shorter values are not looked for in other texts: they are everywhere."""
+
+
+def redacted(message: object, errors: Sequence[object], names: Collection[str]) -> tuple[Any, Any]:
+    """Return *message* with what is under a key in *names*, at any depth, hidden; and *errors*.
+
+    So are positional arguments: `args` beside `names`, the names of all of them. Hidden values of
+    four or more characters are hidden in all texts of both as well: an error may quote an argument.
+    """
+    if not names:
+        return message, errors
+    found = {text for text in _secrets(message, names) if len(text) >= SHORTEST}
+    secrets = sorted(found, key=len, reverse=True)  # one may be part of another
+    return _hide(message, names, secrets), _hide(errors, (), secrets)
+
+
+def _places(value: Mapping[str, Any], names: Collection[str]) -> set[int]:
+    """Return the places in `args` of arguments that are to be hidden."""
+    positional, args = value.get("names"), value.get("args")
+    if not isinstance(positional, list) or not isinstance(args, list):
+        return set()
+    return {place for place, name in enumerate(positional[: len(args)]) if name in names}
+
+
+def _secrets(value: object, names: Collection[str]) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(item) if name in names else _secrets(item, names)
+        for place in _places(value, names):
+            yield from _leaves(value["args"][place])
+    elif isinstance(value, list):
+        for item in value:
+            yield from _secrets(item, names)
+
+
+def _leaves(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def _hide(value: object, names: Collection[str], secrets: Sequence[str]) -> Any:  # noqa: ANN401 - as given
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, HIDDEN)
+        return value
+    if isinstance(value, Mapping):
+        shown = {
+            name: HIDDEN if name in names else _hide(item, names, secrets)
+            for name, item in value.items()
+        }
+        for place in _places(value, names):
+            if isinstance(shown["args"], list):  # else it is hidden as a whole
+                shown["args"][place] = HIDDEN
+        return shown
+    if isinstance(value, list):
+        return [_hide(item, names, secrets) for item in value]
+    return value

@@ -1,0 +1,70 @@
+"""What the ledger keeps, as tables. The migrations make them; nothing else does."""
+
+from sqlalchemy import Column, Double, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy.dialects.mysql import LONGTEXT
+
+HEAD = "0001"
+"""The schema that this version of the library reads and writes; schemas count up."""
+VERSION_TABLE = "resilience_version"
+
+KEY = Text().with_variant(String(255), "mysql", "mariadb")
+LONG = Text().with_variant(LONGTEXT, "mysql", "mariadb")
+
+METADATA = MetaData()
+
+# All times are epoch seconds of the database's own clock.
+JOBS = Table(
+    "resilience_jobs",
+    METADATA,
+    Column("id", KEY, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("dependency", KEY, nullable=False),
+    Column("task", KEY, nullable=False),
+    Column("queue", KEY, nullable=False),
+    Column("message", LONG, nullable=False),  # JSON, as it was given
+    Column("errors", LONG, nullable=False),  # one JSON object a line, oldest first
+    Column("attempts", Integer, nullable=False),
+    Column("dispatches", Integer, nullable=False),  # a fence: who has an older number is too late
+    Column("created", Double, nullable=False),
+    Column("born", Double, nullable=False),  # when the job was first published
+    # When a relay must act: publish the job, or, if it is dispatched, publish it again because
+    # the lease has run out. Null: never, it is dead.
+    Column("due", Double),
+    Column("owner", KEY),  # who has the lease
+    Column("origin", KEY),  # id of the dead letter that this job is a replay of
+    Column("died", Double),
+    Column("reason", KEY),
+    Column("fingerprint", String(32)),
+    # With dependency and state in it, what is held is skipped and counted without reading a row.
+    Index("resilience_jobs_due", "due", "dependency", "state"),
+)
+# Partial: a job that is only parked does not pay for them.
+for _name, _columns in {"died": ("died",), "cause": ("fingerprint", "died")}.items():
+    Index(
+        f"resilience_jobs_{_name}",
+        *(JOBS.c[column] for column in _columns),
+        postgresql_where=JOBS.c.died.is_not(None),
+        sqlite_where=JOBS.c.died.is_not(None),
+    )
+
+AUDIT = Table(
+    "resilience_audit",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("at", Double, nullable=False, index=True),
+    Column("actor", KEY, nullable=False),
+    Column("reason", LONG, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("job", KEY, nullable=False, index=True),
+    Column("task", KEY, nullable=False),
+    Column("replay", KEY),  # id of the job that a replay made
+)
+
+CLAIMS = Table(
+    "resilience_claims",
+    METADATA,
+    Column("key", KEY, primary_key=True),
+    Column("owner", KEY, nullable=False),
+    Column("until", Double, nullable=False, index=True),  # end of the lease, or of the result
+    Column("result", LONG),  # JSON; null while it runs
+)

@@ -1,0 +1,70 @@
+"""Which schema a database has, and how it gets the one that is needed."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+from resilience.errors import SchemaError
+from resilience.ledger.tables import HEAD, VERSION_TABLE
+
+COMMAND = "celery -A <app> resilience ledger upgrade"
+LOCK = 7_305_262_918
+"""Any number that no one else takes a lock on."""
+
+
+def version_of(connection: Connection) -> str | None:
+    """Return the schema that the database has; None: none yet."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant
+    return found
+
+
+def check_version(found: str | None, place: str) -> None:
+    """Return if the schema *found* at *place* is the one that is needed.
+
+    Raises:
+        SchemaError: It is another one.
+    """
+    if found is None:
+        msg = f"{place} has no ledger yet; run: {COMMAND}"
+        raise SchemaError(msg)
+    if found < HEAD:
+        msg = f"the ledger {place} has schema {found}, {HEAD} is needed; run: {COMMAND}"
+        raise SchemaError(msg)
+    if found > HEAD:
+        msg = (
+            f"the ledger {place} has schema {found}, made by a newer celery-resilience; this one "
+            f"knows schemas up to {HEAD}: install the newer one here, too"
+        )
+        raise SchemaError(msg)
+
+
+def upgrade(connection: Connection, place: str) -> None:
+    """Bring the schema up to date, in the transaction of *connection*; harmless if it is.
+
+    Raises:
+        SchemaError: It is newer than this version of the library.
+    """
+    if connection.dialect.name == "postgresql":  # in SQLite the transaction has locked out others
+        connection.exec_driver_sql("SET LOCAL statement_timeout=0")
+        connection.exec_driver_sql("SET LOCAL lock_timeout='60s'")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+    found = version_of(connection)
+    if found != HEAD:
+        if found is None or found < HEAD:
+            _migrate(connection)
+        check_version(version_of(connection), place)
+
+
+def _migrate(connection: Connection) -> None:
+    # Here, as it takes long to import and a worker does without.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    home = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", home.replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

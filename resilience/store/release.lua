@@ -1,0 +1,71 @@
+-- Say how many jobs of one dependency may be run again now.
+--
+-- KEYS[1]  flow  hash  counts by second of server time, and what was seen of the circuit
+--                      c:<s> jobs that a worker took, r:<s> those among them that ran before,
+--                      a:<s> those released to run again, g:<s> others released, open: set while the circuit is not closed,
+--                      closed: when it closed, ms
+-- ARGV[1] jobs taken since the last time, [2] those that ran before, [3] how many are wanted,
+-- [4] share of retries, less than 0 for no limit, [5] released per second whatever the share,
+-- [6] 1 if the circuit is closed, [7] factor per second of the ramp, [8] window in seconds
+-- -> how many may go
+
+local flow = KEYS[1]
+local wanted, share, least = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local factor, window = tonumber(ARGV[7]), tonumber(ARGV[8])
+local time = redis.call('TIME')
+local second = tonumber(time[1])
+local now = second * 1000 + math.floor(time[2] / 1000)
+
+local function count(kind, jobs)
+  if jobs > 0 then redis.call('HINCRBY', flow, kind .. ':' .. second, jobs) end
+end
+count('c', tonumber(ARGV[1]))
+count('r', tonumber(ARGV[2]))
+
+local total = { c = 0, r = 0, a = 0, g = 0 }
+local now_again, this_second, open, closed = 0, 0, false, nil
+local fields = redis.call('HGETALL', flow)
+for i = 1, #fields, 2 do
+  local kind, at = string.match(fields[i], '^(%a):(%d+)$')
+  if kind then
+    if tonumber(at) <= second - window then
+      redis.call('HDEL', flow, fields[i])
+    else
+      total[kind] = total[kind] + tonumber(fields[i + 1])
+      if tonumber(at) == second then
+        if kind == 'a' then now_again = tonumber(fields[i + 1]) end
+        if kind == 'a' or kind == 'g' then this_second = this_second + tonumber(fields[i + 1]) end
+      end
+    end
+  elseif fields[i] == 'open' then
+    open = true
+  else
+    closed = tonumber(fields[i + 1])
+  end
+end
+
+if ARGV[6] ~= '1' then
+  redis.call('HSET', flow, 'open', 1)
+  redis.call('HDEL', flow, 'closed')
+  closed = now -- half-open: as slow as the ramp begins
+elseif open and wanted > 0 then
+  redis.call('HDEL', flow, 'open')
+  redis.call('HSET', flow, 'closed', now)
+  closed = now
+end
+
+local most = wanted
+if share >= 0 then
+  -- What was released counts at once, also while it still waits in its queue.
+  local spent = math.max(total.r, total.a)
+  most = math.max(least - now_again, math.floor(share * total.c) - spent)
+end
+if closed then
+  local rate = least * factor ^ ((now - closed) / 1000)
+  if rate > 100000 then redis.call('HDEL', flow, 'closed') end
+  most = math.min(most, math.ceil(rate) - this_second)
+end
+local granted = math.max(0, math.min(wanted, most))
+count(share >= 0 and 'a' or 'g', granted)
+redis.call('EXPIRE', flow, 3600)
+return granted

@@ -1,0 +1,160 @@
+"""A job as the ledger keeps it: the message itself, ready to be published by any relay."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from celery import Celery, Task, signals
+from kombu import Producer
+
+from resilience.ledger import Job
+from resilience.tasks.deadline import BUDGET_HEADER
+from resilience.tasks.resilience import Resilience
+from resilience.tasks.serialization import dumps, loads
+
+JOB_HEADER: Final = "resilience-job"
+"""Message header: what the ledger knows of a job: `{"born", "attempts", "dispatches", …}`."""
+RENAMED: Final = {"link": "callbacks", "link_error": "errbacks"}
+"""Options of `apply_async` that Celery's message calls otherwise."""
+FUNCTIONS_MAX = 512
+"""To look at a signature takes as long as a write: so many are remembered."""
+PROPERTIES: Final = ("priority", "delivery_mode", "compression")
+
+
+def job_of(
+    task: Task[Any, Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    queue: str,
+    ledger: Mapping[str, Any],
+    age_seconds: float,
+) -> Job:
+    """Return what the ledger keeps of a call of *task*.
+
+    Args:
+        task: Of an adopted app.
+        args: As given.
+        kwargs: As given.
+        options: Of `apply_async`, `task_id` and headers among them; a relative `expires` counts
+            from now.
+        queue: Where a relay publishes it.
+        ledger: What is in its `JOB_HEADER`.
+        age_seconds: Since it was first published.
+
+    Raises:
+        kombu.exceptions.EncodeError: An argument cannot be sent.
+    """
+    amqp: Any = task.app.amqp
+    known = _parameters(type(amqp).as_task_v2)
+    renamed = {RENAMED.get(name, name): value for name, value in options.items()}
+    headers, properties, body, _ = amqp.as_task_v2(
+        name=task.name,
+        args=args,
+        kwargs=kwargs,
+        **{name: value for name, value in renamed.items() if name in known and value is not None},
+    )
+    headers |= {**(options.get("headers") or {}), JOB_HEADER: {**ledger}}
+    properties |= {name: options[name] for name in PROPERTIES if options.get(name) is not None}
+    # Whoever adds to messages, to trace them for one, adds to this one now.
+    signals.before_task_publish.send(
+        sender=task.name,
+        body=body,
+        exchange="",
+        routing_key=queue,
+        headers=headers,
+        declare=[],
+        properties=properties,
+        retry_policy={},
+    )
+    args, kwargs, embed = body
+    message = {
+        "args": list(args),
+        "kwargs": kwargs,
+        "embed": embed,
+        "headers": headers,
+        "properties": properties,
+        "names": _positional(task.run),
+    }
+    return Job(
+        id=str(options["task_id"]),
+        task=str(task.name),
+        dependency=str(getattr(task, "dependency", None) or ""),
+        queue=queue,
+        message=dumps(message),
+        origin=ledger.get("origin"),
+        attempts=int(ledger.get("attempts", 0)),
+        dispatches=int(ledger.get("dispatches", 0)),
+        age_seconds=age_seconds,
+    )
+
+
+def delay_of(app: Celery[Any], options: dict[str, Any]) -> float | None:
+    """Return in how many seconds a job with these options is due, and take that out of them."""
+    countdown, eta = options.pop("countdown", None), options.pop("eta", None)
+    if eta is not None:
+        return max(0.0, float((eta - app.now()).total_seconds()))
+    return None if countdown is None else max(0.0, float(countdown))
+
+
+def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
+    """Publish what `job_of` made, with what the ledger has learnt since in its header.
+
+    Raises:
+        Exception: The broker's, or one that says that the message is no such one.
+    """
+    message = loads(job.message)
+    headers = {**message["headers"], "id": job.id}
+    known = {**(headers.get(JOB_HEADER) or {}), "attempts": job.attempts}
+    if job.origin != known.get("origin"):
+        # A replay begins anew: what its letter died of does not count against it.
+        known = {"attempts": job.attempts, "born": Resilience.of(app).fleet_time()}
+        headers |= {BUDGET_HEADER: None, "expires": None}
+    headers[JOB_HEADER] = {**known, "dispatches": job.dispatches, "origin": job.origin}
+    queue = app.amqp.queues[job.queue]
+    properties = {**message["properties"], "correlation_id": job.id}
+    # By its name, as Celery does, a queue is found also if the broker has lost its bindings: Redis
+    # would drop the message in silence.
+    by_name = queue.exchange.type == "direct"
+    producer.publish(
+        (message["args"], message["kwargs"], message["embed"]),
+        exchange="" if by_name else queue.exchange,
+        routing_key=queue.name if by_name else queue.routing_key,
+        declare=[queue],
+        headers=headers,
+        serializer="json",
+        retry=False,
+        **properties,
+    )
+
+
+def ledger_header(headers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the ledger knew of a job when it was published; empty if nothing.
+
+    What somebody else wrote in another form counts as nothing.
+    """
+    said = (headers or {}).get(JOB_HEADER)
+    if not isinstance(said, Mapping):
+        return {}
+    numbers = {
+        name: said[name]
+        for name in ("born", "attempts", "dispatches", "lost")
+        if isinstance(said.get(name), int | float) and said[name] >= 0
+    }
+    origin = said.get("origin")
+    return {**numbers, "origin": origin if isinstance(origin, str) else None}
+
+
+@functools.lru_cache(FUNCTIONS_MAX)
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+@functools.lru_cache(FUNCTIONS_MAX)
+def _positional(function: Callable[..., Any]) -> list[str]:
+    """Return what positional arguments are called, so that views can redact them."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return [one.name for one in parameters if one.kind in kinds]

@@ -1,0 +1,93 @@
+"""What all tasks of an app share in one process."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celery import Celery
+from kombu.utils.url import maybe_sanitize_url
+
+from resilience.breaker import Breaker, NoBreaker
+from resilience.dependency import Catalogue, Dependency
+from resilience.events import Listener
+from resilience.ledger import Ledger
+from resilience.pulse import Pulse
+from resilience.settings import Settings
+from resilience.store import Answers, FanIn, Releases, Store
+from resilience.store.absent import NoStore
+from resilience.store.fleet import StoreFleet
+from resilience.tasks.addresses import find_store
+from resilience.tasks.identity import identity_of
+from resilience.tasks.neutral import NEUTRAL
+from resilience.tasks.serialization import dumps, loads
+
+NAMESPACE = "resilience"
+"""Not the app's main name: who publishes and who works often have different ones."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shared:
+    """What all tasks of the app share, made when the first of them needs it."""
+
+    store: Store
+    answers: Answers
+    fan_in: FanIn | None
+    ledger: Ledger
+    releases: Releases
+    pulse: Pulse
+    breakers: Mapping[str, Breaker | NoBreaker]
+
+
+def open_shared(
+    app: Celery[Any], settings: Settings, dependencies: Catalogue, listeners: Sequence[Listener]
+) -> Shared:
+    """Make it; connects to nothing.
+
+    Raises:
+        ConfigurationError: An address is of a form that is none.
+    """
+    store = _open_store(app, settings, listeners)
+    answers = Answers(store, dumps=dumps, loads=loads)
+    alone = isinstance(store, NoStore)
+    pulse = Pulse(None if alone else StoreFleet(store))
+    return Shared(
+        store=store,
+        answers=answers,
+        fan_in=None if alone else FanIn(store, answers, owner=identity_of(app)),
+        ledger=Ledger(settings.ledger_url, redact=settings.redact, listeners=listeners),
+        releases=Releases(None if alone else store),
+        pulse=pulse,
+        breakers={one.name: _breaker(one, pulse, listeners) for one in dependencies.values()},
+    )
+
+
+def _breaker(
+    dependency: Dependency, pulse: Pulse, listeners: Sequence[Listener]
+) -> Breaker | NoBreaker:
+    if dependency.breaker is None:
+        return NoBreaker()
+    # A probe keeps its permit for as long as its call may take.
+    lease = max(dependency.breaker.probe_seconds, (dependency.timeout or 0.0) + 1.0)
+    policy = dataclasses.replace(dependency.breaker, probe_seconds=lease)
+    return Breaker(dependency.name, pulse, policy, neutral=NEUTRAL, listeners=listeners)
+
+
+def _open_store(app: Celery[Any], settings: Settings, listeners: Sequence[Listener]) -> Store:
+    conf: Any = app.conf
+    url = (
+        settings.store_url
+        or find_store(conf.result_backend, conf.result_backend_transport_options or {})
+        or find_store(conf.broker_url, conf.broker_transport_options or {})
+    )
+    if url is None:
+        backend = maybe_sanitize_url(conf.result_backend)
+        return NoStore(
+            "no store: set RESILIENCE_STORE_URL to a Redis or Valkey, "
+            f"as neither the result backend {backend!r} nor the broker is one"
+        )
+    return Store(
+        url,
+        namespace=settings.namespace or NAMESPACE,
+        timeout_seconds=settings.store_timeout_seconds,
+        listeners=listeners,
+    )

@@ -1,0 +1,207 @@
+"""Publishes what waits in the ledger once it is due."""
+
+import logging
+import os
+import platform
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from resilience.breaker import State
+from resilience.errors import LedgerUnavailableError, SchemaError, text_of
+from resilience.events import JobsPublished
+from resilience.ledger import Job
+from resilience.tasks.fire import BROKER_ERRORS, FireAndForgetTask
+from resilience.tasks.kept import publish_kept
+from resilience.tasks.resilience import Resilience
+from resilience.worker.beside import BesideWorker
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+"""Most jobs that a relay takes at once."""
+DEPTH_MAX = 2000
+"""Nothing is published to a retry queue that holds so many: it would only wait there."""
+LOOK_SECONDS = 0.5
+"""How often a relay looks when nothing is due."""
+BACK_OFF_SECONDS = 0.5
+BACK_OFF_SECONDS_MAX = 10.0
+
+
+NOT_CLOSED = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
+
+
+class Relay:
+    """Takes due jobs from the ledger and publishes them.
+
+    Any number may run: each job is one relay's for as long as its lease lasts. When the database
+    or the broker is away it asks again, ever more seldom, up to every ten seconds.
+    """
+
+    def __init__(self, resilience: Resilience) -> None:
+        """Work for the app of *resilience*."""
+        self._resilience = resilience
+        self._owner = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._back_off = BACK_OFF_SECONDS
+        self._lost = ""
+        self._limited: set[str] = set()
+
+    def look(self) -> float:
+        """Publish what is due; return the seconds until the next look."""
+        try:
+            jobs = self._take()
+            if jobs:
+                self._publish(jobs)
+        except (LedgerUnavailableError, SchemaError, *BROKER_ERRORS) as error:
+            return self._again(error)
+        if self._lost:
+            logger.warning("the relay goes on")
+        self._back_off, self._lost = BACK_OFF_SECONDS, ""
+        return 0.0 if len(jobs) == BATCH else LOOK_SECONDS
+
+    def _publish(self, jobs: list[Job]) -> None:
+        """Publish *jobs*; those that the broker did not take for sure are due again.
+
+        Raises:
+            Exception: The broker's.
+        """
+        back = jobs
+        try:
+            with self._producer() as producer, producer.batch(BATCH):
+                for job in jobs:
+                    self._publish_one(producer, job)
+            back = []
+        finally:
+            self._resilience.ledger.give_back(back, owner=self._owner)
+        due = min(job.due or 0.0 for job in jobs)
+        waited = max(0.0, self._resilience.fleet_time() - due)
+        self._resilience.announce(JobsPublished(jobs=len(jobs), seconds=waited))
+
+    @contextmanager
+    def _producer(self) -> Iterator[Any]:
+        """Yield a producer whose broker's errors are those of `PUBLISH_ERRORS`."""
+        with (
+            self._resilience.app.producer_or_acquire(None) as producer,
+            producer.connection._reraise_as_library_errors(),  # noqa: SLF001 - as Celery does
+        ):
+            yield producer
+
+    def _is_full(self, producer: Any, name: str) -> bool:  # noqa: ANN401 - kombu's
+        """Ask the broker whether a retry queue holds enough."""
+        queue = self._resilience.app.amqp.queues[name]
+        producer.maybe_declare(queue)
+        try:
+            found = producer.channel.queue_declare(queue.name, passive=True)
+        except producer.connection.channel_errors:
+            return False  # Redis forgets a queue when it is empty
+        return bool(found.message_count >= DEPTH_MAX)
+
+    def _publish_one(self, producer: Any, job: Job) -> None:  # noqa: ANN401 - kombu's
+        try:
+            publish_kept(self._resilience.app, producer, job)
+        except (*BROKER_ERRORS, *producer.connection.connection_errors):
+            raise
+        except Exception as error:
+            # One that cannot be published must not keep the others from it.
+            logger.exception("job %s of the ledger", job.id)
+            self._resilience.ledger.bury(job, reason="unpublishable", error=error)
+
+    def _take(self) -> list[Job]:
+        """Return what is due and may run again now, longest due first."""
+        names = set(self._resilience.dependencies)
+        held = self._refusing()
+        limited = self._limited - held
+        jobs = self._due(BATCH, held | limited)
+        try:
+            jobs = self._within_limits(jobs)
+            for name in limited:
+                most = self._granted(name, BATCH, retries=True)
+                more = self._due(most, names - {name}) if most else []
+                if len(more) < most:
+                    self._limited.discard(name)
+                jobs += more
+        except BaseException:
+            self._resilience.ledger.give_back(jobs, owner=self._owner)
+            raise
+        return jobs
+
+    def _due(self, most: int, held: set[str]) -> list[Job]:
+        lease = self._resilience.settings.ledger_lease_seconds
+        return self._resilience.ledger.take(most, owner=self._owner, lease_seconds=lease, held=held)
+
+    def _within_limits(self, jobs: list[Job]) -> list[Job]:
+        """Return those of *jobs* that may run now; the others are due as they were."""
+        now: list[Job] = []
+        for name in {job.dependency for job in jobs}:
+            own = [job for job in jobs if job.dependency == name]
+            again = [job for job in own if _runs_again(job)]
+            first = [job for job in own if not _runs_again(job)]
+            ready = first[: self._granted(name, len(first), retries=False)]
+            ready += again[: self._granted(name, len(again), retries=True)]
+            if len(ready) < len(own):
+                self._limited.add(name)
+            now += ready
+        chosen = {job.id for job in now}
+        later = [job for job in jobs if job.id not in chosen]
+        self._resilience.ledger.give_back(later, owner=self._owner)
+        return now
+
+    def _granted(self, name: str, wanted: int, *, retries: bool) -> int:
+        """Return how many of *wanted* jobs of a dependency may run now."""
+        known = self._resilience.dependencies.get(name)
+        if known is None or not wanted:
+            return wanted
+        with self._producer() as producer:
+            if self._is_full(producer, known.retry_queue):
+                return 0
+        return self._resilience.releases.ask(
+            name,
+            wanted,
+            share=known.retry_share if retries else None,
+            closed=self._resilience.breaker(name).state not in NOT_CLOSED,
+        )
+
+    def _refusing(self) -> set[str]:
+        """Return the dependencies whose circuit lets no call through."""
+        return {
+            name
+            for name in self._resilience.dependencies
+            if self._resilience.breaker(name).refusal() is not None
+        }
+
+    def _again(self, error: BaseException) -> float:
+        text = f"{type(error).__name__}: {text_of(error)}"
+        if text != self._lost:
+            logger.error("the relay cannot go on: %s", text)
+        self._lost = text
+        wait, self._back_off = self._back_off, min(2 * self._back_off, BACK_OFF_SECONDS_MAX)
+        return wait
+
+
+def _runs_again(job: Job) -> bool:
+    """Tell whether *job* ran before: one that was refused, or never published, has not."""
+    return job.attempts > 0 or job.dispatches > 1
+
+
+class LedgerRelay(BesideWorker):
+    """A relay in a worker, if the app has tasks whose jobs the ledger keeps."""
+
+    thread_name = "ledger-relay"
+    _relay: Relay | None = None
+
+    def wanted(self, resilience: Resilience) -> bool:
+        """Tell whether any task of the app is kept in the ledger."""
+        return any_kept(resilience.app.tasks.values())
+
+    def look(self, resilience: Resilience) -> float:
+        """Publish what is due; return the seconds until the next look."""
+        if self._relay is None:
+            self._relay = Relay(resilience)
+        resilience.releases.tell()
+        return self._relay.look()
+
+
+def any_kept(tasks: Iterable[object]) -> bool:
+    """Tell whether any of *tasks* is kept in the ledger."""
+    return any(isinstance(task, FireAndForgetTask) for task in tasks)

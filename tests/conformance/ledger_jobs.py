@@ -1,0 +1,73 @@
+"""Jobs for the ledger, and what tests ask of it."""
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from resilience.ledger import Job, Ledger, Letter, Which
+from resilience.ledger.engines import read_url
+
+MESSAGE = {"args": [7], "kwargs": {"password": "hunter2!"}, "headers": {"deadline": 1.5}}
+LEASE_SECONDS = 600.0
+
+
+def job(name: str = "a", **options: Any) -> Job:  # noqa: ANN401 - a job's own
+    """Return a job named *name*."""
+    known = {"task": "shop.mail.send", "dependency": "mail", "queue": "mail.retry"}
+    return Job(id=name, message=json.dumps(MESSAGE), **(known | options))
+
+
+def failure(said: str = "connection refused") -> ConnectionError:
+    """Return an error that was raised, here."""
+    with pytest.raises(ConnectionError) as caught:
+        raise ConnectionError(said)
+    return caught.value
+
+
+def take(ledger: Ledger, limit: int = 1000, *, lease_seconds: float = LEASE_SECONDS) -> list[Job]:
+    """Take what is due."""
+    return ledger.take(limit, owner="relay", lease_seconds=lease_seconds)
+
+
+def names(jobs: list[Job]) -> list[str]:
+    """Return the ids of *jobs*."""
+    return [job.id for job in jobs]
+
+
+def shown(ledger: Ledger, name: str) -> Letter:
+    """Return what is kept of *name*."""
+    letter = ledger.letters.show(name)
+    assert letter is not None
+    return letter
+
+
+def buried(ledger: Ledger, *ids: str, **options: Any) -> None:  # noqa: ANN401 - as above
+    """Make dead letters."""
+    for name in ids:
+        assert ledger.bury(job(name, **options), reason="exhausted", error=failure())
+
+
+def dead(ledger: Ledger) -> list[str]:
+    """Return the ids of all dead letters."""
+    return [letter.id for letter in ledger.letters.find(Which(), limit=100_000)]
+
+
+def states(ledger: Ledger) -> dict[str, int]:
+    """Return how many jobs there are in each state."""
+    found: dict[str, int] = {}
+    for count in ledger.counts():
+        found[count.state] = found.get(count.state, 0) + count.jobs
+    return found
+
+
+def by_hand(url: str, *statements: str, **values: object) -> None:
+    """Change the database without the ledger."""
+    engine = create_engine(read_url(url))
+    try:
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement), values)
+    finally:
+        engine.dispose()

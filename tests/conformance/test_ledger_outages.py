@@ -1,0 +1,263 @@
+"""What a ledger does when its database is away, locked, full, or not the one it needs."""
+
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+import psutil
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, event
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from resilience.errors import ConfigurationError, LedgerUnavailableError, SchemaError
+from resilience.ledger import Ledger
+from resilience.ledger.engines import read_url
+from resilience.ledger.tables import HEAD, METADATA, VERSION_TABLE
+from resilience.testing.postgres import PostgresProcess
+from tests.conformance import ledger_child as child
+from tests.conformance.ledger_jobs import by_hand, failure, job, names, states, take
+from tests.unit.hand_clock import HandClock
+
+SECONDS = 0.5
+CONNECT_SECONDS = 2.0
+MARGIN_SECONDS = 1.5
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a ledger in SQLite may be."""
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def served(postgres: PostgresProcess) -> Iterator[Ledger]:
+    """A ledger on a server that the test may kill."""
+    ledger = Ledger(postgres.emptied(), timeout_seconds=SECONDS)
+    ledger.upgrade()
+    yield ledger
+    ledger.close()
+    if not postgres.running:
+        postgres.start()
+
+
+def refused(ledger: Ledger) -> str:
+    """Return what is said when a job cannot be kept."""
+    with pytest.raises(LedgerUnavailableError) as caught:
+        ledger.park(job("refused"), delay_seconds=0.0, error=failure())
+    return str(caught.value)
+
+
+def test_server_that_was_killed_and_is_back_has_all_that_was_kept(
+    served: Ledger, postgres: PostgresProcess
+) -> None:
+    """Away is a clear error at once; back, the same ledger goes on with every job."""
+    served.add([job("a")])
+    postgres.kill()
+
+    assert "127.0.0.1" in refused(served)
+    postgres.start()
+
+    served.park(job("b"), delay_seconds=0.0, error=failure())
+    assert names(take(served)) == ["a", "b"]
+
+
+def test_connection_that_was_cut_while_idle_is_not_used(
+    served: Ledger, postgres: PostgresProcess
+) -> None:
+    """A server that was restarted between two jobs costs the second nothing."""
+    clock = HandClock()
+    ledger = Ledger(_url(served), clock=clock)
+    ledger.add([job("a")])
+    postgres.stop()
+    postgres.start()
+    clock.advance(2.0)  # what was used within a second is not asked whether it lives
+
+    ledger.add([job("b")])
+    assert names(take(ledger)) == ["a", "b"]
+    ledger.close()
+
+
+def test_server_that_hangs_is_waited_for_in_bounds(
+    served: Ledger, postgres: PostgresProcess
+) -> None:
+    """A server that takes connections and never answers is an error soon, and then works again."""
+    served.add([job("a")])
+    processes = [psutil.Process(postgres.pid), *psutil.Process(postgres.pid).children()]
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        for most in (SECONDS, CONNECT_SECONDS):  # at once, and once the connection is given up
+            before = perf_counter()
+            refused(served)
+            assert perf_counter() - before < most + MARGIN_SECONDS
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+
+    # The server may still do what it was asked when it wakes up.
+    assert {"a"} <= {*names(take(served))} <= {"a", "refused"}
+
+
+def test_locked_row_is_waited_for_in_bounds(served: Ledger, postgres: PostgresProcess) -> None:
+    """Somebody's open transaction is an error that says so, and no taker waits for it."""
+    del postgres
+    served.add([job("a"), job("b")])
+    engine = create_engine(read_url(_url(served)))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SELECT * FROM resilience_jobs WHERE id = 'a' FOR UPDATE")
+
+        assert names(take(served)) == ["b"]
+        with pytest.raises(LedgerUnavailableError, match="find and end it"):
+            served.finish(["a"])
+    engine.dispose()
+
+    assert served.finish(["a"]) == 1
+
+
+def _url(ledger: Ledger) -> str:
+    return ledger._database.place  # noqa: SLF001 - it holds no password here
+
+
+def test_locked_file_is_waited_for_in_bounds(path: Path) -> None:
+    """Somebody's open transaction is an error that says so; reading goes on, and so does all."""
+    ledger = Ledger(f"sqlite:///{path}", timeout_seconds=SECONDS)
+    ledger.add([job("a")])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    before = perf_counter()
+
+    assert "keeps it locked" in refused(ledger)
+    assert SECONDS <= perf_counter() - before < SECONDS + MARGIN_SECONDS
+    assert states(ledger) == {"outbox": 1}
+    other.execute("ROLLBACK")
+    other.close()
+    assert names(take(ledger)) == ["a"]
+    ledger.close()
+
+
+def test_full_disk_keeps_what_was_kept(path: Path) -> None:
+    """What does not fit is refused with an error, wholly; once there is room it fits."""
+    ledger = Ledger(f"sqlite:///{path}", timeout_seconds=SECONDS)
+    ledger.add([job("a")])
+    engine = ledger._database._engine()  # noqa: SLF001 - only its own connections can be limited
+    pages = [100]
+
+    @event.listens_for(engine, "checkout")
+    def limit(connection: sqlite3.Connection, _: ConnectionPoolEntry, __: object) -> None:
+        connection.execute(f"PRAGMA max_page_count={pages[0]}")
+
+    huge = job("huge", queue="q" * 1_000_000)
+    with pytest.raises(LedgerUnavailableError, match="full; make room"):
+        ledger.add([job("b"), huge])
+
+    assert states(ledger) == {"outbox": 1}
+    assert ledger.park(job("small"), delay_seconds=0.0, error=failure())
+    pages[0] = 100_000
+    ledger.add([job("b"), huge])
+    assert names(take(ledger)) == ["a", "small", "b", "huge"]
+    ledger.close()
+
+
+def test_sqlite_is_made_on_first_use_once_by_many(path: Path) -> None:
+    """Workers that start together find one ledger, and what each of them kept."""
+    child.together(child.first_use, f"sqlite:///{path}", 6)
+
+    ledger = Ledger(f"sqlite:///{path}")
+    assert sorted(names(take(ledger))) == [f"p{number}" for number in range(6)]
+    ledger.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_missing_migration_is_an_error_that_says_what_to_run(postgres: PostgresProcess) -> None:
+    """A server's schema is made when somebody says so, and by then the same ledger works."""
+    ledger = Ledger(postgres.emptied())
+    for _ in range(2):
+        with pytest.raises(SchemaError, match="run: celery -A <app> resilience ledger upgrade"):
+            ledger.add([job("a")])
+
+    ledger.upgrade()
+    ledger.upgrade()
+    ledger.add([job("a")])
+    assert names(take(ledger)) == ["a"]
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [("0000", "has schema 0000, .* is needed; run: "), ("9999", "newer celery-resilience")],
+)
+def test_other_schema_is_refused_and_left_alone(ledger_url: str, version: str, said: str) -> None:
+    """Neither older nor newer tables are written to; the error says how to mend it."""
+    maker = Ledger(ledger_url)
+    maker.upgrade()
+    maker.add([job("a")])
+    maker.close()
+    by_hand(ledger_url, f"UPDATE {VERSION_TABLE} SET version_num = {version!r}")  # noqa: S608 - a constant
+    ledger = Ledger(ledger_url)
+
+    with pytest.raises(SchemaError, match=said):
+        ledger.finish(["a"])
+    if version > HEAD:
+        with pytest.raises(SchemaError, match=said):
+            ledger.upgrade()
+    by_hand(ledger_url, f"UPDATE {VERSION_TABLE} SET version_num = {HEAD!r}")  # noqa: S608 - as above
+    assert names(take(ledger)) == ["a"]
+    ledger.close()
+
+
+def test_tables_that_are_gone_are_noticed(ledger: Ledger, ledger_url: str) -> None:
+    """A running process says what to do, as a new one would."""
+    ledger.add([job("a")])
+    by_hand(ledger_url, "DROP TABLE resilience_jobs", f"DELETE FROM {VERSION_TABLE}")  # noqa: S608 - a constant
+
+    refused(ledger)
+    with pytest.raises((SchemaError, LedgerUnavailableError)):
+        ledger.counts()
+
+
+def test_migrations_make_the_tables_that_the_code_uses(ledger: Ledger, ledger_url: str) -> None:
+    """Column by column and index by index, on every database."""
+    ledger.counts()
+    engine = create_engine(read_url(ledger_url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, METADATA) == []
+        assert context.get_current_revision() == HEAD
+    engine.dispose()
+
+
+def test_hosts_clock_changes_nothing_on_a_server(served: Ledger, postgres: PostgresProcess) -> None:
+    """Hosts whose clocks are decades apart agree on what is due."""
+    del postgres
+    ahead = Ledger(_url(served), clock=HandClock())
+    ahead.add([job("later")], delay_seconds=600.0)
+    ahead.park(job("now"), delay_seconds=0.0, error=failure())
+
+    assert names(take(ahead)) == ["now"]
+    assert names(take(served)) == []
+    ahead.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite://", "forgets all"),
+        ("sqlite:///:memory:", "forgets all"),
+        ("redis://host/0", "redis://host/0 is no ledger"),
+        ("oracle://user:secret@host/name", r"oracle://user:\*\*\*@host/name is no ledger"),
+        ("ledger.db", "cannot be read"),
+        ("mysql+nodriver://host/name", "nodriver"),
+    ],
+)
+def test_url_that_is_no_ledgers_is_refused_where_it_is_written(url: str, said: str) -> None:
+    """The error names the place and the mend, and no password."""
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        Ledger(url).counts()
+
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,156 @@
+"""What is kept of an exception, and what of it is shown."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resilience.ledger.failure import FRAMES, TEXT_LENGTH, TRACEBACK_LENGTH, Failure
+from resilience.ledger.redaction import redacted
+from tests.unit.odd_errors import SilentError
+
+TASK = "shop.mail.send"
+
+
+def kept(raise_it: Callable[[], object]) -> Failure:
+    """Return what is kept of the error that *raise_it* raises."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it raises
+        raise_it()
+    return Failure.of(caught.value, task=TASK)
+
+
+def fail(said: str, kind: type[Exception] = ValueError) -> Callable[[], object]:
+    """Return what raises, always at the same place."""
+
+    def raise_it() -> None:
+        raise kind(said)
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("no user 17", "no user 4711"),
+        ("at 0x7f3a99e0", "at 0x7fffff10"),
+        (
+            "job 9b2f0c1e-1111-4a4a-8c8c-0123456789ab failed",
+            "job 00000000-2222-4b4b-9d9d-ba9876543210 failed",
+        ),
+        ("no such mailbox: ann@example.com", "no such mailbox: bob.b+x@mail.example.org"),
+        ("timeout after 1.5 s", "timeout  after\n30 s"),
+        ("commit 0123abcd9 is gone", "commit ffff00012 is gone"),
+        ("10.0.0.1:8080 refused", "10.0.0.27:8081 refused"),
+    ],
+)
+def test_texts_that_differ_in_what_varies_have_one_cause(one: str, other: str) -> None:
+    """Ids, addresses and numbers do not split the letters of one outage."""
+    assert kept(fail(one)).fingerprint == kept(fail(other)).fingerprint
+
+
+def test_other_class_text_or_place_is_another_cause() -> None:
+    """What is told apart by a reader of the log is told apart here."""
+
+    def elsewhere() -> None:
+        msg = "no user 17"
+        raise ValueError(msg)
+
+    causes = [
+        fail("no user 17"),
+        fail("no user 17", LookupError),
+        fail("no table 17"),
+        elsewhere,
+    ]
+
+    assert len({kept(cause).fingerprint for cause in causes}) == len(causes)
+
+
+def test_cause_is_where_the_users_code_called_a_library() -> None:
+    """Two broken calls are two causes, though both end at one place of the library."""
+
+    def load() -> None:
+        json.loads("[")
+
+    def read() -> None:
+        json.loads("[")
+
+    assert kept(load).text == kept(read).text
+    assert kept(load).fingerprint == kept(load).fingerprint
+    assert kept(load).fingerprint != kept(read).fingerprint
+
+
+def test_what_is_kept_of_an_error_is_bounded() -> None:
+    """A huge text or a deep recursion does not fill the ledger."""
+
+    def dive(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("x" * 100_000)
+        dive(depth - 1)
+
+    failure = kept(lambda: dive(200))
+
+    assert len(failure.text) == TEXT_LENGTH
+    assert len(failure.traceback) <= TRACEBACK_LENGTH
+    assert 1 <= failure.traceback.count("  File ") <= FRAMES
+
+
+def test_error_whose_text_raises_is_kept_all_the_same() -> None:
+    """What broke must not be hidden by how it says so."""
+    failure = kept(fail("silent", SilentError))
+
+    assert failure.type.endswith("SilentError")
+    assert "raised KeyError" in failure.text
+    assert json.loads(failure.to_line(1.5)) == {
+        "at": 1.5,
+        "type": failure.type,
+        "text": failure.text,
+        "traceback": failure.traceback,
+    }
+
+
+def test_error_that_was_never_raised_is_kept() -> None:
+    """A worker that was killed left no traceback."""
+    failure = Failure.of(ConnectionError("gone"), task=TASK)
+
+    assert (failure.type, failure.text, failure.traceback) == ("ConnectionError", "gone", "")
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"kwargs": {"pin": "12345"}}, {"kwargs": {"pin": "***"}}),
+        ({"kwargs": {"pin": None, "to": "ann"}}, {"kwargs": {"pin": "***", "to": "ann"}}),
+        ({"deep": [{"er": {"pin": ["a"]}}]}, {"deep": [{"er": {"pin": "***"}}]}),
+        (
+            {"args": ["ann", "12345"], "names": ["to", "pin"]},
+            {"args": ["ann", "***"], "names": ["to", "pin"]},
+        ),
+        ({"args": ["ann"], "names": ["to", "pin"]}, {"args": ["ann"], "names": ["to", "pin"]}),
+        (
+            {"pin": {"old": 12345, "new": "67890"}, "argsrepr": "('12345', '67890', 'ann')"},
+            {"pin": "***", "argsrepr": "('***', '***', 'ann')"},
+        ),
+        (
+            {"pin": "abcd", "more": "abcdef", "also": {"pin": "abcdef"}},
+            {"pin": "***", "more": "***", "also": {"pin": "***"}},
+        ),
+        ({"pin": "1", "page": "1"}, {"pin": "***", "page": "1"}),
+        ({"pin": True, "text": "True"}, {"pin": "***", "text": "True"}),
+        (["pin", 7, None], ["pin", 7, None]),
+    ],
+)
+def test_named_argument_is_hidden_wherever_it_is(message: object, expected: object) -> None:
+    """Under its name at any depth, at its place, and quoted in another text."""
+    shown, _ = redacted(message, [], frozenset({"pin"}))
+
+    assert shown == expected
+
+
+def test_errors_that_quote_a_hidden_argument_hide_it() -> None:
+    """The rest of them stays readable."""
+    message: dict[str, Any] = {"kwargs": {"pin": "12345"}}
+    errors = [{"text": "pin 12345 is wrong", "type": "ValueError", "at": 1.5}]
+
+    assert redacted(message, errors, {"pin"})[1] == [{**errors[0], "text": "pin *** is wrong"}]
+    assert redacted(message, errors, ()) == (message, errors)
