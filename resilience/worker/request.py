@@ -1,5 +1,6 @@
 """What the worker's main process does with a job that its child cannot speak for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from billiard.einfo import (  # type: ignore[attr-defined] # one is missing in the stubs
@@ -9,16 +10,15 @@ from billiard.einfo import (  # type: ignore[attr-defined] # one is missing in t
 from celery import Celery
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.signals import task_revoked
-from celery.states import REVOKED
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
+from resilience.errors import BudgetExceededError
 from resilience.events import JobUnkept
 from resilience.outcome import Hop
 from resilience.tasks.deadline import (
     BUDGET_HEADER,
     RECEIVED_HEADER,
-    Deadline,
     announce_exceeded,
     deadline_of,
 )
@@ -26,6 +26,7 @@ from resilience.tasks.fire import LEDGER_ERRORS, FireAndForgetTask
 from resilience.tasks.kept import ledger_header
 from resilience.tasks.reporting import report_failure, slot_of
 from resilience.tasks.resilience import Resilience
+from resilience.worker.results import store_revoked
 
 GRACE_SECONDS = 1.0
 """A prefork child that has not ended its job so long after the job's deadline is killed."""
@@ -76,7 +77,7 @@ class ResilientRequest(Request):
         One that is not has until its deadline; the time limits, which the pool enforces, say so.
         """
         if not self._already_revoked and self._has_expired():
-            self._keep(TaskRevokedError("expired"))
+            self.keep(TaskRevokedError("expired"))
         if super().revoked():
             self._report(TaskRevokedError(self.id))
             return True
@@ -86,7 +87,7 @@ class ResilientRequest(Request):
         now = self._resilience.fleet_time()
         left = deadline.left(now)
         if left <= 0:
-            self._drop(deadline, now)
+            drop([self], now)
             return True
         hard, soft = self.time_limits
         others = (hard or self.task.time_limit, self._resilience.time_limit_seconds)
@@ -97,24 +98,11 @@ class ResilientRequest(Request):
     def _has_expired(self) -> bool:
         return isinstance(self.task, FireAndForgetTask) and bool(self.maybe_expire())
 
-    def _drop(self, deadline: Deadline, now: float) -> None:
-        """Let everybody hear that the job's time is up, then acknowledge it.
-
-        As Celery does for a job past its `expires`, but those that follow it in a chain, and its
-        errbacks, hear of it as well: nobody waits for what will not come.
-        """
-        error = deadline.late(self.name, now)
-        self._keep(error)
+    def after_drop(self, now: float) -> None:
+        """Let everybody hear that the job was dropped at fleet time *now*, and acknowledge it."""
         task_ready(self)
         self.send_event("task-revoked", terminated=False, signum=None, expired=True)
-        self.task.backend.mark_as_failure(
-            self.id,
-            TaskRevokedError(str(error)),
-            request=self._context,  # type: ignore[attr-defined]
-            store_result=self.store_errors,
-            state=REVOKED,
-        )
-        self._report(error)
+        self._report(self.too_late(now))
         self.acknowledge()
         self._already_revoked = True
         task_revoked.send(
@@ -124,9 +112,18 @@ class ResilientRequest(Request):
             signum=None,
             expired=True,
         )
-        received = self.request_dict[RECEIVED_HEADER]
-        hop = Hop(self.name, max(0.0, received - deadline.sent), now - received, 0.0)
-        announce_exceeded(self._resilience, self.name, self.id, deadline, hop, now)
+        if self._deadline is not None:
+            received = self.request_dict[RECEIVED_HEADER]
+            queued = max(0.0, received - self._deadline.sent)
+            hop = Hop(self.name, queued, max(0.0, now - received), 0.0)
+            announce_exceeded(self._resilience, self.name, self.id, self._deadline, hop, now)
+
+    def too_late(self, now: float) -> BudgetExceededError:
+        """Return the error of a job that was not begun by fleet time *now*."""
+        if self._deadline is None:
+            msg = f"{self!r} has no deadline"
+            raise ValueError(msg)
+        return self._deadline.late(self.name, now)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Handle a time limit; a hard one killed the child."""
@@ -156,7 +153,7 @@ class ResilientRequest(Request):
         """Handle a failure; one that the child has not handled itself means that it is gone."""
         error = _told(exc_info)
         if isinstance(error, WorkerLostError | TimeLimitExceeded) and not return_ok:
-            self._keep(error)
+            self.keep(error)
         super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, WorkerLostError):
             self._count(error)
@@ -167,7 +164,7 @@ class ResilientRequest(Request):
         self._runs_again = bool(super()._retry_worker_lost(exc, exc_info))  # type: ignore[misc]
         return self._runs_again
 
-    def _keep(self, error: BaseException) -> None:
+    def keep(self, error: BaseException) -> None:
         """Let the ledger keep a job that no child can speak for."""
         if not isinstance(self.task, FireAndForgetTask) or self.acknowledged:
             return
@@ -192,6 +189,19 @@ class ResilientRequest(Request):
         if slot is not None and self.app is not None:
             self._reported = True
             report_failure(Resilience.of(self.app), slot, error)
+
+
+def drop(requests: Sequence[ResilientRequest], now: float) -> None:
+    """Drop jobs that are late at fleet time *now*: first what must last, then all else.
+
+    As Celery does for a job past its `expires`, but those that follow it in a chain, and its
+    errbacks, hear of it as well: nobody waits for what will not come.
+    """
+    for one in requests:
+        one.keep(one.too_late(now))
+    store_revoked([(one, TaskRevokedError(str(one.too_late(now)))) for one in requests])
+    for one in requests:
+        one.after_drop(now)
 
 
 def _told(exc_info: ExceptionInfo) -> BaseException:
