@@ -19,7 +19,7 @@ test: .venv
 	$(BIN)/python -m pytest
 
 chaos: .venv ## kills for minutes, and says what became of the jobs
-	$(BIN)/python -m pytest -m chaos -s tests/chaos
+	$(BIN)/python -m pytest -m chaos -s
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -115,6 +115,7 @@ def letters(ledger: Ledger, url: str) -> None:
     by_hand(url, "UPDATE resilience_jobs SET state = 'dead', due = NULL, died = created")
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(
     ("prepare", "step", "check", "moments"),
     [
