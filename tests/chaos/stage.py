@@ -45,6 +45,8 @@ class Stage:
         diary: What really ran.
         killed: Processes that were killed.
         strikes: What was killed, in order.
+        died: How often a worker ended by itself, and was started again, as a supervisor does:
+            Celery's may do that when it loses a Redis broker while it holds messages.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Stage:
         self.diary = Diary(home / "diary")
         self.killed: set[int] = set()
         self.strikes: list[str] = []
+        self.died = 0
+        self._seen: dict[int, set[int]] = {}
         self._home, self._postgres = home, postgres
         self._lease_seconds, self._pause_seconds_max = lease_seconds, pause_seconds_max
         self._file = home / "ledger.sqlite3"
@@ -148,6 +152,7 @@ class Stage:
             "broker": self._kill_broker,
             "database": self._cut_connections if self._postgres else self._lock_file,
         }
+        self._supervise()
         strikes[kind](random)
         self.strikes.append(kind)
 
@@ -169,11 +174,20 @@ class Stage:
 
     def _idle(self) -> bool:
         """Tell whether broker and ledger hold nothing that is still to be done."""
+        self._supervise()
         client = self.broker.client()
         queued = sum(client.llen(name) for name in (QUEUE, f"{QUEUE}.retry"))
         if queued or client.hlen("unacked"):
             return False
         return all(count.state is State.DEAD for count in self.ledger.counts())
+
+    def _supervise(self) -> None:
+        for number, worker in enumerate(self._workers):
+            if not worker.running:
+                self.died += 1
+                self.killed |= self._seen[number]
+                worker.start()
+            self._seen[number] = {worker.pid, *worker.children()}
 
     def _kill(self, process: ServerProcess) -> None:
         self.killed.update([process.pid, *process.children()])

@@ -36,7 +36,7 @@ def test_each_job_is_done_or_dead_whatever_is_killed(stage: Stage) -> None:
 
     verdict = survive(stage, jobs=JOBS, strikes=strikes, random=random, seconds=SECONDS)
 
-    print(f"\nseed={seed} {verdict}")  # noqa: T201 - what `make chaos` is for
+    print(f"\nseed={seed} died={stage.died} {verdict}")  # noqa: T201 - what `make chaos` is for
     assert verdict.accepted == JOBS
     assert not verdict.lost
     assert not verdict.dropped

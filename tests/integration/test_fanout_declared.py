@@ -308,7 +308,7 @@ def test_dependencies_are_distinct(dependencies: list[Dependency], named: list[s
     refused(lambda: adopt(new_app(), *dependencies), *named)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "soon", None])
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "soon"])
 def test_timeout_of_a_dependency_must_be_seconds(seconds: Any) -> None:  # noqa: ANN401 - that is the point
     """An attempt takes a positive number of seconds at most."""
     with pytest.raises(ValueError, match=re.escape("timeout")):

@@ -72,10 +72,10 @@ def test_up_runs_every_dependency_and_the_default_queue(run: Run) -> None:
         await_answers(running, "users", "payments", "default")
 
         queues = bulkheads.app.control.inspect(timeout=SECONDS, limit=3).active_queues() or {}
-        assert {name: [queue["name"] for queue in found] for name, found in queues.items()} == {
-            node("users"): ["users"],
-            node("payments"): ["money"],
-            node("default"): ["celery"],
+        assert {name: {queue["name"] for queue in found} for name, found in queues.items()} == {
+            node("users"): {"users", "users.retry"},
+            node("payments"): {"money", "money.retry"},
+            node("default"): {"celery"},
         }
         stats = stats_of("payments")
         assert stats["pool"]["max-concurrency"] == 2
@@ -160,5 +160,6 @@ def test_worker_becomes_the_celery_worker_of_its_dependency(
         assert running.wait(GRACE_SECONDS) == 0
     words = " ".join(command)
     assert f"--app {bulkheads.__name__} --broker {valkey.url}" in words
-    assert "worker -Q money -c 2 -P threads -n payments@%h --prefetch-multiplier 3" in words
+    options = "-Q money,money.retry -c 2 -P threads -n payments@%h --prefetch-multiplier 3"
+    assert f"worker {options}" in words
     assert words.endswith(" ".join(WORKER_OPTIONS[1:]))

@@ -112,6 +112,7 @@ def test_block_ends_those_inside_it() -> None:
     assert current_budget() is None
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # and rung again
 def test_cuts_that_come_at_the_same_time_leave_no_budget_behind() -> None:
     """Whenever nested calls are cut, the code after them is under no budget of theirs."""
 

@@ -10,6 +10,7 @@ import pytest
 from resilience import errors
 from resilience.errors import (
     AllFallbacksFailedError,
+    AlreadyRunningError,
     AttemptTimeoutError,
     BudgetExceededError,
     CircuitOpenError,
@@ -34,6 +35,7 @@ SAMPLES = [
     RejectedError("payments", 2.5),
     CircuitOpenError("payments"),
     CircuitOpenError("payments", 2.5),
+    AlreadyRunningError("send:order:1", 2.5),
     TooManyAbandonedError(64),
     BudgetExceededError("get_user", 0.4, 0.6, 1.0, conclusive=True),
     BudgetExceededError("get_user", 0.0, -0.1, 1.0),
