@@ -272,7 +272,7 @@ def test_greenlets_have_limits_of_their_own(told: dict[str, Any]) -> None:
 
 def test_call_in_a_child_that_a_thread_forked_is_cut_by_its_main_thread() -> None:
     """The thread that forked is the main one there, and no helper thread is needed."""
-    done = subprocess.run(  # noqa: S603 - our own interpreter
+    done = subprocess.run(
         [sys.executable, "-m", "tests.unit.forker"],
         env=inherited_env({"PYTHONPATH": import_path()}),
         capture_output=True,
