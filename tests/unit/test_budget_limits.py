@@ -268,3 +268,17 @@ def test_greenlets_have_limits_of_their_own(told: dict[str, Any]) -> None:
     assert told["budget"] == ["default", "cut", "ok"]
     assert told["handler"] == str(signal.SIG_DFL)
     assert told["threads"] == 0
+
+
+def test_call_in_a_child_that_a_thread_forked_is_cut_by_its_main_thread() -> None:
+    """The thread that forked is the main one there, and no helper thread is needed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.unit.forker"],
+        env=inherited_env({"PYTHONPATH": import_path()}),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert done.stdout == "cut with 1 thread\n", done.stderr
