@@ -1,4 +1,4 @@
-"""Mail to users: fire and forget. It never is the order's problem, and never gets lost."""
+"""Mail to users: fire and forget. It never is the order's problem, and is sent when it can be."""
 
 from email.message import EmailMessage
 

@@ -16,7 +16,8 @@ rate at which a ramp begins."""
 class Releases:
     """Counts jobs and those that run again, and shares out what may be released; see release.lua.
 
-    Without a store each process releases `LEAST_PER_SECOND` on its own.
+    Without a store each process releases `LEAST_PER_SECOND` at a time on its own, and all if there
+    is nothing to limit.
     """
 
     def __init__(self, store: Store | None) -> None:
@@ -47,8 +48,9 @@ class Releases:
             closed: Whether its circuit is.
         """
         store = self._store
+        alone = wanted if share is None and closed else min(wanted, LEAST_PER_SECOND)
         if store is None:
-            return min(wanted, LEAST_PER_SECOND)
+            return alone
         keys = [store.key("flow", dependency)]
         limit = -1 if share is None else share
         seen = self._seen.pop(dependency, (0, 0))
@@ -56,5 +58,5 @@ class Releases:
         try:
             granted: int = store.run(lambda _: self._script(keys=keys, args=values))
         except StoreUnavailableError:
-            return min(wanted, LEAST_PER_SECOND)
+            return alone
         return granted

@@ -1,4 +1,4 @@
-"""The task class whose jobs are never lost."""
+"""The task class whose jobs the ledger keeps when the broker or the dependency fails."""
 
 import threading
 from collections.abc import Mapping
@@ -41,7 +41,6 @@ POISON_LOST = 3
 """A job whose process was lost so often is a dead letter."""
 LEDGER_ERRORS = (LedgerUnavailableError, SchemaError)
 BROKER_ERRORS = (*PUBLISH_ERRORS, redis.RedisError, RuntimeError)
-
 POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")  # in Celery's `apply_async`
 _random = SystemRandom()  # the same in no two children
 
@@ -53,7 +52,8 @@ class FireAndForgetTask(ResilientTask):
     the ledger's outbox. When it fails it is kept there, too, and runs again as the dependency's
     `retry` policy says; in the end it is done or a dead letter. Its results are not stored.
 
-    It runs at least once. Where once more would hurt, give it an `idempotency_key`.
+    It runs at least once (see `idempotency_key`), but for one gap: a worker that is killed between
+    taking a message from Redis and noting that it has it loses a job the ledger does not know.
 
     Attributes:
         retry_policy: By default the dependency's.
