@@ -23,7 +23,12 @@ from resilience.tasks.defaults import (
     safe_result_options,
     safe_transport_options,
 )
-from resilience.tasks.routing import ask_last, check_when_final, know_queues
+from resilience.tasks.routing import (
+    ask_last,
+    check_when_final,
+    connect_safely,
+    know_queues,
+)
 from resilience.tasks.shared import Shared, open_shared
 
 
@@ -85,6 +90,7 @@ class Resilience:
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
         app.steps["worker"].add("resilience.worker.relay:LedgerRelay")
+        connect_safely(app)
         ask_last(app, self._route)
         know_queues(
             app,
