@@ -46,12 +46,11 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
         self._noted: set[str] = set()
-        self._known = self._waits = False
+        self._known = self._asks = self._waits = False
         self._tracked: Any = None
         self._asked: list[str] = []
         super().__init__(*args, **kwargs)
         self.channel_errors = self.connection.channel_errors
-        self.handlers["BRPOP"] = self._read_taken
 
     @cached_property
     def unacked(self) -> Unacked:
@@ -104,11 +103,19 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
             self.connection.heartbeat.watch(self)
         return result
 
+    def close(self) -> None:
+        """Close; what is held is given back, but what runs."""
+        self._wait_no_more()
+        super().close()
+
+    def _wait_no_more(self) -> None:
+        if self._waits:
+            self._waits, self._in_poll = False, None
+
     def _update_queue_cycle(self) -> None:
         """Note that queues have changed: what is waited for is to be told anew."""
         super()._update_queue_cycle()
-        if self._waits:
-            self._waits, self._in_poll = False, None
+        self._wait_no_more()
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's
         params: dict[str, Any] = super()._connparams(asynchronous)
@@ -131,7 +138,8 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         keys = [*self.unacked.keys, *keys]
         most = AT_ONCE if room is None else min(room, AT_ONCE)
         how = ("EVALSHA", _TAKE_SHA) if self._known else ("EVAL", _TAKE)
-        self._in_poll, self._waits, self._brpop_sent_at = connection, False, SystemClock.monotonic()
+        self._in_poll, self._brpop_sent_at = connection, SystemClock.monotonic()
+        self._asks, self._waits = True, False
         connection.send_command(*how, len(keys), *keys, most, *map(dumps, self._asked))
 
     def _track(self, connection: Any) -> None:  # noqa: ANN401 - redis-py's
@@ -160,12 +168,12 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         age = SystemClock.monotonic() - sent
         if self._waits:
             if age >= LOOK_SECONDS:
-                self._waits, self._in_poll = False, None
+                self._wait_no_more()
         elif age >= OVERDUE_SECONDS and not connection.can_read(timeout=0):
             logger.warning("the broker has not answered for %.1f s; connecting anew", age)
             connection.disconnect()
 
-    def _read_taken(self, **_: object) -> bool:
+    def _brpop_read(self, **_: object) -> bool:
         """Deliver what the server sent.
 
         Raises:
@@ -189,9 +197,9 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
     def _reply(self, connection: Any) -> list[tuple[int, bytes]]:  # noqa: ANN401 - redis-py's
         """Return the messages that the server sent, and whether to wait for it to tell of more."""
-        waited, self._waits = self._waits, False
+        asked, self._asks, self._waits = self._asks, False, False
         reply = connection.read_response(push_request=True)
-        while reply is _WOKEN and not waited:
+        while reply is _WOKEN and asked:
             reply = connection.read_response(push_request=True)
         empty, rest = (False, []) if reply is _WOKEN else (reply[0] == 1, reply[1:])
         self._known = self._known or reply is not _WOKEN
@@ -235,5 +243,5 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
     def _on_connection_disconnect(self, connection: Any) -> None:  # noqa: ANN401 - redis-py's
         if self._in_poll is connection:
-            self._waits = False
+            self._asks = self._waits = False
         super()._on_connection_disconnect(connection)

@@ -58,6 +58,7 @@ class Heartbeat:
         self._met = float("inf")
         self._ahead: float | None = None
         self._lost = ""
+        self._told: set[str] = set()
 
     def watch(self, channel: Holder) -> None:
         """Renew also what *channel* holds."""
@@ -91,13 +92,13 @@ class Heartbeat:
     def _renew(self, channel: Holder, tags: Sequence[str]) -> None:
         now, gone = channel.unacked.renew(channel.plain_client(), tags)
         self._hear(now)
-        still = set(channel.held_tags())
-        taken = [tag for tag in gone if tag in still]
-        if taken:
+        taken = set(gone) & set(channel.held_tags())
+        told, self._told = self._told, taken
+        if taken - told:
             logger.warning(
                 "%d jobs that this worker holds were given to others, as nobody heard of it for "
                 "%g s: they may run twice",
-                len(taken),
+                len(taken - told),
                 channel.silent_seconds,
             )
 
