@@ -48,6 +48,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         self._noted: set[str] = set()
         self._known = self._asks = self._waits = False
         self._tracked: Any = None
+        self._spare: Any = None
         self._asked: list[str] = []
         super().__init__(*args, **kwargs)
         self.channel_errors = self.connection.channel_errors
@@ -63,9 +64,14 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         """How long a worker may be silent, in seconds."""
         return float(self.visibility_timeout)
 
+    @property
+    def pool(self) -> Any:  # noqa: ANN401 - redis-py's
+        """Connections to the server; also when the channel is closed, as jobs of its may run on."""
+        return super().pool if self._spare is None or self.connection else self._spare
+
     def plain_client(self) -> "redis.Redis":
         """Return a client whose keys are as the server knows them."""
-        return redis.Redis(connection_pool=self.pool)
+        return redis.Redis(connection_pool=self._spare or self.pool)
 
     def held_tags(self) -> list[str]:
         """Return the delivery tags of what this channel holds."""
@@ -100,6 +106,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         """Consume from *queue*, as one whom the broker hears of."""
         result = super().basic_consume(queue, no_ack, *args, **kwargs)
         if queue not in self._fanout_queues and not no_ack:
+            self._spare = self._spare or self._get_pool()
             self.connection.heartbeat.watch(self)
         return result
 

@@ -1,0 +1,125 @@
+"""Workers die, or lose their Redis broker: their jobs run on, no more often than they must."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.exceptions import WorkerLostError
+
+from resilience.ledger import State, Which
+from resilience.settings import Settings
+from resilience.testing.stack import WorkerProcess, run_worker
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.integration.apps.crash import make_app
+
+APP = "tests.integration.apps.crash"
+SECONDS = 30.0
+LONG_SECONDS = 7.0
+"""More than three times as long as a worker may be silent."""
+
+
+class Scene:
+    """A broker that keeps what it took, another server for results, and a diary."""
+
+    def __init__(self, broker: ValkeyProcess, env: dict[str, str], app: Any, home: Path) -> None:  # noqa: ANN401 - Celery's
+        self.broker, self.env, self.app = broker, env, app
+        self.diary = home / "diary"
+
+    @contextmanager
+    def worker(self, pool: str = "prefork", concurrency: int = 2) -> Iterator[WorkerProcess]:
+        """Run a worker."""
+        with run_worker(
+            APP, queues=["long", "long.retry"], pool=pool, concurrency=concurrency, env=self.env
+        ) as worker:
+            yield worker
+
+    def send(self, task: str, *args: object) -> Any:  # noqa: ANN401 - Celery's
+        """Publish a job that writes into the diary."""
+        return self.app.tasks[task].delay(*args, str(self.diary))
+
+    def noted(self) -> list[str]:
+        """Return what the jobs wrote."""
+        return self.diary.read_text().split() if self.diary.exists() else []
+
+    def await_begun(self, number: int = 1) -> None:
+        """Wait until jobs have begun so often."""
+        wait_until(lambda: self.noted().count("begun") >= number, SECONDS, "it has begun")
+
+
+@pytest.fixture
+def scene(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Scene]:
+    """Everything but workers."""
+    broker = ValkeyProcess(tmp_path / "broker")
+    broker.start()
+    env = {
+        "CELERY_BROKER_URL": broker.url,
+        "CELERY_RESULT_BACKEND": valkey.url,
+        "RESILIENCE_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.sqlite3",
+    }
+    settings = Settings(ledger_url=env["RESILIENCE_LEDGER_URL"])
+    app = make_app(settings, broker=broker.url, backend=valkey.url, set_as_current=False)
+    yield Scene(broker, env, app, tmp_path)
+    app.resilience.ledger.close()  # type: ignore[attr-defined]
+    app.close()
+    broker.stop()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
+def test_long_job_runs_once(scene: Scene, pool: str) -> None:
+    """Though it takes longer than a worker may be silent, and another worker waits for jobs."""
+    with scene.worker(pool, 1), scene.worker(pool, 1):
+        job = scene.send("last", LONG_SECONDS)
+        assert job.get(timeout=SECONDS) == LONG_SECONDS
+    assert scene.noted() == ["begun", "done"]
+
+
+def test_job_of_a_killed_worker_runs_elsewhere(scene: Scene) -> None:
+    """All that it held."""
+    with scene.worker() as doomed:
+        jobs = [scene.send("last", 2.0) for _ in range(2)]
+        scene.await_begun(2)
+        doomed.kill()
+    with scene.worker():
+        for job in jobs:
+            assert job.get(timeout=SECONDS) == 2.0
+    assert scene.noted().count("begun") == 4
+    assert scene.noted().count("done") == 2
+
+
+def test_running_job_runs_once_though_its_broker_is_killed(scene: Scene) -> None:
+    """It goes on, is acknowledged on the new connection, and the worker takes the next one."""
+    with scene.worker(), scene.worker():
+        job = scene.send("last", LONG_SECONDS)
+        scene.await_begun()
+        scene.broker.kill()
+        scene.broker.start()
+
+        assert job.get(timeout=SECONDS) == LONG_SECONDS
+        assert scene.send("last", 0.0).get(timeout=SECONDS) == 0.0
+        client = scene.broker.client()
+        wait_until(lambda: not client.hlen("unacked"), SECONDS, "all is acknowledged")
+        assert scene.noted() == ["begun", "done"] * 2
+
+
+def test_job_that_kills_its_workers_is_a_dead_letter(scene: Scene) -> None:
+    """After the third: it fails for who waits for it, and others go on."""
+    job = scene.send("kill")
+    for number in (1, 2, 3):
+        with scene.worker(concurrency=1) as worker:
+            scene.await_begun(number)
+            wait_until(
+                lambda worker=worker: not worker.running, SECONDS, "it has killed its worker"
+            )
+    with scene.worker(concurrency=1):
+        with pytest.raises(WorkerLostError, match="3 workers died"):
+            job.get(timeout=SECONDS)
+        assert scene.send("last", 0.0).get(timeout=SECONDS) == 0.0
+
+    (letter,) = scene.app.resilience.ledger.letters.find(Which(), limit=10)
+    assert (letter.id, letter.reason) == (job.id, "poison")
+    assert [count.state for count in scene.app.resilience.ledger.counts()] == [State.DEAD]
+    assert not scene.broker.client().hlen("unacked")
+    assert scene.noted().count("begun") == 4
