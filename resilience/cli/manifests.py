@@ -11,14 +11,15 @@ from typing import Any
 
 from resilience.errors import ConfigurationError
 
-PROBE = "resilience-health"
+PROBE = ("resilience-health",)
+"""Without a name: in a container there is one worker."""
 PROBE_SECONDS = 15
 START_SECONDS = 60
 """How long a worker may take until it consumes."""
 RESTART_AFTER = 8
 """So many probes in a row must fail before Kubernetes kills: two minutes without a broker, say."""
 
-PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9 ._/@:=-]*(?<![ :])")
+PLAIN = re.compile(r"(?!.*: )[A-Za-z_/][A-Za-z0-9 ._/@:=-]*(?<![ :])")
 WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 UNIT_WORD = re.compile(r"[A-Za-z0-9._/@:=,+-]+")
 
@@ -37,14 +38,9 @@ class Worker:
     command: Sequence[str]
     stop_seconds: int
 
-    @property
-    def probe(self) -> list[str]:
-        """The command that tells whether it is healthy."""
-        return [PROBE, self.name]
-
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it for JSON."""
-        return {**asdict(self), "probe": self.probe}
+        """Return all of it for JSON, with the command that tells on its host whether it is well."""
+        return {**asdict(self), "probe": [*PROBE, self.name]}
 
 
 def procfile(workers: Sequence[Worker], _image: str) -> str:
@@ -65,7 +61,7 @@ def _service(worker: Worker, image: str) -> Mapping[str, Any]:
         "command": [word.replace("$", "$$") for word in worker.command],
         "stop_grace_period": f"{worker.stop_seconds}s",
         "healthcheck": {
-            "test": ["CMD", *worker.probe],
+            "test": ["CMD", *PROBE],
             "interval": f"{PROBE_SECONDS}s",
             "start_period": f"{START_SECONDS}s",
         },
@@ -144,7 +140,7 @@ def _label(name: str) -> str:
 def _deployment(name: str, worker: Worker, image: str) -> Mapping[str, Any]:
     labels = {"app.kubernetes.io/name": name}
     probe = {
-        "exec": {"command": worker.probe},
+        "exec": {"command": list(PROBE)},
         "periodSeconds": PROBE_SECONDS,
         "timeoutSeconds": 5,
     }
@@ -192,4 +188,4 @@ def to_yaml(value: Mapping[str, Any], indent: str = "") -> str:
 def _scalar(value: object) -> str:
     if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in WORDS:
         return value
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -47,10 +47,11 @@ def workers(context: click.Context) -> list[Worker]:
     adopted = Resilience.of(context.obj.app)
     adopted.check_queues()
     _, _, _, *options = celery_command(context)  # without `python -m celery`
+    celery = ["celery", *("-A" if word == "--app" else word for word in options)]
     return [
         Worker(
             name=program.name,
-            command=("celery", *options, "resilience", "worker", program.name),
+            command=[*celery, "resilience", "worker", program.name],
             stop_seconds=math.ceil(program.stop_seconds),
         )
         for program in worker_programs(adopted, [], []).values()
