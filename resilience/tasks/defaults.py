@@ -6,6 +6,9 @@ from typing import Any
 from resilience.settings import Settings
 from resilience.tasks.addresses import is_redis
 
+SILENT_SECONDS = 5
+"""What a worker holds that was not heard of for so long runs elsewhere; a live one beats faster."""
+
 
 def safe_defaults(settings: Settings) -> dict[str, Any]:
     """Return what holds for a setting that the app did not make itself."""
@@ -53,6 +56,10 @@ def safe_transport_options(broker_url: str, settings: Settings) -> Mapping[str, 
             "interval_step": 0.1,
             # By name: a worker takes from a queue's own `.retry` only when it is empty.
             "queue_order_strategy": "sorted",
+            # A worker that was not heard of for so long is dead: see resilience.broker.
+            "visibility_timeout": SILENT_SECONDS,
+            # How often a worker looks after its connection.
+            "unacked_restore_interval": 1,
         }
     if broker_url.startswith(("amqp", "pyamqp")):
         return {"connect_timeout": publish, "read_timeout": publish, "write_timeout": publish}

@@ -8,6 +8,7 @@ from typing import Any, Final
 from celery import Celery, Task, signals
 from kombu import Producer
 
+from resilience.broker import CRASHES_HEADER
 from resilience.ledger import Job
 from resilience.tasks.deadline import BUDGET_HEADER
 from resilience.tasks.resilience import Resilience
@@ -111,7 +112,7 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
     if job.origin != known.get("origin"):
         # A replay begins anew: what its letter died of does not count against it.
         known = {"attempts": job.attempts, "born": Resilience.of(app).fleet_time()}
-        headers |= {BUDGET_HEADER: None, "expires": None}
+        headers |= {BUDGET_HEADER: None, "expires": None, CRASHES_HEADER: 0}
     headers[JOB_HEADER] = {**known, "dispatches": job.dispatches, "origin": job.origin}
     queue = app.amqp.queues[job.queue]
     properties = {**message["properties"], "correlation_id": job.id}

@@ -23,7 +23,12 @@ from resilience.tasks.defaults import (
     safe_result_options,
     safe_transport_options,
 )
-from resilience.tasks.routing import ask_last, check_when_final, know_queues
+from resilience.tasks.routing import (
+    ask_last,
+    check_when_final,
+    connect_safely,
+    know_queues,
+)
 from resilience.tasks.shared import Shared, open_shared
 
 
@@ -87,6 +92,7 @@ class Resilience:
         app.steps["worker"].add("resilience.worker.relay:LedgerRelay")
         app.steps["worker"].add("resilience.worker.stopping:GracefulStop")
         app.steps["worker"].add("resilience.worker.liveness:Liveness")
+        connect_safely(app)
         ask_last(app, self._route)
         know_queues(
             app,

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from celery import Celery
+from kombu import Connection
+
+from resilience.broker import SafeConnection
 
 Route = Callable[..., Mapping[str, str] | None]
 
@@ -47,6 +50,14 @@ def know_queues(app: Celery[Any], names: Iterable[str]) -> None:
     amqp.__class__ = type(base.__name__, (base,), {"Queues": make})
     if "queues" in vars(amqp):
         complete(amqp.queues)
+
+
+def connect_safely(app: Celery[Any]) -> None:
+    """Let *app* connect to its broker in a way that loses no message."""
+    amqp: Any = app.amqp
+    base: Any = type(amqp)
+    if base.Connection is Connection:
+        amqp.__class__ = type(base.__name__, (base,), {"Connection": SafeConnection})
 
 
 def check_when_final(app: Celery[Any], check: Callable[[], None]) -> None:

@@ -9,11 +9,10 @@ from importlib.resources import files
 from typing import Any
 
 from kombu.message import Message
-from kombu.transport.redis import Channel, SentinelChannel
 from kombu.transport.virtual import QoS
 from kombu.utils.json import dumps, loads
 
-from resilience.clock import SystemClock
+from resilience.broker import SafeChannel
 from resilience.tasks.deadline import BUDGET_HEADER
 
 AT_ONCE = 100
@@ -36,17 +35,17 @@ def take_late(message: Message, droppable: Iterable[str], now: float) -> Sequenc
         At most `AT_ONCE`, in their order; none if the broker is no Redis, or a cluster of them.
     """
     channel: Any = message.channel
-    if type(channel) not in {Channel, SentinelChannel} or channel.global_keyprefix:
+    if not isinstance(channel, SafeChannel):
         return ()
     queue = (message.delivery_info or {}).get("routing_key")
     if queue not in channel.active_queues:
         return ()
     priority = channel._get_message_priority({"properties": message.properties})  # noqa: SLF001
-    keys = [channel._q_for_pri(queue, priority), channel.unacked_key, channel.unacked_index_key]  # noqa: SLF001
+    key = channel.global_keyprefix + channel._q_for_pri(queue, priority)  # noqa: SLF001
     names = dumps(dict.fromkeys(droppable, True))
-    with channel.conn_or_acquire() as client:
-        late = client.register_script(_code)
-        found = late(keys, [BUDGET_HEADER, now, SystemClock.now(), AT_ONCE, names])
+    late = channel.plain_client().register_script(_code)
+    values: list[Any] = [BUDGET_HEADER, now, AT_ONCE, names, dumps(queue)]
+    found = late([key, *channel.unacked.keys], values)
     taken = [channel.Message(loads(raw.decode()), channel=channel) for raw in found]
     for one in taken:
         QoS.append(channel.qos, one, one.delivery_tag)  # not that of Redis, which has it already

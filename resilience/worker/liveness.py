@@ -170,7 +170,7 @@ class Liveness(BesideWorker):
 
     def _write(self, mark: dict[str, Any]) -> None:
         with self._writing:
-            if self._path is None or self._stopped.is_set():
+            if self._path is None:
                 return
             new = self._path.with_suffix(".new")
             try:
@@ -181,9 +181,9 @@ class Liveness(BesideWorker):
 
     def _remove(self, **_: object) -> None:
         with self._writing:
-            self._stopped.set()
-            if self._path is not None:
-                self._path.unlink(missing_ok=True)
+            path, self._path = self._path, None
+            if path is not None:
+                path.unlink(missing_ok=True)
 
 
 def _unusable(directory: Path) -> str | None:

@@ -14,7 +14,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from resilience.errors import BudgetExceededError
-from resilience.events import JobUnkept
+from resilience.events import Event, JobUnkept
 from resilience.outcome import Hop
 from resilience.tasks.deadline import (
     BUDGET_HEADER,
@@ -46,9 +46,9 @@ class ResilientRequest(Request):
         adopted = getattr(self.app, "resilience", None) is not None
         self._deadline = deadline_of(self.request_dict) if adopted else None
         if adopted and self.dependency is not None:
-            self._resilience.releases.count(self.dependency, again=self._ran_before())
+            self.resilience.releases.count(self.dependency, again=self._ran_before())
         if self._deadline is not None:
-            self.request_dict[RECEIVED_HEADER] = self._resilience.fleet_time()
+            self.request_dict[RECEIVED_HEADER] = self.resilience.fleet_time()
         else:
             self.request_dict.pop(BUDGET_HEADER, None)  # malformed, and the child need not say so
 
@@ -64,7 +64,8 @@ class ResilientRequest(Request):
         return bool(headers.get("retries") or known.get("dispatches") or redelivered)
 
     @property
-    def _resilience(self) -> Resilience:
+    def resilience(self) -> Resilience:
+        """What its app declared."""
         app: Celery[Any] | None = self.app
         if app is None:
             msg = f"{self!r} has no app"
@@ -84,13 +85,13 @@ class ResilientRequest(Request):
         deadline = self._deadline
         if deadline is None:
             return False
-        now = self._resilience.fleet_time()
+        now = self.resilience.fleet_time()
         left = deadline.left(now)
         if left <= 0:
             drop([self], now)
             return True
         hard, soft = self.time_limits
-        others = (hard or self.task.time_limit, self._resilience.time_limit_seconds)
+        others = (hard or self.task.time_limit, self.resilience.time_limit_seconds)
         limits = [one for one in others if one]
         self.time_limits = (min([*limits, left + GRACE_SECONDS]), soft)
         return False
@@ -116,7 +117,18 @@ class ResilientRequest(Request):
             received = self.request_dict[RECEIVED_HEADER]
             queued = max(0.0, received - self._deadline.sent)
             hop = Hop(self.name, queued, max(0.0, now - received), 0.0)
-            announce_exceeded(self._resilience, self.name, self.id, self._deadline, hop, now)
+            announce_exceeded(self.resilience, self.name, self.id, self._deadline, hop, now)
+
+    def announce(self, event: Event) -> None:
+        """Tell the app's listeners of *event*."""
+        self.resilience.announce(event)
+
+    def give_up(self, error: BaseException) -> None:
+        """Let everybody hear that the job will not be begun, because of *error*; acknowledge it."""
+        task_ready(self)
+        self.send_event("task-failed", exception=repr(error), traceback="")
+        self._report(error)
+        self.acknowledge()
 
     def too_late(self, now: float) -> BudgetExceededError:
         """Return the error of a job that was not begun by fleet time *now*."""
@@ -173,12 +185,12 @@ class ResilientRequest(Request):
         except LEDGER_ERRORS as lost:
             self._unkept = True
             said = JobUnkept(task=self.name, id=str(self.id), error=str(lost))
-            self._resilience.announce(said)
+            self.resilience.announce(said)
 
     def _count(self, error: BaseException) -> None:
         """Tell the breaker of a call that was cut or lost, as its process cannot."""
         if self.dependency is not None:
-            self._resilience.breaker(self.dependency).record_failure(error)
+            self.resilience.breaker(self.dependency).record_failure(error)
 
     def _report(self, error: BaseException) -> None:
         # A job cancelled because the broker was lost is delivered again.

@@ -1,5 +1,6 @@
 """Ends a worker that is to stop, when its grace period is over at the latest."""
 
+import functools
 import logging
 import os
 import threading
@@ -65,9 +66,12 @@ class GracefulStop(bootsteps.StartStopStep):
             daemon=True,
         ).start()
 
-    def close(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
-        """Hand back what no pool has; the consumer is closed, so nothing comes any more."""
+    def close(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
+        """Hand back what the pool does not have; the event loop has ended, so it gets no more."""
         self._told.put(None)
+        if isinstance(parent.pool, prefork.TaskPool):
+            pool: Any = parent.pool
+            pool.flush = functools.partial(_flush, pool)
         for request in self._reserved:
             # Without a result to come it was not given to the pool, and is in no child's pipe.
             if (
@@ -100,6 +104,24 @@ class GracefulStop(bootsteps.StartStopStep):
             _kill_greenlets(parent.pool, left)
         else:
             _leave(parent)
+
+
+def _flush(pool: Any) -> None:  # noqa: ANN401 - Celery's
+    """Forget jobs that no child has, as Celery does, but not those that one has just been sent.
+
+    Celery forgets these, too, if the child has not said yet that it began. It runs them all the
+    same, nobody acknowledges them, and the child waits half a minute for somebody to hear of it.
+    """
+    billiard = pool._pool  # noqa: SLF001 - there is no other way to tell
+    sent = {number: job for number, job in billiard._cache.items() if _was_sent(billiard, job)}  # noqa: SLF001
+    billiard.flush()
+    billiard._cache.update(sent)  # noqa: SLF001
+
+
+def _was_sent(billiard: Any, job: Any) -> bool:  # noqa: ANN401 - billiard's
+    find = getattr(job, "_writer", None)
+    is_sent = find is not None and find() not in billiard._active_writers  # noqa: SLF001
+    return is_sent and job._write_to is not None  # noqa: SLF001
 
 
 def _kill(pool: Any, requests: Sequence[Any]) -> None:  # noqa: ANN401 - Celery's

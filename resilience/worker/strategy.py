@@ -14,6 +14,7 @@ from resilience.tasks.deadline import deadline_of
 from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.resilience import Resilience
 from resilience.worker.backlog import acknowledge, take_late
+from resilience.worker.poison import bury, is_poison
 from resilience.worker.request import ResilientRequest, drop
 
 STRATEGY = f"{__name__}:drop_late"
@@ -28,6 +29,7 @@ def drop_late(
     """Handle messages as Celery's default strategy does, but drop those over their deadline.
 
     They never reach the pool. Behind one that is late there are often more: they go with it.
+    Nor does a job that has killed its workers.
     """
     handle: Callable[..., Any] = default(task, app, consumer, **options)
     resilience: Resilience | None = getattr(app, "resilience", None)
@@ -44,6 +46,9 @@ def drop_late(
         callbacks: Any,  # noqa: ANN401
         **more: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
+        if body is None and is_poison(message.headers):
+            bury(_request(app, consumer, message, on_ack=ack, on_reject=reject), consumer.timer)
+            return None
         deadline = deadline_of(message.headers)
         if deadline is None or body is not None or deadline.left(resilience.fleet_time()) > 0:
             return handle(message, body, ack, reject, callbacks, **more)

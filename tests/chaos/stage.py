@@ -169,7 +169,6 @@ class Stage:
             once=self._once,
             dead=[letter.id for letter in self.ledger.letters.find(Which(), limit=100_000)],
             killed=self.killed,
-            broker=self._home / "valkey",
         )
 
     def _idle(self) -> bool:

@@ -3,10 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-from tests.chaos.appendonly import dropped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +16,6 @@ class Verdict:
         dead: Of those, dead letters.
         both: Done and dead: a copy was done, and another one was given up.
         lost: Neither.
-        dropped: Neither, as the broker's client lost them, see `appendonly`: nobody in the fleet
-            ever knew of these.
         duplicated: Plain jobs that were done more than once, as "at least once" allows.
         recovered: Jobs whose process was killed in them, and that ended all the same.
         outbox: Jobs that no broker took, and that ended all the same.
@@ -34,7 +29,6 @@ class Verdict:
     dead: int
     both: int
     lost: list[str]
-    dropped: list[str]
     duplicated: int
     recovered: int
     outbox: int
@@ -53,7 +47,6 @@ def judge(
     once: Collection[str],
     dead: Collection[str],
     killed: Collection[int],
-    broker: Path,
 ) -> Verdict:
     """Return what became of the accepted jobs.
 
@@ -63,7 +56,6 @@ def judge(
         once: Accepted jobs that are.
         dead: All dead letters.
         killed: Processes that were killed.
-        broker: Where its append-only file is.
     """
     accepted = {*plain, *once}
     done = Counter(line["job"] for line in diary if line["what"] == "done")
@@ -74,15 +66,12 @@ def judge(
     again = {job for job in once if done[job] > 1}
     excused = {line["job"] for line in interrupted if line["what"] == "done"} | unkept
     ended = accepted & (done.keys() | dead)
-    missing = accepted - ended
-    gone = dropped(broker, missing) if missing else set()
     return Verdict(
         accepted=len(accepted),
         done=len(accepted & done.keys()),
         dead=len(accepted & set(dead)),
         both=len(accepted & done.keys() & set(dead)),
-        lost=sorted(missing - gone),
-        dropped=sorted(gone),
+        lost=sorted(accepted - ended),
         duplicated=sum(done[job] > 1 for job in plain),
         recovered=len({line["job"] for line in interrupted} & ended),
         outbox=len(kept & ended),

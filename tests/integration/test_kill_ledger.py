@@ -1,8 +1,4 @@
-"""The kill ledger of `tests/chaos`, small enough for every run.
-
-What Celery's Redis client itself drops when its worker is killed, `verdict.dropped`, is not judged
-here: it is so rare that a run of this size says nothing about it.
-"""
+"""The kill ledger of `tests/chaos`, small enough for every run."""
 
 from collections.abc import Iterator
 from pathlib import Path

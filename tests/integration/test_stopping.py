@@ -1,5 +1,6 @@
 """Workers that are stopped with SIGTERM: what has ended stays so, and the rest runs elsewhere."""
 
+import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -97,6 +98,22 @@ def test_stop_lets_jobs_end_within_the_grace_period(stage: Stage, pool: str) -> 
         stage.publish(1, seconds=1.0)
         stage.await_count("begun", j1=1)
 
+        stop(worker)
+
+        assert stage.count("done") == {"1": 1}
+        assert stage.is_empty()
+
+
+def test_stop_lets_a_job_end_that_a_child_has_not_begun_yet(stage: Stage) -> None:
+    """A job on its way to the pool is not forgotten: it is acknowledged, and runs once."""
+    with stage.worker() as worker:
+        [child] = worker.children()
+        os.kill(child, signal.SIGSTOP)
+        stage.publish(1, seconds=0.5)
+        wait_until(lambda: stage.valkey.client().hlen("unacked"), SECONDS, "the worker has it")
+        worker.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Warm shutdown" in worker.log, SECONDS, "the worker stops")
+        os.kill(child, signal.SIGCONT)
         stop(worker)
 
         assert stage.count("done") == {"1": 1}

@@ -1,0 +1,87 @@
+"""Work beside a process's main thread."""
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+logger = logging.getLogger("resilience")
+
+AGAIN_SECONDS = 1.0
+
+
+class Beside:
+    """A thread that looks, again and again, for what is to be done.
+
+    The process forks between two looks, never during one: a process forked while this thread holds
+    a lock of a client would wait for that lock for ever.
+    """
+
+    def __init__(self, name: str, look: Callable[[], float | None]) -> None:
+        """Prepare.
+
+        Args:
+            name: Of the thread.
+            look: Does what is to be done, and returns the seconds until the next look; None: there
+                will be nothing to do any more.
+        """
+        self.looking = threading.RLock()
+        self._look = look
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        _forks.add(self)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self, *, wait_seconds: float = 0.0) -> None:
+        """Look no more; wait at most so long for a look under way."""
+        self._stopped.set()
+        self._thread.join(timeout=wait_seconds)
+
+    def _run(self) -> None:
+        wait: float | None = 0.0
+        while wait is not None and not self._stopped.wait(wait):
+            with self.looking:
+                try:
+                    wait = self._look()
+                except Exception:
+                    # A defect: whatever else there is to do must not end with it.
+                    logger.exception("%s", self._thread.name)
+                    wait = AGAIN_SECONDS
+
+
+class _Forks:
+    """Holds all looks while the process forks."""
+
+    def __init__(self) -> None:
+        self._all: weakref.WeakSet[Beside] = weakref.WeakSet()
+        self._held: ExitStack | None = None
+        os.register_at_fork(
+            before=self._hold, after_in_parent=self._release, after_in_child=self._release
+        )
+
+    def add(self, one: Beside) -> None:
+        self._all.add(one)
+
+    def _hold(self) -> None:
+        with ExitStack() as stack:
+            for one in list(self._all):
+                stack.enter_context(_held(one.looking))
+            self._held = stack.pop_all()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.close()
+
+
+@contextmanager
+def _held(lock: "threading.RLock") -> Iterator[None]:
+    with lock:
+        yield
+
+
+_forks = _Forks()

@@ -1,0 +1,239 @@
+"""Takes messages from a Redis broker."""
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from queue import Empty
+from typing import Any, Final
+
+import redis
+from kombu.transport import redis as kombu_redis
+from kombu.utils.json import dumps, loads
+from redis.exceptions import NoScriptError, ResponseError
+
+from resilience.broker.qos import SafeQoS
+from resilience.broker.unacked import CRASHES_HEADER, Held, Unacked, script
+from resilience.clock import SystemClock
+
+logger = logging.getLogger("resilience")
+
+AT_ONCE = 50
+"""Most messages taken in one step."""
+LOOK_SECONDS = 1.0
+"""A worker that waits looks into its queues so often also if the server tells it nothing."""
+OVERDUE_SECONDS = 3.0
+"""A server that has not answered for so long is one that is gone; the worker connects anew."""
+UNREADABLE = -1
+
+KombuChannel: Any = kombu_redis.Channel
+_TAKE = script("take")
+_TAKE_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
+_WOKEN: Final = object()
+
+
+class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
+    """Takes and notes a message in one step.
+
+    Attributes:
+        unacked: What all workers hold.
+        silent_seconds: What a worker holds that was not heard of for so long is given to others.
+    """
+
+    QoS = SafeQoS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
+        self._noted: set[str] = set()
+        self._known = self._waits = False
+        self._tracked: Any = None
+        self._asked: list[str] = []
+        super().__init__(*args, **kwargs)
+        self.channel_errors = self.connection.channel_errors
+        self.handlers["BRPOP"] = self._read_taken
+
+    @cached_property
+    def unacked(self) -> Unacked:
+        """What all workers hold."""
+        prefix = self.global_keyprefix
+        return Unacked(prefix + self.unacked_key, prefix + self.unacked_index_key)
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long a worker may be silent, in seconds."""
+        return float(self.visibility_timeout)
+
+    def plain_client(self) -> "redis.Redis":
+        """Return a client whose keys are as the server knows them."""
+        return redis.Redis(connection_pool=self.pool)
+
+    def held_tags(self) -> list[str]:
+        """Return the delivery tags of what this channel holds."""
+        qos = self._qos
+        return [] if qos is None else [*{*qos._delivered} - qos._dirty]  # noqa: SLF001
+
+    def was_noted(self, tag: str) -> bool:
+        """Tell once whether a message was noted when it was taken."""
+        noted = tag in self._noted
+        self._noted.discard(tag)
+        return noted
+
+    def give_back(self, held: Held) -> None:
+        """Put what a dead worker held back, to be taken next, and count that death."""
+        headers = held.message.setdefault("headers", {})
+        crashes = headers.get(CRASHES_HEADER)
+        headers[CRASHES_HEADER] = (crashes if isinstance(crashes, int) else 0) + 1
+        self.put_back(held, first=True)
+
+    def put_back(self, held: Held, *, first: bool) -> None:
+        """Put a message back into the queue that it was taken from."""
+        message = held.message
+        with suppress(KeyError, TypeError):
+            message["headers"]["redelivered"] = True
+            message["properties"]["delivery_info"]["redelivered"] = True
+        priority = self._get_message_priority(message, reverse=False)
+        for queue in self._lookup(held.exchange, held.routing_key):
+            key = self.global_keyprefix + self._q_for_pri(queue, priority)
+            self.unacked.restore(self.plain_client(), held, key, first=first)
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, FBT001 - kombu's
+        """Consume from *queue*, as one whom the broker hears of."""
+        result = super().basic_consume(queue, no_ack, *args, **kwargs)
+        if queue not in self._fanout_queues and not no_ack:
+            self.connection.heartbeat.watch(self)
+        return result
+
+    def _update_queue_cycle(self) -> None:
+        """Note that queues have changed: what is waited for is to be told anew."""
+        super()._update_queue_cycle()
+        if self._waits:
+            self._waits, self._in_poll = False, None
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's
+        params: dict[str, Any] = super()._connparams(asynchronous)
+        if asynchronous:
+            params["protocol"] = 3  # in which the server may speak unasked
+        return params
+
+    def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's
+        """Ask for messages; a server that has none now tells when there is one."""
+        room = self.qos.can_consume_max_estimate()
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues or room == 0:
+            return
+        connection = self.client.connection
+        self._track(connection)
+        lists = [(queue, priority) for priority in self.priority_steps for queue in queues]
+        self._asked = [queue for queue, _ in lists]
+        prefix = self.global_keyprefix
+        keys = [prefix + self._q_for_pri(queue, priority) for queue, priority in lists]
+        keys = [*self.unacked.keys, *keys]
+        most = AT_ONCE if room is None else min(room, AT_ONCE)
+        how = ("EVALSHA", _TAKE_SHA) if self._known else ("EVAL", _TAKE)
+        self._in_poll, self._waits, self._brpop_sent_at = connection, False, SystemClock.monotonic()
+        connection.send_command(*how, len(keys), *keys, most, *map(dumps, self._asked))
+
+    def _track(self, connection: Any) -> None:  # noqa: ANN401 - redis-py's
+        """Let the server tell on this *connection* when one of our queues gets a message."""
+        if connection._sock is None:  # noqa: SLF001 - as kombu does
+            connection.connect()
+        if self._tracked is connection._sock:  # noqa: SLF001
+            return
+        connection._parser.set_invalidation_push_handler(lambda _: _WOKEN)  # noqa: SLF001
+        connection.send_command("CLIENT", "TRACKING", "ON")
+        try:
+            connection.read_response()
+        except ResponseError as error:
+            logger.warning(
+                "the broker cannot tell of new jobs (%s): it is asked every %g s",
+                error,
+                LOOK_SECONDS,
+            )
+        self._tracked = connection._sock  # noqa: SLF001
+
+    def look_again(self) -> None:
+        """Ask anew if the last answer is old; give a server up that owes one for too long."""
+        connection, sent = self._in_poll, self._brpop_sent_at
+        if not connection or sent is None:
+            return
+        age = SystemClock.monotonic() - sent
+        if self._waits:
+            if age >= LOOK_SECONDS:
+                self._waits, self._in_poll = False, None
+        elif age >= OVERDUE_SECONDS and not connection.can_read(timeout=0):
+            logger.warning("the broker has not answered for %.1f s; connecting anew", age)
+            connection.disconnect()
+
+    def _read_taken(self, **_: object) -> bool:
+        """Deliver what the server sent.
+
+        Raises:
+            Empty: It was no message.
+        """
+        connection = self.client.connection
+        try:
+            reply = self._reply(connection)
+        except NoScriptError:
+            self._known, reply = False, []  # the server has been started anew
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+        finally:
+            if not self._waits:
+                self._in_poll = None
+                self._flush_brpop_reauth()
+        if not self._deliver_all(reply):
+            raise Empty
+        return True
+
+    def _reply(self, connection: Any) -> list[tuple[int, bytes]]:  # noqa: ANN401 - redis-py's
+        """Return the messages that the server sent, and whether to wait for it to tell of more."""
+        waited, self._waits = self._waits, False
+        reply = connection.read_response(push_request=True)
+        while reply is _WOKEN and not waited:
+            reply = connection.read_response(push_request=True)
+        empty, rest = (False, []) if reply is _WOKEN else (reply[0] == 1, reply[1:])
+        self._known = self._known or reply is not _WOKEN
+        # What else has arrived was read along with it: the event loop will not hear of it.
+        while connection.can_read(timeout=0):
+            connection.read_response(push_request=True)
+            empty = False
+        self._waits = empty
+        return list(zip(rest[::2], rest[1::2], strict=True))
+
+    def _deliver_all(self, reply: Sequence[tuple[int, bytes]]) -> int:
+        """Deliver messages that were taken, and return how many."""
+        left = deque(reply)
+        try:
+            while left:
+                number, raw = left.popleft()
+                if number == UNREADABLE:
+                    logger.error("set a message aside that is none: %.200r", raw)
+                else:
+                    self._deliver_one(loads(raw.decode()), self._asked[number])
+        finally:
+            for number, raw in left:  # a defect: nobody else must wait for those behind it
+                if number != UNREADABLE:
+                    self._put_back_unread(loads(raw.decode()), self._asked[number])
+        return len(reply)
+
+    def _deliver_one(self, payload: dict[str, Any], queue: str) -> None:
+        tag = payload["properties"]["delivery_tag"]
+        if queue not in self.connection._callbacks:  # noqa: SLF001 - cancelled meanwhile
+            self._put_back_unread(payload, queue)
+            return
+        self._queue_cycle.rotate(queue)
+        self._noted.add(tag)
+        self.connection._deliver(payload, queue)  # noqa: SLF001 - as kombu does
+        if self.was_noted(tag):  # by a consumer that acknowledges nothing
+            self.qos._remove_from_indices(tag).execute()  # noqa: SLF001
+
+    def _put_back_unread(self, payload: dict[str, Any], queue: str) -> None:
+        tag = payload["properties"]["delivery_tag"]
+        self.put_back(Held(tag, payload, "", queue), first=True)
+
+    def _on_connection_disconnect(self, connection: Any) -> None:  # noqa: ANN401 - redis-py's
+        if self._in_poll is connection:
+            self._waits = False
+        super()._on_connection_disconnect(connection)

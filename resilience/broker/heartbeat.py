@@ -1,0 +1,125 @@
+"""Tells a Redis broker that a worker lives, and gives others what the dead held."""
+
+import logging
+import weakref
+from collections.abc import Sequence
+from typing import Protocol
+
+import redis
+
+from resilience.broker.beside import Beside
+from resilience.broker.unacked import Held, Unacked
+from resilience.clock import Clock, SystemClock
+
+logger = logging.getLogger("resilience")
+
+BEAT_SECONDS = 1.0
+GRACE_SECONDS = 2.5
+"""So long after it has (again) a broker a worker declares none dead: others may be on their way
+back, too, and a beat takes a second at most, and an attempt to connect another one."""
+JUMP_SECONDS = 1.0
+"""A server's clock that goes so far wrong between two beats has jumped."""
+
+
+class Holder(Protocol):
+    """A channel that holds messages."""
+
+    closed: bool
+    unacked: Unacked
+    silent_seconds: float
+
+    def plain_client(self) -> "redis.Redis":
+        """Return a client whose keys are as the server knows them."""
+        ...
+
+    def held_tags(self) -> list[str]:
+        """Return the delivery tags of what it holds."""
+        ...
+
+    def give_back(self, held: Held) -> None:
+        """Put what a dead worker held back into its queue."""
+        ...
+
+
+class Heartbeat:
+    """Renews what the channels of one connection hold, once a second, in a thread of its own.
+
+    A worker that is busy, or whose loop is blocked, is no dead one. What it holds it keeps until
+    it acknowledges it, also when the connection is closed and the job still runs: the thread ends
+    when nothing is held any more.
+    """
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        """Prepare; the thread starts with the first channel."""
+        self._clock = clock or SystemClock()
+        self._channels: weakref.WeakSet[Holder] = weakref.WeakSet()
+        self._beside: Beside | None = None
+        self._heard = float("-inf")
+        self._met = float("inf")
+        self._ahead: float | None = None
+        self._lost = ""
+
+    def watch(self, channel: Holder) -> None:
+        """Renew also what *channel* holds."""
+        self._channels.add(channel)
+        if self._beside is None:
+            # It keeps itself alive: channels whose connection is gone may still hold messages.
+            self._beside = Beside("broker-heartbeat", self.beat)
+            self._beside.start()
+
+    def beat(self) -> float | None:
+        """Renew, and restore what is overdue; return the seconds until the next beat."""
+        channels = list(self._channels)
+        is_open = any(not channel.closed for channel in channels)
+        holders = [one for one in channels if not one.closed or one.held_tags()]
+        if not holders:
+            self._beside = None
+            return None
+        try:
+            for channel in holders:
+                self._renew(channel, channel.held_tags())
+            if is_open:
+                self._restore(next(one for one in channels if not one.closed))
+        except (redis.RedisError, OSError) as error:
+            self._miss(error)
+        else:
+            if self._lost:
+                logger.warning("the broker hears of this worker again")
+            self._lost = ""
+        return BEAT_SECONDS
+
+    def _renew(self, channel: Holder, tags: Sequence[str]) -> None:
+        now, gone = channel.unacked.renew(channel.plain_client(), tags)
+        self._hear(now)
+        still = set(channel.held_tags())
+        taken = [tag for tag in gone if tag in still]
+        if taken:
+            logger.warning(
+                "%d jobs that this worker holds were given to others, as nobody heard of it for "
+                "%g s: they may run twice",
+                len(taken),
+                channel.silent_seconds,
+            )
+
+    def _hear(self, server_now: float) -> None:
+        """Note that the server answered, and whether its clock goes as ours."""
+        now = self._clock.monotonic()
+        ahead = server_now - now
+        jumped = self._ahead is not None and abs(ahead - self._ahead) > JUMP_SECONDS
+        if jumped or now - self._heard > GRACE_SECONDS:
+            self._met = now
+        self._heard, self._ahead = now, ahead
+
+    def _restore(self, channel: Holder) -> None:
+        if self._clock.monotonic() - self._met < GRACE_SECONDS:
+            return
+        for held in channel.unacked.overdue(channel.plain_client(), channel.silent_seconds):
+            channel.give_back(held)
+
+    def _miss(self, error: Exception) -> None:
+        self._met = float("inf")
+        self._heard = float("-inf")
+        text = f"{type(error).__name__}: {error}"
+        if text != self._lost:
+            logger.warning("the broker does not hear of this worker: %s", text)
+        self._lost = text

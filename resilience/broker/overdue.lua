@@ -1,0 +1,25 @@
+-- Claim messages whose worker was not heard of for too long, before they are given to others.
+--
+-- Who claims one has it for as long as a worker may be silent; then another may claim it.
+--
+-- KEYS[1] index    zset  delivery tags by the server's time at which they were last heard of
+-- KEYS[2] unacked  hash  by delivery tag: [message, exchange, routing key]
+-- ARGV[1] seconds that a worker may be silent, ARGV[2] how many at most
+-- -> {score of the claims, tag, what is noted, tag, what is noted, …}
+
+local time = redis.call('TIME')
+local now = string.format('%d.%06d', time[1], time[2])
+local latest = tonumber(now) - tonumber(ARGV[1])
+local tags = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', latest, 'LIMIT', 0, ARGV[2])
+local claimed = { now }
+for _, tag in ipairs(tags) do
+  local noted = redis.call('HGET', KEYS[2], tag)
+  if noted then
+    redis.call('ZADD', KEYS[1], now, tag)
+    claimed[#claimed + 1] = tag
+    claimed[#claimed + 1] = noted
+  else
+    redis.call('ZREM', KEYS[1], tag)
+  end
+end
+return claimed

@@ -1,0 +1,65 @@
+"""What a channel of a Redis broker holds."""
+
+from contextlib import suppress
+from typing import Any
+
+from celery.worker import state as worker_state
+from kombu.transport import redis as kombu_redis
+from kombu.transport.virtual import QoS as VirtualQoS
+
+KombuQoS: Any = kombu_redis.QoS
+
+
+class SafeQoS(KombuQoS):  # type: ignore[misc] # kombu has few types
+    """What a channel holds."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:  # noqa: ANN401 - kombu's
+        """Hold *message*; the script that took it has noted that."""
+        if self.channel.was_noted(delivery_tag):
+            VirtualQoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge; whoever waits for room to take more hears of it."""
+        super().ack(delivery_tag)
+        self._make_room()
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
+        """Reject; whoever waits for room to take more hears of it."""
+        super().reject(delivery_tag, requeue=requeue)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        connection = self.channel.connection
+        if connection is not None:  # else it is closed, and a job of its has ended
+            connection.cycle.wake()
+
+    def restore_visible(self, *_: object, **__: object) -> None:
+        """Do nothing: the heartbeat does."""
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:  # noqa: ANN401, ARG002, FBT001, FBT002 - kombu's
+        """Put a message back: *leftmost* as the last of its queue, else as the next."""
+        held = self.channel.unacked.find(self.channel.plain_client(), tag)
+        if held is not None:
+            self.channel.put_back(held, first=not leftmost)
+
+    def restore_unacked(self, client: Any = None) -> None:  # noqa: ANN401, ARG002 - kombu's
+        """Put back what is held when the channel closes, but what runs.
+
+        Those jobs are acknowledged when they end, through this very channel. If the broker is away
+        it gives the others to somebody itself, as nobody renews them any more.
+        """
+        running = _running()
+        for tag in [tag for tag in self._delivered if tag not in running]:
+            with suppress(*self.channel.connection_errors, *self.channel.channel_errors):
+                self.restore_by_tag(tag)
+            self._delivered.pop(tag, None)
+
+
+def _running() -> set[str]:
+    """Return the delivery tags of the jobs that this worker runs, and will acknowledge."""
+    worker: Any = worker_state
+    if worker.should_stop is not None or worker.should_terminate is not None:
+        return set()  # it ends, and they with it
+    return {str(request.message.delivery_tag) for request in list(worker.active_requests)}

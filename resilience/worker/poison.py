@@ -1,0 +1,76 @@
+"""Jobs that kill their workers."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from celery.app.task import Context
+from celery.exceptions import WorkerLostError
+
+from resilience.broker import CRASHES_HEADER
+from resilience.errors import text_of
+from resilience.events import JobBuried, JobUnkept
+from resilience.tasks.fire import LEDGER_ERRORS, POISON_LOST, UNKEPT_SECONDS
+from resilience.tasks.kept import job_of, ledger_header
+from resilience.worker.request import ResilientRequest
+
+
+def crashes_of(headers: Mapping[str, Any] | None) -> int:
+    """Return how many workers have died while they held the message with these *headers*."""
+    crashes = (headers or {}).get(CRASHES_HEADER)
+    return crashes if isinstance(crashes, int) else 0
+
+
+def is_poison(headers: Mapping[str, Any] | None) -> bool:
+    """Tell whether a job's worker died so often that no further one shall take it."""
+    return crashes_of(headers) >= POISON_LOST
+
+
+def bury(request: ResilientRequest, timer: Any) -> None:  # noqa: ANN401 - kombu's
+    """Make a dead letter of a job that kills its workers, and let everybody hear of it.
+
+    While the ledger is away the broker keeps the job, and it is tried again.
+
+    Args:
+        request: Not begun.
+        timer: Of the worker's event loop.
+    """
+    crashes = crashes_of(request.request_dict)
+    error = WorkerLostError(f"{crashes} workers died while they held the job")
+    try:
+        _keep(request, error)
+    except LEDGER_ERRORS as lost:
+        said = JobUnkept(task=request.name, id=str(request.id), error=text_of(lost))
+        request.announce(said)
+        timer.call_after(UNKEPT_SECONDS, functools.partial(request.reject, requeue=True))
+        return
+    context: Context = request._context  # type: ignore[attr-defined] # noqa: SLF001
+    request.task.backend.mark_as_failure(
+        request.id, error, request=context, store_result=request.store_errors
+    )
+    request.give_up(error)
+
+
+def _keep(request: ResilientRequest, error: WorkerLostError) -> None:
+    task, context = request.task, request._context  # type: ignore[attr-defined] # noqa: SLF001
+    queue = (request.delivery_info or {}).get("routing_key") or str(request.dependency)
+    known = ledger_header(context.headers)
+    job = job_of(
+        task,
+        tuple(context.args or ()),
+        dict(context.kwargs or {}),
+        task.signature_from_request(context, queue=queue).options,
+        queue=queue,
+        ledger=known,
+        age_seconds=0.0,
+    )
+    if request.resilience.ledger.bury(job, reason="poison", error=error):
+        event = JobBuried(
+            task=job.task,
+            id=job.id,
+            dependency=job.dependency,
+            reason="poison",
+            attempts=int(known.get("attempts", 0)),
+            error=text_of(error),
+        )
+        request.announce(event)
