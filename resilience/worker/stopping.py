@@ -53,11 +53,13 @@ class GracefulStop(bootsteps.StartStopStep):
         # Its `put` may interrupt itself, as a second signal does; no lock could be taken there.
         self._told: SimpleQueue[None] = SimpleQueue()
         self._reserved: Sequence[Any] = ()
+        self._is_process = False
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Await the stop, if this worker is the process: one in a test's thread must not end it."""
         if threading.current_thread() is not threading.main_thread():
             return
+        self._is_process = True
         worker_shutting_down.connect(self._on_signal, weak=False)
         threading.Thread(
             target=self._await_end,
@@ -69,6 +71,9 @@ class GracefulStop(bootsteps.StartStopStep):
     def close(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Hand back what the pool does not have; the event loop has ended, so it gets no more."""
         self._told.put(None)
+        if self._is_process and state.should_stop is None:
+            # Told by remote control: the broker's channel is to know that running jobs end, too.
+            state.should_stop = os.EX_OK  # type: ignore[assignment] # as Celery does
         if isinstance(parent.pool, prefork.TaskPool):
             pool: Any = parent.pool
             pool.flush = functools.partial(_flush, pool)
@@ -157,7 +162,9 @@ def _leave(parent: Any) -> None:  # noqa: ANN401 - Celery's
         if parent.pidlock:
             parent.pidlock.release()
     except Exception:
-        logger.exception("jobs could not be handed back; their visibility timeout will do it")
+        logger.exception(
+            "jobs could not be handed back; they run again when the broker misses this worker"
+        )
     with suppress(Exception):
         logging.shutdown()
     os._exit(os.EX_OK)
