@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -48,6 +49,12 @@ class Settings(BaseModel):
             are. In the variable, separated by commas.
         store_timeout_seconds: Longest wait for one exchange with the store.
         publish_timeout_seconds: Longest wait for the broker to connect or to take a message.
+        grace_seconds: How long after SIGTERM a worker's jobs may end; then they are cut and handed
+            back to the broker. Default: the longest timeout of a dependency, and 5 s more.
+        health_seconds: A worker is unhealthy when its event loop has not run, or its broker has not
+            answered, for so long; at least 1.
+        runtime_directory: Where workers leave their marks for `resilience health`. Default:
+            `/tmp/resilience-<user id>`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +66,9 @@ class Settings(BaseModel):
     redact: Names = REDACT
     store_timeout_seconds: Seconds = 0.1
     publish_timeout_seconds: Seconds = 1.0
+    grace_seconds: Seconds | None = None
+    health_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 15.0
+    runtime_directory: Path | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:

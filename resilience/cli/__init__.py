@@ -3,10 +3,12 @@
 from resilience.cli.breakers import breaker
 from resilience.cli.commands import resilience
 from resilience.cli.dead import dead
+from resilience.cli.health import health
 from resilience.cli.ledger import ledger
 from resilience.cli.relay import relay
+from resilience.cli.topology import topology
 
-for command in (breaker, dead, ledger, relay):
+for command in (breaker, dead, health, ledger, relay, topology):
     resilience.add_command(command)
 
 __all__ = ["resilience"]

@@ -15,7 +15,7 @@ from resilience.cli.commandline import (
     celery_command,
     default_worker,
 )
-from resilience.cli.supervise import STOP_SECONDS, Program, supervise
+from resilience.cli.supervise import Program, supervise
 from resilience.errors import (
     ConfigurationError,
     LedgerUnavailableError,
@@ -23,6 +23,7 @@ from resilience.errors import (
     StoreUnavailableError,
 )
 from resilience.tasks.resilience import Resilience
+from resilience.worker.stopping import stop_seconds
 
 COLUMNS = ("name", "queue", "concurrency", "pool", "timeout")
 
@@ -132,17 +133,14 @@ def worker_programs(
     if DEFAULT_WORKER in catalogue:
         msg = f"no dependency may be called {DEFAULT_WORKER!r}: the default queue's worker is"
         raise ConfigurationError(msg)
-    programs = {
-        name: Program(
-            name,
-            bulkhead_worker(celery, dependency, extra),
-            # A job that has just begun its call may see it end.
-            stop_seconds=STOP_SECONDS + (dependency.timeout or 0.0),
-        )
-        for name, dependency in catalogue.items()
+    commands = {
+        name: bulkhead_worker(celery, dependency, extra) for name, dependency in catalogue.items()
     }
-    command = default_worker(celery, adopted.app.conf.task_default_queue, extra)
-    return {**programs, DEFAULT_WORKER: Program(DEFAULT_WORKER, command)}
+    commands[DEFAULT_WORKER] = default_worker(celery, adopted.app.conf.task_default_queue, extra)
+    seconds = stop_seconds(adopted)
+    return {
+        name: Program(name, command, stop_seconds=seconds) for name, command in commands.items()
+    }
 
 
 def _adopted(context: click.Context) -> Resilience:

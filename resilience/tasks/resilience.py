@@ -90,6 +90,8 @@ class Resilience:
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
         app.steps["worker"].add("resilience.worker.relay:LedgerRelay")
+        app.steps["worker"].add("resilience.worker.stopping:GracefulStop")
+        app.steps["worker"].add("resilience.worker.liveness:Liveness")
         connect_safely(app)
         ask_last(app, self._route)
         know_queues(

@@ -85,7 +85,8 @@ def run_worker(
         worker = WorkerProcess(
             [*command, *options, *alone],
             hostname=hostname or f"worker-{uuid4().hex[:8]}@localhost",
-            env=env or {},
+            # No probe is to see the marks of a test's worker but the test's own.
+            env={"RESILIENCE_RUNTIME_DIRECTORY": directory, **(env or {})},
             log_path=Path(directory) / "worker.log",
         )
         try:

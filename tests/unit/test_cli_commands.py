@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 from resilience.cli import resilience
 from resilience.cli.commandline import bulkhead_worker, celery_command, default_worker
 from resilience.cli.commands import worker_programs
-from resilience.cli.supervise import STOP_SECONDS
 from resilience.dependency import Dependency
 from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
+from resilience.worker.stopping import HAND_BACK_SECONDS, SPARE_SECONDS
 
 PYTHON_CELERY = [sys.executable, "-m", "celery"]
 
@@ -123,12 +123,14 @@ def test_programs_are_the_dependencies_and_the_default_queue() -> None:
     assert all(program.command[-1] == "-E" for program in programs.values())
 
 
-def test_worker_is_given_time_for_a_call_of_its_dependency_when_stopped() -> None:
-    """A job whose call may take long is not killed before that time is up."""
-    programs = worker_programs(adopted(Dependency("reports", timeout=60)), ["celery"], [])
+def test_workers_are_given_time_for_the_longest_call_when_stopped() -> None:
+    """Their jobs may end or be handed back before they are killed."""
+    app = adopted(Dependency("reports", timeout=60), Dependency("users", timeout=1))
 
-    assert programs["reports"].stop_seconds == STOP_SECONDS + 60
-    assert programs["default"].stop_seconds == STOP_SECONDS
+    programs = worker_programs(app, ["celery"], [])
+
+    seconds = 60 + SPARE_SECONDS + HAND_BACK_SECONDS
+    assert {one.stop_seconds for one in programs.values()} == {seconds}
 
 
 def test_dependency_called_default_is_refused() -> None:

@@ -1,6 +1,7 @@
 """What reaches a user through `pip install`, and a developer through the lock file."""
 
 import re
+import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -50,8 +51,21 @@ def test_wheel_holds_the_library_and_nothing_else_of_the_tree(wheel: zipfile.Zip
     """Installing the library brings no shop, demo, benchmark or test along."""
     roots = {name.split("/")[0] for name in wheel.namelist()}
 
-    assert {root for root in roots if not root.endswith(".dist-info")} == {"resilience"}
-    assert len(roots) == 2
+    assert {root for root in roots if not root.endswith((".dist-info", ".data"))} == {"resilience"}
+    assert len(roots) == 3
+
+
+def test_wheel_brings_the_probe_as_a_script_that_imports_nothing_of_it(
+    wheel: zipfile.ZipFile,
+) -> None:
+    """A container asks it several times a minute: to import Celery each time would cost much."""
+    [script] = [name for name in wheel.namelist() if ".data/" in name]
+
+    assert script.endswith("/scripts/resilience-health")
+    source = wheel.read(script).decode()
+    assert source.startswith("#!python")  # an installer puts the interpreter's path there
+    imported = re.findall(r"^(?:import|from) ([a-z_]+)", source, re.MULTILINE)
+    assert set(imported) <= sys.stdlib_module_names
 
 
 def test_wheel_holds_every_file_of_the_library(wheel: zipfile.ZipFile) -> None:

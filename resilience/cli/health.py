@@ -1,0 +1,21 @@
+"""`celery -A app resilience health`: whether the workers of this host are well."""
+
+import click
+
+from resilience.tasks.resilience import Resilience
+from resilience.worker.liveness import mark_directory
+from resilience.worker.probe import report, verdicts
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.pass_context
+def health(context: click.Context, name: str | None, *, as_json: bool) -> None:
+    """Tell whether the workers of this host are well; exit code 0: all are, 1: not.
+
+    With NAME, of a dependency, `default` or a node, only that worker, and it must be there. The
+    command `resilience-health` does the same without the app, and costs a probe much less.
+    """
+    settings = Resilience.of(context.obj.app).settings
+    context.exit(report(verdicts(mark_directory(settings), name), as_json=as_json))

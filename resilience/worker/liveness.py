@@ -1,0 +1,196 @@
+"""A worker's mark: a small file that says whether it lives, loops and consumes."""
+
+import json
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from celery.concurrency.solo import TaskPool as SoloPool
+from celery.signals import worker_shutdown
+from celery.worker import state
+
+from resilience.clock import SystemClock
+from resilience.settings import Settings
+from resilience.tasks.resilience import Resilience
+from resilience.worker.beside import BesideWorker
+from resilience.worker.probe import default_directory, mark_path
+
+logger = logging.getLogger(__name__)
+
+MARKS = 15
+ASKS = 3
+"""How often in `health_seconds` a mark is left, and the broker asked whether jobs wait."""
+
+
+def mark_directory(settings: Settings) -> Path:
+    """Return where workers leave their marks, and probes find them."""
+    return settings.runtime_directory or default_directory()
+
+
+class Liveness(BesideWorker):
+    """Leaves the mark of its worker for `resilience.worker.probe`, by default every second.
+
+    A thread writes it, so that one whose event loop hangs says so; whether the loop runs a timer
+    of the worker tells. The broker is asked on a connection of its own.
+
+    A bootstep that holds queues puts their names into the worker's `held_queues`: a worker that
+    consumes from none of its queues is healthy if they are held.
+    """
+
+    thread_name = "liveness"
+
+    def __init__(self, parent: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's signature
+        """Prepare; the first mark comes with the worker's start."""
+        super().__init__(parent, **options)
+        self._parent = parent
+        self._clock = SystemClock()
+        self._writing = Lock()
+        self._path: Path | None = None
+        self._connection: Any = None
+        self._stopping = False
+        self._looped_at: float | None = None
+        self._answered_at = self._asked_at = self._progressed_at = self._clock.monotonic()
+        self._received = 0
+        self._limit = 0.0
+        self._queues: list[str] = []
+
+    def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
+        """Begin to leave marks."""
+        settings = Resilience.of(parent.app).settings
+        directory, self._limit = mark_directory(settings), settings.health_seconds
+        if why_not := _unusable(directory):
+            logger.warning("no probe will find this worker: %s", why_not)
+            return
+        self._path = mark_path(directory, parent.hostname)
+        self._queues = list(parent.app.amqp.queues.consume_from)
+        worker_shutdown.connect(self._remove, weak=False)
+        parent.timer.call_repeatedly(self._limit / MARKS, self._tick)
+        super().start(parent)
+
+    def stop(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
+        """Say from now on that the worker stops; marks go on until its jobs have ended."""
+        self._stopping = True
+
+    close = terminate = stop
+
+    def wanted(self, resilience: Resilience) -> bool:  # noqa: ARG002 - a hook
+        """Tell that every worker is to have a mark."""
+        return True
+
+    def look(self, resilience: Resilience) -> float:
+        """Leave a mark; return the seconds until the next."""
+        now = self._clock.monotonic()
+        if now - self._asked_at >= self._limit / ASKS and not self._stopping:
+            self._asked_at = now
+            self._ask(resilience)
+        self._write(
+            {
+                "node": self._parent.hostname,
+                "pid": os.getpid(),
+                "limit_seconds": self._limit,
+                "written_at": self._clock.monotonic(),
+                "looped_at": self._looped_at,
+                "answered_at": self._answered_at,
+                "progressed_at": self._progressed_at,
+                "blocked_by_job": self._is_blocked_by_job(),
+                "consumes": self._consumed(),
+                "held": sorted(getattr(self._parent, "held_queues", ())),
+                "stopping": self._stopping,
+            }
+        )
+        return self._limit / MARKS
+
+    def _tick(self) -> None:
+        if self._parent.hub is None:
+            # The timer is a thread or greenlet of its own, and says nothing of the loop.
+            self._parent.consumer.call_soon(self._loop)
+        else:
+            self._loop()
+
+    def _loop(self) -> None:
+        self._looped_at = self._clock.monotonic()
+
+    def _is_blocked_by_job(self) -> bool:
+        """Tell whether a job runs in the main thread, so that the loop must wait for its end."""
+        return isinstance(self._parent.pool, SoloPool) and bool(state.active_requests)
+
+    def _consumed(self) -> list[str]:
+        consumer = getattr(self._parent.consumer, "task_consumer", None)
+        if consumer is None:
+            return []
+        names = [queue.name for queue in consumer.queues]
+        return [name for name in names if consumer.consuming_from(name)]
+
+    def _ask(self, resilience: Resilience) -> None:
+        """Ask the broker whether jobs wait; an idle worker that takes none of them is stuck."""
+        received = sum(state.total_count.values())
+        moved, self._received = received != self._received, received
+        try:
+            if self._connection is None:
+                self._connection = resilience.app.connection_for_read()
+                self._connection.ensure_connection(max_retries=1)
+            waiting = self._waiting(self._connection.default_channel)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
+            logger.debug("the broker does not answer: %r", error)
+            self._disconnect()
+            # What nobody can take does not wait for this worker.
+            self._progressed_at = self._clock.monotonic()
+            return
+        self._answered_at = self._clock.monotonic()
+        if moved or not waiting or state.reserved_requests:
+            self._progressed_at = self._answered_at
+
+    def _waiting(self, channel: Any) -> bool:  # noqa: ANN401 - kombu's
+        """Tell whether any of the queues that are consumed holds a job.
+
+        Raises:
+            Exception: The transport's; the broker does not answer.
+        """
+        consumed = self._consumed()
+        waiting = False
+        for name in self._queues:
+            try:
+                found = channel.queue_declare(name, passive=True)
+            except self._connection.channel_errors:
+                # Redis forgets a queue when it is empty; RabbitMQ closes the channel.
+                if not getattr(channel, "is_open", True):
+                    self._disconnect()
+                    break
+            else:
+                waiting = waiting or (name in consumed and found.message_count > 0)
+        return waiting
+
+    def _disconnect(self) -> None:
+        with suppress(Exception):
+            self._connection.release()
+        self._connection = None
+
+    def _write(self, mark: dict[str, Any]) -> None:
+        with self._writing:
+            if self._path is None:
+                return
+            new = self._path.with_suffix(".new")
+            try:
+                new.write_text(json.dumps(mark))
+                new.replace(self._path)
+            except OSError as error:
+                logger.warning("the mark of this worker could not be left: %s", error)
+
+    def _remove(self, **_: object) -> None:
+        with self._writing:
+            path, self._path = self._path, None
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+
+def _unusable(directory: Path) -> str | None:
+    """Make *directory* if it is missing; return why no mark can be left in it."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        return str(error)
+    # Where all may write, somebody else may have been first.
+    return None if directory.stat().st_uid == os.getuid() else f"{directory} is somebody else's"

@@ -1,0 +1,40 @@
+"""An app whose workers can be made sick."""
+
+import threading
+from typing import Any
+
+from celery import Celery
+from celery.worker.control import control_command
+
+from resilience.dependency import Dependency
+from resilience.tasks import Resilience
+
+QUEUE = "mail"
+
+app = Celery("health", set_as_current=False)
+Resilience(app, dependencies=[Dependency(QUEUE, timeout=None)])
+
+
+@app.task(name="take", shared=False, ignore_result=True)
+def take(seconds: float) -> None:
+    """Take so many seconds."""
+    threading.Event().wait(seconds)
+
+
+@control_command(args=[("seconds", float)])
+def hang(_state: Any, seconds: float) -> None:  # noqa: ANN401 - Celery's
+    """Block the event loop for so long."""
+    threading.Event().wait(seconds)
+
+
+@control_command()
+def stall(state: Any) -> None:  # noqa: ANN401 - Celery's
+    """Take no job any more, and say nothing of it, as after a reconnect that went wrong."""
+    state.consumer.task_consumer.channel.qos.can_consume = lambda: False
+
+
+@control_command()
+def hold(state: Any) -> None:  # noqa: ANN401 - Celery's
+    """Consume no more, and say so."""
+    state.consumer.controller.held_queues = {QUEUE}
+    state.consumer.cancel_task_queue(QUEUE)

@@ -1,0 +1,36 @@
+"""An app whose jobs write down when they begin and end, in workers that are stopped."""
+
+import os
+import threading
+from pathlib import Path
+
+from celery import Celery
+
+from resilience.dependency import Dependency
+from resilience.tasks import Resilience, ResilientTask
+from tests.chaos.jobs import Diary
+
+QUEUE = "slow"
+
+app = Celery("stopping", set_as_current=False)
+app.conf.worker_prefetch_multiplier = int(os.environ.get("PREFETCH", "1"))  # noqa: TID251 - as below
+Resilience(app, dependencies=[Dependency(QUEUE, timeout=None)])
+
+
+def diary() -> Diary:
+    """Return the file that all workers of a test write to."""
+    return Diary(Path(os.environ["DIARY"]))  # noqa: TID251 - an entry point
+
+
+@app.task(base=ResilientTask, dependency=QUEUE, name="work", shared=False, ignore_result=True)
+def work(number: int, seconds: float) -> None:
+    """Take *seconds*, and say before and after that job *number* is run."""
+    diary().note("begun", str(number))
+    threading.Event().wait(seconds)
+    diary().note("done", str(number))
+
+
+@app.task(name="plain", shared=False, ignore_result=True)
+def plain(number: int, seconds: float) -> None:
+    """Do as `work` does, as a task of Celery's own class."""
+    work.run(number, seconds)

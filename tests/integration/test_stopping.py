@@ -1,0 +1,183 @@
+"""Workers that are stopped with SIGTERM: what has ended stays so, and the rest runs elsewhere."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from resilience.clock import SystemClock
+from resilience.testing.stack import WorkerProcess, run_worker
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.chaos.jobs import Diary
+from tests.integration.apps import stopping
+
+SECONDS = 30.0
+AT_ONCE_SECONDS = 2.0
+GRACE_SECONDS = 2.0
+LONG_SECONDS = 20.0
+POOLS = ("prefork", "threads", "gevent", "solo")
+
+clock = SystemClock()
+
+
+class Stage:
+    """A broker with jobs, workers, and what the workers' jobs wrote down."""
+
+    def __init__(self, valkey: ValkeyProcess, path: Path) -> None:
+        valkey.flush()
+        stopping.app.conf.update(broker_url=valkey.url, result_backend=None)
+        self.valkey = valkey
+        self.diary = Diary(path)
+        self._env = {
+            "CELERY_BROKER_URL": valkey.url,
+            "DIARY": str(path),
+            "RESILIENCE_GRACE_SECONDS": str(GRACE_SECONDS),
+        }
+
+    def worker(
+        self, *, pool: str = "prefork", concurrency: int = 1, prefetch: int = 1
+    ) -> AbstractContextManager[WorkerProcess]:
+        """Return a worker with a grace period of two seconds."""
+        env = {**self._env, "PREFETCH": str(prefetch)}
+        return run_worker(
+            stopping.__name__,
+            queues=[stopping.QUEUE],
+            concurrency=concurrency,
+            pool=pool,
+            env=env,
+        )
+
+    def publish(self, *numbers: int, seconds: float, task: str = "work") -> None:
+        """Publish jobs that take so long."""
+        for number in numbers:
+            stopping.app.tasks[task].apply_async((number, seconds), queue=stopping.QUEUE)
+
+    def count(self, what: str) -> Counter[str]:
+        """Return how often each job was begun, or done."""
+        return Counter(line["job"] for line in self.diary.read() if line["what"] == what)
+
+    def await_count(self, what: str, **jobs: int) -> None:
+        """Wait until jobs, `j1`, `j2` …, were begun, or done, so often."""
+        wanted = {name.removeprefix("j"): times for name, times in jobs.items()}
+        wait_until(
+            lambda: all(self.count(what)[one] >= times for one, times in wanted.items()),
+            SECONDS,
+            f"{what}: {wanted}",
+        )
+
+    def is_empty(self) -> bool:
+        """Tell whether the broker holds no job."""
+        client = self.valkey.client()
+        return not client.llen(stopping.QUEUE) and not client.hlen("unacked")
+
+
+@pytest.fixture
+def stage(valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Stage]:
+    """Return a stage with an empty broker."""
+    yield Stage(valkey, tmp_path / "diary")
+    stopping.app.close()
+
+
+def stop(worker: WorkerProcess) -> float:
+    """Send SIGTERM, wait until the worker has ended by itself, and return how long it took."""
+    begun = clock.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    wait_until(lambda: not worker.running, SECONDS, "the worker has ended")
+    return clock.monotonic() - begun
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_stop_lets_jobs_end_within_the_grace_period(stage: Stage, pool: str) -> None:
+    """A job that runs is ended, acknowledged, and never run again."""
+    with stage.worker(pool=pool) as worker:
+        stage.publish(1, seconds=1.0)
+        stage.await_count("begun", j1=1)
+
+        stop(worker)
+
+        assert stage.count("done") == {"1": 1}
+        assert stage.is_empty()
+
+
+def test_stop_lets_a_job_end_that_a_child_has_not_begun_yet(stage: Stage) -> None:
+    """A job on its way to the pool is not forgotten: it is acknowledged, and runs once."""
+    with stage.worker() as worker:
+        [child] = worker.children()
+        os.kill(child, signal.SIGSTOP)
+        stage.publish(1, seconds=0.5)
+        wait_until(lambda: stage.valkey.client().hlen("unacked"), SECONDS, "the worker has it")
+        worker.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Warm shutdown" in worker.log, SECONDS, "the worker stops")
+        os.kill(child, signal.SIGCONT)
+        stop(worker)
+
+        assert stage.count("done") == {"1": 1}
+        assert stage.is_empty()
+
+
+@pytest.mark.parametrize("task", ["work", "plain"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_stop_hands_back_what_outlasts_the_grace_period(stage: Stage, pool: str, task: str) -> None:
+    """A job that runs on is cut, and another worker runs it at once; what had ended is not."""
+    with stage.worker(pool=pool) as worker:
+        stage.publish(1, seconds=0.0, task=task)
+        stage.await_count("done", j1=1)
+        stage.publish(2, seconds=LONG_SECONDS, task=task)
+        stage.await_count("begun", j2=1)
+        with stage.worker() as other:
+            took = stop(worker)
+            ended = clock.monotonic()
+            stage.await_count("begun", j2=2)
+
+            assert clock.monotonic() - ended < AT_ONCE_SECONDS
+            other.kill()
+    assert GRACE_SECONDS <= took < GRACE_SECONDS + 5.0
+    assert stage.count("begun") == {"1": 1, "2": 2}
+
+
+def test_stop_hands_back_at_once_what_was_not_begun(stage: Stage) -> None:
+    """Jobs that the worker had only reserved run elsewhere while its own one still runs."""
+    with stage.worker(prefetch=4) as worker:
+        stage.publish(1, 2, 3, 4, seconds=1.5)
+        stage.await_count("begun", j1=1)
+        wait_until(lambda: stage.valkey.client().hlen("unacked") == 4, SECONDS, "all are reserved")
+        with stage.worker(concurrency=3) as other:
+            worker.send_signal(signal.SIGTERM)
+            asked = clock.monotonic()
+            stage.await_count("begun", j2=1, j3=1, j4=1)
+
+            assert clock.monotonic() - asked < AT_ONCE_SECONDS
+            stage.await_count("done", j1=1, j2=1, j3=1, j4=1)
+            wait_until(stage.is_empty, SECONDS, "all are acknowledged")
+            other.kill()
+    assert set(stage.count("begun").values()) == {1}
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_restarts_lose_no_job_and_repeat_none_that_has_ended(stage: Stage, pool: str) -> None:
+    """200 jobs, workers stopped again and again, each with several signals: all are done once."""
+    with (
+        stage.worker(pool=pool, concurrency=2, prefetch=2) as first,
+        stage.worker(pool=pool, concurrency=2, prefetch=2) as second,
+    ):
+        for number in range(200):
+            stage.publish(number, seconds=0.1 if number % 20 else 4.0)
+        for worker in (first, second) * 3:
+            worker.send_signal(signal.SIGTERM)
+            worker.send_signal(signal.SIGTERM)
+            stop(worker)
+            worker.start()
+        wait_until(stage.is_empty, 2 * SECONDS, "all jobs have ended")
+
+        assert stage.count("done") == {str(number): 1 for number in range(200)}
+        again = {job for job, times in stage.count("begun").items() if times > 1}
+        assert again
+        assert all(int(job) % 20 == 0 for job in again)
+        first.kill()
+        second.kill()

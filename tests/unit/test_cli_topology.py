@@ -1,0 +1,135 @@
+"""`celery … resilience topology`: the same workers in the words of four process managers."""
+
+import configparser
+import json
+import shlex
+import sys
+
+import pytest
+import yaml
+from celery import Celery
+from celery.bin.base import CLIContext
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilience.cli import resilience
+from resilience.cli.manifests import to_yaml
+from resilience.dependency import Dependency
+from resilience.settings import Settings
+from resilience.tasks.resilience import Resilience
+
+NAMES = ("mail", "slow_bank", "default")
+
+
+def topology(
+    *options: str,
+    names: tuple[str, ...] = NAMES[:-1],
+    grace: float | None = None,
+    exit_code: int = 0,
+) -> str:
+    """Return what the command prints for an app with dependencies of these names."""
+    app = Celery("shop", set_as_current=False)
+    declared = [Dependency(name, timeout=30.0) for name in names]
+    Resilience(app, dependencies=declared, settings=Settings(grace_seconds=grace))
+    obj = CLIContext(app=app, no_color=True, workdir=None)
+    done = CliRunner().invoke(resilience, ["topology", *options], obj=obj)
+    assert done.exit_code == exit_code, done.output
+    return done.output
+
+
+def test_procfile_has_a_line_per_worker() -> None:
+    """The default format; every worker is started by its name."""
+    lines = dict(line.split(": ") for line in topology().splitlines())
+
+    assert list(lines) == list(NAMES)
+    for name, command in lines.items():
+        assert shlex.split(command)[-3:] == ["resilience", "worker", name]
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [(None, 40), (90.5, 96)])
+def test_every_format_gives_the_same_time_to_stop(grace: float | None, seconds: int) -> None:
+    """The grace period, which suits the longest timeout unless set, and the time to hand back."""
+    services = yaml.safe_load(topology("--format", "compose", grace=grace))["services"]
+    pods = yaml.safe_load_all(topology("--format", "kubernetes", grace=grace))
+    unit = topology("--format", "systemd", grace=grace)
+    listed = json.loads(topology("--json", grace=grace))
+
+    assert {one["stop_grace_period"] for one in services.values()} == {f"{seconds}s"}
+    assert {one["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] for one in pods} == {
+        seconds
+    }
+    assert f"TimeoutStopSec={seconds}\n" in unit
+    assert {one["stop_seconds"] for one in listed} == {seconds}
+
+
+def test_systemd_unit_is_an_instance_per_worker() -> None:
+    """One template; SIGTERM goes to the worker alone, and it is started again whatever ended it."""
+    text = topology("--format", "systemd")
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(text)
+
+    assert "enable --now worker@mail worker@slow_bank worker@default" in text
+    command = shlex.split(unit["Service"]["ExecStart"])
+    assert command[:3] == [sys.executable, "-m", "celery"]
+    assert command[-3:] == ["resilience", "worker", "%i"]
+    assert unit["Service"]["KillMode"] == "mixed"
+    assert unit["Service"]["Restart"] == "always"
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+
+
+def test_kubernetes_has_a_deployment_per_worker() -> None:
+    """Each is probed by a command, may not be root, and selects its own pods."""
+    found = list(yaml.safe_load_all(topology("--format", "kubernetes", "--image", "shop:7")))
+
+    assert [one["metadata"]["name"] for one in found] == [
+        "worker-mail",
+        "worker-slow-bank",
+        "worker-default",
+    ]
+    for one, name in zip(found, NAMES, strict=True):
+        assert (one["apiVersion"], one["kind"]) == ("apps/v1", "Deployment")
+        template = one["spec"]["template"]
+        assert one["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+        [container] = template["spec"]["containers"]
+        assert container["image"] == "shop:7"
+        assert container["command"][-3:] == ["resilience", "worker", name]
+        assert container["securityContext"]["runAsNonRoot"] is True
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert container[probe]["exec"] == {"command": ["resilience-health"]}
+        assert "resources" not in container
+
+
+def test_kubernetes_refuses_dependencies_that_would_share_a_deployment() -> None:
+    """Kubernetes has no `_` in names; one of the two would silently replace the other."""
+    said = topology("--format", "kubernetes", names=("a-b", "a_b"), exit_code=2)
+
+    assert "'a-b' and 'a_b'" in said
+
+
+def test_json_lists_the_workers_for_scripts() -> None:
+    """With their commands, and the probe that finds each among others on a host."""
+    listed = json.loads(topology("--json"))
+
+    assert [one["name"] for one in listed] == list(NAMES)
+    assert [one["probe"] for one in listed] == [["resilience-health", name] for name in NAMES]
+    assert all(one["command"][0] == "celery" for one in listed)
+
+
+texts = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["C", "Z"]))
+words = texts | st.sampled_from(["no", "-A", "a: b", "a #b", "x:", "1e3", "15s", "~", "a b", "%i"])
+values = st.recursive(
+    words | st.integers() | st.booleans() | st.lists(words),
+    lambda inner: (
+        st.dictionaries(words, inner, min_size=1)
+        | st.lists(st.dictionaries(words, inner, min_size=1), min_size=1)
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(words, values, min_size=1))
+def test_yaml_means_what_it_was_made_of(value: dict[str, object]) -> None:
+    """Whatever the words are, a parser reads them as they were."""
+    assert yaml.safe_load(to_yaml(value)) == value
