@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from resilience.bulkhead.lanes import LaneCycle
 from resilience.settings import Settings
 from resilience.tasks.addresses import is_redis
+
+LANE_ORDER = f"{LaneCycle.__module__}:{LaneCycle.__name__}"
 
 
 def safe_defaults(settings: Settings) -> dict[str, Any]:
@@ -51,8 +54,8 @@ def safe_transport_options(broker_url: str, settings: Settings) -> Mapping[str, 
             "max_retries": 1,
             "interval_start": 0,
             "interval_step": 0.1,
-            # By name: a worker takes from a queue's own `.retry` only when it is empty.
-            "queue_order_strategy": "sorted",
+            # A worker takes from a lane only when those before it are empty.
+            "queue_order_strategy": LANE_ORDER,
         }
     if broker_url.startswith(("amqp", "pyamqp")):
         return {"connect_timeout": publish, "read_timeout": publish, "write_timeout": publish}
