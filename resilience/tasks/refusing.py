@@ -1,7 +1,8 @@
 """What becomes of a job that is refused where it is published."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from billiard.einfo import (  # type: ignore[attr-defined] # one is missing in the stubs
     ExceptionInfo,
@@ -16,10 +17,20 @@ from kombu.utils.functional import maybe_list
 
 from resilience.errors import BulkheadFullError
 from resilience.tasks.kept import message_of
+from resilience.tasks.publishing import PUBLISH_ERRORS
 
 REFUSED = "resilience_refused"
-"""Where the request of a job that is answered here keeps why."""
+"""Where the request of a job that is answered here keeps its `Refusal`."""
 LISTS = ("link", "link_error")
+NOTHING: Final = object()
+
+
+@dataclasses.dataclass(slots=True)
+class Refusal:
+    """Why a job is answered where it is published, and with what."""
+
+    error: BulkheadFullError
+    answer: Any = NOTHING
 
 
 def end_here(
@@ -51,6 +62,7 @@ def end_here(
     dump = getattr(task, "_dump_pydantic_arguments", None)
     if dump is not None:
         args, kwargs = dump(args, kwargs)
+    refusal = Refusal(error)
     headers, _, (sent_args, sent_kwargs, embed) = message_of(task, args, kwargs, options)
     own = options.get("headers") or {}
     request = {
@@ -60,7 +72,7 @@ def end_here(
         "kwargs": sent_kwargs,
         "headers": dict(own),
         "delivery_info": {},
-        REFUSED: error,
+        REFUSED: refusal,
     }
     ended: Any = trace_task(task, task_id, sent_args, sent_kwargs, request, app=task.app)
     value: Any = ended.retval
@@ -70,6 +82,9 @@ def end_here(
         error_or_wrap: Any = value.exception
         wrapped = isinstance(error_or_wrap, ExceptionWithTraceback)
         value = error_or_wrap.exc if wrapped else error_or_wrap
+    if refusal.answer is not NOTHING and not isinstance(value, PUBLISH_ERRORS):
+        # Also if the backend could not be told: who published it has the answer all the same.
+        return EagerResult(task_id, refusal.answer, states.SUCCESS, name=task.name)
     state = states.SUCCESS if ended.info is None else ended.info.state
     return EagerResult(task_id, value, state, traceback=traceback, name=task.name)
 

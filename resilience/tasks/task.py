@@ -32,7 +32,7 @@ from resilience.tasks.deadline import (
 )
 from resilience.tasks.declaration import check_declaration
 from resilience.tasks.once import key_of, run_once
-from resilience.tasks.refusing import REFUSED, end_here, is_awaited
+from resilience.tasks.refusing import REFUSED, Refusal, end_here, is_awaited
 from resilience.tasks.replacing import Replaced, hand_over, with_body
 from resilience.tasks.reporting import report_failure, report_value, slot_of
 from resilience.tasks.resilience import Resilience
@@ -307,7 +307,8 @@ class ResilientTask(Task[Any, Any]):
             kwargs = {name: unwrapped(value) for name, value in kwargs.items()}
         refused = self._take_refusal()
         if refused is not None and self.dependency is not None:
-            value = self._guarding(self.dependency).refuse(refused, args, kwargs)
+            value = self._guarding(self.dependency).refuse(refused.error, args, kwargs)
+            refused.answer = value if degraded is None else carry(degraded, value)
         elif self.idempotency_key is None:
             value = self._call(args, kwargs)
         else:
@@ -319,15 +320,15 @@ class ResilientTask(Task[Any, Any]):
             return super().__call__(*args, **kwargs)
         return self._guarding(self.dependency).call(super().__call__, *args, **kwargs)
 
-    def _take_refusal(self) -> BulkheadFullError | None:
+    def _take_refusal(self) -> Refusal | None:
         """Return why the job is answered without its body; once, as a step may call that."""
         request: Context | None = self.request_stack.top
         if request is None:
             return None
-        error: BulkheadFullError | None = request.get(REFUSED)
-        if error is not None:
+        refusal: Refusal | None = request.get(REFUSED)
+        if refusal is not None:
             request.update({REFUSED: None})
-        return error
+        return refusal
 
     def _guarding(self, dependency: str) -> TaskPipeline:
         if self._pipeline is None:
