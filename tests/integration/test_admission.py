@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import pytest
 from celery import chain, chord, group
-from celery.exceptions import ChordError
 
 from resilience import (
     BulkheadFullError,
@@ -243,7 +242,7 @@ def test_chord_with_a_refused_member_fails_and_one_with_fallbacks_is_done(shop: 
     lost = chord([shop.made.plain.s(1), shop.made.plain.s(2)], shop.made.collect.si(key, 0))()
     done = chord([shop.made.designed.s(), shop.made.designed.s()], shop.made.collect.s(key))
 
-    with pytest.raises(ChordError, match="BulkheadFullError"):
+    with pytest.raises(BulkheadFullError):  # that of the member which the body waited for
         lost.get(timeout=SECONDS)
     done()
     assert shop.waiting("free") == ["collect"]
