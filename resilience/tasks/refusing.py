@@ -9,6 +9,7 @@ from billiard.einfo import (  # type: ignore[attr-defined] # one is missing in t
     ExceptionWithTraceback,
 )
 from celery import Task, states
+from celery.app.task import Context
 from celery.app.trace import trace_task
 from celery.backends.base import DisabledBackend
 from celery.result import EagerResult
@@ -87,6 +88,15 @@ def end_here(
         return EagerResult(task_id, refusal.answer, states.SUCCESS, name=task.name)
     state = states.SUCCESS if ended.info is None else ended.info.state
     return EagerResult(task_id, value, state, traceback=traceback, name=task.name)
+
+
+def take_refusal(request: Context | None) -> Refusal | None:
+    """Return why the job of *request* is answered without its body; once: a step may call that."""
+    refusal = None if request is None else request.get(REFUSED)
+    if request is None or not isinstance(refusal, Refusal):
+        return None
+    request.update({REFUSED: None})
+    return refusal
 
 
 def is_awaited(task: Task[Any, Any], options: Mapping[str, Any]) -> bool:

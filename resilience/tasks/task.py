@@ -32,7 +32,7 @@ from resilience.tasks.deadline import (
 )
 from resilience.tasks.declaration import check_declaration
 from resilience.tasks.once import key_of, run_once
-from resilience.tasks.refusing import REFUSED, Refusal, end_here, is_awaited
+from resilience.tasks.refusing import end_here, is_awaited, take_refusal
 from resilience.tasks.replacing import Replaced, hand_over, with_body
 from resilience.tasks.reporting import report_failure, report_value, slot_of
 from resilience.tasks.resilience import Resilience
@@ -305,7 +305,7 @@ class ResilientTask(Task[Any, Any]):
         if degraded is not None:
             args = tuple(unwrapped(value) for value in args)
             kwargs = {name: unwrapped(value) for name, value in kwargs.items()}
-        refused = self._take_refusal()
+        refused = take_refusal(self.request_stack.top)
         if refused is not None and self.dependency is not None:
             value = self._guarding(self.dependency).refuse(refused.error, args, kwargs)
             refused.answer = value if degraded is None else carry(degraded, value)
@@ -319,16 +319,6 @@ class ResilientTask(Task[Any, Any]):
         if self.dependency is None:
             return super().__call__(*args, **kwargs)
         return self._guarding(self.dependency).call(super().__call__, *args, **kwargs)
-
-    def _take_refusal(self) -> Refusal | None:
-        """Return why the job is answered without its body; once, as a step may call that."""
-        request: Context | None = self.request_stack.top
-        if request is None:
-            return None
-        refusal: Refusal | None = request.get(REFUSED)
-        if refusal is not None:
-            request.update({REFUSED: None})
-        return refusal
 
     def _guarding(self, dependency: str) -> TaskPipeline:
         if self._pipeline is None:

@@ -116,9 +116,9 @@ def shop(running: Shop) -> Shop:
 
 
 def asked(shop: Shop) -> int:
-    """Return how often the broker was asked for the length of a list."""
+    """Return how often the broker was asked whether a list is there, before its length."""
     stats: Any = shop.queue.info("commandstats")
-    return int(stats.get("cmdstat_llen", {"calls": 0})["calls"])
+    return int(stats.get("cmdstat_exists", {"calls": 0})["calls"])
 
 
 def test_full_bulkhead_refuses_and_says_when_to_come_back(shop: Shop) -> None:
@@ -153,8 +153,6 @@ def test_sheddable_is_refused_first_and_critical_last(shop: Shop) -> None:
 
 def test_depth_is_asked_for_once_a_second_at_most(shop: Shop) -> None:
     """Two thousand publishes cost as many readings as seconds went by, and no more."""
-    shop.made.plain.delay(0)
-    per_reading = asked(shop)
     shop.queue.config_resetstat()
     shop.begin()
     began = shop.queue.time()
@@ -169,7 +167,6 @@ def test_depth_is_asked_for_once_a_second_at_most(shop: Shop) -> None:
 
     seconds = ended[0] - began[0] + (ended[1] - began[1]) / 1e6  # type: ignore[index]
     lists = 3 * 4  # three lanes, four priorities
-    assert per_reading > 0
     assert lists <= asked(shop) <= lists * (1 + int(seconds))
 
 
