@@ -10,6 +10,7 @@ from pydantic_core import ArgsKwargs
 
 from resilience.breaker.policy import BreakerPolicy
 from resilience.budget import SECONDS_MAX
+from resilience.bulkhead import LANES, Lane, lane_of, queue_of, queue_rank
 from resilience.errors import ConfigurationError
 from resilience.retry import RetryPolicy
 
@@ -39,6 +40,8 @@ class Dependency:
             redeliveries and replays count, too. None: no limit.
         prefetch: Messages a worker reserves per process, at least 1. More than 1 lets one slow
             job hold up the messages reserved behind it.
+        max_queue: Most jobs that may wait in its lanes, at least 1; publishers hold to it, see
+            docs/admission.md. None: no limit.
 
     Raises:
         pydantic.ValidationError: A value is out of range, or an option is unknown.
@@ -54,6 +57,7 @@ class Dependency:
     breaker: BreakerPolicy | None = BreakerPolicy()
     retry: RetryPolicy = RetryPolicy()
     retry_share: Annotated[float, Field(ge=0, le=1)] | None = 0.2
+    max_queue: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -66,14 +70,40 @@ class Dependency:
         return given
 
     def __post_init__(self) -> None:
-        """Let the queue bear the dependency's name unless told otherwise."""
+        """Let the queue bear the dependency's name unless told otherwise.
+
+        Raises:
+            ConfigurationError: The queue's name is one of another lane.
+        """
         if not self.queue:
             object.__setattr__(self, "queue", self.name)
+        if queue_rank(self.queue) != queue_rank(self.name):
+            suffix = self.queue.rpartition(".")[2]
+            msg = f"queue={self.queue!r} must not end in .{suffix}, which stands for a lane"
+            raise ConfigurationError(msg)
 
     @property
     def retry_queue(self) -> str:
         """Where jobs go that run again; its workers serve it after the queue itself."""
         return f"{self.queue}.retry"
+
+    @property
+    def lane_queues(self) -> tuple[str, ...]:
+        """Where its jobs are published to, in the order in which workers serve them."""
+        return tuple(queue_of(self.queue, lane) for lane in LANES)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """All its queues, in the order in which workers serve them."""
+        return (*self.lane_queues, self.retry_queue)
+
+    def queue_of(self, lane: Lane) -> str:
+        """Return the queue of *lane*."""
+        return queue_of(self.queue, lane)
+
+    def lane_of(self, queue: str) -> Lane | None:
+        """Return the lane whose queue is *queue*, None if it is none of them."""
+        return lane_of(self.queue, queue)
 
 
 class Catalogue(Mapping[str, Dependency]):
@@ -99,14 +129,15 @@ class Catalogue(Mapping[str, Dependency]):
             if dependency.name in self._by_name:
                 msg = f"dependency {dependency.name!r} is declared twice; names must be unique"
                 raise ConfigurationError(msg)
-            if other := queues.get(dependency.queue):
-                msg = (
-                    f"dependencies {other!r} and {dependency.name!r} share the queue "
-                    f"{dependency.queue!r}; a bulkhead needs a queue of its own"
-                )
-                raise ConfigurationError(msg)
+            for queue in (dependency.queue, *dependency.queues):
+                if other := queues.get(queue):
+                    msg = (
+                        f"dependencies {other!r} and {dependency.name!r} share the queue "
+                        f"{queue!r}; a bulkhead needs queues of its own"
+                    )
+                    raise ConfigurationError(msg)
             self._by_name[dependency.name] = dependency
-            queues[dependency.queue] = dependency.name
+            queues |= dict.fromkeys(dependency.queues, dependency.name)
 
     def __getitem__(self, name: str) -> Dependency:
         """Return the dependency called *name*.

@@ -67,6 +67,14 @@ class CircuitOpenError(RejectedError):
         return f"the circuit of {self.dependency} is open{when}"
 
 
+class BulkheadFullError(RejectedError):
+    """The bulkhead of this dependency is full: too many jobs wait for it, or run."""
+
+    def __str__(self) -> str:
+        when = "" if self.retry_after is None else f"; retry after {self.retry_after:.3g} s"
+        return f"the bulkhead of {self.dependency} is full{when}"
+
+
 class AlreadyRunningError(RejectedError):
     """Another job with the same idempotency key runs just now.
 

@@ -206,6 +206,26 @@ class StoreFound(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobRefused(Event):
+    """A job was not published, as too many wait for its dependency.
+
+    Attributes:
+        task: Name of its task.
+        dependency: Whose queues are full.
+        depth: Jobs in its lanes, as far as the publisher knows.
+        max_queue: How many there may be.
+        lane: Where it would have gone; the less critical ones are full sooner.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    task: str
+    dependency: str
+    depth: int
+    max_queue: int
+    lane: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSetAside(Event):
     """A job in the ledger could not be read, so it is a dead letter now; the others went on."""
 

@@ -40,7 +40,7 @@ def bulkhead_worker(
         extra: Further options of `celery worker`; they win over the dependency's.
     """
     options = {
-        "-Q": f"{dependency.queue},{dependency.retry_queue}",
+        "-Q": ",".join(dependency.queues),
         "-c": dependency.concurrency,
         "-P": dependency.pool,
         "-n": f"{dependency.name}@%h",

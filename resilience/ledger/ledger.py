@@ -101,7 +101,13 @@ class Ledger:
             self._insert(connection, [job], None)
 
     def take(
-        self, limit: int, *, owner: str, lease_seconds: float, held: Collection[str] = ()
+        self,
+        limit: int,
+        *,
+        owner: str,
+        lease_seconds: float,
+        held: Collection[str] = (),
+        full: Collection[str] = (),
     ) -> list[Job]:
         """Return due jobs to publish, longest due first; no one else gets them meanwhile.
 
@@ -113,11 +119,12 @@ class Ledger:
             owner: Who takes them.
             lease_seconds: When they are due again unless they are finished, parked or extended.
             held: Dependencies whose jobs stay where they are.
+            full: Queues whose jobs do.
         """
         due: dict[str, Any] = {"most": limit}
         select = self._statements.due
-        if held:
-            due["held"] = list(held)
+        if held or full:
+            due |= {"held": list(held), "full": list(full)}
             select = self._statements.due_but_held
         with self._database.writing() as connection:
             jobs, broken = _sorted_out(connection.execute(select, due).all())

@@ -84,7 +84,10 @@ class Statements:
             .with_for_update(skip_locked=True)
         )
         self.due = due
-        self.due_but_held = due.where(job.dependency.not_in(bindparam("held", expanding=True)))
+        self.due_but_held = due.where(
+            job.dependency.not_in(bindparam("held", expanding=True)),
+            job.queue.not_in(bindparam("full", expanding=True)),
+        )
         until = now + _seconds("lease")
         self.lease = (
             update(JOBS)

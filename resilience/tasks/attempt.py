@@ -7,7 +7,7 @@ from typing import Any
 from celery import Task
 from celery.utils.time import get_exponential_backoff_interval
 
-from resilience.errors import AttemptTimeoutError
+from resilience.errors import AttemptTimeoutError, RejectedError
 from resilience.fallback import Step
 from resilience.pipeline import Pipeline
 from resilience.tasks.neutral import NEUTRAL
@@ -41,6 +41,18 @@ class TaskPipeline(Pipeline):
         )
         self._task = task
         self._signature = inspect.signature(task.run)
+
+    def refuse(self, error: RejectedError, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - what a step answers
+        """Answer a call that is not made, because of *error*.
+
+        Raises:
+            RejectedError: *error*, as there are no fallbacks.
+            AllFallbacksFailedError: None of them had an answer.
+        """
+        if not self.fallbacks:
+            raise error
+        stored = self._stored(self._task.run, args, kwargs)
+        return self._degrade(error, self._call(args, kwargs, stored))
 
     def _stored(self, _: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if not self._remember_seconds:

@@ -9,10 +9,11 @@ from celery import Task
 
 from resilience.errors import ConfigurationError
 from resilience.fallback import FunctionStep, StaticStep, Step, check_chain
+from resilience.tasks.admission import check_lane
 from resilience.tasks.once import check_key
 from resilience.tasks.serialization import must_encode
 
-OURS = ("dependency", "fallbacks", "idempotency_key", "idempotency_seconds")
+OURS = ("dependency", "fallbacks", "idempotency_key", "idempotency_seconds", "lane")
 LIKENESS = 0.81
 """From here on a name counts as a misspelling of ours; `dependencies` does, `fallback_on` not."""
 
@@ -31,6 +32,7 @@ def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # no
     if cls.dependency is not None and not (isinstance(cls.dependency, str) and cls.dependency):
         msg = f"{where}: dependency must be the name of one, got {cls.dependency!r}"
         raise ConfigurationError(msg)
+    check_lane(cls.lane, where)
     chain = check_chain(cls.fallbacks, where=where)
     if inspect.iscoroutinefunction(inspect.unwrap(cls.run)):
         msg = f"{where} is a coroutine function, which Celery does not await; use a plain one"

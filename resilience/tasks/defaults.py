@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from resilience.bulkhead.lanes import LaneCycle
 from resilience.settings import Settings
 from resilience.tasks.addresses import is_redis
 
 SILENT_SECONDS = 5
 """What a worker holds that was not heard of for so long runs elsewhere; a live one beats faster."""
+LANE_ORDER = f"{LaneCycle.__module__}:{LaneCycle.__name__}"
 
 
 def safe_defaults(settings: Settings) -> dict[str, Any]:
@@ -54,8 +56,8 @@ def safe_transport_options(broker_url: str, settings: Settings) -> Mapping[str, 
             "max_retries": 1,
             "interval_start": 0,
             "interval_step": 0.1,
-            # By name: a worker takes from a queue's own `.retry` only when it is empty.
-            "queue_order_strategy": "sorted",
+            # A worker takes from a lane only when those before it are empty.
+            "queue_order_strategy": LANE_ORDER,
             # A worker that was not heard of for so long is dead: see resilience.broker.
             "visibility_timeout": SILENT_SECONDS,
             # How often a worker looks after its connection.

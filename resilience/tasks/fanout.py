@@ -14,12 +14,12 @@ from celery.exceptions import NotRegistered
 from celery.utils import uuid
 
 from resilience.budget import checked_seconds
-from resilience.errors import ConfigurationError, StoreUnavailableError
+from resilience.errors import BulkheadFullError, ConfigurationError, StoreUnavailableError
 from resilience.events import PublishFailed
 from resilience.store import Slot
 from resilience.tasks.pending import PendingResponse
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
-from resilience.tasks.reporting import slot_header
+from resilience.tasks.reporting import report_failure, slot_header
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import must_encode
 from resilience.tasks.task import ResilientTask
@@ -185,19 +185,23 @@ class FanOut:
                 if given_up.is_set():
                     raise PublishTimeoutError(name)
                 sig = one.signature
-                route = sig.task, sig.options.get("queue")
+                route = sig.task, sig.options.get("queue"), sig.options.get("lane")
                 # The queue is declared with the first message that goes there, not with each.
                 known: dict[str, Any] = {"declare": ()} if route in declared else {}
                 declared.add(route)
-                sig.apply_async(
-                    headers={**(sig.options.get("headers") or {}), **slot_header(slots[name])},
-                    producer=producer,
-                    budget=_budget_of(sig, max(pending.left(), LEAST_SECONDS)),
-                    ignore_result=True,
-                    add_to_parent=False,
-                    retry=False,
-                    **known,
-                )
+                try:
+                    sig.apply_async(
+                        headers={**(sig.options.get("headers") or {}), **slot_header(slots[name])},
+                        producer=producer,
+                        budget=_budget_of(sig, max(pending.left(), LEAST_SECONDS)),
+                        ignore_result=True,
+                        add_to_parent=False,
+                        retry=False,
+                        **known,
+                    )
+                except BulkheadFullError as error:
+                    declared.discard(route)
+                    report_failure(Resilience.of(app), slots[name], error)
 
     def _slot(self, resilience: Resilience, fan: str, name: str, one: Part) -> Slot:
         if one.stale is None:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from resilience.clock import SystemClock
 from resilience.errors import (
+    BulkheadFullError,
     CircuitOpenError,
     ConfigurationError,
     LedgerUnavailableError,
@@ -24,6 +25,7 @@ from resilience.errors import (
 from resilience.events import JobBuried, JobKept, JobParked, JobUnkept
 from resilience.ledger import Job
 from resilience.retry import Dead, RetryPolicy
+from resilience.tasks.admission import with_lane
 from resilience.tasks.deadline import deadline_of, with_budget
 from resilience.tasks.kept import JOB_HEADER, delay_of, job_of, ledger_header
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
@@ -41,16 +43,16 @@ POISON_LOST = 3
 """A job whose process was lost so often is a dead letter."""
 LEDGER_ERRORS = (LedgerUnavailableError, SchemaError)
 BROKER_ERRORS = (*PUBLISH_ERRORS, redis.RedisError, RuntimeError)
-POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")  # in Celery's `apply_async`
 _random = SystemRandom()  # the same in no two children
 
 
 class FireAndForgetTask(ResilientTask):
     """A resilient task that nobody waits for, and that runs to its end whatever fails meanwhile.
 
-    Publishing it always succeeds within a second: when the broker does not take it, it is kept in
-    the ledger's outbox. When it fails it is kept there, too, and runs again as the dependency's
-    `retry` policy says; in the end it is done or a dead letter. Its results are not stored.
+    Publishing it always succeeds within a second: when the broker does not take it, or the bulkhead
+    is full, the ledger's outbox keeps it. When it fails it is kept there, too, and runs again as
+    the dependency's `retry` policy says; in the end it is done or a dead letter. Its results are
+    not stored.
 
     It runs at least once; effectively once with an `idempotency_key`.
 
@@ -63,6 +65,7 @@ class FireAndForgetTask(ResilientTask):
     acks_late = True
 
     retry_policy: ClassVar[RetryPolicy | None] = None
+    _kept = True
     _avoid_until: ClassVar[dict[int, float]] = {}
 
     def fire(self, *args: Any, **kwargs: Any) -> AsyncResult[Any]:  # noqa: ANN401 - as the body's
@@ -100,10 +103,10 @@ class FireAndForgetTask(ResilientTask):
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, *positional, budget=budget, **options)
         if positional:
-            options |= dict(zip(POSITIONAL, positional, strict=False))
+            options |= self._named(positional)
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         task_id = options["task_id"] = options.get("task_id") or uuid()
-        options["headers"] = self._born(options.get("headers"))
+        options["headers"] = self._born(options)
         delay = delay_of(self.app, options)
         error = None if delay is not None else self._publish(args, kwargs, budget, options)
         if delay is not None or error is not None:
@@ -130,7 +133,7 @@ class FireAndForgetTask(ResilientTask):
             LedgerUnavailableError: The database lacks the ledger's tables.
         """
         task_id = options["task_id"] = options.get("task_id") or uuid()
-        options["headers"] = self._born(options.get("headers"))
+        options["headers"] = self._born(options)
         job = self._job(tuple(args or ()), dict(kwargs or {}), options)
         self.resilience.ledger.add_in(session, job)
         return self.AsyncResult(task_id)
@@ -190,8 +193,8 @@ class FireAndForgetTask(ResilientTask):
             raise ConfigurationError(msg)
         return self.resilience.dependencies.require(self.dependency, where=where)
 
-    def _born(self, headers: Mapping[str, Any] | None) -> dict[str, Any]:
-        headers = dict(headers or {})
+    def _born(self, options: dict[str, Any]) -> dict[str, Any]:
+        headers = with_lane(options.get("headers"), options.pop("lane", None), str(self.name))
         headers.setdefault(JOB_HEADER, {"born": self.resilience.fleet_time()})
         return headers
 
@@ -219,6 +222,8 @@ class FireAndForgetTask(ResilientTask):
             error: BaseException = PublishTimeoutError(
                 f"the broker did not answer in {seconds:g} s"
             )
+        except BulkheadFullError as full:
+            return full
         except BROKER_ERRORS as refused:
             error = refused
         self._avoid_until[app] = SystemClock.monotonic() + AVOID_SECONDS

@@ -48,15 +48,7 @@ def job_of(
     Raises:
         kombu.exceptions.EncodeError: An argument cannot be sent.
     """
-    amqp: Any = task.app.amqp
-    known = _parameters(type(amqp).as_task_v2)
-    renamed = {RENAMED.get(name, name): value for name, value in options.items()}
-    headers, properties, body, _ = amqp.as_task_v2(
-        name=task.name,
-        args=args,
-        kwargs=kwargs,
-        **{name: value for name, value in renamed.items() if name in known and value is not None},
-    )
+    headers, properties, body = message_of(task, args, kwargs, options)
     headers |= {**(options.get("headers") or {}), JOB_HEADER: {**ledger}}
     properties |= {name: options[name] for name in PROPERTIES if options.get(name) is not None}
     # Whoever adds to messages, to trace them for one, adds to this one now.
@@ -90,6 +82,25 @@ def job_of(
         dispatches=int(ledger.get("dispatches", 0)),
         age_seconds=age_seconds,
     )
+
+
+def message_of(
+    task: Task[Any, Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Return the headers, the properties and the body of the message for a call of *task*."""
+    amqp: Any = task.app.amqp
+    known = _parameters(type(amqp).as_task_v2)
+    renamed = {RENAMED.get(name, name): value for name, value in options.items()}
+    headers, properties, body, _ = amqp.as_task_v2(
+        name=task.name,
+        args=args,
+        kwargs=kwargs,
+        **{name: value for name, value in renamed.items() if name in known and value is not None},
+    )
+    return headers, properties, body
 
 
 def delay_of(app: Celery[Any], options: dict[str, Any]) -> float | None:

@@ -8,6 +8,7 @@ from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 
 from resilience.breaker import Breaker, NoBreaker
+from resilience.bulkhead import NORMAL
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
@@ -18,6 +19,7 @@ from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
 from resilience.tasks.addresses import split_urls
+from resilience.tasks.admission import Admission, lane_in
 from resilience.tasks.defaults import (
     safe_defaults,
     safe_result_options,
@@ -43,6 +45,7 @@ class Resilience:
         settings: Operator settings.
         dependencies: What was declared, by name.
         answers: Remembered answers, for `fallback.cached` (see `Answers.remember`).
+        admission: Whether there is room for another job.
         time_limit_seconds: Hard limit of the worker that this is the main process of, if any.
     """
 
@@ -77,6 +80,7 @@ class Resilience:
         self.dependencies = Catalogue(dependencies)
         self.listeners = tuple(listeners)
         self.time_limit_seconds: float | None = None
+        self.admission = Admission(app, self.dependencies, self.announce)
         self._shared: Shared | None = None
         self._sharing = threading.Lock()
         self._queues_clear = False
@@ -94,10 +98,7 @@ class Resilience:
         app.steps["worker"].add("resilience.worker.liveness:Liveness")
         connect_safely(app)
         ask_last(app, self._route)
-        know_queues(
-            app,
-            [name for one in self.dependencies.values() for name in (one.queue, one.retry_queue)],
-        )
+        know_queues(app, [name for one in self.dependencies.values() for name in one.queues])
         check_when_final(app, self.check_queues)
         app.resilience = self  # type: ignore[attr-defined]
 
@@ -243,7 +244,7 @@ class Resilience:
         """
         taken = self.app.conf.task_default_queue
         for dependency in self.dependencies.values():
-            if dependency.queue == taken:
+            if taken in dependency.queues:
                 msg = (
                     f"dependency {dependency.name!r} would share the queue {taken!r} with the "
                     "app's default queue; give the dependency another one: "
@@ -280,7 +281,7 @@ class Resilience:
         name: str,
         _args: object,
         _kwargs: object,
-        _options: object,
+        options: Mapping[str, Any],
         task: Task[Any, Any] | None = None,
         **_: object,
     ) -> Mapping[str, str] | None:
@@ -290,7 +291,9 @@ class Resilience:
         dependency = getattr(declared, "dependency", None)
         if dependency is None:
             return None
-        return {"queue": self.dependencies.require(dependency, where=f"task {name}").queue}
+        known = self.dependencies.require(dependency, where=f"task {name}")
+        lane = lane_in(options.get("headers"), getattr(declared, "lane", NORMAL))
+        return {"queue": known.queue_of(lane)}
 
 
 def _declared_elsewhere(dependency: object) -> bool:

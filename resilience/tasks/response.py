@@ -12,6 +12,7 @@ from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.partial import PartAnswer, PartialResponse, assemble
 from resilience.store import Record
+from resilience.tasks.admission import going_on
 from resilience.tasks.deadline import no_budget
 from resilience.tasks.publishing import PUBLISH_ERRORS
 from resilience.tasks.resilience import Resilience
@@ -79,7 +80,10 @@ def publish_callback(
         # depend on the result backend.
         headers = {**(callback.options.get("headers") or {}), "ignore_result": False}
         options = {"ignore_result": True, "headers": headers}
-    with no_budget():  # the budget of the fan-out is spent, and this is what hears of it
+    with (
+        no_budget(),
+        going_on(),
+    ):  # the budget of the fan-out is spent, and this is what hears of it
         callback.apply_async((response,), task_id=f"{fan}-complete", add_to_parent=False, **options)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from celery import Celery, Task
@@ -12,13 +12,15 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.time import maybe_make_aware
 
 from resilience.budget import RESERVE_SECONDS_MAX, TimeoutBudget, call_within
-from resilience.errors import BudgetExceededError
+from resilience.bulkhead import NORMAL, Lane
+from resilience.errors import BudgetExceededError, BulkheadFullError
 from resilience.events import JobUnkept
 from resilience.fallback import Step
 from resilience.outcome import Outcome
-from resilience.partial import outcome_of
 from resilience.store import Slot
+from resilience.tasks.admission import going_on, with_lane
 from resilience.tasks.attempt import TaskPipeline
+from resilience.tasks.carried import carry, unwrapped, worst
 from resilience.tasks.deadline import (
     INHERIT,
     Deadline,
@@ -30,11 +32,13 @@ from resilience.tasks.deadline import (
 )
 from resilience.tasks.declaration import check_declaration
 from resilience.tasks.once import key_of, run_once
+from resilience.tasks.refusing import end_here, is_awaited, take_refusal
 from resilience.tasks.replacing import Replaced, hand_over, with_body
 from resilience.tasks.reporting import report_failure, report_value, slot_of
 from resilience.tasks.resilience import Resilience
 
 WAIT_SECONDS = 5.0
+POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")  # in Celery's `apply_async`
 
 
 class ResilientTask(Task[Any, Any]):
@@ -55,6 +59,8 @@ class ResilientTask(Task[Any, Any]):
             arguments in braces. Who comes while it runs waits for its result as long as the
             dependency's timeout, who comes later gets the recorded one. Needs the ledger.
         idempotency_seconds: How long the result is recorded.
+        lane: `critical`, `normal` or `sheddable`: which jobs of the dependency are served first,
+            and which are refused first when too many wait; see docs/admission.md.
 
     Raises:
         ConfigurationError: When the class or the task is made: *fallbacks* are no chain, stand
@@ -71,7 +77,9 @@ class ResilientTask(Task[Any, Any]):
     fallbacks: ClassVar[Sequence[Step]] = ()
     idempotency_key: ClassVar[str | None] = None
     idempotency_seconds: ClassVar[float] = 86_400.0
+    lane: ClassVar[Lane] = NORMAL
 
+    _kept: ClassVar[bool] = False
     _pipeline: TaskPipeline | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the class statement says
@@ -121,9 +129,13 @@ class ResilientTask(Task[Any, Any]):
         kwargs: Any = None,  # noqa: ANN401 - as Celery's
         *positional: Any,  # noqa: ANN401 - as Celery's
         budget: float | None = INHERIT,
+        lane: Lane | None = None,
         **options: Any,  # noqa: ANN401 - as Celery's
     ) -> Any:  # noqa: ANN401 - as Celery's
-        """Publish the task, as Celery does, with a budget of time.
+        """Publish the task, as Celery does, with a budget of time, if its bulkhead has room.
+
+        If not, the fallback chain answers here and now: the result is ready, and holds the
+        `Outcome`.
 
         Args:
             args: As Celery's.
@@ -133,19 +145,49 @@ class ResilientTask(Task[Any, Any]):
                 never reaches beyond the budget of the job, or of the block (`TimeoutBudget`), that
                 publishes; by default it is that one. None: none, not even that; a signature says so
                 with `set(budget=None)`, as its `apply_async` dismisses options that are None.
+            lane: By default the task's. A `queue` or `exchange` that is given wins.
             **options: As Celery's.
 
         Raises:
-            ConfigurationError: *budget* is no time; or the task has a dependency or a budget, and
-                the app never called `Resilience(app, …)`.
+            BulkheadFullError: Too many jobs of the dependency wait, and there is no fallback. A
+                member of a group or chord fails with it instead.
+            ConfigurationError: *budget* is no time; *lane* is none; or the task has a dependency or
+                a budget, and the app never called `Resilience(app, …)`.
         """
         resilience: Resilience | None = getattr(self.app, "resilience", None)
         if resilience is None and (self.dependency is not None or budget not in {None, INHERIT}):
             resilience = self.resilience
         if resilience is not None:
             job = options.get("task_id")
-            options["headers"] = with_budget(resilience, options.get("headers"), budget, job)
+            headers = with_lane(options.get("headers"), lane, str(self.name))
+            options["headers"] = with_budget(resilience, headers, budget, job)
+            if not self.app.conf.task_always_eager:
+                name = str(self.name)
+                full = resilience.admission.ask(name, self.dependency, self.lane, options)
+                if full is not None:
+                    options |= self._named(positional)
+                    return self._end_refused(full, args or (), kwargs or {}, options)
         return super().apply_async(args, kwargs, *positional, **options)
+
+    @staticmethod
+    def _named(positional: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip(POSITIONAL, positional, strict=False))
+
+    def _end_refused(
+        self,
+        error: BulkheadFullError,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Any:  # noqa: ANN401 - a result
+        """End a job that there is no room for.
+
+        Raises:
+            BulkheadFullError: Nothing can answer in its place, and nobody hears that it failed.
+        """
+        if not self._kept and (self.fallbacks or is_awaited(self, options)):
+            return end_here(self, error, args, kwargs, options)
+        raise error
 
     def retry(
         self,
@@ -171,7 +213,8 @@ class ResilientTask(Task[Any, Any]):
                 aware = maybe_make_aware(eta, self.app.timezone)
                 delay = (aware - self.app.now()).total_seconds()
             self._refuse_late_retry(deadline, float(delay or 0.0), exc)
-        return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        with going_on():
+            return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
 
     def replace(self, sig: Any) -> Any:  # noqa: ANN401 - as Celery's
         """Replace this task; what replaces it reports to the same fan-out.
@@ -185,7 +228,8 @@ class ResilientTask(Task[Any, Any]):
             sig = with_body(sig)
             hand_over(sig, slot, ResilientTask)
         try:
-            return super().replace(sig)
+            with going_on():
+                return super().replace(sig)
         except Ignore as done:
             raise Replaced(*done.args) from None
 
@@ -257,24 +301,29 @@ class ResilientTask(Task[Any, Any]):
         raise exc or deadline.late(f"the retry of {self.name}", now)
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
-        degraded = _worst([*args, *kwargs.values()])
+        degraded = worst([*args, *kwargs.values()])
         if degraded is not None:
-            args = tuple(_unwrapped(value) for value in args)
-            kwargs = {name: _unwrapped(value) for name, value in kwargs.items()}
-        if self.idempotency_key is None:
+            args = tuple(unwrapped(value) for value in args)
+            kwargs = {name: unwrapped(value) for name, value in kwargs.items()}
+        refused = take_refusal(self.request_stack.top)
+        if refused is not None and self.dependency is not None:
+            value = self._guarding(self.dependency).refuse(refused.error, args, kwargs)
+            refused.answer = value if degraded is None else carry(degraded, value)
+        elif self.idempotency_key is None:
             value = self._call(args, kwargs)
         else:
             value = self._call_once(self.idempotency_key, args, kwargs)
-        return value if degraded is None else _carry(degraded, value)
+        return value if degraded is None else carry(degraded, value)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         if self.dependency is None:
             return super().__call__(*args, **kwargs)
+        return self._guarding(self.dependency).call(super().__call__, *args, **kwargs)
+
+    def _guarding(self, dependency: str) -> TaskPipeline:
         if self._pipeline is None:
-            self._pipeline = TaskPipeline(
-                self, self.dependency, tuple(self.fallbacks), self.resilience
-            )
-        return self._pipeline.call(super().__call__, *args, **kwargs)
+            self._pipeline = TaskPipeline(self, dependency, tuple(self.fallbacks), self.resilience)
+        return self._pipeline
 
     def _call_once(self, template: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         resilience, name = self.resilience, str(self.name)
@@ -307,30 +356,3 @@ def _cut(name: str, budget: TimeoutBudget) -> BudgetExceededError:
     return BudgetExceededError(
         name, total - budget.remaining(), budget.remaining(), total, conclusive=True
     )
-
-
-def _unwrapped(value: object) -> object:
-    if isinstance(value, Outcome):
-        return value.value
-    if isinstance(value, list):
-        return [_unwrapped(item) for item in value]
-    return value
-
-
-def _worst(values: list[Any]) -> Outcome[Any] | None:
-    """Return the worst outcome among *values* and the lists in them, None if there is none."""
-    worst: Outcome[Any] | None = None
-    for value in values:
-        if isinstance(value, list):
-            value = _worst(value)  # noqa: PLW2901 - a chord's body gets a list of outcomes
-        if isinstance(value, Outcome) and (worst is None or value.level > worst.level):
-            worst = value
-    return worst
-
-
-def _carry(before: Outcome[Any], value: object) -> Outcome[Any]:
-    """Return *value* as an outcome at least as degraded as what it was made from."""
-    outcome = outcome_of(value)
-    if outcome.level >= before.level:
-        return outcome
-    return dataclasses.replace(before, value=outcome.value)

@@ -12,6 +12,7 @@ from resilience.breaker import State
 from resilience.errors import LedgerUnavailableError, SchemaError, text_of
 from resilience.events import JobsPublished
 from resilience.ledger import Job
+from resilience.tasks.admission import depth_of
 from resilience.tasks.fire import BROKER_ERRORS, FireAndForgetTask
 from resilience.tasks.kept import publish_kept
 from resilience.tasks.resilience import Resilience
@@ -87,16 +88,6 @@ class Relay:
         ):
             yield producer
 
-    def _is_full(self, producer: Any, name: str) -> bool:  # noqa: ANN401 - kombu's
-        """Ask the broker whether a retry queue holds enough."""
-        queue = self._resilience.app.amqp.queues[name]
-        producer.maybe_declare(queue)
-        try:
-            found = producer.channel.queue_declare(queue.name, passive=True)
-        except producer.connection.channel_errors:
-            return False  # Redis forgets a queue when it is empty
-        return bool(found.message_count >= DEPTH_MAX)
-
     def _publish_one(self, producer: Any, job: Job) -> None:  # noqa: ANN401 - kombu's
         try:
             publish_kept(self._resilience.app, producer, job)
@@ -121,14 +112,26 @@ class Relay:
                 if len(more) < most:
                     self._limited.discard(name)
                 jobs += more
+            ready = [job for job in jobs if self._lets_in(job)]
         except BaseException:
             self._resilience.ledger.give_back(jobs, owner=self._owner)
             raise
-        return jobs
+        chosen = {job.id for job in ready}
+        full = [job for job in jobs if job.id not in chosen]
+        self._resilience.ledger.give_back(full, owner=self._owner)
+        return ready
+
+    def _lets_in(self, job: Job) -> bool:
+        return self._resilience.admission.lets_in(job.dependency, job.queue)
 
     def _due(self, most: int, held: set[str]) -> list[Job]:
-        lease = self._resilience.settings.ledger_lease_seconds
-        return self._resilience.ledger.take(most, owner=self._owner, lease_seconds=lease, held=held)
+        return self._resilience.ledger.take(
+            most,
+            owner=self._owner,
+            lease_seconds=self._resilience.settings.ledger_lease_seconds,
+            held=held,
+            full=self._resilience.admission.full_queues(),
+        )
 
     def _within_limits(self, jobs: list[Job]) -> list[Job]:
         """Return those of *jobs* that may run now; the others are due as they were."""
@@ -152,8 +155,9 @@ class Relay:
         known = self._resilience.dependencies.get(name)
         if known is None or not wanted:
             return wanted
+        most = DEPTH_MAX if known.max_queue is None else min(DEPTH_MAX, known.max_queue)
         with self._producer() as producer:
-            if self._is_full(producer, known.retry_queue):
+            if depth_of(self._resilience.app, producer, known.retry_queue) >= most:
                 return 0
         return self._resilience.releases.ask(
             name,

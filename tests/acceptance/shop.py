@@ -82,10 +82,12 @@ def running_shop(
     """Run workers and front on what runs already, until the end of the block."""
     env = environment(upstreams, valkey, database_url)
     names = [dependency.name for dependency in DEPENDENCIES]
-    queues = {one.name: (one.queue, one.retry_queue) for one in DEPENDENCIES}
+    queues = {one.name: one.queues for one in DEPENDENCIES}
     contexts = {
-        name: run_worker("workers.app", queues=both, concurrency=2, env=env, loglevel="WARNING")
-        for name, both in queues.items()
+        name: run_worker(
+            "workers.app", queues=all_of_it, concurrency=2, env=env, loglevel="WARNING"
+        )
+        for name, all_of_it in queues.items()
     }
     port = free_port()
     front = ServerProcess(

@@ -135,6 +135,16 @@ def test_budget_page_runs(app: Celery, valkey: ValkeyProcess) -> None:
     assert opted_out is None
 
 
+def test_admission_page_runs(app: Celery, valkey: ValkeyProcess) -> None:
+    """Each job is in the queue of its lane, and the class's own is the default."""
+    valkey.client().delete("payments.critical", "payments.sheddable")
+
+    run_page("admission.md", app=app, order_id=7)
+
+    for lane in ("critical", "sheddable"):
+        assert [task for task, _ in published(valkey, f"payments.{lane}")] == ["docs.charge"]
+
+
 class Base(DeclarativeBase):
     """What the page's transaction is about."""
 

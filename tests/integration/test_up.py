@@ -73,8 +73,8 @@ def test_up_runs_every_dependency_and_the_default_queue(run: Run) -> None:
 
         queues = bulkheads.app.control.inspect(timeout=SECONDS, limit=3).active_queues() or {}
         assert {name: {queue["name"] for queue in found} for name, found in queues.items()} == {
-            node("users"): {"users", "users.retry"},
-            node("payments"): {"money", "money.retry"},
+            node("users"): set(bulkheads.USERS.queues),
+            node("payments"): {"money.critical", "money", "money.sheddable", "money.retry"},
             node("default"): {"celery"},
         }
         stats = stats_of("payments")

@@ -91,7 +91,8 @@ def test_bulkhead_worker_has_all_limits_of_its_dependency() -> None:
 
     assert command == [
         *("celery", "-A", "shop", "worker"),
-        *("-Q", "money,money.retry", "-c", "3", "-P", "threads", "-n", "payments@%h"),
+        *("-Q", "money.critical,money,money.sheddable,money.retry"),
+        *("-c", "3", "-P", "threads", "-n", "payments@%h"),
         *("--prefetch-multiplier", "2", "-l", "INFO"),
     ]
 

@@ -7,11 +7,12 @@ from celery.signals import celeryd_init
 from resilience.dependency import Dependency
 from resilience.tasks.resilience import Resilience
 
+USERS = Dependency("users", concurrency=1)
 app = Celery("bulkheads")
 Resilience(
     app,
     dependencies=[
-        Dependency("users", concurrency=1),
+        USERS,
         Dependency("payments", concurrency=2, pool="threads", prefetch=3, queue="money"),
         Dependency("broken", concurrency=1),
     ],
