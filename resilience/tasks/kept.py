@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from celery import Celery, Task, signals
+from celery.app.task import (  # type: ignore[attr-defined] # one is missing in the stubs
+    Context,
+    get_actual_ignore_result,
+)
 from kombu import Producer
 
 from resilience.ledger import Job
@@ -89,6 +93,14 @@ def job_of(
         dispatches=int(ledger.get("dispatches", 0)),
         age_seconds=age_seconds,
     )
+
+
+def options_of(task: Task[Any, Any], request: Context) -> dict[str, Any]:
+    """Return what `apply_async` was given for *request*, as Celery takes it for a retry."""
+    options = request.as_execution_options()
+    options["ignore_result"] = get_actual_ignore_result(task, request)
+    options["priority"] = (request.delivery_info or {}).get("priority")
+    return options
 
 
 def delay_of(app: Celery[Any], options: dict[str, Any]) -> float | None:
