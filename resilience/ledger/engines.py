@@ -76,6 +76,7 @@ def _pooled(url: URL, seconds: float, **options: Any) -> Engine:  # noqa: ANN401
         max_overflow=0,
         pool_timeout=seconds,
         pool_use_lifo=True,
+        pool_reset_on_return=None,  # whoever begins a transaction ends it
         isolation_level="AUTOCOMMIT",  # transactions begin where it is said, not at any statement
         **options,
     )

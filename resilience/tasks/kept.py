@@ -100,6 +100,8 @@ def options_of(task: Task[Any, Any], request: Context) -> dict[str, Any]:
     options = request.as_execution_options()
     options["ignore_result"] = get_actual_ignore_result(task, request)
     options["priority"] = (request.delivery_info or {}).get("priority")
+    # As the publisher wrote them: it may have hidden something.
+    options |= {name: request.get(name) for name in ("argsrepr", "kwargsrepr")}
     return options
 
 
