@@ -40,11 +40,14 @@ NOW = {
 MENDS = {
     "locked": "another process keeps it locked; find and end it, or use PostgreSQL",
     "lock timeout": "another transaction keeps it locked; find and end it",
+    "Lock wait timeout": "another transaction keeps it locked; find and end it",
+    "max_statement_time": "another transaction keeps it locked, or it is too slow; find and end it",
     "full": "make room",
     "No space left": "make room",
     "readonly": "let this process write to the file and its directory",
     "unable to open": "make the directory, and let this process write to it",
     "authentication": "correct user and password in the URL",
+    "Access denied": "correct user and password in the URL",
 }
 
 

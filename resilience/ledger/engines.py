@@ -17,7 +17,8 @@ POOL = 4
 STEPS = {"resilience_steps": True}
 """Execution option of a connection on which every statement is a transaction."""
 CHECKPOINT_PAGES = 4000
-LOCK_PAUSE_SECONDS = 0.0004
+MARGIN_SECONDS = 0.5
+LOCK_PAUSE_SECONDS = 0.0002
 PRIMARY_CODE = 0xFF
 """What of SQLite's codes says what is wrong; the rest says how it was found."""
 FRESH_SECONDS = 1.0
@@ -52,7 +53,8 @@ def read_url(url: str) -> URL:
     try:
         driver_of(parsed)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
-        mend = "for PostgreSQL: pip install 'celery-resilience[postgres]'"
+        extra = "postgres" if backend == "postgresql" else "mariadb"
+        mend = f"pip install 'celery-resilience[{extra}]'"
         msg = f"{place} needs a driver that is not installed ({error}); {mend}"
         raise ConfigurationError(msg) from error
     return parsed
@@ -137,7 +139,9 @@ def _postgresql(url: URL, seconds: float, clock: Clock) -> Engine:
 
 def _mariadb(url: URL, seconds: float, clock: Clock) -> Engine:
     whole = max(1, round(seconds))
-    waits = {"connect_timeout": whole, "read_timeout": whole + 1, "write_timeout": whole + 1}
+    # Longer than the server lets a statement run, so that it says itself what takes so long.
+    longest = seconds + MARGIN_SECONDS
+    waits = {"connect_timeout": seconds, "read_timeout": longest, "write_timeout": longest}
     engine = _pooled(url, seconds, connect_args=waits)
     _on_server(engine, clock)
 
@@ -147,6 +151,8 @@ def _mariadb(url: URL, seconds: float, clock: Clock) -> Engine:
             cursor.execute(
                 f"SET SESSION innodb_lock_wait_timeout={whole}, max_statement_time={seconds:g}"
             )
+            # By default what is taken locks the gaps between rows, too, and who adds waits.
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
     return engine
 
