@@ -96,6 +96,8 @@ def _fail_often(_number: int, app: Celery, jobs: int, start: Any, results: Any) 
             "id": uuid4().hex,
             "headers": {JOB_HEADER: {"born": 0.0}},
             "delivery_info": {"exchange": "", "routing_key": QUEUE},
+            "argsrepr": f"({number},)",
+            "kwargsrepr": "{}",
         }
         trace(request["id"], (number,), {}, request)
 

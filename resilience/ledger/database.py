@@ -1,7 +1,6 @@
 """Transactions on the ledger's database."""
 
 import os
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +10,13 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     CursorResult,
+    Delete,
     Double,
     Engine,
     Executable,
     Insert,
     Table,
+    Update,
     bindparam,
     cast,
     insert,
@@ -27,7 +28,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from resilience.clock import Clock
 from resilience.errors import LedgerUnavailableError
-from resilience.ledger.engines import STEPS, make_engine, read_url
+from resilience.ledger.direct import Direct
+from resilience.ledger.engines import STEPS, driver_of, make_engine, read_url
 from resilience.ledger.upgrade import check_version, upgrade, version_of
 
 # The start of the statement: the time must not change while the statement runs, or no index helps.
@@ -38,11 +40,14 @@ NOW = {
 MENDS = {
     "locked": "another process keeps it locked; find and end it, or use PostgreSQL",
     "lock timeout": "another transaction keeps it locked; find and end it",
+    "Lock wait timeout": "another transaction keeps it locked; find and end it",
+    "max_statement_time": "another transaction keeps it locked, or it is too slow; find and end it",
     "full": "make room",
     "No space left": "make room",
     "readonly": "let this process write to the file and its directory",
     "unable to open": "make the directory, and let this process write to it",
     "authentication": "correct user and password in the URL",
+    "Access denied": "correct user and password in the URL",
 }
 
 
@@ -66,6 +71,8 @@ class Database:
         self.place = self._url.render_as_string(hide_password=True)
         self._timeout_seconds = timeout_seconds
         self._clock = clock
+        self._direct = Direct(timeout_seconds=timeout_seconds, clock=clock)
+        self._errors = (SQLAlchemyError, driver_of(self._url).Error)
         self._ready = False
         self._pid = 0
         self._engines: list[Engine] = []
@@ -94,6 +101,15 @@ class Database:
         """
         with self.writing() if self._backend == "sqlite" else self.reading() as connection:
             yield connection
+
+    def change(self, statement: Insert | Update | Delete, values: Mapping[str, Any]) -> int:
+        """Execute *statement* as a transaction of its own; count the rows that it changed.
+
+        Errors as `writing`.
+        """
+        with self._translated():
+            self._make_ready()
+            return self._direct.change(self._engine(), statement, values)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -159,7 +175,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except self._errors as error:
             self._ready = False  # the tables may be gone, or others
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             mend = next((mend for text, mend in MENDS.items() if text in said), "")

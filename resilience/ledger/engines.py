@@ -2,7 +2,8 @@
 
 import sqlite3
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
@@ -16,9 +17,14 @@ POOL = 4
 STEPS = {"resilience_steps": True}
 """Execution option of a connection on which every statement is a transaction."""
 CHECKPOINT_PAGES = 4000
-LOCK_PAUSE_SECONDS = 0.0004
+MARGIN_SECONDS = 0.5
+LOCK_PAUSE_SECONDS = 0.0002
+PRIMARY_CODE = 0xFF
+"""What of SQLite's codes says what is wrong; the rest says how it was found."""
 FRESH_SECONDS = 1.0
 """A connection that answered so short a time ago is not asked whether it still does."""
+
+T = TypeVar("T")
 
 
 def read_url(url: str) -> URL:
@@ -45,12 +51,18 @@ def read_url(url: str) -> URL:
     if parsed.drivername == backend in drivers:
         parsed = parsed.set(drivername=f"{backend}+{drivers[backend]}")
     try:
-        parsed.get_dialect().import_dbapi()
+        driver_of(parsed)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
-        mend = "for PostgreSQL: pip install 'celery-resilience[postgres]'"
+        extra = "postgres" if backend == "postgresql" else "mariadb"
+        mend = f"pip install 'celery-resilience[{extra}]'"
         msg = f"{place} needs a driver that is not installed ({error}); {mend}"
         raise ConfigurationError(msg) from error
     return parsed
+
+
+def driver_of(url: URL) -> Any:  # noqa: ANN401 - a module of DBAPI
+    """Return the driver of *url*."""
+    return url.get_dialect().import_dbapi()
 
 
 def make_engine(url: URL, *, timeout_seconds: float, clock: Clock) -> Engine:
@@ -66,6 +78,7 @@ def _pooled(url: URL, seconds: float, **options: Any) -> Engine:  # noqa: ANN401
         max_overflow=0,
         pool_timeout=seconds,
         pool_use_lifo=True,
+        pool_reset_on_return=None,  # whoever begins a transaction ends it
         isolation_level="AUTOCOMMIT",  # transactions begin where it is said, not at any statement
         **options,
     )
@@ -90,26 +103,27 @@ def _sqlite(url: URL, seconds: float, clock: Clock) -> Engine:
             driver.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
         else:
             driver.execute("PRAGMA busy_timeout=0")
-            _begin_to_write(driver, clock, clock.monotonic() + seconds)
+            # Now: who reads first is refused if somebody writes before it does.
+            deadline = clock.monotonic() + seconds
+            when_unlocked(lambda: driver.execute("BEGIN IMMEDIATE"), clock, deadline=deadline)
 
     return engine
 
 
-def _begin_to_write(driver: sqlite3.Connection, clock: Clock, deadline: float) -> None:
-    """Take the write lock now: who reads first is refused if somebody writes before it does.
+def when_unlocked(step: Callable[[], T], clock: Clock, *, deadline: float) -> T:
+    """Return what *step* does, once no other process writes to a SQLite database.
 
     A commit takes less than a millisecond, but SQLite's own wait soon sleeps for a hundred.
     """
     pause = threading.Event()
     while True:
         try:
-            driver.execute("BEGIN IMMEDIATE")
+            return step()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or clock.monotonic() > deadline:
+            busy = error.sqlite_errorcode & PRIMARY_CODE == sqlite3.SQLITE_BUSY
+            if not busy or clock.monotonic() > deadline:
                 raise
             pause.wait(LOCK_PAUSE_SECONDS)
-        else:
-            return
 
 
 def _postgresql(url: URL, seconds: float, clock: Clock) -> Engine:
@@ -125,7 +139,9 @@ def _postgresql(url: URL, seconds: float, clock: Clock) -> Engine:
 
 def _mariadb(url: URL, seconds: float, clock: Clock) -> Engine:
     whole = max(1, round(seconds))
-    waits = {"connect_timeout": whole, "read_timeout": whole + 1, "write_timeout": whole + 1}
+    # Longer than the server lets a statement run, so that it says itself what takes so long.
+    longest = seconds + MARGIN_SECONDS
+    waits = {"connect_timeout": seconds, "read_timeout": longest, "write_timeout": longest}
     engine = _pooled(url, seconds, connect_args=waits)
     _on_server(engine, clock)
 
@@ -135,6 +151,8 @@ def _mariadb(url: URL, seconds: float, clock: Clock) -> Engine:
             cursor.execute(
                 f"SET SESSION innodb_lock_wait_timeout={whole}, max_statement_time={seconds:g}"
             )
+            # By default what is taken locks the gaps between rows, too, and who adds waits.
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
     return engine
 

@@ -6,8 +6,9 @@ import linecache
 import re
 import sysconfig
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from resilience.errors import text_of
@@ -56,8 +57,9 @@ class Failure:
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
         text = text_of(error)[:TEXT_LENGTH]
-        frames = "".join(map(_line, _frames(error.__traceback__)[-FRAMES:]))
-        place = _own_place(error.__traceback__, package=task.partition(".")[0])
+        places = list(traceback.walk_tb(error.__traceback__))
+        frames = "".join(map(_line, places[-FRAMES:]))
+        place = _own_place(places, package=task.partition(".")[0])
         return cls(
             type=name,
             text=text,
@@ -78,19 +80,14 @@ def fingerprint(kind: str, text: str, place: str) -> str:
     return digest.hexdigest()[:FINGERPRINT_LENGTH]
 
 
-def _own_place(trace: TracebackType | None, *, package: str) -> str:
+def _own_place(places: Sequence[tuple[FrameType, int]], *, package: str) -> str:
     """Return module and function of the innermost frame of the user's code, else of any."""
-    frames = [frame for frame, _ in _frames(trace)]
-    own = [frame for frame in frames if _is_own(frame, package)]
-    if not frames:
+    if not places:
         return ""
-    frame = (own or frames)[-1]
+    inward = [frame for frame, _ in reversed(places)]
+    frame = next((frame for frame in inward if _is_own(frame, package)), inward[0])
     # No line number: the cause stays the same when something above it is edited.
     return f"{frame.f_globals.get('__name__')}:{frame.f_code.co_qualname}"
-
-
-def _frames(trace: TracebackType | None) -> list[tuple[FrameType, int]]:
-    return list(traceback.walk_tb(trace))
 
 
 def _line(place: tuple[FrameType, int]) -> str:

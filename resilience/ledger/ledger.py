@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Insert, Row, Update
 from sqlalchemy.orm import Session
 
 from resilience.clock import Clock, SystemClock
@@ -231,11 +231,13 @@ class Ledger:
         copy = {"job": job.id, "number": job.dispatches, "spent": spent, "line": line}
         copy |= {"to": job.queue, "said": job.message}
         new = {**_row(job), "attempts": job.attempts + spent, "errors": line}
-        steps = [(self._statements.keep, new | end), (self._statements.report, copy | end)]
+        steps: list[tuple[Insert | Update, dict[str, Any]]] = [
+            (self._statements.keep, new | end),
+            (self._statements.report, copy | end),
+        ]
         if job.dispatches:  # it came from here
             steps.reverse()
-        with self._database.stepping() as connection:
-            return any(count_changes(connection, *step) for step in steps)
+        return any(self._database.change(*step) for step in steps)
 
 
 def _row(job: Job) -> dict[str, Any]:

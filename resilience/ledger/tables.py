@@ -1,5 +1,7 @@
 """What the ledger keeps, as tables. The migrations make them; nothing else does."""
 
+from typing import Any
+
 from sqlalchemy import Column, Double, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.dialects.mysql import LONGTEXT
 
@@ -9,6 +11,16 @@ VERSION_TABLE = "resilience_version"
 
 KEY = Text().with_variant(String(255), "mysql", "mariadb")
 LONG = Text().with_variant(LONGTEXT, "mysql", "mariadb")
+
+OPTIONS: dict[str, Any] = {
+    f"{dialect}_{name}": value
+    for dialect in ("mysql", "mariadb")
+    for name, value in {
+        "engine": "InnoDB",
+        "charset": "utf8mb4",
+        "collate": "utf8mb4_nopad_bin",  # by default a key with capitals is the one without
+    }.items()
+}
 
 METADATA = MetaData()
 
@@ -37,6 +49,7 @@ JOBS = Table(
     Column("fingerprint", String(32)),
     # With dependency and state in it, what is held is skipped and counted without reading a row.
     Index("resilience_jobs_due", "due", "dependency", "state"),
+    **OPTIONS,
 )
 # Partial: a job that is only parked does not pay for them.
 for _name, _columns in {"died": ("died",), "cause": ("fingerprint", "died")}.items():
@@ -58,6 +71,7 @@ AUDIT = Table(
     Column("job", KEY, nullable=False, index=True),
     Column("task", KEY, nullable=False),
     Column("replay", KEY),  # id of the job that a replay made
+    **OPTIONS,
 )
 
 CLAIMS = Table(
@@ -67,4 +81,5 @@ CLAIMS = Table(
     Column("owner", KEY, nullable=False),
     Column("until", Double, nullable=False, index=True),  # end of the lease, or of the result
     Column("result", LONG),  # JSON; null while it runs
+    **OPTIONS,
 )

@@ -1,8 +1,10 @@
 """Which schema a database has, and how it gets the one that is needed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, func, inspect, select, text
 
 from resilience.errors import SchemaError
 from resilience.ledger.tables import HEAD, VERSION_TABLE
@@ -10,6 +12,7 @@ from resilience.ledger.tables import HEAD, VERSION_TABLE
 COMMAND = "celery -A <app> resilience ledger upgrade"
 LOCK = 7_305_262_918
 """Any number that no one else takes a lock on."""
+LOCK_SECONDS = 60
 
 
 def version_of(connection: Connection) -> str | None:
@@ -50,11 +53,25 @@ def upgrade(connection: Connection, place: str) -> None:
         connection.exec_driver_sql("SET LOCAL statement_timeout=0")
         connection.exec_driver_sql("SET LOCAL lock_timeout='60s'")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
-    found = version_of(connection)
-    if found != HEAD:
-        if found is None or found < HEAD:
-            _migrate(connection)
-        check_version(version_of(connection), place)
+    with _locked(connection):
+        found = version_of(connection)
+        if found != HEAD:
+            if found is None or found < HEAD:
+                _migrate(connection)
+            check_version(version_of(connection), place)
+
+
+@contextmanager
+def _locked(connection: Connection) -> Iterator[None]:
+    """Keep others out on MariaDB, where each change of a table is a transaction of its own."""
+    if connection.dialect.name not in {"mysql", "mariadb"}:
+        yield
+        return
+    connection.execute(select(func.get_lock(str(LOCK), LOCK_SECONDS)))
+    try:
+        yield
+    finally:
+        connection.execute(select(func.release_lock(str(LOCK))))
 
 
 def _migrate(connection: Connection) -> None:

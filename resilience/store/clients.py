@@ -61,6 +61,8 @@ class Clients:
             "socket_timeout": timeout_seconds,
             "socket_connect_timeout": timeout_seconds,
             "protocol": 2,
+            # Else every connection reads from disk which version this is: as long as ten commands.
+            "driver_info": redis.DriverInfo(lib_version=redis.__version__),
         }
         scheme, separator, rest = url.partition("://")
         scheme = scheme.replace("valkey", "redis", 1)

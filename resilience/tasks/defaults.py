@@ -1,6 +1,6 @@
 """Settings of Celery that keep a job safe and every wait bounded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resilience.bulkhead.lanes import LaneCycle
@@ -45,15 +45,16 @@ def safe_defaults(settings: Settings) -> dict[str, Any]:
     }
 
 
-def safe_transport_options(broker_url: str, settings: Settings) -> Mapping[str, Any]:
-    """Return transport options of the broker at *broker_url*, each used if the app has none."""
-    publish = settings.publish_timeout_seconds
+def safe_transport_options(urls: Sequence[str], settings: Settings) -> Mapping[str, Any]:
+    """Return transport options of the broker at *urls*, each used if the app has none."""
+    broker_url, publish = next(iter(urls), ""), settings.publish_timeout_seconds
     if is_redis(broker_url):
         return {
             "socket_timeout": publish,
             "socket_connect_timeout": publish,
             "socket_keepalive": True,
-            "max_retries": 1,
+            # Each address is asked once: what was refused just now is refused again.
+            "max_retries": max(0, len(urls) - 1),
             "interval_start": 0,
             "interval_step": 0.1,
             # A worker takes from a lane only when those before it are empty.

@@ -26,8 +26,9 @@ from resilience.events import JobBuried, JobKept, JobParked, JobUnkept
 from resilience.ledger import Job
 from resilience.retry import Dead, RetryPolicy
 from resilience.tasks.admission import with_lane
+from resilience.tasks.again import drop_frames, end_kept
 from resilience.tasks.deadline import deadline_of, with_budget
-from resilience.tasks.kept import JOB_HEADER, delay_of, job_of, ledger_header
+from resilience.tasks.kept import JOB_HEADER, delay_of, job_of, ledger_header, options_of
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.task import ResilientTask
 
@@ -162,16 +163,11 @@ class FireAndForgetTask(ResilientTask):
             self._forget(str(request.id))
         return value
 
-    def on_retry(
-        self,
-        exc: Exception,  # noqa: ARG002 - Celery's signature
-        task_id: str,  # noqa: ARG002
-        args: Any,  # noqa: ANN401, ARG002
-        kwargs: Any,  # noqa: ANN401, ARG002
-        einfo: Any,  # noqa: ANN401
-    ) -> None:
-        """Let go of the frames: 0.2 MB a job, in a cycle. Overriding methods call `super()`."""
-        einfo.tb = None
+    @property
+    def store_errors_even_if_ignored(self) -> bool:  # type: ignore[override] # Celery only reads it
+        """What the setting says. Celery asks after it caught an error, before it copies frames."""
+        drop_frames()
+        return bool(self.app.conf.task_store_errors_even_if_ignored)
 
     def _wait_seconds(self) -> float:
         return 0.0  # it is kept, and comes back
@@ -279,9 +275,7 @@ class FireAndForgetTask(ResilientTask):
             raise Reject(text_of(lost), requeue=True) from error
         if delay is None:
             raise error
-        why = f"kept in the ledger for {delay:.3g} s"
-        # The ledger has the error's frames; for Celery to format them takes as long as a write.
-        raise Retry(why, exc=error, when=delay) from None  # type: ignore[arg-type] # any number
+        end_kept(error, delay)
 
     def keep_failed(self, request: Context, error: BaseException) -> float | None:
         """Keep a job that failed until it is due again, or for good.
@@ -306,7 +300,7 @@ class FireAndForgetTask(ResilientTask):
             self,
             tuple(request.args or ()),
             dict(request.kwargs or {}),
-            self.signature_from_request(request, queue=queue).options,
+            options_of(self, request),
             queue=queue,
             ledger=known,
             age_seconds=age,

@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from celery import Celery, Task, signals
+from celery.app.task import (  # type: ignore[attr-defined] # one is missing in the stubs
+    Context,
+    get_actual_ignore_result,
+)
 from kombu import Producer
 
 from resilience.broker import CRASHES_HEADER
@@ -101,6 +105,16 @@ def message_of(
         **{name: value for name, value in renamed.items() if name in known and value is not None},
     )
     return headers, properties, body
+
+
+def options_of(task: Task[Any, Any], request: Context) -> dict[str, Any]:
+    """Return what `apply_async` was given for *request*, as Celery takes it for a retry."""
+    options = request.as_execution_options()
+    options["ignore_result"] = get_actual_ignore_result(task, request)
+    options["priority"] = (request.delivery_info or {}).get("priority")
+    # As the publisher wrote them: it may have hidden something.
+    options |= {name: request.get(name) for name in ("argsrepr", "kwargsrepr")}
+    return options
 
 
 def delay_of(app: Celery[Any], options: dict[str, Any]) -> float | None:

@@ -270,8 +270,8 @@ class Resilience:
         # above what the app reads from an object.
         for layers in (conf.maps, conf.defaults):
             layers.insert(-1, defaults)
-        url = next(iter(split_urls(conf.broker_write_url or conf.broker_url)), "")
-        options = safe_transport_options(url, self.settings)
+        urls = list(split_urls(conf.broker_write_url or conf.broker_url))
+        options = safe_transport_options(urls, self.settings)
         conf.broker_transport_options = {**options, **(conf.broker_transport_options or {})}
         own = conf.result_backend_transport_options or {}
         conf.result_backend_transport_options = {**safe_result_options(), **own}

@@ -1,4 +1,4 @@
-"""Pytest fixtures: Valkey and PostgreSQL servers, and pytest-celery on processes instead of Docker.
+"""Pytest fixtures: Valkey, PostgreSQL, MariaDB; and pytest-celery on processes, without Docker.
 
 Name it in the `conftest.py` at the root of your tests; it is not loaded by itself:
 
@@ -19,6 +19,7 @@ from pytest_celery import (  # type: ignore[import-untyped]
     CeleryTestBroker,
 )
 
+from resilience.testing.mariadb import MariaDbProcess, running_mariadb
 from resilience.testing.postgres import PostgresProcess, running_postgres
 from resilience.testing.requirement import require
 from resilience.testing.valkey import ValkeyContainer, ValkeyProcess
@@ -56,6 +57,13 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
 def postgres() -> Iterator[PostgresProcess]:
     """A running server; who stops or kills it starts it again."""
     with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDbProcess]:
+    """A running server; who stops or kills it starts it again."""
+    with running_mariadb() as server:
         yield server
 
 

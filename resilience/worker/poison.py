@@ -11,7 +11,7 @@ from resilience.broker import CRASHES_HEADER
 from resilience.errors import text_of
 from resilience.events import JobBuried, JobUnkept
 from resilience.tasks.fire import LEDGER_ERRORS, POISON_LOST, UNKEPT_SECONDS
-from resilience.tasks.kept import job_of, ledger_header
+from resilience.tasks.kept import job_of, ledger_header, options_of
 from resilience.worker.request import ResilientRequest
 
 
@@ -59,7 +59,7 @@ def _keep(request: ResilientRequest, error: WorkerLostError) -> None:
         task,
         tuple(context.args or ()),
         dict(context.kwargs or {}),
-        task.signature_from_request(context, queue=queue).options,
+        options_of(task, context),
         queue=queue,
         ledger=known,
         age_seconds=0.0,

@@ -8,12 +8,13 @@ import pytest
 from resilience.ledger import Ledger
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/ledger.db"
-    url: str = request.getfixturevalue("postgres").emptied()
+    server = {"postgresql": "postgres", "mariadb": "mariadb"}[request.param]
+    url: str = request.getfixturevalue(server).emptied()
     return url
 
 

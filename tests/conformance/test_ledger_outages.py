@@ -17,10 +17,13 @@ from resilience.errors import ConfigurationError, LedgerUnavailableError, Schema
 from resilience.ledger import Ledger
 from resilience.ledger.engines import read_url
 from resilience.ledger.tables import HEAD, METADATA, VERSION_TABLE
+from resilience.testing.mariadb import MariaDbProcess
 from resilience.testing.postgres import PostgresProcess
 from tests.conformance import ledger_child as child
 from tests.conformance.ledger_jobs import by_hand, failure, job, names, states, take
 from tests.unit.hand_clock import HandClock
+
+Server = PostgresProcess | MariaDbProcess
 
 SECONDS = 0.5
 CONNECT_SECONDS = 2.0
@@ -33,15 +36,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.db"
 
 
+@pytest.fixture(params=["postgres", "mariadb"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server that the test may kill."""
+    server: Server = request.getfixturevalue(request.param)
+    yield server
+    if not server.running:
+        server.start()
+
+
 @pytest.fixture
-def served(postgres: PostgresProcess) -> Iterator[Ledger]:
-    """A ledger on a server that the test may kill."""
-    ledger = Ledger(postgres.emptied(), timeout_seconds=SECONDS)
+def served(server: Server) -> Iterator[Ledger]:
+    """A ledger on that server."""
+    ledger = Ledger(server.emptied(), timeout_seconds=SECONDS)
     ledger.upgrade()
     yield ledger
     ledger.close()
-    if not postgres.running:
-        postgres.start()
 
 
 def refused(ledger: Ledger) -> str:
@@ -52,28 +62,26 @@ def refused(ledger: Ledger) -> str:
 
 
 def test_server_that_was_killed_and_is_back_has_all_that_was_kept(
-    served: Ledger, postgres: PostgresProcess
+    served: Ledger, server: Server
 ) -> None:
     """Away is a clear error at once; back, the same ledger goes on with every job."""
     served.add([job("a")])
-    postgres.kill()
+    server.kill()
 
     assert "127.0.0.1" in refused(served)
-    postgres.start()
+    server.start()
 
     served.park(job("b"), delay_seconds=0.0, error=failure())
     assert names(take(served)) == ["a", "b"]
 
 
-def test_connection_that_was_cut_while_idle_is_not_used(
-    served: Ledger, postgres: PostgresProcess
-) -> None:
+def test_connection_that_was_cut_while_idle_is_not_used(served: Ledger, server: Server) -> None:
     """A server that was restarted between two jobs costs the second nothing."""
     clock = HandClock()
     ledger = Ledger(_url(served), clock=clock)
     ledger.add([job("a")])
-    postgres.stop()
-    postgres.start()
+    server.stop()
+    server.start()
     clock.advance(2.0)  # what was used within a second is not asked whether it lives
 
     ledger.add([job("b")])
@@ -81,12 +89,10 @@ def test_connection_that_was_cut_while_idle_is_not_used(
     ledger.close()
 
 
-def test_server_that_hangs_is_waited_for_in_bounds(
-    served: Ledger, postgres: PostgresProcess
-) -> None:
+def test_server_that_hangs_is_waited_for_in_bounds(served: Ledger, server: Server) -> None:
     """A server that takes connections and never answers is an error soon, and then works again."""
     served.add([job("a")])
-    processes = [psutil.Process(postgres.pid), *psutil.Process(postgres.pid).children()]
+    processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
     for process in processes:
         process.send_signal(signal.SIGSTOP)
     try:
@@ -102,9 +108,9 @@ def test_server_that_hangs_is_waited_for_in_bounds(
     assert {"a"} <= {*names(take(served))} <= {"a", "refused"}
 
 
-def test_locked_row_is_waited_for_in_bounds(served: Ledger, postgres: PostgresProcess) -> None:
+def test_locked_row_is_waited_for_in_bounds(served: Ledger, server: Server) -> None:
     """Somebody's open transaction is an error that says so, and no taker waits for it."""
-    del postgres
+    del server
     served.add([job("a"), job("b")])
     engine = create_engine(read_url(_url(served)))
     with engine.begin() as connection:
@@ -174,9 +180,9 @@ def test_sqlite_is_made_on_first_use_once_by_many(path: Path) -> None:
     connection.close()
 
 
-def test_missing_migration_is_an_error_that_says_what_to_run(postgres: PostgresProcess) -> None:
+def test_missing_migration_is_an_error_that_says_what_to_run(server: Server) -> None:
     """A server's schema is made when somebody says so, and by then the same ledger works."""
-    ledger = Ledger(postgres.emptied())
+    ledger = Ledger(server.emptied())
     for _ in range(2):
         with pytest.raises(SchemaError, match="run: celery -A <app> resilience ledger upgrade"):
             ledger.add([job("a")])
@@ -232,9 +238,9 @@ def test_migrations_make_the_tables_that_the_code_uses(ledger: Ledger, ledger_ur
     engine.dispose()
 
 
-def test_hosts_clock_changes_nothing_on_a_server(served: Ledger, postgres: PostgresProcess) -> None:
+def test_hosts_clock_changes_nothing_on_a_server(served: Ledger, server: Server) -> None:
     """Hosts whose clocks are decades apart agree on what is due."""
-    del postgres
+    del server
     ahead = Ledger(_url(served), clock=HandClock())
     ahead.add([job("later")], delay_seconds=600.0)
     ahead.park(job("now"), delay_seconds=0.0, error=failure())

@@ -1,5 +1,7 @@
 """Jobs, audit, claims."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.mysql import LONGTEXT
@@ -9,6 +11,15 @@ down_revision = None
 
 KEY = sa.Text().with_variant(sa.String(255), "mysql", "mariadb")
 LONG = sa.Text().with_variant(LONGTEXT(), "mysql", "mariadb")
+OPTIONS: dict[str, Any] = {
+    f"{dialect}_{name}": value
+    for dialect in ("mysql", "mariadb")
+    for name, value in {
+        "engine": "InnoDB",
+        "charset": "utf8mb4",
+        "collate": "utf8mb4_nopad_bin",  # by default a key with capitals is the one without
+    }.items()
+}
 
 
 def upgrade() -> None:
@@ -32,6 +43,7 @@ def upgrade() -> None:
         sa.Column("died", sa.Double()),
         sa.Column("reason", KEY),
         sa.Column("fingerprint", sa.String(32)),
+        **OPTIONS,
     )
     op.create_index("resilience_jobs_due", "resilience_jobs", ["due", "dependency", "state"])
     dead = sa.text("died IS NOT NULL")
@@ -53,6 +65,7 @@ def upgrade() -> None:
         sa.Column("job", KEY, nullable=False),
         sa.Column("task", KEY, nullable=False),
         sa.Column("replay", KEY),
+        **OPTIONS,
     )
     op.create_index("ix_resilience_audit_at", "resilience_audit", ["at"])
     op.create_index("ix_resilience_audit_job", "resilience_audit", ["job"])
@@ -62,5 +75,6 @@ def upgrade() -> None:
         sa.Column("owner", KEY, nullable=False),
         sa.Column("until", sa.Double(), nullable=False),
         sa.Column("result", LONG),
+        **OPTIONS,
     )
     op.create_index("ix_resilience_claims_until", "resilience_claims", ["until"])
