@@ -10,6 +10,7 @@ from pydantic_core import ArgsKwargs
 
 from resilience.breaker.policy import BreakerPolicy
 from resilience.budget import SECONDS_MAX
+from resilience.bulkhead.adaptive import AdaptiveConcurrency
 from resilience.errors import ConfigurationError
 from resilience.retry import RetryPolicy
 
@@ -39,6 +40,9 @@ class Dependency:
             redeliveries and replays count, too. None: no limit.
         prefetch: Messages a worker reserves per process, at least 1. More than 1 lets one slow
             job hold up the messages reserved behind it.
+        on_open: What becomes of jobs while the circuit is open. `fail_fast`: they fail, or their
+            fallbacks answer. `hold`: they wait in the broker; its workers take none.
+        adaptive: Lets its worker run fewer jobs at once while the dependency is slow.
 
     Raises:
         pydantic.ValidationError: A value is out of range, or an option is unknown.
@@ -54,6 +58,8 @@ class Dependency:
     breaker: BreakerPolicy | None = BreakerPolicy()
     retry: RetryPolicy = RetryPolicy()
     retry_share: Annotated[float, Field(ge=0, le=1)] | None = 0.2
+    on_open: Literal["fail_fast", "hold"] = "fail_fast"
+    adaptive: AdaptiveConcurrency | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -69,6 +75,12 @@ class Dependency:
         """Let the queue bear the dependency's name unless told otherwise."""
         if not self.queue:
             object.__setattr__(self, "queue", self.name)
+        if self.adaptive is not None and self.adaptive.minimum > self.concurrency:
+            msg = (
+                f"adaptive.minimum ({self.adaptive.minimum}) is more than "
+                f"concurrency ({self.concurrency})"
+            )
+            raise ValueError(msg)
 
     @property
     def retry_queue(self) -> str:

@@ -3,10 +3,11 @@
 from resilience.cli.breakers import breaker
 from resilience.cli.commands import resilience
 from resilience.cli.dead import dead
+from resilience.cli.holds import hold, holds, release
 from resilience.cli.ledger import ledger
 from resilience.cli.relay import relay
 
-for command in (breaker, dead, ledger, relay):
+for command in (breaker, dead, hold, holds, ledger, relay, release):
     resilience.add_command(command)
 
 __all__ = ["resilience"]

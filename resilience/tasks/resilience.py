@@ -8,12 +8,14 @@ from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 
 from resilience.breaker import Breaker, NoBreaker
+from resilience.bulkhead import AdaptiveLimit, Holds
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
 from resilience.ledger import Ledger
 from resilience.pipeline import Pipeline
+from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
@@ -39,6 +41,7 @@ class Resilience:
         dependencies: What was declared, by name.
         answers: Remembered answers, for `fallback.cached` (see `Answers.remember`).
         time_limit_seconds: Hard limit of the worker that this is the main process of, if any.
+        limits: Of jobs at once, by dependency, in a worker's main process where they are adaptive.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Resilience:
         self.dependencies = Catalogue(dependencies)
         self.listeners = tuple(listeners)
         self.time_limit_seconds: float | None = None
+        self.limits: dict[str, AdaptiveLimit] = {}
         self._shared: Shared | None = None
         self._sharing = threading.Lock()
         self._queues_clear = False
@@ -85,6 +89,8 @@ class Resilience:
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
         app.steps["worker"].add("resilience.worker.relay:LedgerRelay")
+        app.steps["worker"].add("resilience.worker.lookout:Lookout")
+        app.steps["consumer"].add("resilience.worker.gate:Gate")
         ask_last(app, self._route)
         know_queues(
             app,
@@ -145,6 +151,16 @@ class Resilience:
     def releases(self) -> Releases:
         """What runs again, and how much more of that the dependencies can take."""
         return self._share().releases
+
+    @property
+    def holds(self) -> Holds:
+        """Queues that somebody ordered to be held."""
+        return self._share().holds
+
+    @property
+    def pulse(self) -> Pulse:
+        """What connects this process's breakers with those of the others."""
+        return self._share().pulse
 
     @property
     def fan_in(self) -> FanIn:

@@ -29,6 +29,7 @@ from resilience.tasks.deadline import (
     with_budget,
 )
 from resilience.tasks.declaration import check_declaration
+from resilience.tasks.holding import pipeline_of
 from resilience.tasks.once import key_of, run_once
 from resilience.tasks.replacing import Replaced, hand_over, with_body
 from resilience.tasks.reporting import report_failure, report_value, slot_of
@@ -271,9 +272,7 @@ class ResilientTask(Task[Any, Any]):
         if self.dependency is None:
             return super().__call__(*args, **kwargs)
         if self._pipeline is None:
-            self._pipeline = TaskPipeline(
-                self, self.dependency, tuple(self.fallbacks), self.resilience
-            )
+            self._pipeline = pipeline_of(self, self.dependency, self.fallbacks, self.resilience)
         return self._pipeline.call(super().__call__, *args, **kwargs)
 
     def _call_once(self, template: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401

@@ -1,0 +1,16 @@
+"""What keeps a dependency's worker from taking more jobs than the dependency can do."""
+
+from resilience.bulkhead.adaptive import AdaptiveConcurrency, AdaptiveLimit
+from resilience.bulkhead.holds import Hold, Holds
+from resilience.bulkhead.ramp import Course, Mode, jobs_at_once, next_course
+
+__all__ = [
+    "AdaptiveConcurrency",
+    "AdaptiveLimit",
+    "Course",
+    "Hold",
+    "Holds",
+    "Mode",
+    "jobs_at_once",
+    "next_course",
+]
