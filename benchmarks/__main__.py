@@ -12,6 +12,7 @@ NAMES = (
     "store_down",
     "parked",
     "publish_broker_down",
+    "hold",
 )
 
 

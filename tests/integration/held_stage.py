@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from types import ModuleType
@@ -32,11 +33,15 @@ class HeldStage:
         self.ledger: Ledger = self.resilience.ledger
 
     def worker(
-        self, *queues: str, concurrency: int = 8, pool: str = "prefork", **options: Any
+        self, *queues: str, concurrency: int = 8, pool: str = "prefork", prefetch: int = 1
     ) -> AbstractContextManager[WorkerProcess]:
         """Run a worker."""
         return run_worker(
-            APP_PATH, queues=queues, concurrency=concurrency, pool=pool, env=self.env, **options
+            APP_PATH,
+            queues=queues,
+            concurrency=concurrency,
+            pool=pool,
+            env={**self.env, "PREFETCH": str(prefetch)},
         )
 
     def publish(self, task: str, jobs: int) -> list[str]:
@@ -79,12 +84,19 @@ class HeldStage:
         """Return the calls so far: when, how many at once, for which job."""
         return [tuple(json.loads(line)) for line in self.desk.lrange("calls", 0, -1)]  # type: ignore[union-attr]
 
+    def pings(self, worker: WorkerProcess) -> bool:
+        """Tell whether *worker* answers, asked through a connection of its own."""
+        app = self.held.app
+        with app.connection_for_write() as connection:
+            found = app.control.ping([worker.hostname], timeout=0.5, connection=connection)
+        return bool(found)
+
     def events(self, name: str, **fields: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any
         """Return the events called *name* with these *fields*."""
         said = [json.loads(line) for line in self.desk.lrange("events", 0, -1)]  # type: ignore[union-attr]
         return [one for one in said if {**one, **fields, "name": name} == one]
 
-    def await_event(self, name: str, seconds: float = SECONDS, **fields: Any) -> dict[str, Any]:
+    def await_event(self, name: str, seconds: float = SECONDS, **fields: Any) -> dict[str, Any]:  # noqa: ANN401
         """Wait for an event and return the last such."""
         return wait_until(lambda: self.events(name, **fields), seconds, f"{name} {fields}")[-1]
 
@@ -103,6 +115,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeldStage]:
         }
         for name, value in env.items():
             patch.setenv(name, value)
+        # One app per module of tests: each has servers of its own.
+        patch.delitem(sys.modules, APP_PATH, raising=False)
         held = importlib.import_module(APP_PATH)
         held.app.resilience.ledger.upgrade()
         made = HeldStage(held, broker, env)

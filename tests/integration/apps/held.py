@@ -51,6 +51,7 @@ def witness(event: Event) -> None:
 app: Celery[Any] = Celery(
     "held", broker=ENV["BROKER_URL"], backend=ENV["DESK_URL"], set_as_current=False
 )
+app.conf.worker_prefetch_multiplier = int(ENV.get("PREFETCH", "1"))
 Resilience(
     app,
     dependencies=[
