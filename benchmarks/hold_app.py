@@ -1,6 +1,7 @@
 """The app of the benchmark of held jobs: each calls a dependency that notes how many do."""
 
 import os
+import threading
 from typing import Any
 
 import redis
@@ -14,6 +15,7 @@ ENV = os.environ  # noqa: TID251 - an entry point
 QUEUE = "held"
 CONCURRENCY = 16
 WORKERS = 2
+CALL_SECONDS = 0.05
 DOWN, CALLS, AT_ONCE, DONE = "down", "calls", "at_once", "done"
 _here: list[redis.Redis] = []
 
@@ -53,6 +55,7 @@ def call(number: int) -> None:
         if client.get(DOWN):
             msg = "down"
             raise ConnectionError(msg)
+        threading.Event().wait(CALL_SECONDS)
         client.hincrby(DONE, str(number), 1)
     finally:
         client.decr(AT_ONCE)

@@ -75,6 +75,9 @@ class Dependency:
         """Let the queue bear the dependency's name unless told otherwise."""
         if not self.queue:
             object.__setattr__(self, "queue", self.name)
+        if self.on_open == "hold" and self.breaker is None:
+            msg = "on_open='hold' needs a breaker: without one its circuit never opens"
+            raise ValueError(msg)
         if self.adaptive is not None and self.adaptive.minimum > self.concurrency:
             msg = (
                 f"adaptive.minimum ({self.adaptive.minimum}) is more than "

@@ -34,13 +34,19 @@ class Why:
 
 @dataclass(slots=True)
 class Bulkhead:
-    """Queues of this worker that are held together: those of a dependency, or any other one."""
+    """Queues of this worker that are held together: those of a dependency, or any other one.
+
+    Attributes:
+        why: Why they are held, if they are.
+        said: What was announced last.
+    """
 
     name: str
     queues: tuple[str, ...]
     dependency: Dependency | None
     course: Course = field(default_factory=Course)
     why: Why | None = None
+    said: Why | None = None
 
 
 class Gate(bootsteps.StartStopStep):
@@ -142,8 +148,8 @@ class Gate(bootsteps.StartStopStep):
                 consumer.cancel_task_queue(queue)
             elif one.why is not None and not held:
                 consumer.add_task_queue(queue)
-        self._announce(consumer, one, why)
         one.why = why
+        self._announce(consumer, one)
 
     def _state(self, consumer: Any, one: Bulkhead) -> State:  # noqa: ANN401 - Celery's
         if one.dependency is None or one.dependency.on_open != "hold":
@@ -172,23 +178,29 @@ class Gate(bootsteps.StartStopStep):
             most = min(most, adaptive.at(now))
         return max(1, most)
 
-    def _announce(self, consumer: Any, one: Bulkhead, why: Why | None) -> None:  # noqa: ANN401
-        if why is not None and (one.why is None or one.why.actor != why.actor):
-            said = QueueHeld(
-                queue=one.name,
-                worker=consumer.hostname,
-                reason=why.reason,
-                actor=why.actor,
-                until=why.until,
-            )
-            self._resilience.announce(said)
-        elif why is None and one.why is not None:
-            self._resilience.announce(
-                QueueReleased(
-                    queue=one.name,
-                    worker=consumer.hostname,
-                    reason=f"no longer held: {one.why.reason}",
-                    actor=one.why.actor,
-                    until=one.why.until,
-                )
-            )
+    def _announce(self, consumer: Any, one: Bulkhead) -> None:  # noqa: ANN401 - Celery's
+        """Say that jobs are held or taken again; a worker that only probes says nothing new."""
+        why, said = one.why, one.said
+        if why is not None and (said is None or said.actor != why.actor):
+            one.said = why
+            self._say(QueueHeld, consumer, one, why, why.reason)
+        elif why is None and said is not None and one.course.mode is not Mode.PROBING:
+            one.said = None
+            self._say(QueueReleased, consumer, one, said, f"no longer held: {said.reason}")
+
+    def _say(
+        self,
+        event: type[QueueHeld | QueueReleased],
+        consumer: Any,  # noqa: ANN401 - Celery's
+        one: Bulkhead,
+        why: Why,
+        reason: str,
+    ) -> None:
+        said = event(
+            queue=one.name,
+            worker=consumer.hostname,
+            reason=reason,
+            actor=why.actor,
+            until=why.until,
+        )
+        self._resilience.announce(said)
