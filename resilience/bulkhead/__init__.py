@@ -3,6 +3,7 @@
 from resilience.bulkhead.adaptive import AdaptiveConcurrency, AdaptiveLimit
 from resilience.bulkhead.holds import Hold, Holds
 from resilience.bulkhead.ramp import Course, Mode, jobs_at_once, next_course
+from resilience.bulkhead.spares import Spares
 
 __all__ = [
     "AdaptiveConcurrency",
@@ -11,6 +12,7 @@ __all__ = [
     "Hold",
     "Holds",
     "Mode",
+    "Spares",
     "jobs_at_once",
     "next_course",
 ]

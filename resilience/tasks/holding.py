@@ -9,7 +9,7 @@ from celery.exceptions import Reject
 
 from resilience.breaker import State
 from resilience.budget import current_budget
-from resilience.errors import CircuitOpenError, is_any_of, text_of
+from resilience.errors import CircuitOpenError, StoreUnavailableError, is_any_of, text_of
 from resilience.fallback import Step
 from resilience.tasks.attempt import TaskPipeline
 from resilience.tasks.resilience import Resilience
@@ -22,11 +22,22 @@ half a second that the circuit has opened, would take it again at once."""
 class HoldingPipeline(TaskPipeline):
     """Hands a job that the circuit refuses back to the broker, which costs it no attempt.
 
-    So it does once for a job that failed as a probe: the job went ahead for all of them, while the
-    dependency was known to be unwell. Delivered again, its failure is its own.
+    So it does for a job that failed as a probe: the job went ahead for all of them, while the
+    dependency was known to be unwell. That is for an hour; then its failures are its own.
 
     Only in a worker, and for a message that is not acknowledged yet; else a refusal is an error.
     """
+
+    def __init__(
+        self,
+        task: Task[Any, Any],
+        dependency: str,
+        fallbacks: tuple[Step, ...],
+        resilience: Resilience,
+    ) -> None:
+        """Guard calls of *dependency* that *task* makes; raises as `TaskPipeline`."""
+        super().__init__(task, dependency, fallbacks, resilience)
+        self._spares = resilience.spares
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Return as `Pipeline.call`, but without an answer of a fallback to a refusal.
@@ -70,7 +81,11 @@ class HoldingPipeline(TaskPipeline):
     def _is_spared(self, error: Exception) -> bool:
         if is_any_of(error, self._transparent) or not self._breaker.blames(error):
             return False
-        return not (self._task.request.delivery_info or {}).get("redelivered")
+        request = self._task.request
+        try:
+            return self._spares.spare(str(request.id))
+        except StoreUnavailableError:
+            return not (request.delivery_info or {}).get("redelivered")
 
 
 def pipeline_of(

@@ -8,7 +8,7 @@ from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 
 from resilience.breaker import Breaker, NoBreaker
-from resilience.bulkhead import AdaptiveLimit, Holds
+from resilience.bulkhead import AdaptiveLimit, Holds, Spares
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
@@ -156,6 +156,11 @@ class Resilience:
     def holds(self) -> Holds:
         """Queues that somebody ordered to be held."""
         return self._share().holds
+
+    @property
+    def spares(self) -> Spares:
+        """Which jobs failed only because they went ahead as probes."""
+        return self._share().spares
 
     @property
     def pulse(self) -> Pulse:

@@ -8,7 +8,7 @@ from celery import Celery
 from kombu.utils.url import maybe_sanitize_url
 
 from resilience.breaker import Breaker, NoBreaker
-from resilience.bulkhead import Holds
+from resilience.bulkhead import Holds, Spares
 from resilience.dependency import Catalogue, Dependency
 from resilience.events import Listener
 from resilience.ledger import Ledger
@@ -38,6 +38,7 @@ class Shared:
     pulse: Pulse
     breakers: Mapping[str, Breaker | NoBreaker]
     holds: Holds
+    spares: Spares
 
 
 def open_shared(
@@ -61,6 +62,7 @@ def open_shared(
         pulse=pulse,
         breakers={one.name: _breaker(one, pulse, listeners) for one in dependencies.values()},
         holds=Holds(store, time=pulse.refresh, listeners=listeners),
+        spares=Spares(store),
     )
 
 

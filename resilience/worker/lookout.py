@@ -12,7 +12,7 @@ ORDERS_SECONDS = 1.0
 class Lookout(BesideWorker):
     """Asks the store, so that the gate, which runs in the event loop, never has to.
 
-    One small exchange a second, and four more in workers of dependencies that hold jobs.
+    Two small exchanges a second, or five in workers of dependencies that hold jobs.
     """
 
     thread_name = "lookout"
@@ -36,6 +36,5 @@ class Lookout(BesideWorker):
         if now >= self._ask_at:
             self._ask_at = now + ORDERS_SECONDS
             resilience.holds.look()
-        if self._pulsing:
-            resilience.pulse.beat(now)
+        resilience.pulse.beat(now)  # fleet time, too, by which orders end
         return PULSE_SECONDS if self._pulsing else ORDERS_SECONDS

@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from resilience.bulkhead import Holds
+from resilience.bulkhead import Holds, Spares
+from resilience.bulkhead.spares import SPARED_SECONDS
 from resilience.errors import ConfigurationError, StoreUnavailableError
 from resilience.events import Event, QueueHeld, QueueReleased
 from resilience.pulse import Pulse
@@ -82,6 +83,7 @@ def test_last_known_orders_stay_in_force_while_the_store_is_down(
     """Until they expire; an order that does not reach the fleet is an error."""
     ann, other = two
     ann.holds.hold("mail", seconds=60, actor="ann", reason="test")
+    other.pulse.refresh()
     other.holds.look()
     server.kill()
     other.holds.look()
@@ -129,3 +131,14 @@ def _answers(one: Someone) -> bool:
         return bool(one.store.run(lambda client: client.ping()))
     except StoreUnavailableError:
         return False
+
+
+def test_job_that_fails_as_a_probe_is_spared_for_an_hour(two: tuple[Someone, Someone]) -> None:
+    """Whoever asks, from the first time on; then it fails as any other."""
+    ann, other = (Spares(one.store) for one in two)
+    assert ann.spare("a")
+    assert other.spare("a")
+    key = two[0].store.key("spared", "a")
+    two[0].store.run(lambda client: client.expire(key, SPARED_SECONDS))
+    assert not other.spare("a")
+    assert other.spare("b")
