@@ -13,6 +13,7 @@ NAMES = (
     "parked",
     "publish_broker_down",
     "admission",
+    "hold",
 )
 
 

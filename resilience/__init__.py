@@ -3,6 +3,7 @@
 from resilience import fallback
 from resilience.breaker import BreakerPolicy
 from resilience.budget import TimeoutBudget, current_budget
+from resilience.bulkhead import AdaptiveConcurrency
 from resilience.dependency import Dependency
 from resilience.errors import (
     AllFallbacksFailedError,
@@ -33,6 +34,7 @@ from resilience.tasks import (
 )
 
 __all__ = [
+    "AdaptiveConcurrency",
     "AllFallbacksFailedError",
     "AlreadyRunningError",
     "AttemptTimeoutError",

@@ -11,6 +11,7 @@ from pydantic_core import ArgsKwargs
 from resilience.breaker.policy import BreakerPolicy
 from resilience.budget import SECONDS_MAX
 from resilience.bulkhead import LANES, Lane, lane_of, queue_of, queue_rank
+from resilience.bulkhead.adaptive import AdaptiveConcurrency
 from resilience.errors import ConfigurationError
 from resilience.retry import RetryPolicy
 
@@ -42,6 +43,9 @@ class Dependency:
             job hold up the messages reserved behind it.
         max_queue: Most jobs that may wait in its lanes, at least 1; publishers hold to it, see
             docs/admission.md. None: no limit.
+        on_open: What becomes of jobs while the circuit is open. `fail_fast`: they fail, or their
+            fallbacks answer. `hold`: they wait in the broker; its workers take none.
+        adaptive: Lets its worker run fewer jobs at once while the dependency is slow.
 
     Raises:
         pydantic.ValidationError: A value is out of range, or an option is unknown.
@@ -58,6 +62,8 @@ class Dependency:
     retry: RetryPolicy = RetryPolicy()
     retry_share: Annotated[float, Field(ge=0, le=1)] | None = 0.2
     max_queue: Annotated[int, Field(ge=1)] | None = None
+    on_open: Literal["fail_fast", "hold"] = "fail_fast"
+    adaptive: AdaptiveConcurrency | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -81,6 +87,15 @@ class Dependency:
             suffix = self.queue.rpartition(".")[2]
             msg = f"queue={self.queue!r} must not end in .{suffix}, which stands for a lane"
             raise ConfigurationError(msg)
+        if self.on_open == "hold" and self.breaker is None:
+            msg = "on_open='hold' needs a breaker: without one its circuit never opens"
+            raise ValueError(msg)
+        if self.adaptive is not None and self.adaptive.minimum > self.concurrency:
+            msg = (
+                f"adaptive.minimum ({self.adaptive.minimum}) is more than "
+                f"concurrency ({self.concurrency})"
+            )
+            raise ValueError(msg)
 
     @property
     def retry_queue(self) -> str:

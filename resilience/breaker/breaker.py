@@ -9,6 +9,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from resilience.breaker import blocks
+from resilience.breaker.classify import FAILED
 from resilience.breaker.keeper import NO_VALUE, Keeper, Pass
 from resilience.breaker.state import Circuit, State, closed, state_at
 from resilience.errors import CircuitOpenError, ConfigurationError, StoreUnavailableError
@@ -123,6 +124,15 @@ class Breaker(Keeper):
         if now >= self._pulse.due:
             self._pulse.beat(now)
         return state_at(self._circuit, self._pulse.fleet_time(self._monotonic()))
+
+    @property
+    def known_state(self) -> State:
+        """What the circuit does with a call now as far as this process has heard; asks nobody."""
+        return state_at(self._circuit, self._pulse.fleet_time(self._monotonic()))
+
+    def blames(self, error: BaseException) -> bool:
+        """Tell whether a call that ends in *error* counts as a failure of the dependency."""
+        return self._classifier.kind(error) == FAILED
 
     @property
     def seconds_left(self) -> float | None:

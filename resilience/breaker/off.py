@@ -12,7 +12,7 @@ R = TypeVar("R")
 class NoBreaker:
     """Lets every call through and counts nothing."""
 
-    state = State.CLOSED
+    state = known_state = State.CLOSED
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return `function(*args, **kwargs)`."""
@@ -32,3 +32,7 @@ class NoBreaker:
 
     def record_failure(self, error: BaseException) -> None:
         """Forget *error*."""
+
+    def blames(self, error: BaseException) -> bool:  # noqa: ARG002 - as Breaker
+        """Blame nothing."""
+        return False

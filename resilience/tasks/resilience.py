@@ -8,13 +8,14 @@ from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 
 from resilience.breaker import Breaker, NoBreaker
-from resilience.bulkhead import NORMAL
+from resilience.bulkhead import NORMAL, AdaptiveLimit, Holds, Spares
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
 from resilience.ledger import Ledger
 from resilience.pipeline import Pipeline
+from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
@@ -47,6 +48,7 @@ class Resilience:
         answers: Remembered answers, for `fallback.cached` (see `Answers.remember`).
         admission: Whether there is room for another job.
         time_limit_seconds: Hard limit of the worker that this is the main process of, if any.
+        limits: Of jobs at once, by dependency, in a worker's main process where they are adaptive.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Resilience:
         self.listeners = tuple(listeners)
         self.time_limit_seconds: float | None = None
         self.admission = Admission(app, self.dependencies, self.announce)
+        self.limits: dict[str, AdaptiveLimit] = {}
         self._shared: Shared | None = None
         self._sharing = threading.Lock()
         self._queues_clear = False
@@ -97,6 +100,8 @@ class Resilience:
         app.steps["worker"].add("resilience.worker.stopping:GracefulStop")
         app.steps["worker"].add("resilience.worker.liveness:Liveness")
         connect_safely(app)
+        app.steps["worker"].add("resilience.worker.lookout:Lookout")
+        app.steps["consumer"].add("resilience.worker.gate:Gate")
         ask_last(app, self._route)
         know_queues(app, [name for one in self.dependencies.values() for name in one.queues])
         check_when_final(app, self.check_queues)
@@ -154,6 +159,21 @@ class Resilience:
     def releases(self) -> Releases:
         """What runs again, and how much more of that the dependencies can take."""
         return self._share().releases
+
+    @property
+    def holds(self) -> Holds:
+        """Queues that somebody ordered to be held."""
+        return self._share().holds
+
+    @property
+    def spares(self) -> Spares:
+        """Which jobs failed only because they went ahead as probes."""
+        return self._share().spares
+
+    @property
+    def pulse(self) -> Pulse:
+        """What connects this process's breakers with those of the others."""
+        return self._share().pulse
 
     @property
     def fan_in(self) -> FanIn:

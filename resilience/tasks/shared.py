@@ -8,6 +8,7 @@ from celery import Celery
 from kombu.utils.url import maybe_sanitize_url
 
 from resilience.breaker import Breaker, NoBreaker
+from resilience.bulkhead import Holds, Spares
 from resilience.dependency import Catalogue, Dependency
 from resilience.events import Listener
 from resilience.ledger import Ledger
@@ -36,6 +37,8 @@ class Shared:
     releases: Releases
     pulse: Pulse
     breakers: Mapping[str, Breaker | NoBreaker]
+    holds: Holds
+    spares: Spares
 
 
 def open_shared(
@@ -58,6 +61,8 @@ def open_shared(
         releases=Releases(None if alone else store),
         pulse=pulse,
         breakers={one.name: _breaker(one, pulse, listeners) for one in dependencies.values()},
+        holds=Holds(store, time=pulse.refresh, listeners=listeners),
+        spares=Spares(store),
     )
 
 

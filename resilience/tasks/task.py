@@ -31,6 +31,7 @@ from resilience.tasks.deadline import (
     with_budget,
 )
 from resilience.tasks.declaration import check_declaration
+from resilience.tasks.holding import pipeline_of
 from resilience.tasks.once import key_of, run_once
 from resilience.tasks.refusing import end_here, is_awaited, take_refusal
 from resilience.tasks.replacing import Replaced, hand_over, with_body
@@ -322,7 +323,7 @@ class ResilientTask(Task[Any, Any]):
 
     def _guarding(self, dependency: str) -> TaskPipeline:
         if self._pipeline is None:
-            self._pipeline = TaskPipeline(self, dependency, tuple(self.fallbacks), self.resilience)
+            self._pipeline = pipeline_of(self, dependency, self.fallbacks, self.resilience)
         return self._pipeline
 
     def _call_once(self, template: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401

@@ -13,6 +13,7 @@ from celery.signals import task_revoked
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
+from resilience.clock import SystemClock
 from resilience.errors import BudgetExceededError
 from resilience.events import Event, JobUnkept
 from resilience.outcome import Hop
@@ -38,6 +39,8 @@ class ResilientRequest(Request):
     _runs_again = False
     _reported = False
     _unkept = False
+    _accepted: float | None = None
+    _failed = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's
         """Note when the worker took the message, if its time is limited."""
@@ -137,6 +140,11 @@ class ResilientRequest(Request):
             raise ValueError(msg)
         return self._deadline.late(self.name, now)
 
+    def on_accepted(self, pid: Any, time_accepted: float) -> None:  # noqa: ANN401 - a number; the stubs say text
+        """Note when the job began, in monotonic seconds."""
+        self._accepted = time_accepted
+        super().on_accepted(pid, time_accepted)
+
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Handle a time limit; a hard one killed the child."""
         super().on_timeout(soft, timeout)
@@ -149,7 +157,18 @@ class ResilientRequest(Request):
         if self._unkept:
             self.reject(requeue=True)
         else:
+            self._measure()
             super().acknowledge()
+
+    def _measure(self) -> None:
+        """Let the limit of the worker follow how long the job took, from its begin to its end."""
+        if self.app is None or self._accepted is None or not self.task.acks_late:
+            return
+        adopted: Resilience | None = getattr(self.app, "resilience", None)
+        limit = adopted.limits.get(self.dependency or "") if adopted is not None else None
+        if limit is not None:
+            limit.observe(self._accepted, SystemClock.monotonic(), ok=not self._failed)
+        self._accepted = None
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Reject the message; one that is put back into the queue is not the job's end."""
@@ -163,6 +182,7 @@ class ResilientRequest(Request):
         return_ok: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
         """Handle a failure; one that the child has not handled itself means that it is gone."""
+        self._failed = True
         error = _told(exc_info)
         if isinstance(error, WorkerLostError | TimeLimitExceeded) and not return_ok:
             self.keep(error)

@@ -176,3 +176,10 @@ def test_ledger_page_runs(valkey: ValkeyProcess, tmp_path: Path) -> None:
     engine.dispose()
     ledger.close()
     made.close()
+
+
+def test_holding_page_runs(app: Celery) -> None:
+    """An order is in force until it is released."""
+    run_page("holding.md", app=app)
+
+    assert not app.resilience.holds.all()  # type: ignore[attr-defined]

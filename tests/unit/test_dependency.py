@@ -146,3 +146,11 @@ def test_catalogue_names_an_unknown_dependency_and_the_known() -> None:
         catalogue.require(["users"], where="task x")  # type: ignore[arg-type]  # as above
     with pytest.raises(ConfigurationError, match="declared are: none"):
         Catalogue([]).require("users", where="task x")
+
+
+def test_dependency_without_a_breaker_cannot_hold_jobs() -> None:
+    """What never opens never holds: the contradiction is refused where it is written."""
+    with pytest.raises(ValidationError, match="needs a breaker"):
+        Dependency("users", on_open="hold", breaker=None)
+    with pytest.raises(ValidationError, match="on_open"):
+        Dependency("users", on_open="wait")  # type: ignore[arg-type]

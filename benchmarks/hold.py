@@ -1,0 +1,132 @@
+"""What 10,000 jobs of a dependency that holds go through while it is down for 30 s.
+
+Their circuit is open before the first is published, as other callers saw the dependency fail. Two
+workers stand by. Afterwards: no attempt was spent (the ledger heard of no job), no job left its
+queue but those that went ahead as probes, each was done once, and the dependency never saw more
+calls at once than the ramp of both workers together allows.
+"""
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from benchmarks import hold_app
+from benchmarks.figure import Figure
+from benchmarks.hold_app import CALLS, CONCURRENCY, DONE, DOWN, QUEUE, WORKERS
+from resilience.breaker import State
+from resilience.bulkhead.ramp import RAMP_FACTOR
+from resilience.testing.stack import run_worker
+from resilience.testing.valkey import ValkeyProcess
+
+LOOK_SECONDS = 0.2
+DONE_SECONDS = 180.0
+
+
+def run(*, quick: bool) -> Iterator[Figure]:
+    """Measure; *quick* takes 1,000 jobs and 8 s."""
+    jobs, down_seconds = (1000, 8.0) if quick else (10_000, 30.0)
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
+        broker, desk = ValkeyProcess(home / "broker"), ValkeyProcess(home / "desk")
+        for server in (broker, desk):
+            server.start()
+            stack.callback(server.stop)
+        env = {
+            "BROKER_URL": broker.url,
+            "DESK_URL": desk.url,
+            "LEDGER_URL": f"sqlite:///{home / 'ledger.sqlite3'}",
+        }
+        os.environ.update(env)  # noqa: TID251 - of this entry point, for the app
+        app = hold_app.make_app()
+        ledger = app.resilience.ledger  # type: ignore[attr-defined]
+        ledger.upgrade()
+        _break_down(app)
+        for _ in range(WORKERS):
+            worker = stack.enter_context(
+                run_worker(
+                    "benchmarks.hold_worker",
+                    queues=[QUEUE, f"{QUEUE}.retry"],
+                    concurrency=CONCURRENCY,
+                    env=env,
+                    loglevel="ERROR",
+                )
+            )
+            stack.callback(worker.kill)
+        yield from _measure(app, broker, jobs, down_seconds)
+        ledger.close()
+        app.close()
+
+
+def _break_down(app: Any) -> None:  # noqa: ANN401 - adopted
+    hold_app.desk().set(DOWN, 1)
+    breaker = app.resilience.breaker(QUEUE)
+    while breaker.state is not State.OPEN:
+        breaker.record_failure(ConnectionError("down"))
+
+
+def _measure(app: Any, broker: ValkeyProcess, jobs: int, down_seconds: float) -> Iterator[Figure]:  # noqa: ANN401
+    desk, began = hold_app.desk(), perf_counter()
+    for number in range(jobs):
+        app.tasks["call"].delay(number)
+    least, parked, pause = jobs, 0, threading.Event()
+    while perf_counter() - began < down_seconds or not _probed(desk):
+        pause.wait(LOOK_SECONDS)
+        least = min(least, int(broker.client().llen(QUEUE)))
+        parked = max(parked, _known(app))
+    probes = _calls(desk)
+    desk.delete(DOWN)
+    back = perf_counter()
+    while desk.hlen(DONE) < jobs and perf_counter() - back < DONE_SECONDS:
+        pause.wait(LOOK_SECONDS)
+        parked = max(parked, _known(app))
+    seconds = perf_counter() - back
+    runs = [int(times) for times in desk.hvals(DONE)]
+    calls = _calls(desk)[len(probes) :]
+    first = calls[0][0]
+    over = [at_once / _allowed(when - first) for when, at_once, _ in calls if at_once > WORKERS]
+    out = jobs - least
+    sides = {"jobs": jobs, "down_seconds": down_seconds, "probes": len(probes)}
+    yield Figure(name="hold_attempts_spent", value=parked, unit="jobs", bound=0, sides=sides)
+    yield Figure(
+        name="hold_messages_out_of_the_queue",
+        value=out,
+        unit="messages at once",
+        # One that goes ahead as a probe, and one that came just as the queue was let go.
+        bound=2 * WORKERS,
+        sides={"while_down": True},
+    )
+    yield Figure(name="hold_not_done", value=jobs - len(runs), unit="jobs", bound=0)
+    yield Figure(name="hold_done_twice", value=sum(runs) - len(runs), unit="jobs", bound=0)
+    yield Figure(
+        name="hold_calls_over_the_ramp",
+        value=max(over, default=0.0),
+        unit="ratio",
+        bound=1.0,
+        sides={"most_at_once": max(one[1] for one in calls), "full": WORKERS * CONCURRENCY},
+    )
+    yield Figure(name="hold_recovered", value=seconds, unit="s", bound=None)
+
+
+def _probed(desk: Any) -> bool:  # noqa: ANN401 - a client
+    return bool(desk.llen(CALLS))
+
+
+def _calls(desk: Any) -> list[tuple[float, int, int]]:  # noqa: ANN401 - a client
+    """Return the calls so far: when, how many at once, of which job."""
+    found = [line.split() for line in desk.lrange(CALLS, 0, -1)]
+    return [(float(when), int(at_once), int(number)) for when, at_once, number in found]
+
+
+def _known(app: Any) -> int:  # noqa: ANN401 - adopted
+    """Return how many jobs the ledger knows."""
+    return sum(count.jobs for count in app.resilience.ledger.counts())
+
+
+def _allowed(seconds: float) -> int:
+    """Return the calls at once that the ramps of all workers, begun so long ago, allow."""
+    return WORKERS * min(CONCURRENCY, max(1, int(RAMP_FACTOR**seconds)))

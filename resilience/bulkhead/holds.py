@@ -1,0 +1,125 @@
+"""Queues that somebody ordered to be held, for all workers: kept in the store, not broadcast."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from resilience.errors import ConfigurationError, StoreUnavailableError
+from resilience.events import Listener, QueueHeld, QueueReleased, announce
+from resilience.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """An order to take no jobs.
+
+    Attributes:
+        name: Of a dependency, whose queues are meant, or of a queue.
+        until: Fleet time at which it ends by itself.
+        actor: Who ordered it.
+        reason: Why.
+    """
+
+    name: str
+    until: float
+    actor: str
+    reason: str
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self | None:
+        """Return the order that the store keeps; None if another version wrote it."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
+
+
+class Holds:
+    """The orders of the fleet, and what this process last heard of them.
+
+    When the store is down that stays in force until it expires.
+    """
+
+    def __init__(
+        self, store: Store, *, time: Callable[[], float], listeners: Iterable[Listener]
+    ) -> None:
+        """Keep orders in *store*; connects to nothing.
+
+        Args:
+            store: Shared by the fleet.
+            time: Asks for fleet time.
+            listeners: Who hears of orders.
+        """
+        self._store = store
+        self._key = store.key("holds")
+        self._time = time
+        self._listeners = listeners
+        self._known: Mapping[str, Hold] = {}
+
+    def hold(self, name: str, *, seconds: float, actor: str, reason: str) -> Hold:
+        """Let no worker take jobs of *name* for *seconds*; a new order replaces an older one.
+
+        Raises:
+            ConfigurationError: *seconds* is not more than 0, or nobody or no reason is named.
+            StoreUnavailableError: The order did not reach the fleet.
+        """
+        if not (math.isfinite(seconds) and seconds > 0):
+            msg = f"hold {name}: seconds must be more than 0, got {seconds!r}"
+            raise ConfigurationError(msg)
+        _check(name, actor, reason)
+        self.all()  # clears away what has ended
+        made = Hold(name=name, until=self._time() + seconds, actor=actor, reason=reason)
+        self._store.run(lambda client: client.hset(self._key, name, json.dumps(asdict(made))))
+        said = QueueHeld(queue=name, worker=None, reason=reason, actor=actor, until=made.until)
+        announce(said, self._listeners)
+        return made
+
+    def release(self, name: str, *, actor: str, reason: str) -> bool:
+        """End the order to hold *name*; tell whether there was one. Raises as `hold`."""
+        _check(name, actor, reason)
+        held = self.all().get(name)
+        self._store.run(lambda client: client.hdel(self._key, name))
+        if held is None:
+            return False
+        said = QueueReleased(queue=name, worker=None, reason=reason, actor=actor, until=held.until)
+        announce(said, self._listeners)
+        return True
+
+    def all(self) -> Mapping[str, Hold]:
+        """Return the orders in force, by name.
+
+        Raises:
+            StoreUnavailableError: Nobody knows.
+        """
+        now = self._time()
+        found = self._read()
+        over = [name for name, one in found.items() if one.until <= now]
+        if over:
+            self._store.run(lambda client: client.hdel(self._key, *over))
+        self._known = {name: one for name, one in found.items() if name not in over}
+        return self._known
+
+    def look(self) -> None:
+        """Hear what the orders are, without an error if the store is down."""
+        try:
+            self._known = self._read()
+        except StoreUnavailableError:
+            return
+
+    def known(self, name: str, now: float) -> Hold | None:
+        """Return the order to hold *name* at fleet time *now*, if there is one; asks nobody."""
+        found = self._known.get(name)
+        return found if found is not None and now < found.until else None
+
+    def _read(self) -> dict[str, Hold]:
+        kept: dict[Any, Any] = self._store.run(lambda client: client.hgetall(self._key))
+        orders = map(Hold.parse, kept.values())
+        return {one.name: one for one in orders if one is not None}
+
+
+def _check(name: str, actor: str, reason: str) -> None:
+    if not actor.strip() or not reason.strip():
+        msg = f"hold {name}: say who orders it and why, got {actor!r} and {reason!r}"
+        raise ConfigurationError(msg)

@@ -1,0 +1,82 @@
+"""`celery -A app resilience hold`, `release`, `holds`: queues from which no worker takes jobs."""
+
+import difflib
+import json
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resilience.cli.breakers import HOLD_SECONDS, who
+from resilience.errors import ConfigurationError
+from resilience.tasks.resilience import Resilience
+
+COLUMNS = ("name", "seconds_left", "actor", "reason")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--seconds", type=float, default=HOLD_SECONDS, show_default=True)
+@click.option("--actor", default=who, show_default="who runs this")
+@click.option("--reason", required=True, help="Why; it is kept and announced.")
+@click.pass_context
+def hold(context: click.Context, name: str, seconds: float, actor: str, reason: str) -> None:
+    """Let no worker take jobs of a dependency, or from a queue, for --seconds.
+
+    Jobs wait in the broker; those that run already end. Workers hear of it within two seconds, one
+    that starts meanwhile does not begin.
+    """
+    adopted = _checked(context, name)
+    adopted.holds.hold(name, seconds=seconds, actor=actor, reason=reason)
+    click.echo(f"{name}: held for {seconds:g} s")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--actor", default=who, show_default="who runs this")
+@click.option("--reason", default="released by hand", show_default=True)
+@click.pass_context
+def release(context: click.Context, name: str, actor: str, reason: str) -> None:
+    """Let workers take jobs again, few at first."""
+    adopted = _checked(context, name)
+    was = adopted.holds.release(name, actor=actor, reason=reason)
+    click.echo(f"{name}: released" if was else f"{name}: was not held")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.pass_context
+def holds(context: click.Context, *, as_json: bool) -> None:
+    """List what somebody ordered to be held."""
+    adopted = Resilience.of(context.obj.app)
+    orders, now = adopted.holds.all(), adopted.pulse.refresh()
+    rows = [{**asdict(one), "seconds_left": round(one.until - now, 1)} for one in orders.values()]
+    if as_json:
+        click.echo(json.dumps([{name: row[name] for name in COLUMNS} for row in rows], indent=2))
+        return
+    table = Table(*COLUMNS)
+    for row in rows:
+        # As text: a reason may hold brackets, which rich would read as its own.
+        table.add_row(*(Text(str(row[name])) for name in COLUMNS))
+    Console().print(table)
+
+
+def _checked(context: click.Context, name: str) -> Resilience:
+    adopted = Resilience.of(context.obj.app)
+    known = _names(adopted)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        msg = f"No dependency or queue is called {name!r}.{hint} Known are: {', '.join(known)}."
+        raise ConfigurationError(msg)
+    return adopted
+
+
+def _names(adopted: Resilience) -> list[str]:
+    """Return what can be held: dependencies, and the app's queues that are none of theirs."""
+    conf = adopted.app.conf
+    own = {queue for one in adopted.dependencies.values() for queue in (one.queue, one.retry_queue)}
+    others = [conf.task_default_queue, *(queue.name for queue in conf.task_queues or ())]
+    return list(dict.fromkeys([*adopted.dependencies, *(one for one in others if one not in own)]))

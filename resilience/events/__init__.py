@@ -1,0 +1,58 @@
+"""What happened, in past tense; listeners decide who hears of it."""
+
+from resilience.events.answers import (
+    AnswerDegraded,
+    BudgetExceeded,
+    FallbacksExhausted,
+    FanOutFinished,
+    PartLate,
+    PartUnreported,
+    PublishFailed,
+)
+from resilience.events.base import Event, Listener, announce, log_event
+from resilience.events.bulkheads import JobRefused, QueueHeld, QueueReleased
+from resilience.events.circuits import (
+    CircuitClosed,
+    CircuitForced,
+    CircuitHalfOpened,
+    CircuitOpened,
+    StoreFound,
+    StoreLost,
+)
+from resilience.events.jobs import (
+    JobBuried,
+    JobKept,
+    JobParked,
+    JobSetAside,
+    JobsPublished,
+    JobUnkept,
+)
+
+__all__ = [
+    "AnswerDegraded",
+    "BudgetExceeded",
+    "CircuitClosed",
+    "CircuitForced",
+    "CircuitHalfOpened",
+    "CircuitOpened",
+    "Event",
+    "FallbacksExhausted",
+    "FanOutFinished",
+    "JobBuried",
+    "JobKept",
+    "JobParked",
+    "JobRefused",
+    "JobSetAside",
+    "JobUnkept",
+    "JobsPublished",
+    "Listener",
+    "PartLate",
+    "PartUnreported",
+    "PublishFailed",
+    "QueueHeld",
+    "QueueReleased",
+    "StoreFound",
+    "StoreLost",
+    "announce",
+    "log_event",
+]

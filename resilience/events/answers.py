@@ -1,0 +1,111 @@
+"""What became of answers."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from resilience.events.base import Event
+from resilience.levels import Level
+from resilience.outcome import Hop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerDegraded(Event):
+    """A fallback step answered instead of the dependency.
+
+    Attributes:
+        call: The task or function that was called.
+        dependency: Who should have answered.
+        level: How good the answer is.
+        reason: Class name of the error that the first choice ended in.
+        error: That error's text.
+        source: Which step answered.
+        age: Seconds since the answer was fresh, if it has an age.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    call: str
+    dependency: str
+    level: Level
+    reason: str
+    error: str
+    source: str
+    age: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbacksExhausted(Event):
+    """A call ended at level 4: no step of its chain had an answer."""
+
+    severity: ClassVar[int] = logging.ERROR
+    call: str
+    dependency: str
+    reasons: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetExceeded(Event):
+    """A job was dropped before it ran, cut, or not run again, as its budget was used up.
+
+    Attributes:
+        task: Name of its task.
+        id: Its id.
+        total: Seconds of the whole budget.
+        late: Seconds since it ended; less than 0 for a job that was cut or refused before that.
+        hops: Where the time went, job by job; the last is this one.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    task: str
+    id: str | None
+    total: float
+    late: float
+    hops: tuple[Hop, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanOutFinished(Event):
+    """A fan-out was finalised. Announced once, by the process that finalised it.
+
+    Attributes:
+        id: The fan-out's own id.
+        ended: Why: `complete`, `required` (a required part failed), `deadline` or `unpublished`.
+        level: Level of the response.
+        missing: Parts without an answer.
+        degraded: Parts with a degraded answer.
+    """
+
+    id: str
+    ended: str
+    level: Level
+    missing: tuple[str, ...]
+    degraded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartLate(Event):
+    """A part's answer came after its fan-out was finalised, so it was dropped."""
+
+    severity: ClassVar[int] = logging.WARNING
+    id: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartUnreported(Event):
+    """A part ended but could not tell its fan-out, which will call it missing."""
+
+    severity: ClassVar[int] = logging.ERROR
+    id: str
+    part: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishFailed(Event):
+    """A message was not published: the broker did not take it in time, or never could."""
+
+    severity: ClassVar[int] = logging.ERROR
+    what: str
+    error: str

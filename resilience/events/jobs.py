@@ -1,0 +1,101 @@
+"""What became of jobs that must not get lost."""
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+from resilience.events.base import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSetAside(Event):
+    """A job in the ledger could not be read, so it is a dead letter now; the others went on."""
+
+    severity: ClassVar[int] = logging.ERROR
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobKept(Event):
+    """A job went into the outbox, as the broker did not take it. It is safe there.
+
+    Attributes:
+        task: Name of its task.
+        id: Its id.
+        queue: Where it will be published.
+        error: What the broker, or the way to it, said.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    task: str
+    id: str
+    queue: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobParked(Event):
+    """A job failed or was refused, and is kept until it is due again.
+
+    Attributes:
+        task: Name of its task.
+        id: Its id.
+        dependency: Whose retry queue it will go to.
+        seconds: When it is due.
+        attempts: Calls that have failed; a refusal is none.
+        error: What the last one ended in.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    task: str
+    id: str
+    dependency: str
+    seconds: float
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobBuried(Event):
+    """A job was given up and is a dead letter.
+
+    Attributes:
+        task: Name of its task.
+        id: Its id.
+        dependency: Whose job it was.
+        reason: Which option of the retry policy says so; `bug`; `poison`.
+        attempts: Calls that have failed.
+        error: What the last one ended in.
+    """
+
+    severity: ClassVar[int] = logging.ERROR
+    task: str
+    id: str
+    dependency: str
+    reason: str
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobUnkept(Event):
+    """The ledger could not be told how a job ended, so the job runs once more."""
+
+    severity: ClassVar[int] = logging.ERROR
+    task: str
+    id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsPublished(Event):
+    """A relay published jobs that were due.
+
+    Attributes:
+        jobs: How many.
+        seconds: How long the first of them had been due.
+    """
+
+    jobs: int
+    seconds: float
