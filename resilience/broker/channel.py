@@ -126,6 +126,8 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's
         params: dict[str, Any] = super()._connparams(asynchronous)
+        # Else redis-py reads its own version from the package's files, for each connection anew.
+        params["driver_info"] = redis.DriverInfo(lib_version=redis.__version__)
         if asynchronous:
             params["protocol"] = 3  # in which the server may speak unasked
         return params

@@ -197,6 +197,32 @@ def announce_exceeded(
     resilience.announce(event)
 
 
+def cut_short(name: str, budget: TimeoutBudget) -> BudgetExceededError:
+    """Return the error of a job that did not end within its *budget*."""
+    left, total = budget.remaining(), budget.total
+    return BudgetExceededError(name, total - left, left, total, conclusive=True)
+
+
+def refuse_late_retry(
+    resilience: Resilience,
+    request: Context,
+    deadline: Deadline,
+    delay: float,
+    error: BaseException | None,
+) -> None:
+    """Let only pass a retry that begins in time.
+
+    Raises:
+        BudgetExceededError: It would not, and no *error* was given to raise instead.
+    """
+    now = resilience.fleet_time()
+    if delay < deadline.left(now):
+        return
+    name = str(request.get("task"))
+    announce_exceeded(resilience, name, request.id, deadline, hop_of(request, deadline, now), now)
+    raise error or deadline.late(f"the retry of {name}", now)
+
+
 def _running() -> Context | None:
     """Return the request of the job that runs here and hands its deadline on."""
     task: Task[Any, Any] | None = get_current_task()

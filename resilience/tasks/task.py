@@ -11,9 +11,9 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.time import maybe_make_aware
 
-from resilience.budget import RESERVE_SECONDS_MAX, TimeoutBudget, call_within
+from resilience.budget import RESERVE_SECONDS_MAX, call_within
 from resilience.bulkhead import NORMAL, Lane
-from resilience.errors import BudgetExceededError, BulkheadFullError
+from resilience.errors import BulkheadFullError
 from resilience.events import JobUnkept
 from resilience.fallback import Step
 from resilience.outcome import Outcome
@@ -26,8 +26,10 @@ from resilience.tasks.deadline import (
     Deadline,
     announce_exceeded,
     budget_of,
+    cut_short,
     deadline_of,
     hop_of,
+    refuse_late_retry,
     with_budget,
 )
 from resilience.tasks.declaration import check_declaration
@@ -213,7 +215,8 @@ class ResilientTask(Task[Any, Any]):
             if eta is not None:
                 aware = maybe_make_aware(eta, self.app.timezone)
                 delay = (aware - self.app.now()).total_seconds()
-            self._refuse_late_retry(deadline, float(delay or 0.0), exc)
+            seconds = float(delay or 0.0)
+            refuse_late_retry(self.resilience, self.request, deadline, seconds, exc)
         with going_on():
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
 
@@ -274,7 +277,7 @@ class ResilientTask(Task[Any, Any]):
                 if self.dependency is not None:  # its pipeline cuts
                     value = self._run(args, kwargs)
                 else:
-                    late = functools.partial(_cut, name, budget)
+                    late = functools.partial(cut_short, name, budget)
                     value = call_within(budget.remaining(), late, self._run, (args, kwargs))
         except (Ignore, Reject, Retry):
             raise
@@ -290,16 +293,6 @@ class ResilientTask(Task[Any, Any]):
             hop = hop_of(request, deadline, resilience.fleet_time())
             value = dataclasses.replace(value, hops=(*deadline.hops, hop))
         return value
-
-    def _refuse_late_retry(
-        self, deadline: Deadline, delay: float, exc: BaseException | None
-    ) -> None:
-        now = self.resilience.fleet_time()
-        if delay < deadline.left(now):
-            return
-        hop = hop_of(self.request, deadline, now)
-        announce_exceeded(self.resilience, str(self.name), self.request.id, deadline, hop, now)
-        raise exc or deadline.late(f"the retry of {self.name}", now)
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         degraded = worst([*args, *kwargs.values()])
@@ -350,10 +343,3 @@ class ResilientTask(Task[Any, Any]):
             return WAIT_SECONDS
         known = self.resilience.dependencies.require(self.dependency, where=f"task {self.name}")
         return WAIT_SECONDS if known.timeout is None else known.timeout
-
-
-def _cut(name: str, budget: TimeoutBudget) -> BudgetExceededError:
-    total = budget.total
-    return BudgetExceededError(
-        name, total - budget.remaining(), budget.remaining(), total, conclusive=True
-    )
