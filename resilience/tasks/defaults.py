@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from resilience.settings import Settings
-from resilience.tasks.addresses import is_redis
+from resilience.tasks.addresses import is_amqp, is_redis
 
 
 def safe_defaults(settings: Settings) -> dict[str, Any]:
@@ -54,8 +54,14 @@ def safe_transport_options(broker_url: str, settings: Settings) -> Mapping[str, 
             # By name: a worker takes from a queue's own `.retry` only when it is empty.
             "queue_order_strategy": "sorted",
         }
-    if broker_url.startswith(("amqp", "pyamqp")):
-        return {"connect_timeout": publish, "read_timeout": publish, "write_timeout": publish}
+    if is_amqp(broker_url):
+        return {
+            "connect_timeout": publish,
+            "read_timeout": publish,
+            "write_timeout": publish,
+            # A job is published when the broker has it: see resilience.tasks.amqp.
+            "confirm_publish": True,
+        }
     return {}
 
 

@@ -18,6 +18,7 @@ from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
 from resilience.tasks.addresses import split_urls
+from resilience.tasks.amqp import confirm_publishes
 from resilience.tasks.defaults import (
     safe_defaults,
     safe_result_options,
@@ -85,6 +86,7 @@ class Resilience:
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
         app.steps["worker"].add("resilience.worker.relay:LedgerRelay")
+        confirm_publishes(app)
         ask_last(app, self._route)
         know_queues(
             app,

@@ -1,4 +1,4 @@
-"""Pytest fixtures: Valkey and PostgreSQL servers, and pytest-celery on processes instead of Docker.
+"""Pytest fixtures: Valkey, RabbitMQ and PostgreSQL servers, and pytest-celery on processes instead of Docker.
 
 Name it in the `conftest.py` at the root of your tests; it is not loaded by itself:
 
@@ -20,6 +20,7 @@ from pytest_celery import (  # type: ignore[import-untyped]
 )
 
 from resilience.testing.postgres import PostgresProcess, running_postgres
+from resilience.testing.rabbitmq import RabbitProcess, running_rabbitmq
 from resilience.testing.requirement import require
 from resilience.testing.valkey import ValkeyContainer, ValkeyProcess
 from resilience.testing.worker import ProcessWorker
@@ -56,6 +57,16 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
 def postgres() -> Iterator[PostgresProcess]:
     """A running server; who stops or kills it starts it again."""
     with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitProcess]:
+    """A running server; who stops or kills it starts it again, and takes a `new_url` for its own.
+
+    It takes some seconds to start: hence one for all tests.
+    """
+    with running_rabbitmq() as server:
         yield server
 
 

@@ -53,7 +53,7 @@ def judge(
     once: Collection[str],
     dead: Collection[str],
     killed: Collection[int],
-    broker: Path,
+    broker: Path | None,
 ) -> Verdict:
     """Return what became of the accepted jobs.
 
@@ -63,7 +63,7 @@ def judge(
         once: Accepted jobs that are.
         dead: All dead letters.
         killed: Processes that were killed.
-        broker: Where its append-only file is.
+        broker: Where its append-only file is; None: it has none.
     """
     accepted = {*plain, *once}
     done = Counter(line["job"] for line in diary if line["what"] == "done")
@@ -75,7 +75,7 @@ def judge(
     excused = {line["job"] for line in interrupted if line["what"] == "done"} | unkept
     ended = accepted & (done.keys() | dead)
     missing = accepted - ended
-    gone = dropped(broker, missing) if missing else set()
+    gone = dropped(broker, missing) if broker and missing else set()
     return Verdict(
         accepted=len(accepted),
         done=len(accepted & done.keys()),
