@@ -6,22 +6,19 @@ went to no queue for one that was taken. Here a wait is bounded; who has not hea
 the connection, as what comes over it later is about nothing that anybody waits for.
 """
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from amqp.exceptions import (  # type: ignore[attr-defined] # missing in the stubs
-    PreconditionFailed,
-    RecoverableConnectionError,
-)
+import amqp
+from amqp.exceptions import PreconditionFailed, RecoverableConnectionError
 from celery import Celery
-from kombu.connection import (  # type: ignore[attr-defined] # missing in the stubs
-    ConnectionPool,
-    PooledConnection,
-)
+from kombu.connection import ConnectionPool, PooledConnection
 from kombu.transport import pyamqp
 
 from resilience.clock import SystemClock
 from resilience.errors import ConfigurationError
+from resilience.tasks.quorum import COUNT_HEADER
 
 ANSWER_SECONDS = 10.0
 """A broker that has not answered for so long is gone. To declare a queue may take it seconds."""
@@ -31,19 +28,17 @@ PERSISTENT = 2
 class Bounded:
     """Waits for an answer of the broker, but not for ever."""
 
-    def wait(
-        self, method: Any, callback: Any = None, timeout: float | None = None, **how: Any
-    ) -> Any:  # noqa: ANN401 - py-amqp's
+    connection: Any
+
+    def wait(self, method: Any, *args: Any, timeout: float | None = None, **how: Any) -> Any:  # noqa: ANN401 - py-amqp's
         """Wait for *method*, or one of them.
 
         Raises:
             RecoverableConnectionError: It did not come; the connection is closed.
         """
-        connection = self.connection  # type: ignore[attr-defined]
+        connection, seconds = self.connection, timeout or ANSWER_SECONDS
         try:
-            return super().wait(  # type: ignore[misc]
-                method, callback, timeout=timeout or ANSWER_SECONDS, **how
-            )
+            return super().wait(method, *args, timeout=seconds, **how)  # type: ignore[misc]
         except TimeoutError as error:
             raise _given_up(connection, "the broker did not answer in time") from error
 
@@ -78,22 +73,71 @@ class Batch:
     close = discard
 
 
+class Message(pyamqp.Message):
+    """A message that may be handed back any number of times.
+
+    The broker counts how often it gets a message of a quorum queue back, and ends one that comes
+    back for ever: it has killed its workers. Whoever hands one back on purpose has it count as new,
+    at the end of its queue.
+    """
+
+    channel: Any
+    acknowledged: bool
+    body: Any
+    delivery_tag: Any
+
+    def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
+        """Reject the message; with *requeue* it is handed back."""
+        info = self.delivery_info or {}
+        by_name = not info.get("exchange") and info.get("routing_key")
+        if not requeue or self.acknowledged or not by_name or COUNT_HEADER not in self.headers:
+            super().reject(requeue=requeue)
+            return
+        headers = {name: said for name, said in self.headers.items() if name != COUNT_HEADER}
+        again = amqp.Message(self.body, **{**self.properties, "application_headers": headers})
+        self.channel.send_then(again, str(by_name), functools.partial(self._settle, self.channel))
+        self._state = "REQUEUED"
+
+    def _settle(self, channel: "ConfirmingChannel", taken: bool) -> None:  # noqa: FBT001
+        if taken:
+            channel.basic_ack(self.delivery_tag)
+        else:
+            channel.basic_reject(self.delivery_tag, requeue=True)
+
+    def requeue(self) -> None:
+        """Hand the message back."""
+        self.reject(requeue=True)
+
+
 class ConfirmingChannel(Bounded, pyamqp.Channel):
     """A channel that knows of each persistent message whether the broker has it.
 
     Others, such as events, are sent as ever.
     """
 
+    Message = Message
+
+    # Missing in the stubs.
+    events: dict[str, set[Any]]
+    _basic_publish: Any
+    _confirm_selected: bool
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - py-amqp's
         self._sent = 0
         self._open: set[int] = set()
-        self._refused = ""
+        self._then: dict[int, Callable[[bool], None]] = {}
+        self._refused = self._unroutable = ""
         super().__init__(*args, **kwargs)
 
     @property
     def supports_batch_publish(self) -> bool:
         """Tell whether messages are confirmed."""
         return bool(self.connection.confirm_publish)
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether all that was sent has been confirmed or refused."""
+        return not self._open
 
     def create_publish_batch(self, max_size: int) -> Batch:  # noqa: ARG002 - kombu's
         """Return a new batch, see `kombu.Producer.batch`."""
@@ -131,6 +175,17 @@ class ConfirmingChannel(Bounded, pyamqp.Channel):
         self._open.add(self._sent)
         return self._sent
 
+    def send_then(self, message: Any, queue: str, then: Callable[[bool], None]) -> None:  # noqa: ANN401 - py-amqp's
+        """Send a persistent *message* to *queue*, wait for nothing, and say later if it was taken.
+
+        Nothing is said if the connection is lost before.
+        """
+        tag = self.send(message, exchange="", routing_key=queue)
+        if tag is None:
+            then(False)  # noqa: FBT003 - it lasts no longer than its broker
+        else:
+            self._then[tag] = then
+
     def await_confirmed(self, tags: Iterable[int], seconds: float | None = None) -> None:
         """Wait until the broker has said of all *tags* that it has them.
 
@@ -148,11 +203,8 @@ class ConfirmingChannel(Bounded, pyamqp.Channel):
         wanted = set(tags)
         until = SystemClock.monotonic() + (seconds or connection.answer_seconds)
         while wanted & self._open and not self._refused:
-            left = until - SystemClock.monotonic()
             try:
-                if left <= 0:
-                    raise TimeoutError
-                connection.drain_events(timeout=left)
+                connection.drain_events(timeout=max(0.0, until - SystemClock.monotonic()))
             except TimeoutError as error:
                 raise _given_up(connection, "the broker did not confirm in time") from error
         refused, self._refused = self._refused, ""
@@ -176,31 +228,41 @@ class ConfirmingChannel(Bounded, pyamqp.Channel):
             raise ConfigurationError(msg) from error
 
     def _begin_to_confirm(self) -> None:
-        self._sent, self._refused = 0, ""
+        self._sent, self._refused, self._unroutable = 0, "", ""
         self._open.clear()
-        self.confirm_select()
+        self._then.clear()
+        self.confirm_select(nowait=True)  # not to be handed messages meanwhile
         self._confirm_selected = True
         for event, listener in (
             ("basic_ack", self._on_confirmed),
             ("basic_nack", self._on_refused),
             ("basic_return", self._on_returned),
         ):
-            self.events[event].discard(listener)
             self.events[event].add(listener)
 
     def _on_confirmed(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's
-        self._open -= {one for one in self._open if one < tag} if multiple else set()
-        self._open.discard(tag)
+        # What went to no queue comes back just before it is confirmed.
+        refused, self._unroutable = self._unroutable, ""
+        self._end(tag, multiple, refused)
 
     def _on_refused(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's
-        self._on_confirmed(tag, multiple)
-        self._refused = "the broker refused a message"
+        self._end(tag, multiple, "the broker refused a message")
 
     def _on_returned(self, error: Exception, exchange: str, key: str, _: object) -> None:
-        self._refused = f"no queue takes messages to {exchange!r} {key!r}: {error}"
+        self._unroutable = f"no queue takes messages to {exchange!r} {key!r}: {error}"
+
+    def _end(self, tag: int, multiple: bool, refused: str) -> None:  # noqa: FBT001
+        ended = {one for one in self._open if one <= tag} if multiple else self._open & {tag}
+        self._open -= ended
+        for one in ended:
+            then = self._then.pop(one, None)
+            if then is not None:
+                then(not refused)
+            elif refused:
+                self._refused = refused
 
 
-class BoundedConnection(Bounded, pyamqp.Connection):  # type: ignore[misc] # both have `wait`
+class BoundedConnection(Bounded, pyamqp.Connection):
     """A connection that gives up a broker which does not answer.
 
     Attributes:
@@ -217,11 +279,11 @@ class BoundedConnection(Bounded, pyamqp.Connection):  # type: ignore[misc] # bot
 
     def _on_blocked(self) -> None:
         self.blocked = True
-        super()._on_blocked()
+        super()._on_blocked()  # type: ignore[misc] # missing in the stubs
 
     def _on_unblocked(self) -> None:
         self.blocked = False
-        super()._on_unblocked()
+        super()._on_unblocked()  # type: ignore[misc] # as above
 
 
 class ConfirmingTransport(pyamqp.Transport):
@@ -251,7 +313,7 @@ class Confirming:
         return CONFIRMING.get(found, found)
 
 
-class ConfirmingPooled(Confirming, PooledConnection):  # type: ignore[misc] # no stubs
+class ConfirmingPooled(Confirming, PooledConnection):
     """One of a pool."""
 
 
@@ -265,8 +327,8 @@ class ConfirmingPool(ConnectionPool):
 
 def confirm_publishes(app: Celery[Any]) -> None:
     """Let *app* publish to an AMQP broker as this module says; other brokers are as they were."""
-    amqp: Any = app.amqp
-    base: Any = type(amqp)
+    own: Any = app.amqp
+    base: Any = type(own)
 
     class Connection(Confirming, base.Connection):  # type: ignore[misc] # any class of connections
         def Pool(self, limit: int | None = None, **options: Any) -> Any:  # noqa: ANN401, N802 - kombu's
@@ -274,7 +336,7 @@ def confirm_publishes(app: Celery[Any]) -> None:
                 return ConfirmingPool(self, limit, **options)
             return super().Pool(limit, **options)
 
-    amqp.__class__ = type(base.__name__, (base,), {"Connection": Connection})
+    own.__class__ = type(base.__name__, (base,), {"Connection": Connection})
 
 
 def _given_up(connection: Any, why: str) -> RecoverableConnectionError:  # noqa: ANN401 - py-amqp's

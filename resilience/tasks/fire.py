@@ -53,8 +53,8 @@ class FireAndForgetTask(ResilientTask):
     the ledger's outbox. When it fails it is kept there, too, and runs again as the dependency's
     `retry` policy says; in the end it is done or a dead letter. Its results are not stored.
 
-    It runs at least once (see `idempotency_key`), but for one gap: a worker that is killed between
-    taking a message from Redis and noting that it has it loses a job the ledger does not know.
+    It runs at least once (see `idempotency_key`), but for one gap on Redis: a worker killed between
+    taking a message and noting that it has it loses a job that the ledger does not know.
 
     Attributes:
         retry_policy: By default the dependency's.

