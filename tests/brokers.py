@@ -1,12 +1,24 @@
-"""The brokers that tests run on, as far as a test has to do with one."""
+"""The brokers that tests run on, as far as a test has to do with one.
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+Many tests of workers run on Valkey, and on RabbitMQ with TEST_BROKER=rabbitmq in the environment:
+those that look into Valkey itself are skipped then.
+"""
 
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, Protocol
+
+import pytest
+
+from resilience.testing.plugin import running_valkey
 from resilience.testing.rabbitmq import RabbitProcess
 from resilience.testing.valkey import ValkeyProcess
 
 KINDS = ("valkey", "rabbitmq")
+ON_RABBITMQ = os.environ.get("TEST_BROKER") == "rabbitmq"  # noqa: TID251 - of the tests alone
+SHARED: list[RabbitProcess] = []
+"""The server of all tests while they run on RabbitMQ."""
 
 
 class Broker(Protocol):
@@ -71,6 +83,16 @@ class Rabbit:
             server.start()
         self.url = server.new_url()
         self.kill, self.flush = server.kill, server.flush
+        self.send_signal, self.children = server.send_signal, server.children
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it runs."""
+        return self.server.running
+
+    def client(self) -> NoReturn:
+        """Skip the test that asks Redis itself."""
+        pytest.skip("it looks into a Redis broker")
 
     def start(self) -> None:
         """Start it, if it does not run."""
@@ -89,3 +111,19 @@ class Rabbit:
     def kept(self, queue: str) -> int:
         """Return how many messages are in *queue*, or held by a worker."""
         return self.waiting([queue])
+
+
+@contextmanager
+def running_broker(paths: pytest.TempPathFactory) -> Iterator[Any]:
+    """Run the broker of a module's tests."""
+    if ON_RABBITMQ:
+        yield Rabbit(SHARED[0])
+        return
+    with running_valkey(paths) as server:
+        yield server
+
+
+def kept(broker: Any, queue: str) -> int:  # noqa: ANN401 - of either kind
+    """Return how many messages wait in *queue* of a `running_broker`."""
+    one = broker if isinstance(broker, Rabbit) else Valkey(broker)
+    return one.kept(queue)

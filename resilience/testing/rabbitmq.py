@@ -6,6 +6,7 @@ Erlang that it depends on.
 
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ import psutil
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import (
     KILL_SECONDS,
-    STOP_SECONDS,
     ServerProcess,
     inherited_env,
 )
@@ -173,9 +173,12 @@ class RabbitProcess(ServerProcess):
             raise RuntimeError(msg)
         return said.removeprefix("{ok, ").removesuffix("}")
 
-    def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Stop the server, and what it has started."""
-        super().stop(seconds)
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the leader, a script; one that stops or continues, to the server, too."""
+        if number in {signal.SIGSTOP, signal.SIGCONT}:
+            for helper in psutil.Process(self.pid).children(recursive=True):
+                helper.send_signal(number)
+        super().send_signal(number)
 
     def kill(self) -> None:
         """Send SIGKILL to the server and to its helpers, some of which leave its group."""

@@ -166,3 +166,14 @@ def test_ledger_page_runs(valkey: ValkeyProcess, tmp_path: Path) -> None:
     engine.dispose()
     ledger.close()
     made.close()
+
+
+def test_brokers_page_runs() -> None:
+    """The app connects to nothing, and its dependency has a quorum queue."""
+    names = run_page("brokers.md", Celery=Alone)
+
+    made = names["app"]
+    queue = made.amqp.queues["payments"]
+    assert queue.queue_arguments["x-queue-type"] == "quorum"
+    assert made.conf.broker_transport_options["confirm_publish"] is True
+    made.close()

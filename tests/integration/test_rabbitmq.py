@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import pytest
 from celery import Celery
 from kombu import Queue
@@ -118,15 +117,11 @@ def out_of_memory(post: Post) -> Iterator[None]:
 @contextmanager
 def black_hole(post: Post) -> Iterator[None]:
     """Let the broker answer nobody."""
-    server = psutil.Process(post.rabbitmq.pid)
-    everybody = [server, *server.children(recursive=True)]
-    for one in everybody:
-        one.send_signal(signal.SIGSTOP)
+    post.rabbitmq.send_signal(signal.SIGSTOP)
     try:
         yield
     finally:
-        for one in everybody:
-            one.send_signal(signal.SIGCONT)
+        post.rabbitmq.send_signal(signal.SIGCONT)
 
 
 @contextmanager
