@@ -121,12 +121,14 @@ class RabbitProcess(ServerProcess):
     def depths(self) -> dict[str, int]:
         """Return how many messages each queue of any virtual host holds, unacknowledged included.
 
-        Of queues with the same name, the sum.
+        Of queues with the same name, the sum. A queue that was just recovered holds nothing
+        unacknowledged, and does not know how to say so.
         """
         found = self.evaluate(
             "Held = fun(Q) -> case amqqueue:get_type(Q) of "
-            "rabbit_quorum_queue -> {ok, {_, N}, _} = ra:local_query(amqqueue:get_pid(Q), "
-            "fun rabbit_fifo:query_messages_total/1), N; "
+            "rabbit_quorum_queue -> case ra:local_query(amqqueue:get_pid(Q), "
+            "fun rabbit_fifo:query_messages_total/1) of {ok, {_, N}, _} -> N; "
+            "_ -> {ok, Ready, _} = rabbit_quorum_queue:stat(Q), Ready end; "
             "_ -> proplists:get_value(messages, rabbit_amqqueue:info(Q, [messages])) end end, "
             'lists:flatten([io_lib:format("~s ~b~n", [element(4, amqqueue:get_name(Q)), Held(Q)]) '
             "|| Q <- rabbit_amqqueue:list()])"
@@ -174,7 +176,7 @@ class RabbitProcess(ServerProcess):
         return said.removeprefix("{ok, ").removesuffix("}")
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the leader, a script; one that stops or continues, to the server, too."""
+        """Send a signal to the leader, a script; SIGSTOP and SIGCONT to the server, too."""
         if number in {signal.SIGSTOP, signal.SIGCONT}:
             for helper in psutil.Process(self.pid).children(recursive=True):
                 helper.send_signal(number)
