@@ -6,7 +6,6 @@ from random import SystemRandom
 from typing import Any, ClassVar, NoReturn
 
 import redis
-from amqp.exceptions import AMQPError
 from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError, WorkerLostError
 from celery.result import AsyncResult
@@ -41,7 +40,7 @@ REFUSED_SECONDS = 1.0
 POISON_LOST = 3
 """A job whose process was lost so often is a dead letter."""
 LEDGER_ERRORS = (LedgerUnavailableError, SchemaError)
-BROKER_ERRORS = (*PUBLISH_ERRORS, redis.RedisError, AMQPError, RuntimeError)
+BROKER_ERRORS = (*PUBLISH_ERRORS, redis.RedisError, RuntimeError)
 POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")  # in Celery's `apply_async`
 _random = SystemRandom()  # the same in no two children
 
