@@ -121,14 +121,14 @@ class RabbitProcess(ServerProcess):
     def depths(self) -> dict[str, int]:
         """Return how many messages each queue of any virtual host holds, unacknowledged included.
 
-        Of queues with the same name, the sum. A queue that was just recovered holds nothing
-        unacknowledged, and does not know how to say so.
+        Of queues with the same name, the sum. A queue that was recovered and not used since does
+        not say how many: one is said for it, as it may not be empty.
         """
         found = self.evaluate(
             "Held = fun(Q) -> case amqqueue:get_type(Q) of "
             "rabbit_quorum_queue -> case ra:local_query(amqqueue:get_pid(Q), "
             "fun rabbit_fifo:query_messages_total/1) of {ok, {_, N}, _} -> N; "
-            "_ -> {ok, Ready, _} = rabbit_quorum_queue:stat(Q), Ready end; "
+            "_ -> 1 end; "
             "_ -> proplists:get_value(messages, rabbit_amqqueue:info(Q, [messages])) end end, "
             'lists:flatten([io_lib:format("~s ~b~n", [element(4, amqqueue:get_name(Q)), Held(Q)]) '
             "|| Q <- rabbit_amqqueue:list()])"
