@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from kombu import Connection, Queue
 from pytest_celery import CeleryTestSetup, CeleryTestWorker
 
 from resilience.testing.process import ProcessStartError, ServerProcess, is_alive
-from resilience.testing.rabbitmq import RabbitProcess
 from resilience.testing.requirement import require
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
@@ -211,26 +209,3 @@ def test_missing_server_skips_or_fails(
     require("a server that runs", present=True)
     with pytest.raises(outcome, match="a server that does not"):
         require("a server that does not", present=False)
-
-
-def test_rabbitmq_keeps_its_messages_when_killed(rabbitmq: RabbitProcess) -> None:
-    """Both ways to end it leave the data, and nothing that runs; virtual hosts know no other."""
-    rabbitmq.flush()
-    urls = [rabbitmq.new_url() for _ in range(2)]
-    with Connection(urls[0]) as connection:
-        queue = Queue(QUEUE, routing_key=QUEUE, queue_arguments={"x-queue-type": "quorum"})
-        connection.Producer().publish("kept", routing_key=QUEUE, declare=[queue], delivery_mode=2)
-        wait_until(lambda: rabbitmq.depths() == {QUEUE: 1}, SECONDS, "the message is in its queue")
-    group = [rabbitmq.pid, *rabbitmq.children()]
-
-    rabbitmq.kill()
-    assert not any(is_alive(pid) for pid in group)
-    rabbitmq.start()
-
-    with Connection(urls[0]) as connection:
-        queue = queue(connection.default_channel)
-        assert wait_until(queue.get, SECONDS, "the message is there").payload == "kept"
-    with Connection(urls[1]) as connection, pytest.raises(connection.channel_errors):
-        connection.default_channel.queue_declare(QUEUE, passive=True)
-    rabbitmq.flush()
-    assert rabbitmq.depths() == {}
