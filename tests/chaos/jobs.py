@@ -15,6 +15,7 @@ from resilience.events import Event, JobKept, JobUnkept
 from resilience.retry import RetryPolicy
 from resilience.settings import Settings
 from resilience.tasks import Resilience
+from resilience.tasks.addresses import is_redis
 from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.kept import ledger_header
 
@@ -66,10 +67,11 @@ def make_app(
     They take twice *pause_seconds_max* at most: before they do it, and after.
     """
     app = Celery("killed", broker=broker_url, set_as_current=False)
-    app.conf.broker_transport_options = {
-        "visibility_timeout": VISIBILITY_SECONDS,
-        "unacked_restore_interval": 1,  # kombu looks for such jobs every ten seconds otherwise
-    }
+    if is_redis(broker_url):
+        app.conf.broker_transport_options = {
+            "visibility_timeout": VISIBILITY_SECONDS,
+            "unacked_restore_interval": 1,  # kombu looks for such jobs every ten seconds otherwise
+        }
     app.conf.worker_hijack_root_logger = False
 
     def listen(event: Event) -> None:

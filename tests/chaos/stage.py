@@ -20,9 +20,11 @@ from resilience.settings import Settings
 from resilience.testing import announce
 from resilience.testing.postgres import PostgresProcess
 from resilience.testing.process import ServerProcess, import_path
+from resilience.testing.rabbitmq import RabbitProcess
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import Broker, Rabbit, Valkey
 from tests.chaos.jobs import QUEUE, Diary, make_app
 from tests.chaos.verdict import Verdict, judge
 
@@ -34,6 +36,7 @@ OUTAGE_SECONDS_MAX = 2.0
 MOMENT_SECONDS_MAX = 1.0
 ACCEPT_SECONDS = 60.0
 CHILD_SECONDS = 30.0
+QUEUES = (QUEUE, f"{QUEUE}.retry")
 KINDS = ("worker", "worker", "child", "relay", "broker", "database")
 
 
@@ -54,6 +57,7 @@ class Stage:
         home: Path,
         postgres: PostgresProcess | None = None,
         *,
+        rabbitmq: RabbitProcess | None = None,
         lease_seconds: float = LEASE_SECONDS,
         pause_seconds_max: float = PAUSE_SECONDS_MAX,
     ) -> None:
@@ -62,10 +66,13 @@ class Stage:
         Args:
             home: For all files.
             postgres: Running; None: SQLite.
+            rabbitmq: The broker; None: Valkey, which is the store as well.
             lease_seconds: Of a job that a relay has published.
             pause_seconds_max: Half of what a job takes at most.
         """
-        self.broker = ValkeyProcess(home / "valkey")
+        self.store = ValkeyProcess(home / "valkey")
+        self.broker: Broker = Rabbit(rabbitmq) if rabbitmq else Valkey(self.store)
+        self._on_valkey = rabbitmq is None
         self.diary = Diary(home / "diary")
         self.killed: set[int] = set()
         self.strikes: list[str] = []
@@ -84,7 +91,7 @@ class Stage:
             env=env,
         )
         settings = Settings(
-            ledger_url=self._url, ledger_lease_seconds=lease_seconds, store_url=self.broker.url
+            ledger_url=self._url, ledger_lease_seconds=lease_seconds, store_url=self.store.url
         )
         self.app = make_app(self.broker.url, settings, self.diary)
         self._plain: list[str] = []
@@ -96,6 +103,7 @@ class Stage:
             "CELERY_BROKER_URL": self.broker.url,
             "DIARY": str(self._home / "diary"),
             "PAUSE_SECONDS_MAX": str(self._pause_seconds_max),
+            "RESILIENCE_STORE_URL": self.store.url,
             "RESILIENCE_LEDGER_URL": self._url,
             "RESILIENCE_LEDGER_LEASE_SECONDS": str(self._lease_seconds),
         }
@@ -110,16 +118,15 @@ class Stage:
     def running(self) -> Iterator["Stage"]:
         """Start all, and stop it."""
         with ExitStack() as stack:
-            self.broker.start()
-            stack.callback(self.broker.stop)
+            self.store.start()
+            stack.callback(self.store.stop)
             self.ledger.upgrade()
             stack.callback(self._close)
-            queues = [QUEUE, f"{QUEUE}.retry"]
             for _ in range(2):
                 worker = stack.enter_context(
                     run_worker(
                         "tests.chaos.app",
-                        queues=queues,
+                        queues=QUEUES,
                         concurrency=CHILDREN,
                         env=self._env,
                         loglevel="WARNING",
@@ -174,9 +181,7 @@ class Stage:
     def _idle(self) -> bool:
         """Tell whether broker and ledger hold nothing that is still to be done."""
         self._supervise()
-        client = self.broker.client()
-        queued = sum(client.llen(name) for name in (QUEUE, f"{QUEUE}.retry"))
-        if queued or client.hlen("unacked"):
+        if self.broker.waiting(QUEUES):
             return False
         return all(count.state is State.DEAD for count in self.ledger.counts())
 

@@ -8,6 +8,7 @@ from secrets import randbits
 import pytest
 
 from resilience.testing.postgres import PostgresProcess
+from resilience.testing.rabbitmq import RabbitProcess
 from tests.chaos.stage import KINDS, Stage, survive
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
@@ -17,13 +18,16 @@ STRIKES = 50
 SECONDS = 180.0
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "rabbitmq"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    """Everything, with a ledger in one database or the other."""
+    """Everything, with a ledger in one database or the other, or on the other broker."""
     server: PostgresProcess | None = None
+    rabbitmq: RabbitProcess | None = None
     if request.param == "postgresql":
         server = request.getfixturevalue("postgres")
-    with Stage(tmp_path, server).running() as running:
+    if request.param == "rabbitmq":
+        rabbitmq = request.getfixturevalue("rabbitmq")
+    with Stage(tmp_path, server, rabbitmq=rabbitmq).running() as running:
         yield running
 
 

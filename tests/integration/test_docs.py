@@ -183,3 +183,14 @@ def test_holding_page_runs(app: Celery) -> None:
     run_page("holding.md", app=app)
 
     assert not app.resilience.holds.all()  # type: ignore[attr-defined]
+
+
+def test_brokers_page_runs() -> None:
+    """The app connects to nothing, and its dependency has a quorum queue."""
+    names = run_page("brokers.md", Celery=Alone)
+
+    made = names["app"]
+    queue = made.amqp.queues["payments"]
+    assert queue.queue_arguments["x-queue-type"] == "quorum"
+    assert made.conf.broker_transport_options["confirm_publish"] is True
+    made.close()

@@ -20,8 +20,8 @@ from resilience.errors import LedgerUnavailableError
 from resilience.ledger import Ledger, State
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import run_worker
-from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import kept, running_broker
 
 SECONDS = 30.0
 REFUSALS = 12
@@ -32,7 +32,7 @@ APP_PATH = "tests.integration.apps.mail"
 class Post:
     """The servers, the app and what the tests ask of them."""
 
-    def __init__(self, mail: ModuleType, broker: ValkeyProcess, path: Path) -> None:
+    def __init__(self, mail: ModuleType, broker: Any, path: Path) -> None:  # noqa: ANN401
         self.mail = mail
         self.broker = broker
         self.path = path
@@ -89,9 +89,8 @@ class Post:
 def post(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
     """Servers, a worker of the app in apps/mail.py, and the app in this process."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        broker, store, desk = (
-            stack.enter_context(running_valkey(tmp_path_factory)) for _ in range(3)
-        )
+        broker = stack.enter_context(running_broker(tmp_path_factory))
+        store, desk = (stack.enter_context(running_valkey(tmp_path_factory)) for _ in range(2))
         path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
         env = {
             "BROKER_URL": broker.url,
@@ -242,7 +241,7 @@ def test_countdown_is_kept_in_the_ledger(post: Post) -> None:
     post.fire("send", key, countdown=3600)
 
     assert post.known(State.SCHEDULED) == 1
-    assert post.broker.client().llen("mail") == 0
+    assert kept(post.broker, "mail") == 0
     with closing(sqlite3.connect(post.path)) as database:
         database.execute("UPDATE resilience_jobs SET due = 0")
         database.commit()
@@ -328,7 +327,7 @@ def test_key_of_a_killed_process_is_free_again_within_its_lease(post: Post) -> N
 
     job = post.fire("confirm", order, key).id
 
-    wait_until(lambda: post.broker.client().llen("mail") == 0, SECONDS, "the copy was taken")
+    wait_until(lambda: kept(post.broker, "mail") == 0, SECONDS, "the copy was taken")
     post.await_empty()
     assert post.runs(key) == 2
     assert not post.events("JobBuried", job)

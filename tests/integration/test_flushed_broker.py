@@ -7,6 +7,7 @@ import pytest
 
 from resilience.ledger import State
 from resilience.testing.waiting import wait_until
+from tests.brokers import KINDS
 from tests.chaos.stage import Stage
 
 JOBS = 500
@@ -16,10 +17,16 @@ LATER_SECONDS = 4.0
 SECONDS = 60.0
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """Everything, with leases that run out soon."""
-    with Stage(tmp_path, lease_seconds=LEASE_SECONDS, pause_seconds_max=0.0).running() as running:
+@pytest.fixture(params=KINDS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """Everything, with leases that run out soon, on one broker or the other."""
+    stage = Stage(
+        tmp_path,
+        rabbitmq=request.getfixturevalue("rabbitmq") if request.param == "rabbitmq" else None,
+        lease_seconds=LEASE_SECONDS,
+        pause_seconds_max=0.0,
+    )
+    with stage.running() as running:
         yield running
 
 

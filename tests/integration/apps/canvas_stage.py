@@ -10,6 +10,7 @@ from celery import Celery
 from resilience.settings import Settings
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import run_worker
+from tests.brokers import running_broker
 from tests.integration.apps.canvas import QUEUES, make_app
 
 SECONDS = 20.0
@@ -21,12 +22,12 @@ def running_app(
 ) -> Iterator[Celery[Any]]:
     """Run a worker of the app in apps/canvas.py; yield an app of a client."""
     module = "tests.integration.apps." + ("canvas_adopted" if adopted else "canvas_bare")
-    with running_valkey(paths) as server:
-        env = {"CELERY_BROKER_URL": server.url, "CELERY_RESULT_BACKEND": server.url}
+    with running_valkey(paths) as server, running_broker(paths) as broker:
+        env = {"CELERY_BROKER_URL": broker.url, "CELERY_RESULT_BACKEND": server.url}
         app = make_app(
             adopted=adopted,
             settings=Settings(),
-            broker=server.url,
+            broker=broker.url,
             backend=server.url,
             set_as_current=False,
         )

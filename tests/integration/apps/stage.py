@@ -15,6 +15,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import running_broker
 from tests.integration.apps.parts import EVENTS, QUEUES, make_app
 
 APP_PATH = "tests.integration.apps.parts"
@@ -130,7 +131,8 @@ def new_key() -> str:
 def running_servers(paths: pytest.TempPathFactory) -> Iterator[Stage]:
     """Run servers for the tests of a module, and no worker."""
     with ExitStack() as stack:
-        stage = Stage(*(stack.enter_context(running_valkey(paths)) for _ in range(3)))
+        broker = stack.enter_context(running_broker(paths))
+        stage = Stage(broker, *(stack.enter_context(running_valkey(paths)) for _ in range(2)))
         stack.callback(stage.close)
         yield stage
 

@@ -1,0 +1,66 @@
+"""The queues of dependencies on RabbitMQ."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from celery import Celery
+from kombu import Queue
+
+from resilience.tasks.addresses import is_amqp, split_urls
+
+DELIVERY_LIMIT: Final = 20
+"""A message that came back so often is set aside by the broker; the default of RabbitMQ 4."""
+DEAD_SUFFIX: Final = ".dead"
+"""What the broker sets aside goes to the queue's name and this."""
+COUNT_HEADER: Final = "x-delivery-count"
+"""How often the broker got a message of a quorum queue back, for whatever reason."""
+
+RETURNS_MAX: Final = 5
+"""A job that came back so often without an end is poison. A lost worker counts, and so does a lost
+connection: a job that runs for hours may live through some of those."""
+
+
+def came_back_too_often(headers: Mapping[str, Any] | None) -> bool:
+    """Tell whether the job with these *headers* seems to kill its workers.
+
+    Only messages of quorum queues say so.
+    """
+    count = (headers or {}).get(COUNT_HEADER)
+    return isinstance(count, int) and count >= RETURNS_MAX
+
+
+def on_rabbitmq(app: Celery[Any]) -> bool:
+    """Tell whether *app* publishes to a RabbitMQ."""
+    conf: Any = app.conf
+    urls = split_urls(conf.broker_write_url or conf.broker_url)
+    return bool(urls) and is_amqp(urls[0])
+
+
+def as_quorum(queue: Queue) -> Queue:
+    """Return *queue* as one that outlives a broker, and that ends what comes back for ever."""
+    return Queue(
+        queue.name,
+        queue.exchange,
+        queue.routing_key,
+        queue_arguments={
+            "x-queue-type": "quorum",
+            "x-delivery-limit": DELIVERY_LIMIT,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": dead_name(queue.name),
+            # It is kept until the other queue has it, and until there is one.
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+    )
+
+
+def dead_queue(name: str) -> Queue:
+    """Return where the broker sets aside what came back to the queue *name* too often."""
+    return Queue(
+        dead_name(name), routing_key=dead_name(name), queue_arguments={"x-queue-type": "quorum"}
+    )
+
+
+def dead_name(name: str) -> str:
+    """Return the name of that queue."""
+    return f"{name}{DEAD_SUFFIX}"

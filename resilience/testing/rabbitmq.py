@@ -1,0 +1,205 @@
+"""A real RabbitMQ server for tests.
+
+Needs the server's programs, as Debian's package `rabbitmq-server` installs them, and those of
+Erlang that it depends on.
+"""
+
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import psutil
+
+from resilience.testing.ports import LOCALHOST, free_port
+from resilience.testing.process import (
+    KILL_SECONDS,
+    ServerProcess,
+    inherited_env,
+)
+from resilience.testing.requirement import require
+
+READY = " completed with "
+USER = "guest"
+ASK_SECONDS = 30
+# Not the script on the PATH, which changes to a user of its own and to a log of its own.
+PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+
+def find_program() -> Path | None:
+    """Return the server's program; None: there is no server."""
+    needed = (shutil.which("epmd"), shutil.which("erl_call"))
+    return PROGRAM if PROGRAM.exists() and all(needed) else None
+
+
+class RabbitProcess(ServerProcess):
+    """A server on free ports, which keeps its data when it is stopped or killed.
+
+    Attributes:
+        port: TCP port on 127.0.0.1; the same over all starts.
+        url: Address of the virtual host `/`; see `new_url`.
+    """
+
+    def __init__(self, home: Path) -> None:
+        """Describe the server; `start` starts it, which takes some seconds.
+
+        Args:
+            home: Directory for its data and its log; made if missing.
+
+        Raises:
+            RuntimeError: There is no server on this machine.
+        """
+        program = find_program()
+        if program is None:
+            msg = "no RabbitMQ: apt-get install rabbitmq-server"
+            raise RuntimeError(msg)
+        home.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.url = self._url("%2F")
+        # The server's name would start a daemon of Erlang's that outlives it: the group's own one
+        # is there before, and ends with the group.
+        names = free_port()
+        script = f'epmd -address {LOCALHOST} -port {names} & exec "$@"'
+        self._node = f"{uuid4().hex[:12]}@localhost"
+        self._cookie = secrets.token_hex(10)
+        super().__init__(
+            ["sh", "-c", script, "sh", str(program)],
+            ready=READY,
+            log_path=home / "rabbitmq.log",
+            env=self._variables(home, names),
+            directory=home,
+        )
+
+    def _variables(self, home: Path, names: int) -> dict[str, str]:
+        (home / "rabbitmq.conf").write_text(
+            f"listeners.tcp.default = {LOCALHOST}:{self.port}\n"
+            # A crowd of tests on a full disk is no reason to block publishers.
+            "disk_free_limit.absolute = 1MB\nlog.console.level = warning\n"
+        )
+        (home / "rabbitmq-env.conf").touch()
+        (home / "enabled_plugins").write_text("[].\n")
+        return {
+            "HOME": str(home),
+            "ERL_EPMD_ADDRESS": LOCALHOST,
+            "ERL_EPMD_PORT": str(names),
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_ERLANG_COOKIE": self._cookie,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(home / "log"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": str(home / "pid"),
+            "RABBITMQ_FEATURE_FLAGS_FILE": str(home / "feature_flags"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(home / "generated"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
+            "RABBITMQ_CONF_ENV_FILE": str(home / "rabbitmq-env.conf"),
+            # Two schedulers, and no busy waiting: other tests need the processors as well.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+
+    def new_url(self) -> str:
+        """Make an empty virtual host, for tests that meet nobody; return its address."""
+        name = uuid4().hex
+        self.evaluate(
+            f'ok = rabbit_vhost:add(<<"{name}">>, <<"{USER}">>), '
+            f'rabbit_auth_backend_internal:set_permissions(<<"{USER}">>, <<"{name}">>, '
+            f'<<".*">>, <<".*">>, <<".*">>, <<"{USER}">>)'
+        )
+        return self._url(name)
+
+    def _url(self, vhost: str) -> str:
+        return f"amqp://{USER}:{USER}@{LOCALHOST}:{self.port}/{vhost}"
+
+    def depths(self) -> dict[str, int]:
+        """Return how many messages each queue of any virtual host holds, unacknowledged included.
+
+        Of queues with the same name, the sum. A queue that was recovered and not used since does
+        not say how many: one is said for it, as it may not be empty.
+        """
+        found = self.evaluate(
+            "Held = fun(Q) -> case amqqueue:get_type(Q) of "
+            "rabbit_quorum_queue -> case ra:local_query(amqqueue:get_pid(Q), "
+            "fun rabbit_fifo:query_messages_total/1) of {ok, {_, N}, _} -> N; "
+            "_ -> 1 end; "
+            "_ -> proplists:get_value(messages, rabbit_amqqueue:info(Q, [messages])) end end, "
+            'lists:flatten([io_lib:format("~s ~b~n", [element(4, amqqueue:get_name(Q)), Held(Q)]) '
+            "|| Q <- rabbit_amqqueue:list()])"
+        )
+        depths: dict[str, int] = {}
+        for line in found.strip('"').replace("\\n", "\n").split("\n"):
+            name, _, number = line.rpartition(" ")
+            if name:
+                depths[name] = depths.get(name, 0) + int(number)
+        return depths
+
+    def flush(self) -> None:
+        """Delete all queues of all virtual hosts; their consumers are told."""
+        self.evaluate(
+            f'[rabbit_amqqueue:delete(Q, false, false, <<"{USER}">>) '
+            "|| Q <- rabbit_amqqueue:list()], ok"
+        )
+
+    def block(self) -> None:
+        """Let the server take no messages, as when its memory is full."""
+        self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark({absolute, 1})")
+
+    def unblock(self) -> None:
+        """Let the server take messages again."""
+        self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.9)")
+
+    def evaluate(self, expression: str) -> str:
+        """Evaluate an Erlang *expression* in the server, and return its value as text.
+
+        Raises:
+            RuntimeError: It has none.
+        """
+        known = ["-r", "-c", self._cookie, "-n", self._node, "-timeout", str(ASK_SECONDS)]
+        done = subprocess.run(  # noqa: S603 - tests start what they name
+            [str(shutil.which("erl_call")), *known, "-e"],
+            input=f"{expression}.\n".encode(),
+            env=inherited_env(self.env),
+            capture_output=True,
+            check=False,
+        )
+        said = done.stdout.decode()
+        if done.returncode or not said.startswith("{ok, "):
+            msg = f"{expression}: {said}{done.stderr.decode()}"
+            raise RuntimeError(msg)
+        return said.removeprefix("{ok, ").removesuffix("}")
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the leader, a script; SIGSTOP and SIGCONT to the server, too."""
+        if number in {signal.SIGSTOP, signal.SIGCONT}:
+            for helper in psutil.Process(self.pid).children(recursive=True):
+                helper.send_signal(number)
+        super().send_signal(number)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the server and to its helpers, some of which leave its group."""
+        helpers = psutil.Process(self.pid).children(recursive=True) if self.running else []
+        super().kill()
+        for helper in helpers:
+            if helper.is_running():
+                helper.kill()
+        psutil.wait_procs(helpers, timeout=KILL_SECONDS)
+
+
+@contextmanager
+def running_rabbitmq() -> Iterator[RabbitProcess]:
+    """Run a server with no data; skip or fail the test if there is none to run."""
+    require("RabbitMQ", present=find_program() is not None)
+    with TemporaryDirectory(prefix="resilience-rabbitmq-") as home:
+        server = RabbitProcess(Path(home))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -1,0 +1,81 @@
+"""What RabbitMQ gives up goes to the ledger's dead letters."""
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+from celery.exceptions import WorkerLostError
+from kombu.message import Message
+
+from resilience.dependency import Dependency
+from resilience.errors import text_of
+from resilience.events import JobBuried
+from resilience.tasks.fire import BROKER_ERRORS, LEDGER_ERRORS
+from resilience.tasks.kept import job_in
+from resilience.tasks.quorum import DELIVERY_LIMIT, dead_queue, on_rabbitmq
+from resilience.tasks.resilience import Resilience
+from resilience.worker.beside import BesideWorker
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0
+REASON = "poison"
+
+
+class Undertaker(BesideWorker):
+    """Takes what the broker set aside, as it came back too often, and makes dead letters of it.
+
+    While the ledger is away the broker keeps it.
+    """
+
+    thread_name = "undertaker"
+
+    def wanted(self, resilience: Resilience) -> bool:
+        """Tell whether the broker sets messages aside."""
+        return on_rabbitmq(resilience.app)
+
+    def look(self, resilience: Resilience) -> float:
+        """Bury what was set aside; return the seconds until the next look."""
+        lost: Any = (*LEDGER_ERRORS, *BROKER_ERRORS)
+        with suppress(*lost), resilience.app.pool.acquire(block=True) as found:
+            connection: Any = found
+            for dependency in resilience.dependencies.values():
+                for queue in (dependency.queue, dependency.retry_queue):
+                    self._empty(resilience, connection, dependency, queue)
+        return LOOK_SECONDS
+
+    def _empty(
+        self,
+        resilience: Resilience,
+        connection: Any,  # noqa: ANN401 - kombu's
+        dependency: Dependency,
+        name: str,
+    ) -> None:
+        queue: Any = dead_queue(name)(connection.default_channel)
+        queue.declare()
+        while (message := queue.get()) is not None:
+            try:
+                self._bury(resilience, message, dependency.name, name)
+            except LEDGER_ERRORS:
+                message.requeue()
+                raise
+            except Exception:
+                logger.exception("what is in queue %s is no job", queue.name)
+                message.requeue()
+                return
+            message.ack()
+
+    def _bury(self, resilience: Resilience, message: Message, dependency: str, queue: str) -> None:
+        job = job_in(resilience.app, message, queue=queue, dependency=dependency)
+        error = WorkerLostError(f"it came back to the broker more than {DELIVERY_LIMIT} times")
+        if resilience.ledger.bury(job, reason=REASON, error=error):
+            resilience.announce(
+                JobBuried(
+                    task=job.task,
+                    id=job.id,
+                    dependency=dependency,
+                    reason=REASON,
+                    attempts=job.attempts,
+                    error=text_of(error),
+                )
+            )

@@ -1,0 +1,86 @@
+"""A worker that is killed takes no job along, and others run what it held within seconds."""
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from secrets import randbits
+from typing import Any
+
+import pytest
+
+from resilience.clock import SystemClock
+from resilience.settings import Settings
+from resilience.testing.rabbitmq import RabbitProcess
+from resilience.testing.stack import run_worker
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.chaos.crash import QUEUE, Notes, make_app
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+
+JOBS = 500
+KILLS = 5
+AGAIN_SECONDS = 7.0
+SECONDS = 120.0
+
+
+def test_killed_workers_lose_no_job(
+    rabbitmq: RabbitProcess, valkey: ValkeyProcess, tmp_path: Path
+) -> None:
+    """Of 500 jobs, five SIGKILLs of whole workers lose none; what they held soon runs again."""
+    seed = randbits(32)
+    random = Random(seed)  # noqa: S311 - moments, no secrets
+    notes, url = Notes(tmp_path / "notes"), rabbitmq.new_url()
+    app = make_app(url, Settings(store_url=valkey.url), notes)
+    env = {
+        "CELERY_BROKER_URL": url,
+        "RESILIENCE_STORE_URL": valkey.url,
+        "NOTES": str(tmp_path / "notes"),
+    }
+    killed: dict[int, float] = {}
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                run_worker("tests.chaos.crash", queues=[QUEUE], concurrency=4, env=env)
+            )
+            for _ in range(2)
+        ]
+        for job in range(JOBS):
+            app.tasks["work"].delay(job)
+        for _ in range(KILLS):
+            threading.Event().wait(random.uniform(0.5, 1.5))
+            worker = random.choice(workers)
+            killed[worker.pid] = SystemClock.now()
+            worker.kill()
+            worker.start()
+        wait_until(lambda: len(_done(notes)) == JOBS, SECONDS, "all jobs are done")
+        for worker in workers:
+            worker.kill()
+    app.close()
+
+    again = _again(notes.read(), killed)
+    repeated = sum(line["what"] == "done" for line in notes.read()) - JOBS
+    print(  # noqa: T201 - what `make chaos` is for
+        f"\nseed={seed} done={JOBS} lost=0 interrupted={len(again)} done_twice={repeated} "
+        f"again_after_seconds={[round(one, 2) for one in sorted(again)]}"
+    )
+    assert max(again, default=0.0) <= AGAIN_SECONDS
+
+
+def _done(notes: Notes) -> set[int]:
+    return {line["job"] for line in notes.read() if line["what"] == "done"}
+
+
+def _again(lines: list[dict[str, Any]], killed: dict[int, float]) -> list[float]:
+    """Return how many seconds after the kill each job that it interrupted began again."""
+    ended = {(line["job"], line["worker"]) for line in lines if line["what"] == "done"}
+    begun = [line for line in lines if line["what"] == "begun"]
+    waits = []
+    for line in begun:
+        cut = killed.get(line["worker"])
+        if cut is None or (line["job"], line["worker"]) in ended:
+            continue
+        later = [one["at"] for one in begun if one["job"] == line["job"] and one["at"] > cut]
+        waits.append(min(later) - cut)
+    return waits

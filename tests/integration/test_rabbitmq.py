@@ -1,0 +1,233 @@
+"""What a RabbitMQ as broker promises."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from kombu import Queue
+
+from resilience.errors import ConfigurationError
+from resilience.ledger import State, Which
+from resilience.settings import Settings
+from resilience.tasks import Resilience
+from resilience.tasks.quorum import DELIVERY_LIMIT
+from resilience.testing.process import ProcessStartError
+from resilience.testing.rabbitmq import RabbitProcess
+from resilience.testing.stack import WorkerProcess, run_worker
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.integration.apps.rabbit import QUEUES, make_app
+
+APP_PATH = "tests.integration.apps.rabbit"
+SECONDS = 30.0
+FIRE_SECONDS = 1.2
+"""A second, and what a busy machine takes to say so."""
+
+
+class Post:
+    """An app on a virtual host of its own."""
+
+    def __init__(self, rabbitmq: RabbitProcess, store: ValkeyProcess, path: Path) -> None:
+        if not rabbitmq.running:
+            rabbitmq.start()
+        self.rabbitmq, self.store, self.url = rabbitmq, store, rabbitmq.new_url()
+        self.ledger_url = f"sqlite:///{path}"
+        self.app = self.another_app()
+        self.resilience = Resilience.of(self.app)
+        self.resilience.ledger.upgrade()
+
+    def another_app(self, **options: Any) -> Celery:  # noqa: ANN401 - as of make_app
+        """Return the app as another process has it."""
+        settings = Settings(ledger_url=self.ledger_url, store_url=self.store.url)
+        return make_app(self.url, settings, **options)
+
+    @contextmanager
+    def working(self, *, queues: tuple[str, ...] = QUEUES) -> Iterator[WorkerProcess]:
+        """Run a worker."""
+        env = {
+            "CELERY_BROKER_URL": self.url,
+            "RESILIENCE_STORE_URL": self.store.url,
+            "RESILIENCE_LEDGER_URL": self.ledger_url,
+        }
+        with run_worker(APP_PATH, queues=queues, env=env) as worker:
+            yield worker
+            worker.kill()
+
+    def fire(self, task: str, *args: object) -> float:
+        """Fire a job of *task*; return the seconds that took."""
+        began = perf_counter()
+        self.app.tasks[task].apply_async(args)
+        return perf_counter() - began
+
+    def known(self, state: State) -> int:
+        """Return how many jobs the ledger has in *state*."""
+        return sum(one.jobs for one in self.resilience.ledger.counts() if one.state is state)
+
+    def runs(self, key: str) -> int:
+        """Return how often the job with *key* ran."""
+        found: Any = self.store.client().llen(key)
+        return int(found)
+
+    def await_run(self, key: str) -> None:
+        """Wait until the job with *key* has run."""
+        wait_until(lambda: self.runs(key), SECONDS, f"{key} has run")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.resilience.ledger.close()
+        self.resilience.store.client.close()
+        self.app.close()
+
+
+@pytest.fixture
+def post(rabbitmq: RabbitProcess, valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Post]:
+    """An app on a virtual host of its own, and a ledger."""
+    post = Post(rabbitmq, valkey, tmp_path / "ledger.sqlite3")
+    yield post
+    post.close()
+
+
+@pytest.fixture(scope="module")
+def working(
+    rabbitmq: RabbitProcess, valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Post]:
+    """One more with a worker, for all tests of the module."""
+    post = Post(rabbitmq, valkey, tmp_path_factory.mktemp("working") / "ledger.sqlite3")
+    with post.working():
+        yield post
+    post.close()
+
+
+@contextmanager
+def out_of_memory(post: Post) -> Iterator[None]:
+    """Let the broker block all who publish."""
+    post.rabbitmq.block()
+    try:
+        yield
+    finally:
+        post.rabbitmq.unblock()
+
+
+@contextmanager
+def black_hole(post: Post) -> Iterator[None]:
+    """Let the broker answer nobody."""
+    post.rabbitmq.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        post.rabbitmq.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def away(post: Post) -> Iterator[None]:
+    """Stop the broker."""
+    post.rabbitmq.kill()
+    try:
+        yield
+    finally:
+        post.rabbitmq.start()
+
+
+@pytest.mark.parametrize("outage", [out_of_memory, black_hole, away])
+def test_fire_is_back_within_a_second_and_loses_nothing(working: Post, outage: Any) -> None:  # noqa: ANN401
+    """A job that the broker does not take waits in the outbox, and runs when the broker is back."""
+    keys = [uuid4().hex for _ in range(3)]
+    working.fire("send", keys[0])
+    working.await_run(keys[0])
+
+    with outage(working):
+        took = [working.fire("send", key) for key in keys[1:]]
+        kept = working.known(State.OUTBOX)
+
+    assert max(took) < FIRE_SECONDS, took
+    assert kept == 2
+    for key in keys:
+        working.await_run(key)
+
+
+def test_message_to_a_queue_that_was_deleted_is_kept(working: Post) -> None:
+    """The broker would take it, tell nobody, and forget it."""
+    keys = [uuid4().hex for _ in range(2)]
+    working.fire("send", keys[0])
+    working.await_run(keys[0])
+    working.rabbitmq.flush()
+
+    working.fire("send", keys[1])
+
+    working.await_run(keys[1])
+
+
+def test_queues_of_dependencies_are_quorum_queues(post: Post) -> None:
+    """They outlive a broker; the app's default queue, and those it defines, stay as they are."""
+    queues = post.app.amqp.queues
+    assert {name: queues[name].queue_arguments["x-queue-type"] for name in QUEUES} == {
+        "mail": "quorum",
+        "mail.retry": "quorum",
+    }
+    assert not queues["celery"].queue_arguments
+    assert list(queues.consume_from) == ["celery"]
+
+    own = post.another_app(own_queue=True)
+    assert own.amqp.queues["mail"].queue_arguments is None
+    own.close()
+
+
+def test_queue_that_exists_otherwise_is_one_clear_error(post: Post) -> None:
+    """Publishers and workers are told which queue it is, and what to do."""
+    with post.app.connection_for_write() as connection:
+        Queue("mail", routing_key="mail")(connection.default_channel).declare()
+
+    with pytest.raises(ConfigurationError, match="rabbitmqctl delete_queue mail"):
+        post.fire("send", "x")
+    with pytest.raises(ProcessStartError, match="rabbitmqctl delete_queue mail"), post.working():
+        pass
+
+
+def test_results_come_back(working: Post) -> None:
+    """A task that is waited for is answered, its result being stored elsewhere."""
+    assert working.app.tasks["echo"].delay(7).get(SECONDS) == 7
+
+
+def test_job_that_the_broker_gives_up_is_a_dead_letter(working: Post) -> None:
+    """What came back too often is set aside by the broker, and taken over by the ledger."""
+    key = uuid4().hex
+    with working.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        queue = working.app.amqp.queues["mail"]
+        # Never seen by a worker: it is published to a queue of the same kind that none serves.
+        lost = Queue("lost", routing_key="lost", queue_arguments={**queue.queue_arguments})(channel)
+        lost.declare()
+        working.app.tasks["send"].apply_async((key,), queue=lost)
+        wait_until(lambda: working.rabbitmq.depths().get("lost"), SECONDS, "it is there")
+        for _ in range(DELIVERY_LIMIT + 1):
+            message = wait_until(lost.get, SECONDS, "it is delivered")
+            channel.basic_reject(message.delivery_tag, requeue=True)
+
+    letters = working.resilience.ledger.letters
+    (found,) = wait_until(lambda: letters.find(Which(), limit=10), SECONDS, "it is a letter")
+    assert (found.task, found.reason, found.message["args"]) == ("send", "poison", [key])
+    assert working.runs(key) == 0
+
+
+def test_job_handed_back_ever_so_often_is_not_given_up(post: Post) -> None:
+    """A hand-back on purpose is no sign of a killed worker."""
+    key = uuid4().hex
+    post.fire("send", key)
+    with post.app.connection_for_read() as connection:
+        queue = post.app.amqp.queues["mail"](connection.default_channel)
+        for _ in range(DELIVERY_LIMIT * 2):
+            message = wait_until(queue.get, SECONDS, "it is delivered")
+            assert message.headers.get("x-delivery-count", 0) <= 1
+            message.reject(requeue=True)
+            while not message.channel.settled:
+                connection.drain_events(timeout=SECONDS)
+
+    with post.working():
+        post.await_run(key)
+    assert post.runs(key) == 1
