@@ -186,7 +186,10 @@ def depth_of(app: Celery[Any], producer: Any, name: str) -> int:  # noqa: ANN401
     try:
         found = producer.channel.queue_declare(queue.name, passive=True)
     except producer.connection.channel_errors:
-        return 0  # Redis forgets a queue when it is empty
+        # Redis forgets a queue when it is empty, RabbitMQ when somebody deletes it: it is declared
+        # again with the next message.
+        producer.connection.declared_entities.clear()
+        return 0
     return int(found.message_count)
 
 

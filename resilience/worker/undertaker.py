@@ -40,7 +40,7 @@ class Undertaker(BesideWorker):
         with suppress(*lost), resilience.app.pool.acquire(block=True) as found:
             connection: Any = found
             for dependency in resilience.dependencies.values():
-                for queue in (dependency.queue, dependency.retry_queue):
+                for queue in dependency.queues:
                     self._empty(resilience, connection, dependency, queue)
         return LOOK_SECONDS
 
