@@ -8,6 +8,7 @@
 -- ARGV[1] how many at most, ARGV[2…] the name of the queue that each list belongs to, as JSON
 -- -> {1 if all lists are empty now, number of the list, message, number of the list, message, …}
 --
+-- The space before the last bracket says that the worker will be heard of: kombu's own write none.
 -- A client that tracks keys is told when one of the lists that were empty gets a message.
 
 local most = tonumber(ARGV[1])
@@ -28,7 +29,7 @@ for i = 3, #KEYS do
     if not raw then break end
     local tag = tag_of(raw)
     if tag then
-      redis.call('HSET', KEYS[1], tag, '[' .. raw .. ',"",' .. ARGV[i - 1] .. ']')
+      redis.call('HSET', KEYS[1], tag, '[' .. raw .. ',"",' .. ARGV[i - 1] .. ' ]')
       redis.call('ZADD', KEYS[2], now, tag)
       taken[#taken + 1] = i - 3
       taken[#taken + 1] = raw

@@ -11,6 +11,10 @@ from kombu.utils.json import dumps, loads
 CRASHES_HEADER: Final = "resilience-crashes"
 """Message header: how many workers have died while they held the message."""
 AT_ONCE = 100
+LOOK_AT = 1000
+MUTE_SECONDS = 3600.0
+"""What a worker holds that speaks kombu's own language, and so is never heard of, is given to
+others after kombu's own time: a fleet may be mixed while it is changed."""
 
 _folder = files(__package__)
 
@@ -55,7 +59,8 @@ class Unacked:
     def overdue(self, client: "redis.Redis", silent_seconds: float) -> list[Held]:
         """Claim messages whose workers were silent for so long; at most `AT_ONCE`."""
         unacked, index = self.keys
-        claim, *rest = self._run(client, "overdue", [index, unacked], [silent_seconds, AT_ONCE])
+        limits = [silent_seconds, AT_ONCE, max(silent_seconds, MUTE_SECONDS), LOOK_AT]
+        claim, *rest = self._run(client, "overdue", [index, unacked], limits)
         return list(_held(claim.decode(), rest))
 
     def find(self, client: "redis.Redis", tag: str) -> Held | None:

@@ -29,7 +29,7 @@ for _ = 1, ARGV[3] do
     break
   end
   redis.call('RPOP', KEYS[1])
-  redis.call('HSET', KEYS[2], tag, '[' .. raw .. ',"",' .. ARGV[5] .. ']')
+  redis.call('HSET', KEYS[2], tag, '[' .. raw .. ',"",' .. ARGV[5] .. ' ]')
   redis.call('ZADD', KEYS[3], string.format('%d.%06d', time[1], time[2]), tag)
   taken[#taken + 1] = raw
 end

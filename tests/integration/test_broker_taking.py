@@ -232,6 +232,22 @@ def test_message_of_a_live_consumer_stays_its_own(
     assert not broker.client().hlen("unacked")
 
 
+def test_message_of_a_plain_consumer_stays_its_own(
+    broker: ValkeyProcess, taker: Callable[..., Taker], queue: str
+) -> None:
+    """A fleet may be mixed: nobody hears of plain workers, and they are not dead for that."""
+    held: list[Message] = []
+    with Connection(broker.url, transport_options=OPTIONS) as connection:
+        publish(broker, queue)
+        with connection.Consumer([Queue(queue)], on_message=held.append):
+            connection.drain_events(timeout=SECONDS)
+            one = taker(queue)
+            one.drain(3 * SILENT_SECONDS)
+
+            assert not one.messages
+            held[0].ack()
+
+
 def test_messages_beyond_the_prefetch_count_stay_in_the_queue(
     broker: ValkeyProcess, taker: Callable[..., Taker], queue: str
 ) -> None:
