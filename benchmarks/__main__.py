@@ -12,6 +12,8 @@ NAMES = (
     "store_down",
     "parked",
     "publish_broker_down",
+    "crash",
+    "isolation",
 )
 
 
