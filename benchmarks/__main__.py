@@ -14,6 +14,8 @@ NAMES = (
     "publish_broker_down",
     "admission",
     "hold",
+    "crash",
+    "isolation",
 )
 
 
