@@ -67,6 +67,14 @@ class CircuitOpenError(RejectedError):
         return f"the circuit of {self.dependency} is open{when}"
 
 
+class BulkheadFullError(RejectedError):
+    """All slots of this dependency are taken, and none came free while the call could wait."""
+
+    def __str__(self) -> str:
+        when = "" if self.retry_after is None else f"; retry after {self.retry_after:.3g} s"
+        return f"all slots of {self.dependency} are taken{when}"
+
+
 class AlreadyRunningError(RejectedError):
     """Another job with the same idempotency key runs just now.
 
