@@ -99,8 +99,8 @@ class Pipeline:
         self._allowance = Allowance(name, dependency.name, dependency.timeout)
         call: Callable[..., Any] = self._breaker.call
         acall: Callable[..., Awaitable[Any]] = self._breaker.acall
-        self._admitted = partial(call, self._attempt)
-        self._admitted_async = partial(acall, self._attempt_async)
+        self._admitted: Callable[..., Any] = partial(call, self._attempt)
+        self._admitted_async: Callable[..., Awaitable[Any]] = partial(acall, self._attempt_async)
         if slots is not None:
             self._admitted = partial(self._in_slot, slots, self._admitted)
             self._admitted_async = partial(self._in_slot_async, slots, self._admitted_async)

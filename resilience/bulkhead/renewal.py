@@ -34,9 +34,9 @@ class Renewal:
         self._watched[lease.owner] = lease
         self._run()
 
-    def forget(self, lease: Lease) -> None:
-        """Leave *lease* alone: it has been given back."""
-        self._watched.pop(lease.owner, None)
+    def forget(self, lease: Lease) -> bool:
+        """Leave *lease* alone: it has been given back. Return whether it was watched till now."""
+        return self._watched.pop(lease.owner, None) is not None
 
     def hasten(self, lease: Lease) -> None:
         """Give *lease*, which is done, back at once but not in the caller's thread."""

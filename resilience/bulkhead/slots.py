@@ -221,8 +221,8 @@ class Slots:
     def _left(self, lease: Lease, held: bool) -> None:  # noqa: FBT001 - what the store said
         if self._renewal is None:
             return
-        self._renewal.forget(lease)
-        if lease.counted and not held:
+        # If it is watched no more, a beat saw that the call was done, and was faster.
+        if self._renewal.forget(lease) and lease.counted and not held:
             self._renewal.lost(lease, retaken=False)
 
     def _full(self, began: float, retry_after: float) -> BulkheadFullError:

@@ -11,6 +11,7 @@ from resilience import BulkheadFullError, Dependency, Pipeline, TimeoutBudget, f
 from resilience.breaker import Breaker
 from resilience.bulkhead import Renewal, Slots
 from resilience.bulkhead.events import BulkheadFull, SlotLost
+from resilience.bulkhead.lease import Lease
 from resilience.bulkhead.renewal import BEAT_SECONDS
 from resilience.errors import AttemptTimeoutError, BudgetExceededError
 from resilience.pulse import Pulse
@@ -239,6 +240,25 @@ def test_lost_lease_is_announced(store: Store, taken: bool) -> None:  # noqa: FB
     held.release()
 
     assert listening.heard[0] == SlotLost(dependency="users", retaken=not taken)
+
+
+def test_lease_that_a_beat_gives_back_was_not_lost(store: Store) -> None:
+    """A beat between the end of a call and its own giving back is no loss."""
+    listening = Listening()
+    leases = SlotStore(store)
+    renewal = Renewal(leases, listeners=[listening])
+    slots = Slots("users", 1, store=leases, renewal=renewal)
+    leave = slots._leave  # noqa: SLF001 - to come in between
+
+    def late(lease: Lease) -> None:
+        renewal.beat()
+        leave(lease)
+
+    slots._leave = late  # type: ignore[method-assign] # noqa: SLF001 - as above
+
+    assert is_free(slots)
+    assert is_free(slots)
+    assert not listening.heard
 
 
 @pytest.mark.parametrize("slots", [0, -1, 1.5])
