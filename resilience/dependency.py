@@ -39,6 +39,8 @@ class Dependency:
         retry_share: Most retries per job, of the whole fleet within ten seconds, in [0, 1]: jobs
             that have run and are due again wait, but for ten a second. Retries of Celery's own,
             redeliveries and replays count, too. None: no limit.
+        slots: Most calls in flight of the whole fleet, at least 1, from wherever they are made;
+            None: no limit.
         prefetch: Messages a worker reserves per process, at least 1. More than 1 lets one slow
             job hold up the messages reserved behind it.
         max_queue: Most jobs that may wait in its lanes, at least 1; publishers hold to it, see
@@ -58,6 +60,7 @@ class Dependency:
     queue: Queue = ""
     pool: Literal["prefork", "threads", "gevent", "solo"] = "prefork"
     prefetch: Annotated[int, Field(ge=1)] = 1
+    slots: Annotated[int, Field(ge=1)] | None = None
     breaker: BreakerPolicy | None = BreakerPolicy()
     retry: RetryPolicy = RetryPolicy()
     retry_share: Annotated[float, Field(ge=0, le=1)] | None = 0.2

@@ -1,11 +1,13 @@
 """The way of one call through its policies, written once.
 
-Outermost first: `fallback( budget( breaker( attempt timeout( run ))))`. Retry is a re-enqueue of
-the whole job and stands outside. Nothing here knows of Celery: a web handler calls a dependency the
-same way.
+Outermost first: `fallback( budget( slot( breaker( attempt timeout( run )))))`. Retry is a
+re-enqueue of the whole job and stands outside. A breaker that is open refuses before a slot is
+asked for; who waits for a slot holds no probe's permit, and is not slow. Nothing here knows of
+Celery: a web handler calls a dependency the same way.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -18,6 +20,7 @@ from resilience.budget import (
     synchronous,
     time_limit_async,
 )
+from resilience.bulkhead import Slots
 from resilience.dependency import Dependency
 from resilience.errors import (
     BUGS,
@@ -40,6 +43,9 @@ from resilience.outcome import Outcome
 from resilience.partial import is_full, outcome_of
 from resilience.store import Answers
 
+SLOT_WAIT_SECONDS = 5.0
+"""How long a call waits for a slot that neither a timeout nor a budget limits."""
+
 
 class Pipeline:
     """Calls of one dependency, with a limit in time and a fallback chain.
@@ -60,6 +66,7 @@ class Pipeline:
         answers: Answers,
         *,
         breaker: Breaker | NoBreaker | None = None,
+        slots: Slots | None = None,
         fallbacks: Sequence[Step] = (),
         neutral: tuple[type[Exception], ...] = (),
         listeners: Iterable[Listener] = (log_event,),
@@ -72,6 +79,7 @@ class Pipeline:
             dependency: Who is called.
             answers: Where `fallback.stale` and `fallback.cached` find answers.
             breaker: Guards the calls; None: nothing does.
+            slots: Cap on calls in flight; None: there is none.
             fallbacks: Steps in non-decreasing level, tried in order.
             neutral: Exceptions that are no failure and always raised (Celery's `Retry`).
             listeners: Who hears of degradation.
@@ -89,6 +97,13 @@ class Pipeline:
         lives = [step.remember_seconds or 0.0 for step in self.fallbacks]
         self._remember_seconds = max(lives, default=0.0)
         self._allowance = Allowance(name, dependency.name, dependency.timeout)
+        call: Callable[..., Any] = self._breaker.call
+        acall: Callable[..., Awaitable[Any]] = self._breaker.acall
+        self._admitted: Callable[..., Any] = partial(call, self._attempt)
+        self._admitted_async: Callable[..., Awaitable[Any]] = partial(acall, self._attempt_async)
+        if slots is not None:
+            self._admitted = partial(self._in_slot, slots, self._admitted)
+            self._admitted_async = partial(self._in_slot_async, slots, self._admitted_async)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Return `function(*args, **kwargs)`, or a degraded `Outcome`.
@@ -125,13 +140,13 @@ class Pipeline:
     ) -> Any:  # noqa: ANN401 - what the function returns
         """Do the same as `call` for a coroutine function."""
         if not self.fallbacks:
-            return await self._breaker.acall(self._attempt_async, function, args, kwargs)
+            return await self._admitted_async(function, args, kwargs)
         stored = self._stored(function, args, kwargs)
         refused = await self._breaker.refusal_async()
         if refused is not None:
             return await self._degrade_async(refused, self._call(args, kwargs, stored))
         try:
-            value = await self._breaker.acall(self._attempt_async, function, args, kwargs)
+            value = await self._admitted_async(function, args, kwargs)
         except Exception as error:
             if is_any_of(error, self._transparent):
                 raise
@@ -145,7 +160,34 @@ class Pipeline:
     def _guarded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401 - what the function returns
-        return self._breaker.call(self._attempt, function, args, kwargs)
+        return self._admitted(function, args, kwargs)
+
+    def _in_slot(self, slots: Slots, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401 - handed on
+        refused = self._breaker.refusal()
+        if refused is not None:
+            raise refused
+        return slots.call(self._patience(), call, *args)
+
+    async def _in_slot_async(
+        self,
+        slots: Slots,
+        call: Callable[..., Awaitable[Any]],
+        *args: Any,  # noqa: ANN401 - handed on
+    ) -> Any:  # noqa: ANN401 - handed on
+        refused = await self._breaker.refusal_async()
+        if refused is not None:
+            raise refused
+        return await slots.acall(self._patience(), call, *args)
+
+    def _patience(self) -> float:
+        """Return how long a call may wait for a slot.
+
+        Raises:
+            BudgetExceededError: Nothing is left of the budget.
+        """
+        budget = current_budget()
+        limit = self._allowance.own if budget is None else self._allowance.within(budget)
+        return SLOT_WAIT_SECONDS if limit is None else limit[0]
 
     def _attempt(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -4,7 +4,9 @@ from resilience.bulkhead.adaptive import AdaptiveConcurrency, AdaptiveLimit
 from resilience.bulkhead.holds import Hold, Holds
 from resilience.bulkhead.lanes import LANES, NORMAL, Lane, lane_of, queue_of, queue_rank
 from resilience.bulkhead.ramp import Course, Mode, jobs_at_once, next_course
+from resilience.bulkhead.renewal import Renewal
 from resilience.bulkhead.room import READING_SECONDS, Room
+from resilience.bulkhead.slots import Slots
 from resilience.bulkhead.spares import Spares
 
 __all__ = [
@@ -18,7 +20,9 @@ __all__ = [
     "Holds",
     "Lane",
     "Mode",
+    "Renewal",
     "Room",
+    "Slots",
     "Spares",
     "jobs_at_once",
     "lane_of",

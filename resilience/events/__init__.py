@@ -10,7 +10,7 @@ from resilience.events.answers import (
     PublishFailed,
 )
 from resilience.events.base import Event, Listener, announce, log_event
-from resilience.events.bulkheads import JobRefused, QueueHeld, QueueReleased
+from resilience.events.bulkheads import BulkheadFull, JobRefused, QueueHeld, QueueReleased, SlotLost
 from resilience.events.circuits import (
     CircuitClosed,
     CircuitForced,
@@ -31,6 +31,7 @@ from resilience.events.jobs import (
 __all__ = [
     "AnswerDegraded",
     "BudgetExceeded",
+    "BulkheadFull",
     "CircuitClosed",
     "CircuitForced",
     "CircuitHalfOpened",
@@ -51,6 +52,7 @@ __all__ = [
     "PublishFailed",
     "QueueHeld",
     "QueueReleased",
+    "SlotLost",
     "StoreFound",
     "StoreLost",
     "announce",

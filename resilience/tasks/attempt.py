@@ -35,6 +35,7 @@ class TaskPipeline(Pipeline):
             resilience.dependencies.require(dependency, where=f"task {name}"),
             resilience.answers,
             breaker=resilience.breaker(dependency),
+            slots=resilience.slots(dependency),
             fallbacks=fallbacks,
             neutral=NEUTRAL,
             listeners=resilience.listeners,

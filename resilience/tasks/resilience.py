@@ -8,7 +8,7 @@ from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 
 from resilience.breaker import Breaker, NoBreaker
-from resilience.bulkhead import NORMAL, AdaptiveLimit, Holds, Spares
+from resilience.bulkhead import NORMAL, AdaptiveLimit, Holds, Slots, Spares
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
@@ -203,6 +203,15 @@ class Resilience:
         self.dependencies.require(dependency, where="breaker")
         return self._share().breakers[dependency]
 
+    def slots(self, dependency: str) -> Slots | None:
+        """Return the slots of *dependency*, the ones of its pipelines and tasks; None: no cap.
+
+        Raises:
+            ConfigurationError: The dependency is unknown.
+        """
+        self.dependencies.require(dependency, where="slots")
+        return self._share().slots.get(dependency)
+
     def pipeline(
         self,
         dependency: str,
@@ -228,6 +237,7 @@ class Resilience:
             found,
             self.answers,
             breaker=self.breaker(dependency),
+            slots=self.slots(dependency),
             fallbacks=fallbacks,
             neutral=neutral,
             listeners=self.listeners,

@@ -8,7 +8,7 @@ from celery import Celery
 from kombu.utils.url import maybe_sanitize_url
 
 from resilience.breaker import Breaker, NoBreaker
-from resilience.bulkhead import Holds, Spares
+from resilience.bulkhead import Holds, Renewal, Slots, Spares
 from resilience.dependency import Catalogue, Dependency
 from resilience.events import Listener
 from resilience.ledger import Ledger
@@ -17,6 +17,7 @@ from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
 from resilience.store.fleet import StoreFleet
+from resilience.store.slots import SlotStore
 from resilience.tasks.addresses import find_store
 from resilience.tasks.identity import identity_of
 from resilience.tasks.neutral import NEUTRAL
@@ -39,6 +40,7 @@ class Shared:
     breakers: Mapping[str, Breaker | NoBreaker]
     holds: Holds
     spares: Spares
+    slots: Mapping[str, Slots]
 
 
 def open_shared(
@@ -63,7 +65,20 @@ def open_shared(
         breakers={one.name: _breaker(one, pulse, listeners) for one in dependencies.values()},
         holds=Holds(store, time=pulse.refresh, listeners=listeners),
         spares=Spares(store),
+        slots=_slots(dependencies, None if alone else store, listeners),
     )
+
+
+def _slots(
+    dependencies: Catalogue, store: Store | None, listeners: Sequence[Listener]
+) -> Mapping[str, Slots]:
+    leases = SlotStore(store) if store is not None else None
+    renewal = Renewal(leases, listeners=listeners) if leases is not None else None
+    return {
+        one.name: Slots(one.name, one.slots, store=leases, renewal=renewal, listeners=listeners)
+        for one in dependencies.values()
+        if one.slots is not None
+    }
 
 
 def _breaker(

@@ -94,6 +94,15 @@ def test_breaker_page_runs(app: Celery) -> None:
     assert names["breaker"].refusal() is None
 
 
+def test_bulkhead_page_runs(app: Celery) -> None:
+    """The calls that the page shows are made."""
+    called: list[int] = []
+
+    run_page("bulkhead.md", app=app, order_id=7, charge_now=called.append, charge_async=fetch)
+
+    assert called == [7]
+
+
 def test_budget_page_runs(app: Celery, valkey: ValkeyProcess) -> None:
     """Shares, defaults and deadlines are as the page says."""
 

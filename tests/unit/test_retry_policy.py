@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from resilience.errors import BUGS, AttemptTimeoutError, CircuitOpenError, RejectedError
+from resilience.errors import (
+    BUGS,
+    AttemptTimeoutError,
+    BulkheadFullError,
+    CircuitOpenError,
+    RejectedError,
+)
 from resilience.retry import Dead, Retry, RetryPolicy
 
 
@@ -37,6 +43,7 @@ def decide(
         ({"dead_on": (RejectedError,)}, CircuitOpenError("mail"), "dead_on"),
         ({"max_attempts": 1}, OSError(), "exhausted"),
         ({"max_attempts": 1}, CircuitOpenError("mail"), None),
+        ({"max_attempts": 1}, BulkheadFullError("mail", 5.0), None),
         ({"give_up_after_seconds": 5.0}, CircuitOpenError("mail", 4.9), None),
         ({"give_up_after_seconds": 5.0}, CircuitOpenError("mail", 5.0), "too_old"),
     ],

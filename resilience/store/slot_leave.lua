@@ -1,0 +1,25 @@
+-- Give a slot back, or leave the line, and wake who is next.
+--
+-- KEYS[1] held, KEYS[2] line, KEYS[3] alive  zsets  see slot_take.lua
+-- KEYS[4] wake  prefix of  list  <prefix><owner>  there is something in it once its owner may try
+-- ARGV[1] owner, ARGV[2] slots, ARGV[3] life of a wake in ms
+-- -> 1 if the lease was still held
+
+local held, line, owner = KEYS[1], KEYS[2], ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
+local was_held = redis.call('ZREM', held, owner)
+redis.call('ZREM', line, owner)
+redis.call('ZREM', KEYS[3], owner)
+redis.call('DEL', KEYS[4] .. owner)
+local free = ARGV[2] - redis.call('ZCARD', held)
+if free > 0 then
+  for _, next_one in ipairs(redis.call('ZRANGE', line, 0, free - 1)) do
+    local wake = KEYS[4] .. next_one
+    if redis.call('LLEN', wake) == 0 then redis.call('LPUSH', wake, 1) end
+    redis.call('PEXPIRE', wake, ARGV[3])
+  end
+end
+return was_held

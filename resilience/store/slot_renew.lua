@@ -1,0 +1,25 @@
+-- Renew the leases of one process. One that is gone is taken again if there is room: the call runs.
+--
+-- KEYS    held  zset  see slot_take.lua, one for each lease
+-- ARGV[1] lease in ms, then for each lease: owner, slots
+-- -> for each lease: 1 renewed, 2 taken again, 0 gone and no room
+
+local lease = tonumber(ARGV[1])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local answers = {}
+for i, held in ipairs(KEYS) do
+  local owner, slots = ARGV[2 * i], tonumber(ARGV[2 * i + 1])
+  redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
+  if redis.call('ZSCORE', held, owner) then
+    answers[i] = 1
+  else
+    answers[i] = redis.call('ZCARD', held) < slots and 2 or 0
+  end
+  if answers[i] > 0 then
+    redis.call('ZADD', held, now + lease, owner)
+    redis.call('PEXPIRE', held, 2 * lease)
+  end
+end
+return answers

@@ -1,0 +1,34 @@
+-- Take a slot of a dependency, or stand in line for one.
+--
+-- KEYS[1] held   zset  owner -> server time in ms at which its lease ends
+-- KEYS[2] line   zset  owner -> server time in µs at which it came
+-- KEYS[3] alive  zset  owner -> server time in ms until which its place in line is kept
+-- ARGV[1] owner, ARGV[2] slots, ARGV[3] lease in ms, ARGV[4] ms for which its place is kept
+-- -> -1 if it was granted, else ms until the first lease ends if it is not renewed
+
+local held, line, alive, owner = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+local slots, lease, keep = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', now)) do
+  redis.call('ZREM', line, gone)
+end
+redis.call('ZREMRANGEBYSCORE', alive, '-inf', now)
+
+local ahead = redis.call('ZRANK', line, owner) or redis.call('ZCARD', line)
+local has = redis.call('ZSCORE', held, owner)
+if has or ahead < slots - redis.call('ZCARD', held) then
+  redis.call('ZADD', held, now + lease, owner)
+  redis.call('PEXPIRE', held, 2 * lease)
+  redis.call('ZREM', line, owner)
+  redis.call('ZREM', alive, owner)
+  return -1
+end
+redis.call('ZADD', line, 'NX', string.format('%.0f', time[1] * 1000000 + time[2]), owner)
+redis.call('ZADD', alive, now + keep, owner)
+redis.call('PEXPIRE', line, 2 * keep)
+redis.call('PEXPIRE', alive, 2 * keep)
+local first = redis.call('ZRANGE', held, 0, 0, 'WITHSCORES')
+return first[2] and math.max(1, first[2] - now) or 1
