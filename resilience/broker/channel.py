@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from queue import Empty
@@ -74,9 +74,9 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         return redis.Redis(connection_pool=self._spare or self.pool)
 
     def held_tags(self) -> list[str]:
-        """Return the delivery tags of what this channel holds."""
-        qos = self._qos
-        return [] if qos is None else [*{*qos._delivered} - qos._dirty]  # noqa: SLF001
+        """Return the delivery tags of what this channel holds, delivered or about to be."""
+        qos, noted = self._qos, self._noted.copy()
+        return [*noted] if qos is None else [*noted | ({*qos._delivered} - qos._dirty)]  # noqa: SLF001
 
     def was_noted(self, tag: str) -> bool:
         """Tell once whether a message was noted when it was taken."""
@@ -178,7 +178,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         if self._waits:
             if age >= LOOK_SECONDS:
                 self._wait_no_more()
-        elif age >= OVERDUE_SECONDS and not connection.can_read(timeout=0):
+        elif age >= OVERDUE_SECONDS and not _has_answered(connection):
             logger.warning("the broker has not answered for %.1f s; connecting anew", age)
             connection.disconnect()
 
@@ -221,36 +221,58 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
     def _deliver_all(self, reply: Sequence[tuple[int, bytes]]) -> int:
         """Deliver messages that were taken, and return how many."""
-        left = deque(reply)
+        left = deque(self._messages(reply))
+        # To deliver one may take as long as its job, in a pool that runs it on the spot, or that
+        # has no room: all are held from now on.
+        self._noted.update(_tag(payload) for payload, _ in left)
         try:
             while left:
-                number, raw = left.popleft()
-                if number == UNREADABLE:
-                    logger.error("set a message aside that is none: %.200r", raw)
-                else:
-                    self._deliver_one(loads(raw.decode()), self._asked[number])
+                self._deliver_one(*left.popleft())
         finally:
-            for number, raw in left:  # a defect: nobody else must wait for those behind it
-                if number != UNREADABLE:
-                    self._put_back_unread(loads(raw.decode()), self._asked[number])
+            self._put_back_all(left)  # a defect: nobody else must wait for those behind it
         return len(reply)
 
+    def _messages(self, reply: Sequence[tuple[int, bytes]]) -> Iterator[tuple[dict[str, Any], str]]:
+        for number, raw in reply:
+            if number == UNREADABLE:
+                logger.error("set a message aside that is none: %.200r", raw)
+            else:
+                yield loads(raw.decode()), self._asked[number]
+
     def _deliver_one(self, payload: dict[str, Any], queue: str) -> None:
-        tag = payload["properties"]["delivery_tag"]
+        tag = _tag(payload)
         if queue not in self.connection._callbacks:  # noqa: SLF001 - cancelled meanwhile
-            self._put_back_unread(payload, queue)
+            self._put_back_all([(payload, queue)])
             return
         self._queue_cycle.rotate(queue)
-        self._noted.add(tag)
-        self.connection._deliver(payload, queue)  # noqa: SLF001 - as kombu does
+        try:
+            self.connection._deliver(payload, queue)  # noqa: SLF001 - as kombu does
+        except BaseException:
+            self._noted.discard(tag)  # nobody will acknowledge it: it is for others
+            raise
         if self.was_noted(tag):  # by a consumer that acknowledges nothing
             self.qos._remove_from_indices(tag).execute()  # noqa: SLF001
 
-    def _put_back_unread(self, payload: dict[str, Any], queue: str) -> None:
-        tag = payload["properties"]["delivery_tag"]
-        self.put_back(Held(tag, payload, "", queue), first=True)
+    def _put_back_all(self, unread: Sequence[tuple[dict[str, Any], str]]) -> None:
+        """Put back what was taken in this order, so that it is taken in the same order again."""
+        for payload, queue in reversed(unread):
+            tag = _tag(payload)
+            self._noted.discard(tag)
+            self.put_back(Held(tag, payload, "", queue), first=True)
 
     def _on_connection_disconnect(self, connection: Any) -> None:  # noqa: ANN401 - redis-py's
         if self._in_poll is connection:
             self._asks = self._waits = False
         super()._on_connection_disconnect(connection)
+
+
+def _tag(payload: Mapping[str, Any]) -> str:
+    tag: str = payload["properties"]["delivery_tag"]
+    return tag
+
+
+def _has_answered(connection: Any) -> bool:  # noqa: ANN401 - redis-py's
+    """Tell whether there is something to read, and leave it where the event loop sees it."""
+    module: Any = kombu_redis
+    readable: bool = module._socket_readable(connection._sock)  # noqa: SLF001
+    return readable

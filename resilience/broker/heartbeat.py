@@ -115,7 +115,11 @@ class Heartbeat:
         if self._clock.monotonic() - self._met < GRACE_SECONDS:
             return
         for held in channel.unacked.overdue(channel.plain_client(), channel.silent_seconds):
-            channel.give_back(held)
+            try:
+                channel.give_back(held)
+            except (TypeError, AttributeError, LookupError):
+                # Whatever it is, those behind it must not wait for it.
+                logger.exception("cannot give back what is noted as %r", held.tag)
 
     def _miss(self, error: Exception) -> None:
         self._met = float("inf")

@@ -1,5 +1,6 @@
 """What workers hold of a Redis broker: taken, and not acknowledged yet."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,6 +16,8 @@ LOOK_AT = 1000
 MUTE_SECONDS = 3600.0
 """What a worker holds that speaks kombu's own language, and so is never heard of, is given to
 others after kombu's own time: a fleet may be mixed while it is changed."""
+
+logger = logging.getLogger("resilience")
 
 _folder = files(__package__)
 
@@ -66,7 +69,7 @@ class Unacked:
     def find(self, client: "redis.Redis", tag: str) -> Held | None:
         """Return what is noted under *tag*."""
         noted: Any = client.hget(self.keys[0], tag)
-        return None if noted is None else next(_held("", [tag.encode(), noted]))
+        return None if noted is None else next(_held("", [tag.encode(), noted]), None)
 
     def restore(self, client: "redis.Redis", held: Held, key: str, *, first: bool) -> bool:
         """Put a message back into the list *key*, unless its worker has been heard of since.
@@ -92,5 +95,9 @@ class Unacked:
 
 def _held(claim: str, pairs: Sequence[bytes]) -> Iterator[Held]:
     for tag, noted in zip(pairs[::2], pairs[1::2], strict=True):
-        message, exchange, routing_key = loads(noted.decode())
+        try:
+            message, exchange, routing_key = loads(noted.decode())
+        except (ValueError, TypeError):
+            logger.exception("cannot read what is noted as %r: %.200r", tag, noted)
+            continue
         yield Held(tag.decode(), message, exchange or "", routing_key or "", claim)
