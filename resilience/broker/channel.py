@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from queue import Empty
-from typing import Any, Final
+from typing import Any
 
 import redis
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps, loads
+from kombu.utils.uuid import uuid
 from redis.exceptions import NoScriptError, ResponseError
 
 from resilience.broker.qos import SafeQoS
@@ -31,7 +32,6 @@ UNREADABLE = -1
 KombuChannel: Any = kombu_redis.Channel
 _TAKE = script("take")
 _TAKE_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
-_WOKEN: Final = object()
 
 
 class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
@@ -85,7 +85,11 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         return noted
 
     def give_back(self, held: Held) -> None:
-        """Put what a dead worker held back, to be taken next, and count that death."""
+        """Put what a dead worker held back, to be taken next, and count that death.
+
+        Under another tag: a worker that was only thought dead has no say in it any more.
+        """
+        held.message["properties"]["delivery_tag"] = uuid()
         headers = held.message.setdefault("headers", {})
         crashes = headers.get(CRASHES_HEADER)
         headers[CRASHES_HEADER] = (crashes if isinstance(crashes, int) else 0) + 1
@@ -157,7 +161,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
             connection.connect()
         if self._tracked is connection._sock:  # noqa: SLF001
             return
-        connection._parser.set_invalidation_push_handler(lambda _: _WOKEN)  # noqa: SLF001
+        connection._parser.set_invalidation_push_handler(lambda _: None)  # noqa: SLF001
         connection.send_command("CLIENT", "TRACKING", "ON")
         try:
             connection.read_response()
@@ -188,14 +192,16 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         Raises:
             Empty: It was no message.
         """
-        connection = self.client.connection
+        connection, idle = self.client.connection, not self._in_poll
         try:
             reply = self._reply(connection)
         except NoScriptError:
             self._known, reply = False, []  # the server has been started anew
         except self.connection_errors:
             connection.disconnect()
-            raise
+            if not idle:
+                raise
+            reply = []  # a server may close what nobody uses
         finally:
             if not self._waits:
                 self._in_poll = None
@@ -208,10 +214,11 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         """Return the messages that the server sent, and whether to wait for it to tell of more."""
         asked, self._asks, self._waits = self._asks, False, False
         reply = connection.read_response(push_request=True)
-        while reply is _WOKEN and asked:
+        while asked and not _is_answer(reply):
             reply = connection.read_response(push_request=True)
-        empty, rest = (False, []) if reply is _WOKEN else (reply[0] == 1, reply[1:])
-        self._known = self._known or reply is not _WOKEN
+        answered = _is_answer(reply)
+        empty, rest = (reply[0] == 1, reply[1:]) if answered else (False, [])
+        self._known = self._known or answered
         # What else has arrived was read along with it: the event loop will not hear of it.
         while connection.can_read(timeout=0):
             connection.read_response(push_request=True)
@@ -264,6 +271,11 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         if self._in_poll is connection:
             self._asks = self._waits = False
         super()._on_connection_disconnect(connection)
+
+
+def _is_answer(reply: Any) -> bool:  # noqa: ANN401 - redis-py's
+    """Tell what the script returned from what the server says unasked."""
+    return isinstance(reply, list) and bool(reply) and isinstance(reply[0], int)
 
 
 def _tag(payload: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """Tells a Redis broker that a worker lives, and gives others what the dead held."""
 
 import logging
+import threading
 import weakref
-from collections.abc import Sequence
 from typing import Protocol
 
 import redis
@@ -58,27 +58,30 @@ class Heartbeat:
         self._met = float("inf")
         self._ahead: float | None = None
         self._lost = ""
+        self._missing: set[str] = set()
         self._told: set[str] = set()
+        self._lock = threading.Lock()
 
     def watch(self, channel: Holder) -> None:
         """Renew also what *channel* holds."""
-        self._channels.add(channel)
-        if self._beside is None:
-            # It keeps itself alive: channels whose connection is gone may still hold messages.
-            self._beside = Beside("broker-heartbeat", self.beat)
-            self._beside.start()
+        with self._lock:
+            self._channels.add(channel)
+            if self._beside is None:
+                # It keeps itself alive: channels whose connection is gone may still hold messages.
+                self._beside = Beside("broker-heartbeat", self.beat)
+                self._beside.start()
 
     def beat(self) -> float | None:
         """Renew, and restore what is overdue; return the seconds until the next beat."""
-        channels = list(self._channels)
+        with self._lock:
+            channels = list(self._channels)
+            holders = [one for one in channels if not one.closed or one.held_tags()]
+            if not holders:
+                self._beside = None
+                return None
         is_open = any(not channel.closed for channel in channels)
-        holders = [one for one in channels if not one.closed or one.held_tags()]
-        if not holders:
-            self._beside = None
-            return None
         try:
-            for channel in holders:
-                self._renew(channel, channel.held_tags())
+            self._tell({tag for channel in holders for tag in self._renew(channel)})
             if is_open:
                 self._restore(next(one for one in channels if not one.closed))
         except (redis.RedisError, OSError) as error:
@@ -89,17 +92,23 @@ class Heartbeat:
             self._lost = ""
         return BEAT_SECONDS
 
-    def _renew(self, channel: Holder, tags: Sequence[str]) -> None:
-        now, gone = channel.unacked.renew(channel.plain_client(), tags)
+    def _renew(self, channel: Holder) -> list[str]:
+        """Renew what *channel* holds; return what others have meanwhile."""
+        now, gone = channel.unacked.renew(channel.plain_client(), channel.held_tags())
         self._hear(now)
-        taken = set(gone) & set(channel.held_tags())
-        told, self._told = self._told, taken
-        if taken - told:
+        held = set(channel.held_tags())
+        return [tag for tag in gone if tag in held]
+
+    def _tell(self, gone: set[str]) -> None:
+        # In two beats: one may have been acknowledged in the middle of one.
+        lost = (gone & self._missing) - self._told
+        self._told = (self._told | lost) & gone
+        self._missing = gone
+        if lost:
             logger.warning(
                 "%d jobs that this worker holds were given to others, as nobody heard of it for "
-                "%g s: they may run twice",
-                len(taken - told),
-                channel.silent_seconds,
+                "too long: they may run twice",
+                len(lost),
             )
 
     def _hear(self, server_now: float) -> None:
@@ -114,7 +123,13 @@ class Heartbeat:
     def _restore(self, channel: Holder) -> None:
         if self._clock.monotonic() - self._met < GRACE_SECONDS:
             return
-        for held in channel.unacked.overdue(channel.plain_client(), channel.silent_seconds):
+        began = self._clock.monotonic()
+        overdue = channel.unacked.overdue(channel.plain_client(), channel.silent_seconds)
+        if self._clock.monotonic() - began > JUMP_SECONDS:
+            # The server was silent, too: others could not be heard. What is claimed waits.
+            self._met = self._clock.monotonic()
+            return
+        for held in overdue:
             try:
                 channel.give_back(held)
             except (TypeError, AttributeError, LookupError):

@@ -50,6 +50,14 @@ class SafePoller(KombuPoller):  # type: ignore[misc] # kombu has few types
             return None
         return super().handle_event(fileno, event)
 
+    def on_readable(self, fileno: int) -> Any:  # noqa: ANN401 - kombu's
+        """Read at once: kombu waits until there is room, or takes a word unasked for the end."""
+        channel, kind = self._fd_to_chan.get(fileno, (None, None))
+        return channel.handlers[kind]() if kind == "BRPOP" else super().on_readable(fileno)
+
+    def _pause_brpop(self, channel: Any, fileno: int) -> None:  # noqa: ANN401 - kombu's
+        """Never: what an answer brings along is held already, and must be read to be renewed."""
+
     def close(self) -> None:
         """Close."""
         super().close()
