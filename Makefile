@@ -15,8 +15,10 @@ demo: .venv ## a scripted outage with a verdict; ends by itself
 up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
 
+# Most tests wait for servers: three at a time. Those of the shop measure how long its answers take.
 test: .venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/acceptance --numprocesses=3 --dist=worksteal
+	$(BIN)/python -m pytest tests/acceptance
 
 chaos: .venv ## kills for minutes, and says what became of the jobs
 	$(BIN)/python -m pytest -m chaos -s

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery, chain, chord, group
 
 from resilience.errors import AllFallbacksFailedError
 from resilience.levels import Level
 from resilience.outcome import Outcome
+from tests.brokers import ON_RABBITMQ
 from tests.integration.apps.canvas_stage import SECONDS, running_app, sig, value_of
 from tests.integration.apps.stage import new_key
 
@@ -144,13 +146,16 @@ def test_any_language_can_send_an_outcome(app: Celery[Any]) -> None:
     """Between tasks it is the same JSON; a message that was written by hand is understood."""
     envelope = {"__type__": "resilience.Outcome", "__value__": DEGRADED.to_json()}
 
+    if ON_RABBITMQ:
+        pytest.skip("it looks into a Redis broker")
     sent = app.send_task("total", args=[envelope], queue="nobody")
-    client = app.backend.client  # type: ignore[attr-defined]  # that of the Redis backend
+    client = redis.Redis.from_url(app.conf.broker_url)
     (message,) = map(json.loads, client.lrange("nobody", 0, -1))
     args, _, _ = json.loads(base64.b64decode(message["body"]))
     assert args == [envelope]
 
     client.lpush("alpha", json.dumps(message))
+    client.close()
     assert as_dict(sent.get(timeout=SECONDS)) == {
         "value": 3,
         "level": Level.STATIC,

@@ -160,6 +160,7 @@ def test_worker_becomes_the_celery_worker_of_its_dependency(
         assert running.wait(GRACE_SECONDS) == 0
     words = " ".join(command)
     assert f"--app {bulkheads.__name__} --broker {valkey.url}" in words
-    options = "-Q money,money.retry -c 2 -P threads -n payments@%h --prefetch-multiplier 3"
+    queues = "money.critical,money,money.sheddable,money.retry"
+    options = f"-Q {queues} -c 2 -P threads -n payments@%h --prefetch-multiplier 3"
     assert f"worker {options}" in words
     assert words.endswith(" ".join(WORKER_OPTIONS[1:]))

@@ -35,6 +35,5 @@ def stall(state: Any) -> None:  # noqa: ANN401 - Celery's
 
 @control_command()
 def hold(state: Any) -> None:  # noqa: ANN401 - Celery's
-    """Consume no more, and say so."""
-    state.consumer.controller.held_queues = {QUEUE}
-    state.consumer.cancel_task_queue(QUEUE)
+    """Order that nobody takes jobs."""
+    state.app.resilience.holds.hold(QUEUE, seconds=60.0, actor="somebody", reason="a test")
