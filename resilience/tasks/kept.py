@@ -168,6 +168,8 @@ def delay_of(app: Celery[Any], options: dict[str, Any]) -> float | None:
 def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
     """Publish what `job_of` made, with what the ledger has learnt since in its header.
 
+    Its queue is declared already: to do that for each job costs a third more.
+
     Raises:
         Exception: The broker's, or one that says that the message is no such one.
     """
@@ -188,7 +190,6 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
         (message["args"], message["kwargs"], message["embed"]),
         exchange="" if by_name else queue.exchange,
         routing_key=queue.name if by_name else queue.routing_key,
-        declare=[queue],
         headers=headers,
         serializer="json",
         retry=False,

@@ -5,7 +5,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from resilience.breaker import State
@@ -74,15 +74,22 @@ class Relay:
         """
         back = jobs
         try:
-            with self._producer() as producer, producer.batch(BATCH):
-                for job in jobs:
-                    self._publish_one(producer, job)
+            with self._producer() as producer:
+                self._declare(producer, {job.queue for job in jobs})
+                with producer.batch(BATCH):
+                    for job in jobs:
+                        self._publish_one(producer, job)
             back = []
         finally:
             self._resilience.ledger.give_back(back, owner=self._owner)
         due = min(job.due or 0.0 for job in jobs)
         waited = max(0.0, self._resilience.fleet_time() - due)
         self._resilience.announce(JobsPublished(jobs=len(jobs), seconds=waited))
+
+    def _declare(self, producer: Any, names: Iterable[str]) -> None:  # noqa: ANN401 - kombu's
+        for name in names:
+            with suppress(KeyError):  # the app knows it no more, as will be said of its jobs
+                producer.maybe_declare(self._resilience.app.amqp.queues[name])
 
     @contextmanager
     def _producer(self) -> Iterator[Any]:
