@@ -15,10 +15,15 @@ demo: .venv ## a scripted outage with a verdict; ends by itself
 up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
 
-# Most tests wait for servers: three at a time. Those of the shop measure how long its answers take.
+# Most tests wait for servers: three at a time. Those that measure how long something takes run by themselves, and so does,
+# once more, what failed beside others.
+TIMED := tests/acceptance tests/unit/test_slots.py $(addprefix tests/integration/test_,budget_http.py budget_postgres.py \
+  budget_redis.py stopping.py)
+
 test: .venv
-	$(BIN)/python -m pytest --ignore=tests/acceptance --numprocesses=3 --dist=worksteal
-	$(BIN)/python -m pytest tests/acceptance
+	$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal $(TIMED:%=--ignore=%) || \
+	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
+	$(BIN)/python -m pytest $(TIMED)
 
 chaos: .venv ## kills for minutes, and says what became of the jobs
 	$(BIN)/python -m pytest -m chaos -s

@@ -1,6 +1,7 @@
 """Cut a block in the main thread by SIGALRM."""
 
 import _signal  # type: ignore[import-not-found] # signal's own C half, which has no stub
+import gc
 import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -113,9 +114,12 @@ class Alarm:
 
 def _is_finalising(frame: FrameType | None) -> bool:
     """Tell whether the code runs for a finaliser: Python ignores what is raised in one."""
+    collecting = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
         in_module = frame.f_globals.get("__name__")
         if frame.f_code.co_name == "__del__" or in_module in {"weakref", "_weakrefset"}:
+            return True
+        if frame.f_code in collecting:
             return True
         frame = frame.f_back
     return False

@@ -91,8 +91,9 @@ def _sqlite(url: URL, seconds: float, clock: Clock) -> Engine:
     def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         # A text that is not UTF-8 must not keep the other rows from being read.
         connection.text_factory = lambda text: text.decode(errors="surrogateescape")
-        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            connection.execute("PRAGMA journal_mode=WAL")
+        # Processes that make the file at once get in each other's way, and SQLite does not wait then.
+        deadline = clock.monotonic() + seconds
+        when_unlocked(lambda: _keep_wal(connection), clock, deadline=deadline)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
 
@@ -108,6 +109,11 @@ def _sqlite(url: URL, seconds: float, clock: Clock) -> Engine:
             when_unlocked(lambda: driver.execute("BEGIN IMMEDIATE"), clock, deadline=deadline)
 
     return engine
+
+
+def _keep_wal(connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def when_unlocked(step: Callable[[], T], clock: Clock, *, deadline: float) -> T:

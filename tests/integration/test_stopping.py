@@ -158,6 +158,7 @@ def test_stop_hands_back_at_once_what_was_not_begun(stage: Stage) -> None:
     assert set(stage.count("begun").values()) == {1}
 
 
+@pytest.mark.chaos  # a minute each
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_restarts_lose_no_job_and_repeat_none_that_has_ended(stage: Stage, pool: str) -> None:

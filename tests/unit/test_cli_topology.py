@@ -10,7 +10,7 @@ import yaml
 from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.cli import resilience
@@ -129,6 +129,7 @@ values = st.recursive(
 )
 
 
+@settings(max_examples=25)
 @given(st.dictionaries(words, values, min_size=1))
 def test_yaml_means_what_it_was_made_of(value: dict[str, object]) -> None:
     """Whatever the words are, a parser reads them as they were."""
