@@ -91,7 +91,7 @@ def _sqlite(url: URL, seconds: float, clock: Clock) -> Engine:
     def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         # A text that is not UTF-8 must not keep the other rows from being read.
         connection.text_factory = lambda text: text.decode(errors="surrogateescape")
-        # Processes that make the file at once get in each other's way, and SQLite does not wait then.
+        # Processes that make the file at once get in each other's way, and SQLite waits for none.
         deadline = clock.monotonic() + seconds
         when_unlocked(lambda: _keep_wal(connection), clock, deadline=deadline)
         connection.execute("PRAGMA synchronous=FULL")

@@ -10,7 +10,7 @@ import yaml
 from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.cli import resilience
@@ -117,20 +117,21 @@ def test_json_lists_the_workers_for_scripts() -> None:
     assert all(one["command"][0] == "celery" for one in listed)
 
 
-texts = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["C", "Z"]))
+texts = st.text(
+    st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["C", "Z"]), max_size=8
+)
 words = texts | st.sampled_from(["no", "-A", "a: b", "a #b", "x:", "1e3", "15s", "~", "a b", "%i"])
 values = st.recursive(
-    words | st.integers() | st.booleans() | st.lists(words),
+    words | st.integers() | st.booleans() | st.lists(words, max_size=4),
     lambda inner: (
-        st.dictionaries(words, inner, min_size=1)
-        | st.lists(st.dictionaries(words, inner, min_size=1), min_size=1)
+        st.dictionaries(words, inner, min_size=1, max_size=4)
+        | st.lists(st.dictionaries(words, inner, min_size=1, max_size=3), min_size=1, max_size=3)
     ),
-    max_leaves=20,
+    max_leaves=8,
 )
 
 
-@settings(max_examples=25)
-@given(st.dictionaries(words, values, min_size=1))
+@given(st.dictionaries(words, values, min_size=1, max_size=4))
 def test_yaml_means_what_it_was_made_of(value: dict[str, object]) -> None:
     """Whatever the words are, a parser reads them as they were."""
     assert yaml.safe_load(to_yaml(value)) == value
