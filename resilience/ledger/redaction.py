@@ -6,19 +6,25 @@ from typing import Any
 HIDDEN = "***"
 SHORTEST = 4
 """Shorter values are not looked for in other texts: they are everywhere."""
+SUMMARIES = ("argsrepr", "kwargsrepr")
+"""Arguments as one text, cut where it got too long: what is left of a value is not found in it."""
 
 
 def redacted(message: object, errors: Sequence[object], names: Collection[str]) -> tuple[Any, Any]:
     """Return *message* with what is under a key in *names*, at any depth, hidden; and *errors*.
 
-    So are positional arguments: `args` beside `names`, the names of all of them. Hidden values of
-    four or more characters are hidden in all texts of both as well: an error may quote an argument.
+    So are positional arguments: `args` beside `names`, the names of all of them; and `argsrepr` and
+    `kwargsrepr`, if anything is. Hidden values of four or more characters are hidden in all texts
+    of both as well, as they are and as Python writes them: an error may quote an argument.
     """
     if not names:
         return message, errors
-    found = {text for text in _secrets(message, names) if len(text) >= SHORTEST}
-    secrets = sorted(found, key=len, reverse=True)  # one may be part of another
-    return _hide(message, names, secrets), _hide(errors, (), secrets)
+    found = set(_secrets(message, names))
+    long = {text for text in found if len(text) >= SHORTEST}
+    long |= {repr(text)[1:-1] for text in long}
+    secrets = sorted(long, key=len, reverse=True)  # one may be part of another
+    hidden = {*names, *SUMMARIES} if found else names
+    return _hide(message, hidden, secrets), _hide(errors, (), secrets)
 
 
 def _places(value: Mapping[str, Any], names: Collection[str]) -> set[int]:

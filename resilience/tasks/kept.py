@@ -16,6 +16,7 @@ from kombu.message import Message
 from resilience.broker import CRASHES_HEADER
 from resilience.ledger import Job
 from resilience.tasks.deadline import BUDGET_HEADER
+from resilience.tasks.quorum import COUNT_HEADER
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import dumps, loads
 
@@ -99,11 +100,10 @@ def message_of(
     amqp: Any = task.app.amqp
     known = _parameters(type(amqp).as_task_v2)
     renamed = {RENAMED.get(name, name): value for name, value in options.items()}
+    stamps = {name: options[name] for name in options.get("stamped_headers") or ()}
+    said = {name: value for name, value in renamed.items() if name in known and value is not None}
     headers, properties, body, _ = amqp.as_task_v2(
-        name=task.name,
-        args=args,
-        kwargs=kwargs,
-        **{name: value for name, value in renamed.items() if name in known and value is not None},
+        name=task.name, args=args, kwargs=kwargs, **(stamps | said)
     )
     return headers, properties, body
 
@@ -111,6 +111,8 @@ def message_of(
 def options_of(task: Task[Any, Any], request: Context) -> dict[str, Any]:
     """Return what `apply_async` was given for *request*, as Celery takes it for a retry."""
     options = request.as_execution_options()
+    # Of the message that came: RabbitMQ hands on what another one says until it has counted itself.
+    options["headers"].pop(COUNT_HEADER, None)
     options["ignore_result"] = get_actual_ignore_result(task, request)
     options["priority"] = (request.delivery_info or {}).get("priority")
     # As the publisher wrote them: it may have hidden something.

@@ -52,6 +52,7 @@ class Relay:
         self._back_off = BACK_OFF_SECONDS
         self._lost = ""
         self._limited: set[str] = set()
+        self._told: set[str] = set()
 
     def look(self) -> float:
         """Publish what is due; return the seconds until the next look."""
@@ -69,27 +70,39 @@ class Relay:
     def _publish(self, jobs: list[Job]) -> None:
         """Publish *jobs*; those that the broker did not take for sure are due again.
 
+        One whose queue cannot be has to wait until its lease runs out: due before, it would come
+        first again.
+
         Raises:
             Exception: The broker's.
         """
         back = jobs
         try:
             with self._producer() as producer:
-                self._declare(producer, {job.queue for job in jobs})
+                refused = self._declare(producer, {job.queue for job in jobs})
+                sent = [job for job in jobs if job.queue not in refused]
                 with producer.batch(BATCH):
-                    for job in jobs:
+                    for job in sent:
                         self._publish_one(producer, job)
             back = []
         finally:
             self._resilience.ledger.give_back(back, owner=self._owner)
-        due = min(job.due or 0.0 for job in jobs)
-        waited = max(0.0, self._resilience.fleet_time() - due)
-        self._resilience.announce(JobsPublished(jobs=len(jobs), seconds=waited))
+        if sent:
+            due = min(job.due or 0.0 for job in sent)
+            waited = max(0.0, self._resilience.fleet_time() - due)
+            self._resilience.announce(JobsPublished(jobs=len(sent), seconds=waited))
 
-    def _declare(self, producer: Any, names: Iterable[str]) -> None:  # noqa: ANN401 - kombu's
+    def _declare(self, producer: Any, names: Iterable[str]) -> set[str]:  # noqa: ANN401 - kombu's
+        """Declare queues; return those that cannot be, which must not keep others waiting."""
+        refused = set()
         for name in names:
-            with suppress(KeyError):  # the app knows it no more, as will be said of its jobs
-                producer.maybe_declare(self._resilience.app.amqp.queues[name])
+            try:
+                with suppress(KeyError):  # the app knows it no more, as will be said of its jobs
+                    producer.maybe_declare(self._resilience.app.amqp.queues[name])
+            except ConfigurationError as error:
+                refused.add(name)
+                self._tell(error)
+        return refused
 
     @contextmanager
     def _producer(self) -> Iterator[Any]:
@@ -168,9 +181,13 @@ class Relay:
         if known is None or not wanted:
             return wanted
         most = DEPTH_MAX if known.max_queue is None else min(DEPTH_MAX, known.max_queue)
-        with self._producer() as producer:
-            if depth_of(self._resilience.app, producer, known.retry_queue) >= most:
-                return 0
+        try:
+            with self._producer() as producer:
+                if depth_of(self._resilience.app, producer, known.retry_queue) >= most:
+                    return 0
+        except ConfigurationError as error:
+            self._tell(error)
+            return 0
         return self._resilience.releases.ask(
             name,
             wanted,
@@ -185,6 +202,12 @@ class Relay:
             for name in self._resilience.dependencies
             if self._resilience.breaker(name).refusal() is not None
         }
+
+    def _tell(self, error: ConfigurationError) -> None:
+        text = text_of(error)
+        if text not in self._told:
+            logger.error("the relay leaves jobs in the ledger: %s", text)
+        self._told.add(text)
 
     def _again(self, error: BaseException) -> float:
         text = f"{type(error).__name__}: {text_of(error)}"

@@ -129,6 +129,16 @@ def test_failed_job_runs_again_until_it_is_done(post: Post) -> None:
     post.await_empty()
 
 
+def test_stamps_survive_a_failure(post: Post) -> None:
+    """A job that Celery's canvas has stamped runs again, with its stamps."""
+    key = new_key()
+
+    post.fire("send", key, 1, stamped_headers=["tenant"], tenant="shop")
+
+    assert post.await_done(key)["stamps"] == {"tenant": "shop"}
+    post.await_empty()
+
+
 def test_job_that_fails_too_often_is_a_dead_letter_with_all_its_errors(post: Post) -> None:
     """Four calls in total, as declared; arguments and every error are kept."""
     key = new_key()

@@ -1,8 +1,10 @@
 """What a RabbitMQ as broker promises."""
 
+import functools
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,12 +18,14 @@ from resilience.errors import ConfigurationError
 from resilience.ledger import State, Which
 from resilience.settings import Settings
 from resilience.tasks import Resilience
-from resilience.tasks.quorum import DELIVERY_LIMIT
+from resilience.tasks.kept import job_of
+from resilience.tasks.quorum import DELIVERY_LIMIT, as_quorum
 from resilience.testing.process import ProcessStartError
 from resilience.testing.rabbitmq import RabbitProcess
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from resilience.worker.relay import Relay
 from tests.integration.apps.rabbit import QUEUES, make_app
 
 APP_PATH = "tests.integration.apps.rabbit"
@@ -187,6 +191,33 @@ def test_queue_that_exists_otherwise_is_one_clear_error(post: Post) -> None:
         post.fire("send", "x")
     with pytest.raises(ProcessStartError, match="rabbitmqctl delete_queue mail"), post.working():
         pass
+
+
+def test_queue_that_exists_otherwise_keeps_no_other_jobs_waiting(post: Post) -> None:
+    """A relay leaves its jobs in the ledger, says so, and publishes those of other queues."""
+    with post.app.connection_for_write() as connection:
+        for name in ("mail.retry", "odd"):
+            Queue(name, routing_key=name)(connection.default_channel).declare()
+    post.app.amqp.queues.add(as_quorum(Queue("odd", routing_key="odd")))
+    send, ledger = post.app.tasks["send"], post.resilience.ledger
+    made = functools.partial(job_of, send, ["x"], {}, ledger={}, age_seconds=0.0)
+    for name, queue in (("a", "mail.retry"), ("b", "odd"), ("c", "celery")):
+        job = made({"task_id": name}, queue=queue)
+        ledger.add([job if queue == "mail.retry" else replace(job, dependency="")])
+
+    relay = Relay(post.resilience)
+    relay.look()
+    relay.look()
+
+    with post.app.connection_for_read() as connection:
+        found = post.app.amqp.queues["celery"](connection.default_channel)
+        message = wait_until(found.get, SECONDS, "it is there")
+        assert message.headers["id"] == "c"
+    assert [ledger.letters.show(name).state for name in "abc"] == [  # type: ignore[union-attr]
+        State.OUTBOX,
+        State.DISPATCHED,
+        State.DISPATCHED,
+    ]
 
 
 def test_results_come_back(working: Post) -> None:

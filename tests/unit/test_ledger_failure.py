@@ -129,8 +129,12 @@ def test_error_that_was_never_raised_is_kept() -> None:
         ({"args": ["ann"], "names": ["to", "pin"]}, {"args": ["ann"], "names": ["to", "pin"]}),
         (
             {"pin": {"old": 12345, "new": "67890"}, "argsrepr": "('12345', '67890', 'ann')"},
-            {"pin": "***", "argsrepr": "('***', '***', 'ann')"},
+            {"pin": "***", "argsrepr": "***"},
         ),
+        ({"pin": "1", "kwargsrepr": "{'pin': '1'}"}, {"pin": "***", "kwargsrepr": "***"}),
+        ({"to": "ann", "argsrepr": "('ann',)"}, {"to": "ann", "argsrepr": "('ann',)"}),
+        ({"pin": "12345", "said": "not 12345!"}, {"pin": "***", "said": "not ***!"}),
+        ({"pin": "12\n45", "said": "'12\\n45'"}, {"pin": "***", "said": "'***'"}),
         (
             {"pin": "abcd", "more": "abcdef", "also": {"pin": "abcdef"}},
             {"pin": "***", "more": "***", "also": {"pin": "***"}},

@@ -71,7 +71,8 @@ def send(self: Any, key: str, fails: int = 0, secret: str = "") -> None:  # noqa
     if times <= fails:
         text = f"failure {times}"
         raise ConnectionError(text)
-    said = {"headers": self.request.headers, "expires": self.request.expires}
+    request = self.request
+    said = {"headers": request.headers, "expires": request.expires, "stamps": request.stamps}
     with desk() as client:
         client.rpush(key, json.dumps(said))
 
