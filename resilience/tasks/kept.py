@@ -16,7 +16,6 @@ from kombu.message import Message
 from resilience.broker import CRASHES_HEADER
 from resilience.ledger import Job
 from resilience.tasks.deadline import BUDGET_HEADER
-from resilience.tasks.quorum import COUNT_HEADER
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import dumps, loads
 
@@ -111,8 +110,6 @@ def message_of(
 def options_of(task: Task[Any, Any], request: Context) -> dict[str, Any]:
     """Return what `apply_async` was given for *request*, as Celery takes it for a retry."""
     options = request.as_execution_options()
-    # Of the message that came: RabbitMQ hands on what another one says until it has counted itself.
-    options["headers"].pop(COUNT_HEADER, None)
     options["ignore_result"] = get_actual_ignore_result(task, request)
     options["priority"] = (request.delivery_info or {}).get("priority")
     # As the publisher wrote them: it may have hidden something.

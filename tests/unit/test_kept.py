@@ -8,7 +8,6 @@ from celery.app.task import Context
 
 from resilience.tasks import FireAndForgetTask
 from resilience.tasks.kept import job_of, message_of, options_of
-from resilience.tasks.quorum import COUNT_HEADER
 
 
 def send(key: str) -> None:
@@ -42,8 +41,3 @@ def test_job_is_kept_with_all_that_it_came_with() -> None:
     assert (headers["expires"], headers["argsrepr"]) == (given["expires"], given["argsrepr"])
     assert (headers["timelimit"], headers["retries"], headers["mine"]) == ([9, None], 2, 1)
     assert message["properties"]["priority"] == 3
-
-
-def test_what_the_broker_counted_is_not_kept() -> None:
-    """It is about a message that has ended; a replay of its job would be poison at once."""
-    assert COUNT_HEADER not in kept(headers={COUNT_HEADER: 5})["headers"]
