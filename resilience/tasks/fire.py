@@ -263,12 +263,12 @@ class FireAndForgetTask(ResilientTask):
 
         Raises:
             Retry: It will run again.
-            Reject: The ledger is away: the broker keeps it.
+            Reject: The ledger does not keep it: the broker does.
             Exception: *error*: it will not run again; it is a dead letter.
         """
         try:
             delay = self.keep_failed(request, error)
-        except LEDGER_ERRORS as lost:
+        except Exception as lost:  # whatever it is, a driver that is missing: the job is not kept
             name, job = str(self.name), str(request.id)
             self.resilience.announce(JobUnkept(task=name, id=job, error=text_of(lost)))
             threading.Event().wait(UNKEPT_SECONDS)
