@@ -268,7 +268,7 @@ class FireAndForgetTask(ResilientTask):
         """
         try:
             delay = self.keep_failed(request, error)
-        except Exception as lost:  # whatever it is, a driver that is missing: the job is not kept
+        except Exception as lost:  # noqa: BLE001 - a missing driver, whatever: it is not kept
             name, job = str(self.name), str(request.id)
             self.resilience.announce(JobUnkept(task=name, id=job, error=text_of(lost)))
             threading.Event().wait(UNKEPT_SECONDS)
