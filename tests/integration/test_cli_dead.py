@@ -25,7 +25,7 @@ from resilience.testing.waiting import wait_until
 
 APP_PATH = "tests.integration.apps.letters"
 SECONDS = 60.0
-MANY = 3000
+MANY = 10_000
 KILLS = 3
 ENOUGH = 50
 
@@ -167,6 +167,7 @@ def test_sample_that_does_not_end_holds_nobody_up_for_long(office: Office) -> No
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(300)
 def test_killed_replay_loses_no_letter_and_replays_none_twice(office: Office) -> None:
     """SIGKILL in the midst of it, up to three times, then once more to its end.
 
@@ -174,7 +175,7 @@ def test_killed_replay_loses_no_letter_and_replays_none_twice(office: Office) ->
     both, and no job runs twice.
     """
     names = office.bury(MANY)
-    command = ("replay", "--all", "--no-sample", "--rate", "100", "--reason", "the bulk")
+    command = ("replay", "--all", "--no-sample", "--rate", "1000", "--reason", "the bulk")
     cut = 0
     with office.worker():
         for _ in range(KILLS):
