@@ -251,8 +251,16 @@ def survive(
     shares = [range(jobs)[place :: len(strikes)] for place in range(len(strikes))]
     for kind, numbers in zip(strikes, shares, strict=True):
         with ThreadPoolExecutor(1) as threads:
-            fired = threads.submit(lambda numbers=numbers: [stage.fire(one) for one in numbers])
+            fired = threads.submit(_fire_all, stage, numbers)
             threading.Event().wait(random.uniform(0.0, MOMENT_SECONDS_MAX))
             stage.strike(kind, random)
             fired.result()
     return stage.await_end(seconds)
+
+
+def _fire_all(stage: Stage, numbers: Sequence[int]) -> None:
+    """Fire over the whole moment in which something is killed, however quick the machine is."""
+    pause = threading.Event()
+    for number in numbers:
+        stage.fire(number)
+        pause.wait(MOMENT_SECONDS_MAX / len(numbers))
