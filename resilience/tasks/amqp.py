@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import amqp
-from amqp.exceptions import PreconditionFailed, RecoverableConnectionError
+from amqp import spec
+from amqp.exceptions import NotFound, PreconditionFailed, RecoverableConnectionError
 from celery import Celery
 from kombu.connection import ConnectionPool, PooledConnection
 from kombu.transport import pyamqp
@@ -23,6 +24,8 @@ from resilience.tasks.quorum import COUNT_HEADER
 ANSWER_SECONDS = 10.0
 """A broker that has not answered for so long is gone. To declare a queue may take it seconds."""
 PERSISTENT = 2
+NEEDS_QUEUE = (spec.Queue.Bind, spec.Basic.Consume)
+"""What follows on a queue's declaration when one begins to consume from it."""
 
 
 class Bounded:
@@ -226,6 +229,16 @@ class ConfirmingChannel(Bounded, pyamqp.Channel):
                 "or declare it as it is in `task_queues`"
             )
             raise ConfigurationError(msg) from error
+
+    def _on_close(self, code: int, text: str, class_id: int, method_id: int) -> None:
+        # A queue that is deleted just after it was declared: Celery takes that for the end of the
+        # worker. A new connection declares it anew.
+        try:
+            super()._on_close(code, text, class_id, method_id)  # type: ignore[misc] # as above
+        except NotFound as error:
+            if (class_id, method_id) not in NEEDS_QUEUE:
+                raise
+            raise _given_up(self.connection, f"the queue is gone again: {error}") from error
 
     def _begin_to_confirm(self) -> None:
         self._sent, self._refused, self._unroutable = 0, "", ""

@@ -167,6 +167,18 @@ def test_message_to_a_queue_that_was_deleted_is_kept(working: Post) -> None:
     working.await_run(keys[1])
 
 
+def test_queue_that_is_deleted_before_it_is_consumed_from_ends_no_worker(post: Post) -> None:
+    """Celery goes on with a new connection, which declares it, only for errors of connections."""
+    with post.app.connection_for_read() as connection:
+        queue = Queue("gone", routing_key="gone", no_declare=True)
+        with (
+            pytest.raises(connection.recoverable_connection_errors, match="'gone'"),
+            post.app.amqp.TaskConsumer(connection.default_channel, queues=[queue]),
+        ):
+            pass
+        assert not connection.connected
+
+
 def test_queues_of_dependencies_are_quorum_queues(post: Post) -> None:
     """They outlive a broker; the app's default queue, and those it defines, stay as they are."""
     queues = post.app.amqp.queues
