@@ -56,7 +56,7 @@ PHASES: Final[Sequence[Phase]] = (
     Phase(
         name="during: recommendations hang",
         part="during",
-        seconds=29,
+        seconds=45,
         faults={"recommendations": HANG},
     ),
     Phase(

@@ -14,11 +14,11 @@ import httpx
 from jobs import budgets, catalogue, words
 
 RATES: Final[Mapping[str, int]] = {
-    "recommendations": 4,
-    "orders": 5,
-    "search": 6,
+    "recommendations": 3,
+    "orders": 4,
+    "search": 5,
     "profile": 2,
-    "dashboard": 5,
+    "dashboard": 4,
 }
 """Requests per second by endpoint: half of what two processors could serve."""
 LOW_RATES: Final[Mapping[str, int]] = {name: math.ceil(rate / 2) for name, rate in RATES.items()}
