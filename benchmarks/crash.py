@@ -178,9 +178,11 @@ def _measure(broker: Broker, style: str, load: Load, seconds: float | None) -> F
             "BENCHMARK_STORE_URL": broker.store_url,
             "BENCHMARK_HOME": str(home),
         }
-        places = [(QUEUE, CHILDREN)] * WORKERS + [(LONG_QUEUE, LONG_CHILDREN)]
+        places = {QUEUE: CHILDREN, LONG_QUEUE: LONG_CHILDREN}
+        queues = [QUEUE] * WORKERS + [LONG_QUEUE]
         with ThreadPoolExecutor() as threads:
-            *workers, _ = threads.map(lambda place: _worker(stack, *place, env), places)
+            started = threads.map(lambda name: _worker(stack, name, places[name], env), queues)
+            *workers, _ = started
         began = clock.monotonic()
         app = make_app(style, broker.url, broker.store_url, home)
         stack.callback(app.close)
