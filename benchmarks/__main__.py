@@ -17,8 +17,8 @@ NAMES = (
     "crash",
     "isolation",
 )
-PARTS = ("crash_redis", "crash_rabbitmq")
-"""Of one of those, by themselves; `all` has them already."""
+PARTS = ("crash_redis", "crash_rabbitmq", "hold_redis", "hold_rabbitmq")
+"""Of some of those, by themselves; `all` has them already."""
 
 
 def main(arguments: list[str]) -> int:
