@@ -197,21 +197,25 @@ class RabbitProcess(ServerProcess):
             RuntimeError: It has none.
         """
         known = ["-r", "-c", self._cookie, "-n", self._node, "-timeout", str(ASK_SECONDS)]
-        for _ in range(ASK_TIMES):
-            done = subprocess.run(  # noqa: S603 - tests start what they name
-                [str(shutil.which("erl_call")), *known, "-e"],
-                input=f"{expression}.\n".encode(),
-                env=inherited_env(self.env),
-                capture_output=True,
-                check=False,
-            )
+        done = self._call(known, expression)
+        for _ in range(ASK_TIMES - 1):
             if b"failed to connect" not in done.stderr:  # as a busy machine may
                 break
+            done = self._call(known, expression)
         said = done.stdout.decode()
         if done.returncode or not said.startswith("{ok, "):
             msg = f"{expression}: {said}{done.stderr.decode()}"
             raise RuntimeError(msg)
         return said.removeprefix("{ok, ").removesuffix("}")
+
+    def _call(self, known: list[str], expression: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(  # noqa: S603 - tests start what they name
+            [str(shutil.which("erl_call")), *known, "-e"],
+            input=f"{expression}.\n".encode(),
+            env=inherited_env(self.env),
+            capture_output=True,
+            check=False,
+        )
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the leader, a script; SIGSTOP and SIGCONT to the server, too."""
