@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := check
-.PHONY: .venv bench chaos check demo lint test up
+.PHONY: .venv bench chaos check demo lint test test-rabbitmq up
 
 demo: .venv ## a scripted outage with a verdict; ends by itself
 	$(BIN)/python -m demo
@@ -25,8 +25,16 @@ test: .venv
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
 	$(BIN)/python -m pytest $(TIMED)
 
-chaos: .venv ## kills for minutes, and says what became of the jobs
+# The same tests, on the other broker; what only Redis can show is left out, and why is said at the end.
+test-rabbitmq: export TEST_BROKER := rabbitmq
+test-rabbitmq: .venv ## the tests of workers and publishers on RabbitMQ in place of Valkey
+	$(BIN)/python -m pytest -rs --numprocesses=3 --dist=worksteal tests/integration $(TIMED:%=--ignore=%) || \
+	  $(BIN)/python -m pytest -rs --last-failed --last-failed-no-failures=none
+	$(BIN)/python -m pytest -rs $(filter tests/integration/%,$(TIMED))
+
+chaos: .venv ## kills for minutes on both brokers, and says what became of the jobs
 	$(BIN)/python -m pytest -m chaos -s
+	TEST_BROKER=rabbitmq $(BIN)/python -m pytest -m chaos -s tests/integration
 
 lint: .venv
 	$(BIN)/ruff check .

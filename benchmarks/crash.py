@@ -1,15 +1,18 @@
 """What becomes of jobs whose workers are killed, beside plain Celery.
 
-Two workers take jobs of 50 to 200 ms. One after the other, the whole process group of a worker is
-killed and started again, as a supervisor would. A third worker, which lives, has a job that takes
-far longer than the visibility timeout. The jobs say themselves, on disk, when they begin and end.
-Plain Celery then gets the same jobs and kills, and as much time as ours needed.
+On Redis, then on RabbitMQ. Two workers take jobs of 50 to 200 ms. One after the other, the whole
+process group of a worker is killed and started again, as a supervisor would. A third worker, which
+lives, has a job that takes far longer than a visibility timeout. The jobs say themselves, on disk,
+when they begin and end. Plain Celery then gets the same jobs and kills, and as much time as ours
+needed.
 """
 
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,13 +22,13 @@ from typing import Any
 
 from celery import Celery
 
-from benchmarks.crash_app import LONG_QUEUE, OURS, PLAIN, QUEUE, make_app
+from benchmarks.crash_app import LONG_QUEUE, OURS, QUEUE, make_app
+from benchmarks.crash_brokers import Broker, rabbitmq_broker, redis_broker
 from benchmarks.diary import Diary
 from benchmarks.figure import Figure
 from resilience.clock import SystemClock
-from resilience.testing.process import ServerProcess
+from resilience.testing.rabbitmq import find_program
 from resilience.testing.stack import WorkerProcess, run_worker
-from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 
 RESTART_SECONDS = 7.0
@@ -42,26 +45,33 @@ END_SECONDS = 240.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a side gets to do, and how often a worker is killed meanwhile."""
+    """What a side gets to do, how often a worker is killed meanwhile, and how many sides there are.
+
+    Attributes:
+        jobs: How many, besides the long one.
+        kills: Of whole workers.
+        long_seconds: How long the long job takes; the visibility timeout of Redis is five seconds.
+        plain: How many of the plain sides have their turn.
+    """
 
     jobs: int
     kills: int
     long_seconds: float
+    plain: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Broker:
-    """A server for all sides, one after the other, and the plain sides to put beside ours."""
-
-    name: str
-    url: str
-    flush: Callable[[], None]
-    plain: Sequence[str]
+FULL = Load(jobs=500, kills=5, long_seconds=60.0, plain=3)
+QUICK = Load(jobs=100, kills=2, long_seconds=8.0, plain=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """The end of a worker and all its children."""
+    """The end of a worker and all its children.
+
+    Attributes:
+        at: When they were sent the signal (CLOCK_MONOTONIC).
+        pids: Of the children.
+    """
 
     at: float
     pids: frozenset[int]
@@ -93,30 +103,24 @@ class Fate:
 
 
 def run(*, quick: bool) -> Iterator[Figure]:
-    """Measure; *quick* takes fewer jobs and kills, a shorter long job, and Celery as it comes."""
-    load = Load(jobs=500, kills=5, long_seconds=60.0)
-    if quick:
-        load = Load(jobs=150, kills=2, long_seconds=12.0)
-    with redis_broker(list(PLAIN)[:1] if quick else list(PLAIN)) as broker:
-        yield from _figures(broker, load)
+    """Measure on both brokers; *quick* takes fewer jobs and kills, and Celery as it comes."""
+    yield from on_redis(quick=quick)
+    yield from on_rabbitmq(quick=quick)
 
 
-@contextmanager
-def redis_broker(plain: Sequence[str]) -> Iterator[Broker]:
-    """Run a Redis server for as long as the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
-        server = ValkeyProcess(Path(directory))
-        with _running(server):
-            yield Broker(name="redis", url=server.url, flush=server.flush, plain=plain)
+def on_redis(*, quick: bool) -> Iterator[Figure]:
+    """Measure on Redis."""
+    with redis_broker() as broker:
+        yield from _figures(broker, QUICK if quick else FULL)
 
 
-@contextmanager
-def _running(server: ServerProcess) -> Iterator[None]:
-    server.start()
-    try:
-        yield
-    finally:
-        server.kill()
+def on_rabbitmq(*, quick: bool) -> Iterator[Figure]:
+    """Measure on RabbitMQ, if this machine has one."""
+    if find_program() is None:
+        print("no RabbitMQ is installed here: nothing was measured on it", file=sys.stderr)
+        return
+    with rabbitmq_broker() as broker:
+        yield from _figures(broker, QUICK if quick else FULL)
 
 
 def _figures(broker: Broker, load: Load) -> Iterator[Figure]:
@@ -124,8 +128,11 @@ def _figures(broker: Broker, load: Load) -> Iterator[Figure]:
     if not ours.interrupted:
         msg = "no kill met a job: nothing was measured"
         raise RuntimeError(msg)
-    beside = {style: asdict(_measure(broker, style, load, ours.seconds)) for style in broker.plain}
-    what = {**asdict(load), OURS: asdict(ours), **beside}
+    beside = {
+        style: asdict(_measure(broker, style, load, ours.seconds))
+        for style in broker.plain[: load.plain]
+    }
+    what = {**asdict(load), "plain": len(beside), OURS: asdict(ours), **beside}
     name = f"crash_{broker.name}"
     yield Figure(name=f"{name}_lost", value=ours.lost, unit="count", bound=0, sides=what)
     yield Figure(
@@ -165,11 +172,19 @@ def _measure(broker: Broker, style: str, load: Load, seconds: float | None) -> F
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory, ExitStack() as stack:
         home = Path(directory)
         diary, clock = Diary(home / "diary", durable=True), SystemClock()
-        env = {"BENCHMARK_URL": broker.url, "BENCHMARK_STYLE": style, "BENCHMARK_HOME": str(home)}
-        workers = [_worker(stack, QUEUE, CHILDREN, env) for _ in range(WORKERS)]
-        _worker(stack, LONG_QUEUE, LONG_CHILDREN, env)
+        env = {
+            "BENCHMARK_STYLE": style,
+            "BENCHMARK_URL": broker.url,
+            "BENCHMARK_STORE_URL": broker.store_url,
+            "BENCHMARK_HOME": str(home),
+        }
+        places = {QUEUE: CHILDREN, LONG_QUEUE: LONG_CHILDREN}
+        queues = [QUEUE] * WORKERS + [LONG_QUEUE]
+        with ThreadPoolExecutor() as threads:
+            started = threads.map(lambda name: _worker(stack, name, places[name], env), queues)
+            *workers, _ = started
         began = clock.monotonic()
-        app = make_app(style, broker.url, home)
+        app = make_app(style, broker.url, broker.store_url, home)
         stack.callback(app.close)
         kills = list(_publish_and_kill(app, workers, diary, load))
         numbers = range(load.jobs + 1)
@@ -214,8 +229,9 @@ def _publish_and_kill(
         children = frozenset(worker.children())
         with suppress(AssertionError):  # then the kill meets a worker without a job
             wait_until(partial(_busy, diary, children), BUSY_SECONDS, "it has a job")
+        at = SystemClock.monotonic()
         worker.kill()
-        yield Kill(at=SystemClock.monotonic(), pids=children)
+        yield Kill(at=at, pids=children)
         worker.start()
 
 
@@ -240,7 +256,11 @@ def judge(
             if line["pid"] in kill.pids and (line["job"], line["pid"]) not in ended
         ]
         for job in met:
-            again = [line["at"] for line in begun if line["job"] == job and line["at"] > kill.at]
+            again = [
+                line["at"]
+                for line in begun
+                if line["job"] == job and line["at"] > kill.at and line["pid"] not in kill.pids
+            ]
             waits.append(min(again) - kill.at if again else None)
     return Fate(
         done=len(done),

@@ -15,10 +15,11 @@ QUEUE = "crash"
 LONG_QUEUE = "crash-long"
 VISIBILITY_SECONDS = 5
 OURS = "resilience"
+VISIBILITY = "celery_acks_late_visibility_5"
 PLAIN: Mapping[str, Mapping[str, Any]] = {
     "celery": {},
     "celery_acks_late": {"task_acks_late": True},
-    "celery_acks_late_visibility_5": {
+    VISIBILITY: {
         "task_acks_late": True,
         "broker_transport_options": {
             "visibility_timeout": VISIBILITY_SECONDS,
@@ -29,12 +30,13 @@ PLAIN: Mapping[str, Mapping[str, Any]] = {
 """Plain Celery: as it comes, and with the settings that are to keep the jobs of the killed."""
 
 
-def make_app(style: str, url: str, home: Path) -> Celery:
+def make_app(style: str, url: str, store_url: str, home: Path) -> Celery:
     """Return an app of that *style* with the tasks `work` and `work_long`.
 
     Args:
         style: `OURS` or one of `PLAIN`.
         url: Of the broker.
+        store_url: Of the store; plain Celery has none.
         home: For diary and ledger.
     """
     app = Celery("benchmarks", broker=url, set_as_current=False)
@@ -45,7 +47,9 @@ def make_app(style: str, url: str, home: Path) -> Celery:
             dependencies=[
                 Dependency(queue, breaker=None, timeout=None) for queue in tasks.values()
             ],
-            settings=Settings(ledger_url=f"sqlite:///{home / 'ledger.sqlite3'}"),
+            settings=Settings(
+                store_url=store_url, ledger_url=f"sqlite:///{home / 'ledger.sqlite3'}"
+            ),
             listeners=[],
         )
     else:

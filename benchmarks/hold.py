@@ -7,6 +7,7 @@ calls at once than the ramp of both workers together allows.
 """
 
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from benchmarks.figure import Figure
 from benchmarks.hold_app import CALLS, CONCURRENCY, DONE, DOWN, QUEUE, WORKERS
 from resilience.breaker import State
 from resilience.bulkhead.ramp import RAMP_FACTOR
+from resilience.testing.rabbitmq import RabbitProcess, find_program
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 
@@ -28,11 +30,31 @@ DONE_SECONDS = 180.0
 
 
 def run(*, quick: bool) -> Iterator[Figure]:
-    """Measure; *quick* takes 1,000 jobs and 8 s."""
+    """Measure on both brokers; *quick* takes 1,000 jobs and 8 s."""
+    yield from on_redis(quick=quick)
+    yield from on_rabbitmq(quick=quick)
+
+
+def on_redis(*, quick: bool) -> Iterator[Figure]:
+    """Measure on Redis."""
+    yield from _figures("hold_redis", ValkeyProcess, quick=quick)
+
+
+def on_rabbitmq(*, quick: bool) -> Iterator[Figure]:
+    """Measure on RabbitMQ, if this machine has one."""
+    if find_program() is None:
+        print("no RabbitMQ is installed here: nothing was measured on it", file=sys.stderr)
+        return
+    yield from _figures("hold_rabbitmq", RabbitProcess, quick=quick)
+
+
+def _figures(
+    name: str, kind: type[ValkeyProcess | RabbitProcess], *, quick: bool
+) -> Iterator[Figure]:
     jobs, down_seconds = (1000, 8.0) if quick else (10_000, 30.0)
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
-        broker, desk = ValkeyProcess(home / "broker"), ValkeyProcess(home / "desk")
+        broker, desk = kind(home / "broker"), ValkeyProcess(home / "desk")
         for server in (broker, desk):
             server.start()
             stack.callback(server.stop)
@@ -57,7 +79,8 @@ def run(*, quick: bool) -> Iterator[Figure]:
                 )
             )
             stack.callback(worker.kill)
-        yield from _measure(app, broker, jobs, down_seconds)
+        channel = stack.enter_context(app.connection_for_read()).default_channel
+        yield from _measure(name, app, channel, jobs, down_seconds)
         ledger.close()
         app.close()
 
@@ -69,14 +92,21 @@ def _break_down(app: Any) -> None:  # noqa: ANN401 - adopted
         breaker.record_failure(ConnectionError("down"))
 
 
-def _measure(app: Any, broker: ValkeyProcess, jobs: int, down_seconds: float) -> Iterator[Figure]:  # noqa: ANN401
+def _measure(
+    name: str,
+    app: Any,  # noqa: ANN401 - adopted
+    channel: Any,  # noqa: ANN401 - kombu's
+    jobs: int,
+    down_seconds: float,
+) -> Iterator[Figure]:
     desk, began = hold_app.desk(), perf_counter()
     for number in range(jobs):
         app.tasks["call"].delay(number)
     least, parked, pause = jobs, 0, threading.Event()
     while perf_counter() - began < down_seconds or not _probed(desk):
         pause.wait(LOOK_SECONDS)
-        least = min(least, int(broker.client().llen(QUEUE)))
+        found = channel.queue_declare(QUEUE, passive=True)
+        least = min(least, found.message_count)
         parked = max(parked, _known(app))
     probes = _calls(desk)
     desk.delete(DOWN)
@@ -91,25 +121,25 @@ def _measure(app: Any, broker: ValkeyProcess, jobs: int, down_seconds: float) ->
     over = [at_once / _allowed(when - first) for when, at_once, _ in calls if at_once > WORKERS]
     out = jobs - least
     sides = {"jobs": jobs, "down_seconds": down_seconds, "probes": len(probes)}
-    yield Figure(name="hold_attempts_spent", value=parked, unit="jobs", bound=0, sides=sides)
+    yield Figure(name=f"{name}_attempts_spent", value=parked, unit="jobs", bound=0, sides=sides)
     yield Figure(
-        name="hold_messages_out_of_the_queue",
+        name=f"{name}_messages_out_of_the_queue",
         value=out,
         unit="messages at once",
         # One that goes ahead as a probe, and one that came just as the queue was let go.
         bound=2 * WORKERS,
         sides={"while_down": True},
     )
-    yield Figure(name="hold_not_done", value=jobs - len(runs), unit="jobs", bound=0)
-    yield Figure(name="hold_done_twice", value=sum(runs) - len(runs), unit="jobs", bound=0)
+    yield Figure(name=f"{name}_not_done", value=jobs - len(runs), unit="jobs", bound=0)
+    yield Figure(name=f"{name}_done_twice", value=sum(runs) - len(runs), unit="jobs", bound=0)
     yield Figure(
-        name="hold_calls_over_the_ramp",
+        name=f"{name}_calls_over_the_ramp",
         value=max(over, default=0.0),
         unit="ratio",
         bound=1.0,
         sides={"most_at_once": max(one[1] for one in calls), "full": WORKERS * CONCURRENCY},
     )
-    yield Figure(name="hold_recovered", value=seconds, unit="s", bound=None)
+    yield Figure(name=f"{name}_recovered", value=seconds, unit="s", bound=None)
 
 
 def _probed(desk: Any) -> bool:  # noqa: ANN401 - a client

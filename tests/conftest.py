@@ -1,9 +1,15 @@
 """Fixtures for all tests."""
 
+from __future__ import annotations
+
 import signal
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.brokers import Broker
 
 pytest_plugins = ["resilience.testing.plugin"]
 
@@ -11,6 +17,17 @@ pytest_plugins = ["resilience.testing.plugin"]
 def pytest_configure() -> None:
     """End on SIGTERM as on Ctrl-C, so that fixtures stop the processes that they started."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what only a Redis broker can show, and say so, when tests run on another."""
+    from tests import brokers  # noqa: PLC0415 - what it imports is a plugin, and comes first
+
+    if not brokers.ON_RABBITMQ:
+        return
+    for item in items:
+        for mark in item.iter_markers("redis_broker"):
+            item.add_marker(pytest.mark.skip(reason=f"of a Redis broker: {mark.args[0]}"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,3 +39,22 @@ def shared_broker(request: pytest.FixtureRequest) -> Iterator[None]:
         brokers.SHARED.append(request.getfixturevalue("rabbitmq"))
     yield
     brokers.SHARED.clear()
+
+
+@pytest.fixture(scope="session")
+def any_broker(request: pytest.FixtureRequest) -> Broker:
+    """The broker behind `broker`, at one address as long as tests run."""
+    from tests import brokers  # noqa: PLC0415 - as above
+
+    if brokers.ON_RABBITMQ:
+        return brokers.Rabbit(brokers.SHARED[0])
+    return brokers.Valkey(request.getfixturevalue("valkey"))
+
+
+@pytest.fixture
+def broker(any_broker: Broker) -> Broker:
+    """A broker with no messages; on Valkey it is the server of `valkey`, emptied."""
+    if not any_broker.running:
+        any_broker.start()
+    any_broker.empty()
+    return any_broker

@@ -135,7 +135,7 @@ class ConfirmingChannel(Bounded, pyamqp.Channel):
     @property
     def supports_batch_publish(self) -> bool:
         """Tell whether messages are confirmed."""
-        return bool(self.connection.confirm_publish)
+        return self.connection is not None and bool(self.connection.confirm_publish)
 
     @property
     def settled(self) -> bool:
@@ -168,7 +168,7 @@ class ConfirmingChannel(Bounded, pyamqp.Channel):
             self._begin_to_confirm()
         if lasts:
             options["mandatory"] = True  # the broker would confirm one that goes to no queue
-        if self.connection.blocked:
+        if self.connection is not None and self.connection.blocked:
             msg = "the broker takes no messages: it is short of memory or disk"
             raise RecoverableConnectionError(msg)
         self._basic_publish(message, *args, **options)

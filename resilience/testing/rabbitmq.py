@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
+from urllib.parse import unquote
 from uuid import uuid4
 
 import psutil
@@ -27,8 +29,24 @@ from resilience.testing.requirement import require
 READY = " completed with "
 USER = "guest"
 ASK_SECONDS = 30
+ASK_TIMES = 3
 # Not the script on the PATH, which changes to a user of its own and to a log of its own.
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+
+class Count(NamedTuple):
+    """How many messages a queue holds.
+
+    Attributes:
+        waiting: For somebody to take them.
+        held: By consumers that have not acknowledged them.
+    """
+
+    waiting: int
+    held: int
+
+
+UNKNOWN = Count(1, 0)
 
 
 def find_program() -> Path | None:
@@ -118,34 +136,51 @@ class RabbitProcess(ServerProcess):
     def _url(self, vhost: str) -> str:
         return f"amqp://{USER}:{USER}@{LOCALHOST}:{self.port}/{vhost}"
 
-    def depths(self) -> dict[str, int]:
-        """Return how many messages each queue of any virtual host holds, unacknowledged included.
+    def depths(self, url: str | None = None) -> dict[str, int]:
+        """Return how many messages each queue holds, unacknowledged included; see `counts`."""
+        return {name: count.waiting + count.held for name, count in self.counts(url).items()}
 
-        Of queues with the same name, the sum. A queue that was recovered and not used since does
-        not say how many: one is said for it, as it may not be empty.
+    def counts(self, url: str | None = None) -> dict[str, Count]:
+        """Return how many messages each queue holds.
+
+        A quorum queue that was recovered and not used since does not say how many: one is said to
+        wait in it, as it may not be empty.
+
+        Args:
+            url: From `new_url`: of that virtual host. None: of all; of queues with the same name,
+                the sum.
         """
         found = self.evaluate(
-            "Held = fun(Q) -> case amqqueue:get_type(Q) of "
-            "rabbit_quorum_queue -> case ra:local_query(amqqueue:get_pid(Q), "
-            "fun rabbit_fifo:query_messages_total/1) of {ok, {_, N}, _} -> N; "
-            "_ -> 1 end; "
-            "_ -> proplists:get_value(messages, rabbit_amqqueue:info(Q, [messages])) end end, "
-            'lists:flatten([io_lib:format("~s ~b~n", [element(4, amqqueue:get_name(Q)), Held(Q)]) '
-            "|| Q <- rabbit_amqqueue:list()])"
+            "Ask = fun(Q, What) -> case ra:local_query(amqqueue:get_pid(Q), What) of "
+            "{ok, {_, N}, _} -> N; _ -> none end end, "
+            "Count = fun(Q) -> case amqqueue:get_type(Q) of rabbit_quorum_queue -> "
+            "[Ask(Q, fun rabbit_fifo:query_messages_ready/1), "
+            "Ask(Q, fun rabbit_fifo:query_messages_checked_out/1)]; "
+            "_ -> [N || {_, N} <- rabbit_amqqueue:info(Q, "
+            "[messages_ready, messages_unacknowledged])] end end, "
+            'lists:flatten([io_lib:format("~s ~w ~w~n", '
+            "[element(4, amqqueue:get_name(Q)) | Count(Q)]) "
+            f"|| Q <- rabbit_amqqueue:list({_vhost(url)})])"
         )
-        depths: dict[str, int] = {}
+        counts: dict[str, Count] = {}
         for line in found.strip('"').replace("\\n", "\n").split("\n"):
-            name, _, number = line.rpartition(" ")
-            if name:
-                depths[name] = depths.get(name, 0) + int(number)
-        return depths
+            name, *said = line.rsplit(" ", 2)
+            if name and len(said) == len(UNKNOWN):
+                known = UNKNOWN if "none" in said else Count(*map(int, said))
+                waiting, held = counts.get(name, Count(0, 0))
+                counts[name] = Count(waiting + known.waiting, held + known.held)
+        return counts
 
-    def flush(self) -> None:
-        """Delete all queues of all virtual hosts; their consumers are told."""
+    def flush(self, url: str | None = None) -> None:
+        """Delete all queues of all virtual hosts, or of the one at *url*; consumers are told."""
         self.evaluate(
             f'[rabbit_amqqueue:delete(Q, false, false, <<"{USER}">>) '
-            "|| Q <- rabbit_amqqueue:list()], ok"
+            f"|| Q <- rabbit_amqqueue:list({_vhost(url)})], ok"
         )
+
+    def purge(self, url: str) -> None:
+        """Delete the messages that wait in any queue of the virtual host at *url*."""
+        self.evaluate(f"[rabbit_amqqueue:purge(Q) || Q <- rabbit_amqqueue:list({_vhost(url)})], ok")
 
     def block(self) -> None:
         """Let the server take no messages, as when its memory is full."""
@@ -162,18 +197,25 @@ class RabbitProcess(ServerProcess):
             RuntimeError: It has none.
         """
         known = ["-r", "-c", self._cookie, "-n", self._node, "-timeout", str(ASK_SECONDS)]
-        done = subprocess.run(  # noqa: S603 - tests start what they name
+        done = self._call(known, expression)
+        for _ in range(ASK_TIMES - 1):
+            if b"failed to connect" not in done.stderr:  # as a busy machine may
+                break
+            done = self._call(known, expression)
+        said = done.stdout.decode()
+        if done.returncode or not said.startswith("{ok, "):
+            msg = f"{expression}: {said}{done.stderr.decode()}"
+            raise RuntimeError(msg)
+        return said.removeprefix("{ok, ").removesuffix("}")
+
+    def _call(self, known: list[str], expression: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(  # noqa: S603 - tests start what they name
             [str(shutil.which("erl_call")), *known, "-e"],
             input=f"{expression}.\n".encode(),
             env=inherited_env(self.env),
             capture_output=True,
             check=False,
         )
-        said = done.stdout.decode()
-        if done.returncode or not said.startswith("{ok, "):
-            msg = f"{expression}: {said}{done.stderr.decode()}"
-            raise RuntimeError(msg)
-        return said.removeprefix("{ok, ").removesuffix("}")
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the leader, a script; SIGSTOP and SIGCONT to the server, too."""
@@ -190,6 +232,11 @@ class RabbitProcess(ServerProcess):
             if helper.is_running():
                 helper.kill()
         psutil.wait_procs(helpers, timeout=KILL_SECONDS)
+
+
+def _vhost(url: str | None) -> str:
+    """Return the name of the virtual host with this *url* in Erlang; nothing stands for all."""
+    return "" if url is None else f'<<"{unquote(url.rpartition("/")[2])}">>'
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from resilience.tasks.fire import LEDGER_ERRORS, POISON_LOST, UNKEPT_SECONDS
 from resilience.tasks.kept import job_of, ledger_header, options_of
 from resilience.tasks.quorum import COUNT_HEADER, came_back_too_often
 from resilience.worker.request import ResilientRequest
+from resilience.worker.results import logged
 
 
 def crashes_of(headers: Mapping[str, Any] | None) -> int:
@@ -45,10 +46,16 @@ def bury(request: ResilientRequest, timer: Any) -> None:  # noqa: ANN401 - kombu
         request.announce(said)
         timer.call_after(UNKEPT_SECONDS, functools.partial(request.reject, requeue=True))
         return
+    end(request, error)
+
+
+def end(request: ResilientRequest, error: WorkerLostError) -> None:
+    """Let all who wait for a job hear of *error*, and acknowledge it: it was given up."""
     context: Context = request._context  # type: ignore[attr-defined] # noqa: SLF001
-    request.task.backend.mark_as_failure(
-        request.id, error, request=context, store_result=request.store_errors
-    )
+    with logged(request.id):
+        request.task.backend.mark_as_failure(
+            request.id, error, request=context, store_result=request.store_errors
+        )
     request.give_up(error)
 
 

@@ -28,18 +28,19 @@ def store_revoked(jobs: Sequence[tuple[Request, TaskRevokedError]]) -> None:
         if len(jobs) > 1 and isinstance(backend, RedisBackend) and _concerns_nobody_else(context):
             plain.setdefault(id(backend), []).append((request, context, why))
         else:
-            with _logged(request.id):
+            with logged(request.id):
                 store = request.store_errors
                 backend.mark_as_failure(
                     request.id, why, request=context, store_result=store, state=REVOKED
                 )
     for those in plain.values():
-        with _logged(*(request.id for request, *_ in those)):
+        with logged(*(request.id for request, *_ in those)):
             _store_at_once(those)
 
 
 @contextmanager
-def _logged(*ids: str) -> Iterator[None]:
+def logged(*ids: str) -> Iterator[None]:
+    """Log what keeps the results of these jobs from being stored, and go on."""
     try:
         yield
     except Exception:

@@ -1,10 +1,12 @@
 """What RabbitMQ gives up goes to the ledger's dead letters."""
 
 import logging
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
 from celery.exceptions import WorkerLostError
+from celery.utils.imports import symbol_by_name
 from kombu.message import Message
 
 from resilience.dependency import Dependency
@@ -15,10 +17,15 @@ from resilience.tasks.kept import job_in
 from resilience.tasks.quorum import DELIVERY_LIMIT, dead_queue, on_rabbitmq
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
+from resilience.worker.poison import end
+from resilience.worker.request import ResilientRequest
+from resilience.worker.results import logged
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
+SAID_MAX = 1000
+"""Messages that are known to be no jobs."""
 REASON = "poison"
 
 
@@ -29,6 +36,11 @@ class Undertaker(BesideWorker):
     """
 
     thread_name = "undertaker"
+
+    def __init__(self, parent: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's signature
+        """Prepare."""
+        super().__init__(parent, **options)
+        self._said: deque[int] = deque(maxlen=SAID_MAX)
 
     def wanted(self, resilience: Resilience) -> bool:
         """Tell whether the broker sets messages aside."""
@@ -53,17 +65,27 @@ class Undertaker(BesideWorker):
     ) -> None:
         queue: Any = dead_queue(name)(connection.default_channel)
         queue.declare()
+        odd = []
         while (message := queue.get()) is not None:
             try:
                 self._bury(resilience, message, dependency.name, name)
             except LEDGER_ERRORS:
                 message.requeue()
                 raise
-            except Exception:
-                logger.exception("what is in queue %s is no job", queue.name)
-                message.requeue()
-                return
-            message.ack()
+            except Exception as error:  # noqa: BLE001 - it is no job, in whatever way
+                odd.append(message)  # kept in hand, to be given what is behind it
+                self._say_once(queue.name, message, error)
+            else:
+                message.ack()
+        for message in odd:
+            message.requeue()
+
+    def _say_once(self, queue: str, message: Message, error: Exception) -> None:
+        """Say that a *message* is no job, but not with every look."""
+        known = hash((queue, message.body))
+        if known not in self._said:
+            self._said.append(known)
+            logger.error("what is in queue %s is no job, and stays there: %r", queue, error)
 
     def _bury(self, resilience: Resilience, message: Message, dependency: str, queue: str) -> None:
         job = job_in(resilience.app, message, queue=queue, dependency=dependency)
@@ -79,3 +101,8 @@ class Undertaker(BesideWorker):
                     error=text_of(error),
                 )
             )
+        task = resilience.app.tasks.get(job.task)
+        kind: Any = symbol_by_name(task.Request) if task is not None else object
+        if issubclass(kind, ResilientRequest):
+            with logged(job.id):
+                end(kind(message, app=resilience.app, task=task), error)

@@ -15,6 +15,7 @@ from resilience.testing.rabbitmq import RabbitProcess
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import KINDS
 from tests.chaos.crash import QUEUE, Notes, make_app
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
@@ -25,13 +26,21 @@ AGAIN_SECONDS = 7.0
 SECONDS = 120.0
 
 
-def test_killed_workers_lose_no_job(
-    rabbitmq: RabbitProcess, valkey: ValkeyProcess, tmp_path: Path
-) -> None:
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, valkey: ValkeyProcess) -> str:
+    """The address of an empty broker, of one kind or the other."""
+    valkey.flush()
+    if request.param == "valkey":
+        return valkey.url
+    rabbitmq: RabbitProcess = request.getfixturevalue("rabbitmq")
+    return rabbitmq.new_url()
+
+
+def test_killed_workers_lose_no_job(url: str, valkey: ValkeyProcess, tmp_path: Path) -> None:
     """Of 500 jobs, five SIGKILLs of whole workers lose none; what they held soon runs again."""
     seed = randbits(32)
     random = Random(seed)  # noqa: S311 - moments, no secrets
-    notes, url = Notes(tmp_path / "notes"), rabbitmq.new_url()
+    notes = Notes(tmp_path / "notes")
     app = make_app(url, Settings(store_url=valkey.url), notes)
     env = {
         "CELERY_BROKER_URL": url,

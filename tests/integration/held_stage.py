@@ -16,8 +16,8 @@ from resilience.breaker import State
 from resilience.ledger import Ledger
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import WorkerProcess, run_worker
-from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import Broker, running_broker
 
 APP_PATH = "tests.integration.apps.held"
 SECONDS = 30.0
@@ -26,7 +26,7 @@ SECONDS = 30.0
 class HeldStage:
     """A broker, a server that is store, desk and dependency in one, and the app."""
 
-    def __init__(self, held: ModuleType, broker: ValkeyProcess, env: dict[str, str]) -> None:
+    def __init__(self, held: ModuleType, broker: Broker, env: dict[str, str]) -> None:
         self.held, self.broker, self.env = held, broker, env
         self.resilience = held.app.resilience
         self.desk: redis.Redis = held.desk()
@@ -53,7 +53,7 @@ class HeldStage:
 
     def waiting(self, *queues: str) -> int:
         """Return how many jobs the broker has in its queues."""
-        return sum(int(self.broker.client().llen(name)) for name in queues or ("mail",))  # type: ignore[arg-type]
+        return sum(self.broker.kept(name) for name in queues or ("mail",))
 
     def break_down(self) -> None:
         """Let the dependency be down, and the circuit be open as other callers saw it."""
@@ -105,7 +105,7 @@ class HeldStage:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeldStage]:
     """Run the servers."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        broker = stack.enter_context(running_valkey(tmp_path_factory))
+        broker = stack.enter_context(running_broker(tmp_path_factory))
         desk = stack.enter_context(running_valkey(tmp_path_factory))
         path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
         env = {
@@ -132,7 +132,7 @@ def stage(servers: HeldStage) -> HeldStage:
     """Return the servers, up and empty."""
     if not servers.broker.running:
         servers.broker.start()
-    servers.broker.flush()
+    servers.broker.empty()
     servers.desk.flushall()
     servers.resilience.pulse.refresh()
     return servers

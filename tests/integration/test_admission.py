@@ -33,6 +33,7 @@ from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from resilience.worker.relay import Relay
+from tests.brokers import Broker, put, running_broker
 
 pytestmark = pytest.mark.filterwarnings("default:Call to deprecated setex:DeprecationWarning")
 SECONDS = 30.0
@@ -43,34 +44,31 @@ PUBLISHERS = 6
 class Shop:
     """The servers, the app, and what the tests ask of them."""
 
-    def __init__(self, made: ModuleType, broker: ValkeyProcess, store: ValkeyProcess) -> None:
+    def __init__(self, made: ModuleType, broker: Broker, store: ValkeyProcess) -> None:
         self.made = made
         self.app = made.app
         self.broker = broker
-        self.queue = broker.client()
         self.store = store.client()
         self.ledger: Ledger = made.app.resilience.ledger
 
     def begin(self) -> None:
         """Empty all, and let nobody know any depth."""
-        self.queue.flushdb()
+        self.broker.empty()
         self.made.EVENTS.clear()
         resilience = self.app.resilience
         resilience.admission = Admission(self.app, resilience.dependencies, resilience.announce)
 
     def fill(self, jobs: int, lane: str = "normal") -> None:
         """Let so many jobs wait; each that is delivered is dropped as unknown."""
-        queue = self.made.SHOP.queue_of(lane)
-        self.queue.lpush(queue, *["{}"] * jobs)
+        put(self.broker, self.app, self.made.SHOP.queue_of(lane), jobs)
 
     def depth(self) -> int:
         """Return how many jobs wait in the lanes."""
-        return sum(int(self.queue.llen(name)) for name in self.made.SHOP.lane_queues)  # type: ignore[arg-type]
+        return sum(self.broker.kept(name) for name in self.made.SHOP.lane_queues)
 
     def waiting(self, name: str) -> list[str]:
         """Return the tasks that wait in a queue, first in front."""
-        found = [json.loads(one) for one in self.queue.lrange(name, 0, -1)[::-1]]  # type: ignore[union-attr,index]
-        return [one["headers"]["task"] for one in found if one]
+        return [one["task"] for one in self.broker.headers(name) if "task" in one]
 
     def said(self, key: str, words: int) -> list[str]:
         """Wait until jobs have said so many words, and return them."""
@@ -89,7 +87,8 @@ class Shop:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """Servers and the app in this process."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        broker, store = (stack.enter_context(running_valkey(tmp_path_factory)) for _ in range(2))
+        broker = stack.enter_context(running_broker(tmp_path_factory))
+        store = stack.enter_context(running_valkey(tmp_path_factory))
         path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
         env = {
             "BROKER_URL": broker.url,
@@ -117,7 +116,7 @@ def shop(running: Shop) -> Shop:
 
 def asked(shop: Shop) -> int:
     """Return how often the broker was asked whether a list is there, before its length."""
-    stats: Any = shop.queue.info("commandstats")
+    stats: Any = shop.broker.client().info("commandstats")
     return int(stats.get("cmdstat_exists", {"calls": 0})["calls"])
 
 
@@ -147,23 +146,25 @@ def test_sheddable_is_refused_first_and_critical_last(shop: Shop) -> None:
                 admitted[lane] += 1
 
     assert admitted == {"sheddable": 5, "normal": 4, "critical": 1}
-    lengths = [shop.queue.llen(name) for name in shop.made.SHOP.queues]
+    lengths = [shop.broker.kept(name) for name in shop.made.SHOP.queues]
     assert lengths == [1, 4, 5, 0]
 
 
+@pytest.mark.redis_broker("it counts the commands of Redis")
 def test_depth_is_asked_for_once_a_second_at_most(shop: Shop) -> None:
     """Two thousand publishes cost as many readings as seconds went by, and no more."""
-    shop.queue.config_resetstat()
+    queue = shop.broker.client()
+    queue.config_resetstat()
     shop.begin()
-    began = shop.queue.time()
+    began = queue.time()
     for number in range(2000):
         if number % 5 == 0:
-            shop.queue.delete("shop")
+            queue.delete("shop")
         try:
             shop.made.plain.delay(number)
         except BulkheadFullError:
             continue
-    ended = shop.queue.time()
+    ended = queue.time()
 
     seconds = ended[0] - began[0] + (ended[1] - began[1]) / 1e6  # type: ignore[index]
     lists = 3 * 4  # three lanes, four priorities
@@ -281,7 +282,7 @@ def test_relay_publishes_no_more_than_there_is_room_for(shop: Shop) -> None:
     shop.fill(9)
     for number in range(25):
         shop.made.post.fire(key, f"job {number}")
-    shop.queue.flushdb()
+    shop.broker.empty()
     shop.begin()
     relay = Relay(shop.app.resilience)
 
@@ -318,6 +319,7 @@ def test_new_work_of_a_running_job_is_refused(shop: Shop) -> None:
         result.get(timeout=SECONDS)
 
 
+@pytest.mark.redis_broker("RabbitMQ serves the queues of a consumer by turns")
 def test_worker_serves_lanes_in_order(shop: Shop) -> None:
     """Critical first, then normal, sheddable, and what runs again."""
     key = uuid4().hex

@@ -15,6 +15,7 @@ from resilience.tasks import Resilience
 from resilience.testing.process import ProcessStartError
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
+from tests.brokers import Broker
 from tests.integration.apps.fresh import adopt, echo, new_app, nothing, queue_of, read
 
 Configure = Callable[[Celery], object]
@@ -185,9 +186,11 @@ def test_apps_of_one_process_may_share_their_tasks() -> None:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
-def test_worker_does_not_start_when_queues_clash(valkey: ValkeyProcess, pool: str) -> None:
+def test_worker_does_not_start_when_queues_clash(
+    broker: Broker, valkey: ValkeyProcess, pool: str
+) -> None:
     """It would take other jobs into the bulkhead: it ends, and its log names the clash."""
-    env = {"CELERY_BROKER_URL": valkey.url, "CELERY_RESULT_BACKEND": valkey.url}
+    env = {"CELERY_BROKER_URL": broker.url, "CELERY_RESULT_BACKEND": valkey.url}
 
     with (
         pytest.raises(ProcessStartError, match="'users' would share the queue 'celery'"),

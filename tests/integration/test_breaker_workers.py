@@ -14,6 +14,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import ON_RABBITMQ, running_broker
 from tests.integration.apps.breakers import app
 
 APP = "tests.integration.apps.breakers"
@@ -23,20 +24,24 @@ SECONDS = 30
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """Broker, result backend and store of these workers."""
+    """Result backend and store of these workers."""
     with running_valkey(tmp_path_factory) as running:
-        app.conf.update(broker_url=running.url, result_backend=running.url)
         yield running
-        app.close()
 
 
 @pytest.fixture(scope="module")
-def workers(server: ValkeyProcess) -> Iterator[Mapping[str, WorkerProcess]]:
+def workers(
+    server: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, WorkerProcess]]:
     """A worker of each pool, each with a queue of its own."""
     env = {"CELERY_BROKER_URL": server.url, "CELERY_RESULT_BACKEND": server.url}
     # A loaded machine may take more than the tenth of a second after which a store is lost.
     env["RESILIENCE_STORE_TIMEOUT_SECONDS"] = "5"
     with ExitStack() as running:
+        if ON_RABBITMQ:  # else one server is all, and the store is found at the broker
+            env["CELERY_BROKER_URL"] = running.enter_context(running_broker(tmp_path_factory)).url
+        app.conf.update(broker_url=env["CELERY_BROKER_URL"], result_backend=server.url)
+        running.callback(app.close)
         started = {
             pool: running.enter_context(
                 run_worker(APP, queues=[pool], pool=pool, concurrency=2, env=env)

@@ -27,6 +27,8 @@ from tests.integration.test_broker_taking import (
 
 __all__ = ["broker", "queue", "taker"]
 
+pytestmark = pytest.mark.redis_broker("it is about this project's transport for Redis")
+
 FIRST = "!"
 """A tag that is claimed before all others."""
 

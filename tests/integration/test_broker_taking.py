@@ -21,6 +21,8 @@ from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 
+pytestmark = pytest.mark.redis_broker("it is about this project's transport for Redis")
+
 SILENT_SECONDS = 2.0
 SECONDS = 15.0
 OPTIONS = {"visibility_timeout": SILENT_SECONDS, "unacked_restore_interval": 1}

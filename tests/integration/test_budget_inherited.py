@@ -1,7 +1,6 @@
 """What a job publishes has what remains of the job's time, and never more."""
 
 import gc
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,8 +68,7 @@ def told(stage: Stage, key: str, number: int) -> list[dict[str, Any]]:
 
 def on_the_wire(stage: Stage, queue: str) -> dict[str, Any]:
     """Return the headers of the one message in *queue*."""
-    (text,) = stage.broker.client().lrange(queue, 0, -1)
-    headers: dict[str, Any] = json.loads(text)["headers"]
+    (headers,) = stage.broker.headers(queue)
     return headers
 
 

@@ -59,14 +59,13 @@ def publish_late(stage: Stage, key: str, queue: str, **options: Any) -> AsyncRes
 
 def unacknowledged(stage: Stage) -> int:
     """Return how many messages the worker holds."""
-    held: int = stage.broker.client().hlen("unacked")
-    return held
+    return stage.broker.held()
 
 
 def await_acknowledged(stage: Stage, queue: str) -> None:
     """Wait until the broker has nothing left of *queue*."""
     wait_until(
-        lambda: unacknowledged(stage) + stage.broker.client().llen(queue) == 0,
+        lambda: unacknowledged(stage) + stage.broker.kept(queue) == 0,
         SECONDS,
         "all messages are acknowledged",
     )

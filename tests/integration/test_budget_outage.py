@@ -26,14 +26,12 @@ def test_worker_drops_late_jobs_and_goes_on_without_its_result_backend(
     queue = key = new_key()
     for _ in range(number):
         stage.app.tasks["tell"].apply_async(kwargs={"key": key}, queue=queue, budget=SHORT)
-    broker, worker = stage.broker.client(), stage.worker
+    broker, worker = stage.broker, stage.worker
     assert worker is not None
 
     stage.desk.stop()
     stage.app.control.add_consumer(queue)
-    wait_until(
-        lambda: not broker.llen(queue) and not broker.hlen("unacked"), SECONDS, "all are dropped"
-    )
+    wait_until(lambda: not broker.waiting([queue]), SECONDS, "all are dropped")
     stage.desk.start()
 
     assert worker.running

@@ -10,6 +10,7 @@ from celery.result import AsyncResult
 from resilience import BudgetExceededError, Outcome
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import WorkerProcess, run_worker
+from tests.brokers import running_broker
 from tests.integration.apps.cuts import CUT_SECONDS, HANG_SECONDS, SPIN_SECONDS, app
 
 APP = "tests.integration.apps.cuts"
@@ -24,10 +25,11 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, W
     """A worker of each pool, one job at a time, each with a queue of its own."""
     with ExitStack() as running:
         server = running.enter_context(running_valkey(tmp_path_factory))
-        app.conf.update(broker_url=server.url, result_backend=server.url)
+        broker = running.enter_context(running_broker(tmp_path_factory))
+        app.conf.update(broker_url=broker.url, result_backend=server.url)
         running.callback(app.close)
         env = {
-            "CELERY_BROKER_URL": server.url,
+            "CELERY_BROKER_URL": broker.url,
             "CELERY_RESULT_BACKEND": server.url,
             # A loaded machine may take more than the tenth of a second after which it is lost.
             "RESILIENCE_STORE_TIMEOUT_SECONDS": "5",

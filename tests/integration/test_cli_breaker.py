@@ -10,14 +10,15 @@ import pytest
 
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
+from tests.brokers import Broker
 
 COMMAND = [sys.executable, "-m", "celery", "-A", "tests.integration.apps.circuits", "resilience"]
 
 
 @pytest.fixture
-def breaker(valkey: ValkeyProcess) -> Any:  # noqa: ANN401 - a function
+def breaker(broker: Broker, valkey: ValkeyProcess) -> Any:  # noqa: ANN401 - a function
     """Run `celery … resilience breaker` and return the finished process."""
-    urls = {"CELERY_BROKER_URL": valkey.url, "CELERY_RESULT_BACKEND": valkey.url}
+    urls = {"CELERY_BROKER_URL": broker.url, "CELERY_RESULT_BACKEND": valkey.url}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - our own words

@@ -22,6 +22,7 @@ from resilience.testing.process import import_path, inherited_env
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import Broker
 
 APP_PATH = "tests.integration.apps.letters"
 SECONDS = 60.0
@@ -110,12 +111,16 @@ class Office:
 
 @pytest.fixture
 def office(
-    valkey: ValkeyProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, valkey: ValkeyProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Office]:
     """An office with an empty ledger and an empty broker."""
     valkey.flush()
     path = tmp_path / "ledger.sqlite3"
-    env = {"BROKER_URL": valkey.url, "LEDGER_URL": f"sqlite:///{path}"}
+    env = {
+        "BROKER_URL": broker.url,
+        "STORE_URL": valkey.url,
+        "LEDGER_URL": f"sqlite:///{path}",
+    }
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     sys.modules.pop(APP_PATH, None)  # it reads the variables when it is imported

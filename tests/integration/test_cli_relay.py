@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import create_engine
 
 from resilience.ledger import State
-from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import Broker, running_broker
 from tests.foreground import Foreground, foreground
 
 APP_PATH = "tests.integration.apps.letters"
@@ -30,7 +30,7 @@ class Relaying:
     """A relay, its broker, and the app in this process."""
 
     relay: Foreground
-    broker: ValkeyProcess
+    broker: Broker
     path: Path
     letters: ModuleType
 
@@ -49,18 +49,25 @@ class Relaying:
 
     def queued(self) -> int:
         """Return how many messages wait at the broker."""
-        return int(self.broker.client().llen("mail"))
+        return self.broker.kept("mail")
 
 
 @pytest.fixture
 def relaying(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Relaying]:
     """A relay that runs, with nothing to do."""
     path = tmp_path / "ledger.sqlite3"
     with ExitStack() as stack:
-        broker = stack.enter_context(running_valkey(tmp_path_factory))
-        env = {"BROKER_URL": broker.url, "LEDGER_URL": f"sqlite:///{path}"}
+        broker = stack.enter_context(running_broker(tmp_path_factory))
+        env = {
+            "BROKER_URL": broker.url,
+            "STORE_URL": valkey.url,
+            "LEDGER_URL": f"sqlite:///{path}",
+        }
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         sys.modules.pop(APP_PATH, None)  # it reads the variables when it is imported

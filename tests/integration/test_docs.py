@@ -3,7 +3,6 @@
 import ast
 import asyncio
 import inspect
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from resilience import Dependency, Outcome, Resilience, ResilientTask, Settings,
 from resilience.ledger import Ledger, State
 from resilience.tasks.deadline import Deadline, deadline_of
 from resilience.testing.valkey import ValkeyProcess
+from tests.brokers import Broker
 
 DOCS = Path(__file__).parents[2] / "docs"
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -38,15 +38,14 @@ def nothing(_: object) -> None:
 
 
 @pytest.fixture
-def app(valkey: ValkeyProcess) -> Iterator[Celery]:
+def app(broker: Broker, valkey: ValkeyProcess) -> Iterator[Celery]:
     """An adopted app with the tasks that the pages do not declare themselves, and no worker."""
-    made = Alone("docs", broker=valkey.url, set_as_current=False)
+    made = Alone("docs", broker=broker.url, set_as_current=False)
     settings = Settings(store_url=valkey.url, namespace=uuid4().hex, store_timeout_seconds=10)
     Resilience(made, dependencies=[Dependency("payments")], settings=settings)
     made.conf.task_default_queue = "others"
     for name in ("reserve", "ship", "mail"):
         made.task(name=name, base=ResilientTask)(nothing)
-    valkey.client().delete("payments", "others")
     yield made
     made.resilience.store.client.close()  # type: ignore[attr-defined]
     made.close()
@@ -71,11 +70,9 @@ async def fetch(what: object) -> object:
     return what
 
 
-def published(valkey: ValkeyProcess, queue: str) -> list[tuple[str, Deadline | None]]:
+def published(broker: Broker, queue: str) -> list[tuple[str, Deadline | None]]:
     """Return which tasks were published to *queue*, with which deadlines, in order."""
-    messages = valkey.client().lrange(queue, 0, -1)
-    headers = [json.loads(message)["headers"] for message in reversed(messages)]
-    return [(one["task"], deadline_of(one)) for one in headers]
+    return [(one["task"], deadline_of(one)) for one in broker.headers(queue)]
 
 
 def test_breaker_page_runs(app: Celery) -> None:
@@ -103,7 +100,7 @@ def test_bulkhead_page_runs(app: Celery) -> None:
     assert called == [7]
 
 
-def test_budget_page_runs(app: Celery, valkey: ValkeyProcess) -> None:
+def test_budget_page_runs(app: Celery, broker: Broker) -> None:
     """Shares, defaults and deadlines are as the page says."""
 
     def get_recommendations(_: object) -> None:
@@ -130,13 +127,13 @@ def test_budget_page_runs(app: Celery, valkey: ValkeyProcess) -> None:
 
     with TimeoutBudget(2.0):
         names["charge"](7)
-    (first, starting), (second, inherited) = published(valkey, "payments")
+    (first, starting), (second, inherited) = published(broker, "payments")
     assert (first, second) == ("docs.charge", "docs.charge")
     assert starting is not None
     assert starting.at - starting.sent == pytest.approx(2.0)
     assert inherited is not None
     assert 0 < inherited.at - inherited.sent <= 2.0
-    (reserved, none), (shipped, also), (mailed, opted_out) = published(valkey, "others")
+    (reserved, none), (shipped, also), (mailed, opted_out) = published(broker, "others")
     assert (reserved, shipped, mailed) == ("reserve", "ship", "mail")
     assert none is None
     assert also is not None
@@ -144,14 +141,12 @@ def test_budget_page_runs(app: Celery, valkey: ValkeyProcess) -> None:
     assert opted_out is None
 
 
-def test_admission_page_runs(app: Celery, valkey: ValkeyProcess) -> None:
+def test_admission_page_runs(app: Celery, broker: Broker) -> None:
     """Each job is in the queue of its lane, and the class's own is the default."""
-    valkey.client().delete("payments.critical", "payments.sheddable")
-
     run_page("admission.md", app=app, order_id=7)
 
     for lane in ("critical", "sheddable"):
-        assert [task for task, _ in published(valkey, f"payments.{lane}")] == ["docs.charge"]
+        assert [task for task, _ in published(broker, f"payments.{lane}")] == ["docs.charge"]
 
 
 class Base(DeclarativeBase):
@@ -165,21 +160,20 @@ class Order(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
-def test_ledger_page_runs(valkey: ValkeyProcess, tmp_path: Path) -> None:
+def test_ledger_page_runs(broker: Broker, valkey: ValkeyProcess, tmp_path: Path) -> None:
     """One job is at the broker, one waits for its time, one for the relay since the commit."""
     url = f"sqlite:///{tmp_path}/ledger.sqlite3"
-    made = Alone("docs-ledger", broker=valkey.url, set_as_current=False)
+    made = Alone("docs-ledger", broker=broker.url, set_as_current=False)
     settings = Settings(store_url=valkey.url, namespace=uuid4().hex, ledger_url=url)
     Resilience(made, dependencies=[Dependency("notifications")], settings=settings)
     ledger: Ledger = made.resilience.ledger  # type: ignore[attr-defined]
     ledger.upgrade()
     engine = create_engine(url)
     Base.metadata.create_all(engine)
-    valkey.client().delete("notifications")
 
     run_page("ledger.md", app=made, engine=engine, order=Order(id=9), send_mail=nothing)
 
-    assert published(valkey, "notifications") == [("shop.notify", None)]
+    assert published(broker, "notifications") == [("shop.notify", None)]
     kept = {one.state: one.jobs for one in ledger.counts()}
     assert kept == {State.OUTBOX: 1, State.SCHEDULED: 1}
     engine.dispose()

@@ -1,18 +1,19 @@
 """Whatever way a part ends, its fan-out hears of it once, at once, and says it right."""
 
-import json
 import os
 import signal
 from collections.abc import Iterator
 from time import perf_counter
 
 import pytest
+from kombu import Connection, Queue
 
 from resilience.levels import Level
 from resilience.partial import PartialResponse
 from resilience.tasks import FanOut, part
 from resilience.tasks.reporting import SLOT_HEADER
 from resilience.testing.waiting import wait_until
+from tests.brokers import forward
 from tests.integration.apps.stage import SECONDS, Stage, new_key, running_stage
 
 LONG = 30.0
@@ -27,10 +28,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 def deliver_again(stage: Stage, queue: str) -> None:
     """Put a second copy of the one message in *queue* there, as a restored one would be."""
-    (text,) = stage.broker.client().lrange(queue, 0, -1)
-    message = json.loads(text)
-    message["properties"]["delivery_tag"] = new_key()
-    stage.broker.client().lpush(queue, json.dumps(message))
+    with Connection(stage.broker.url) as connection:
+        message = Queue(queue)(connection.default_channel).get()
+        forward(message, queue)
+        message.requeue()
 
 
 def ask(stage: Stage, task: str, *args: object) -> PartialResponse:

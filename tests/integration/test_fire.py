@@ -21,7 +21,7 @@ from resilience.ledger import Ledger, State
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import run_worker
 from resilience.testing.waiting import wait_until
-from tests.brokers import kept, running_broker
+from tests.brokers import running_broker
 
 SECONDS = 30.0
 REFUSALS = 12
@@ -251,7 +251,7 @@ def test_countdown_is_kept_in_the_ledger(post: Post) -> None:
     post.fire("send", key, countdown=3600)
 
     assert post.known(State.SCHEDULED) == 1
-    assert kept(post.broker, "mail") == 0
+    assert post.broker.kept("mail") == 0
     with closing(sqlite3.connect(post.path)) as database:
         database.execute("UPDATE resilience_jobs SET due = 0")
         database.commit()
@@ -337,7 +337,7 @@ def test_key_of_a_killed_process_is_free_again_within_its_lease(post: Post) -> N
 
     job = post.fire("confirm", order, key).id
 
-    wait_until(lambda: kept(post.broker, "mail") == 0, SECONDS, "the copy was taken")
+    wait_until(lambda: post.broker.kept("mail") == 0, SECONDS, "the copy was taken")
     post.await_empty()
     assert post.runs(key) == 2
     assert not post.events("JobBuried", job)

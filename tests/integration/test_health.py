@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from resilience.testing.plugin import running_valkey
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from resilience.worker import probe
+from tests.brokers import Broker, running_broker
 from tests.integration.apps import health
 
 SECONDS = 30.0
@@ -27,12 +27,13 @@ NODE = "mail@here"
 class Host:
     """A machine with a broker, workers and a probe."""
 
-    def __init__(self, broker: ValkeyProcess, directory: Path) -> None:
+    def __init__(self, broker: Broker, store: ValkeyProcess, directory: Path) -> None:
         health.app.conf.update(broker_url=broker.url, result_backend=None)
         self.broker = broker
         self.directory = directory
         self._env = {
             "CELERY_BROKER_URL": broker.url,
+            "RESILIENCE_STORE_URL": store.url,
             "RESILIENCE_HEALTH_SECONDS": str(LIMIT_SECONDS),
             "RESILIENCE_RUNTIME_DIRECTORY": str(directory),
         }
@@ -93,23 +94,23 @@ class Host:
 
     def await_taken(self) -> None:
         """Wait until the worker has the job."""
-        client = self.broker.client()
-        wait_until(lambda: client.hlen("unacked") == 1, SECONDS, "the job is taken")
+        wait_until(lambda: self.broker.held() == 1, SECONDS, "the job is taken")
 
 
 @pytest.fixture
-def host(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def host(
+    broker: Broker, valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Host]:
     """Return a machine whose broker is empty."""
-    valkey.flush()
-    yield Host(valkey, tmp_path_factory.mktemp("marks"))
+    yield Host(broker, valkey, tmp_path_factory.mktemp("marks"))
     health.app.close()
 
 
 @pytest.fixture
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def fragile(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """Return a machine whose broker may be stopped."""
-    with running_valkey(tmp_path_factory) as broker:
-        yield Host(broker, tmp_path_factory.mktemp("marks"))
+    with running_broker(tmp_path_factory) as broker:
+        yield Host(broker, valkey, tmp_path_factory.mktemp("marks"))
     health.app.close()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from amqp.exceptions import RecoverableConnectionError
 from celery import Celery
 from kombu import Queue
 
@@ -177,6 +178,20 @@ def test_queue_that_is_deleted_before_it_is_consumed_from_ends_no_worker(post: P
         ):
             pass
         assert not connection.connected
+
+
+def test_publish_over_a_connection_that_was_lost_says_so(post: Post) -> None:
+    """It is an error that publishers know and try again, also where they have published before."""
+    with post.app.connection_for_write() as connection, connection.Producer() as producer:
+        queue = post.app.amqp.queues["mail"]
+        producer.publish("first", routing_key="mail", declare=[queue])
+        channel = producer.channel
+        connection.collect()
+
+        with pytest.raises(RecoverableConnectionError):
+            channel.send(channel.prepare_message("second"), routing_key="mail")
+        producer.publish("third", routing_key="mail", retry=True)
+        wait_until(lambda: post.rabbitmq.depths(post.url)["mail"] == 2, SECONDS, "two are there")
 
 
 def test_queues_of_dependencies_are_quorum_queues(post: Post) -> None:

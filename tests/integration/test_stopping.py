@@ -13,6 +13,7 @@ from resilience.clock import SystemClock
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import Broker
 from tests.chaos.jobs import Diary
 from tests.integration.apps import stopping
 
@@ -28,13 +29,13 @@ clock = SystemClock()
 class Stage:
     """A broker with jobs, workers, and what the workers' jobs wrote down."""
 
-    def __init__(self, valkey: ValkeyProcess, path: Path) -> None:
-        valkey.flush()
-        stopping.app.conf.update(broker_url=valkey.url, result_backend=None)
-        self.valkey = valkey
+    def __init__(self, broker: Broker, store: ValkeyProcess, path: Path) -> None:
+        stopping.app.conf.update(broker_url=broker.url, result_backend=None)
+        self.broker = broker
         self.diary = Diary(path)
         self._env = {
-            "CELERY_BROKER_URL": valkey.url,
+            "CELERY_BROKER_URL": broker.url,
+            "RESILIENCE_STORE_URL": store.url,
             "DIARY": str(path),
             "RESILIENCE_GRACE_SECONDS": str(GRACE_SECONDS),
         }
@@ -72,14 +73,13 @@ class Stage:
 
     def is_empty(self) -> bool:
         """Tell whether the broker holds no job."""
-        client = self.valkey.client()
-        return not client.llen(stopping.QUEUE) and not client.hlen("unacked")
+        return not self.broker.waiting([stopping.QUEUE])
 
 
 @pytest.fixture
-def stage(valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Stage]:
+def stage(broker: Broker, valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Stage]:
     """Return a stage with an empty broker."""
-    yield Stage(valkey, tmp_path / "diary")
+    yield Stage(broker, valkey, tmp_path / "diary")
     stopping.app.close()
 
 
@@ -110,7 +110,7 @@ def test_stop_lets_a_job_end_that_a_child_has_not_begun_yet(stage: Stage) -> Non
         [child] = worker.children()
         os.kill(child, signal.SIGSTOP)
         stage.publish(1, seconds=0.5)
-        wait_until(lambda: stage.valkey.client().hlen("unacked"), SECONDS, "the worker has it")
+        wait_until(stage.broker.held, SECONDS, "the worker has it")
         worker.send_signal(signal.SIGTERM)
         wait_until(lambda: "Warm shutdown" in worker.log, SECONDS, "the worker stops")
         os.kill(child, signal.SIGCONT)
@@ -145,7 +145,7 @@ def test_stop_hands_back_at_once_what_was_not_begun(stage: Stage) -> None:
     with stage.worker(prefetch=4) as worker:
         stage.publish(1, 2, 3, 4, seconds=1.5)
         stage.await_count("begun", j1=1)
-        wait_until(lambda: stage.valkey.client().hlen("unacked") == 4, SECONDS, "all are reserved")
+        wait_until(lambda: stage.broker.held() == 4, SECONDS, "all are reserved")
         with stage.worker(concurrency=3) as other:
             worker.send_signal(signal.SIGTERM)
             asked = clock.monotonic()

@@ -1,4 +1,4 @@
-"""`celery … resilience up` and `worker`, with real workers and a real Valkey."""
+"""`celery … resilience up` and `worker`, with real workers and a real broker."""
 
 import re
 import signal
@@ -15,6 +15,7 @@ import pytest
 from resilience.testing.process import is_alive
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import Broker
 from tests.foreground import SECONDS, Foreground, foreground
 from tests.integration.apps import bulkheads
 
@@ -25,12 +26,12 @@ Run = Callable[..., AbstractContextManager[Foreground]]
 
 
 @pytest.fixture
-def run(valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Run]:
-    """Runs `celery … resilience` with what it is called with; the app here uses the same Valkey."""
+def run(broker: Broker, valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Run]:
+    """Runs `celery … resilience` with what it is called with; the app here has the same servers."""
     valkey.flush()
-    bulkheads.app.conf.update(broker_url=valkey.url, result_backend=valkey.url)
+    bulkheads.app.conf.update(broker_url=broker.url, result_backend=valkey.url)
     celery = [sys.executable, "-m", "celery", "-A", bulkheads.__name__]
-    servers = ["-b", valkey.url, "--result-backend", valkey.url]
+    servers = ["-b", broker.url, "--result-backend", valkey.url]
     yield lambda *words: foreground(
         [*celery, *servers, "resilience", *words, *WORKER_OPTIONS], tmp_path
     )
@@ -146,9 +147,7 @@ def test_worker_that_never_starts_harms_no_other(run: Run) -> None:
         assert not running.family()
 
 
-def test_worker_becomes_the_celery_worker_of_its_dependency(
-    run: Run, valkey: ValkeyProcess
-) -> None:
+def test_worker_becomes_the_celery_worker_of_its_dependency(run: Run, broker: Broker) -> None:
     """The process that was started is the worker, with the options given before and after."""
     with run("worker", "payments") as running:
         await_answers(running, "payments")
@@ -159,7 +158,7 @@ def test_worker_becomes_the_celery_worker_of_its_dependency(
 
         assert running.wait(GRACE_SECONDS) == 0
     words = " ".join(command)
-    assert f"--app {bulkheads.__name__} --broker {valkey.url}" in words
+    assert f"--app {bulkheads.__name__} --broker {broker.url}" in words
     queues = "money.critical,money,money.sheddable,money.retry"
     options = f"-Q {queues} -c 2 -P threads -n payments@%h --prefetch-multiplier 3"
     assert f"worker {options}" in words

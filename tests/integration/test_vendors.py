@@ -17,6 +17,7 @@ from resilience.testing.waiting import wait_until
 from tests.integration import vendor_app
 from tests.integration.vendor_tasks import triple
 
+pytestmark = pytest.mark.redis_broker("the one broker of pytest-celery here is Valkey")
 APP_PATH = "tests.integration.vendor_app"
 QUEUE = "vendors"
 SECONDS = 20

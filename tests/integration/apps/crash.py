@@ -10,6 +10,7 @@ from celery import Celery
 
 from resilience import Dependency, Resilience, ResilientTask
 from resilience.settings import Settings
+from resilience.tasks.quorum import on_rabbitmq
 
 QUEUE = "long"
 SILENT_SECONDS = 2.0
@@ -18,7 +19,8 @@ SILENT_SECONDS = 2.0
 def make_app(settings: Settings | None = None, **options: Any) -> Celery[Any]:  # noqa: ANN401
     """Return an app with the tasks of this module; *options* are those of `Celery`."""
     made: Celery[Any] = Celery("crash", **options)
-    made.conf.broker_transport_options = {"visibility_timeout": SILENT_SECONDS}
+    if not on_rabbitmq(made):
+        made.conf.broker_transport_options = {"visibility_timeout": SILENT_SECONDS}
     Resilience(
         made, dependencies=[Dependency(QUEUE, concurrency=2, timeout=None)], settings=settings
     )

@@ -8,6 +8,7 @@ from celery.worker.control import control_command
 
 from resilience.dependency import Dependency
 from resilience.tasks import Resilience
+from resilience.tasks.quorum import on_rabbitmq
 
 QUEUE = "mail"
 
@@ -30,7 +31,12 @@ def hang(_state: Any, seconds: float) -> None:  # noqa: ANN401 - Celery's
 @control_command()
 def stall(state: Any) -> None:  # noqa: ANN401 - Celery's
     """Take no job any more, and say nothing of it, as after a reconnect that went wrong."""
-    state.consumer.task_consumer.channel.qos.can_consume = lambda: False
+    consumer = state.consumer.task_consumer
+    if on_rabbitmq(state.app):
+        for tag in consumer._active_tags.values():  # noqa: SLF001 - kombu forgets them with `cancel`
+            consumer.channel.basic_cancel(tag, nowait=True)
+    else:
+        consumer.channel.qos.can_consume = lambda: False
 
 
 @control_command()

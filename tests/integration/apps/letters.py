@@ -1,6 +1,6 @@
 """An adopted app whose jobs fail for good while a switch is set; workers and tests import `app`.
 
-Where the server and the ledger are is in variables of the environment.
+Where the servers and the ledger are is in variables of the environment.
 """
 
 import os
@@ -20,7 +20,7 @@ BROKEN = "broken"
 RAN = "ran"
 
 app: Celery[Any] = Celery(
-    "letters", broker=ENV["BROKER_URL"], backend=ENV["BROKER_URL"], set_as_current=False
+    "letters", broker=ENV["BROKER_URL"], backend=ENV["STORE_URL"], set_as_current=False
 )
 Resilience(
     app,
@@ -28,7 +28,7 @@ Resilience(
         Dependency("mail", breaker=None, retry=RetryPolicy(max_attempts=1), retry_share=None)
     ],
     settings=Settings(
-        store_url=ENV["BROKER_URL"], store_timeout_seconds=5, ledger_url=ENV["LEDGER_URL"]
+        store_url=ENV["STORE_URL"], store_timeout_seconds=5, ledger_url=ENV["LEDGER_URL"]
     ),
 )
 
@@ -36,7 +36,7 @@ Resilience(
 @app.task(base=FireAndForgetTask, dependency="mail", name="shop.deliver", shared=False)
 def deliver(key: str, password: str = "") -> None:
     """Note in the hash `ran` that it ran, unless the switch `broken` is set."""
-    with redis.Redis.from_url(ENV["BROKER_URL"]) as client:
+    with redis.Redis.from_url(ENV["STORE_URL"]) as client:
         if client.exists(BROKEN):
             text = f"the mail server refused {password}"
             raise ConnectionError(text)

@@ -15,7 +15,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
-from tests.brokers import running_broker
+from tests.brokers import Broker, running_broker
 from tests.integration.apps.parts import EVENTS, QUEUES, make_app
 
 APP_PATH = "tests.integration.apps.parts"
@@ -37,7 +37,7 @@ class Stage:
         worker: Consumes from all queues, if there is one.
     """
 
-    def __init__(self, broker: ValkeyProcess, store: ValkeyProcess, desk: ValkeyProcess) -> None:
+    def __init__(self, broker: Broker, store: ValkeyProcess, desk: ValkeyProcess) -> None:
         self.broker, self.store, self.desk = broker, store, desk
         self.app = self.another_app()
         self.worker: WorkerProcess | None = None
