@@ -16,6 +16,7 @@ from kombu.utils.uuid import uuid
 from redis.exceptions import NoScriptError, ResponseError
 
 from resilience.broker.qos import SafeQoS
+from resilience.broker.refusals import as_outage
 from resilience.broker.unacked import CRASHES_HEADER, Held, Unacked, script
 from resilience.clock import SystemClock
 
@@ -52,6 +53,8 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         self._asked: list[str] = []
         super().__init__(*args, **kwargs)
         self.channel_errors = self.connection.channel_errors
+        with as_outage():  # a server that takes no writes is no broker: whoever connects waits
+            self.client.zrem(self.unacked_index_key, "")
 
     @cached_property
     def unacked(self) -> Unacked:
@@ -175,6 +178,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
     def look_again(self) -> None:
         """Ask anew if the last answer is old; give a server up that owes one for too long."""
+        self.qos.settle()
         connection, sent = self._in_poll, self._brpop_sent_at
         if not connection or sent is None:
             return
@@ -194,7 +198,8 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         """
         connection, idle = self.client.connection, not self._in_poll
         try:
-            reply = self._reply(connection)
+            with as_outage():
+                reply = self._reply(connection)
         except NoScriptError:
             self._known, reply = False, []  # the server has been started anew
         except self.connection_errors:

@@ -19,6 +19,7 @@ for _, tag in ipairs(tags) do
   if not noted then
     redis.call('ZREM', KEYS[1], tag)
   elseif string.sub(noted, -2) == ' ]' or tonumber(redis.call('ZSCORE', KEYS[1], tag)) <= mute then
+    redis.call('ZREM', KEYS[1], tag) -- see renew.lua
     redis.call('ZADD', KEYS[1], now, tag)
     claimed[#claimed + 1] = tag
     claimed[#claimed + 1] = noted

@@ -7,11 +7,17 @@ from celery.worker import state as worker_state
 from kombu.transport import redis as kombu_redis
 from kombu.transport.virtual import QoS as VirtualQoS
 
+from resilience.broker.refusals import as_outage
+
 KombuQoS: Any = kombu_redis.QoS
 
 
 class SafeQoS(KombuQoS):  # type: ignore[misc] # kombu has few types
     """What a channel holds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
+        super().__init__(*args, **kwargs)
+        self._owed: set[str] = set()
 
     def append(self, message: Any, delivery_tag: str) -> None:  # noqa: ANN401 - kombu's
         """Hold *message*; the script that took it has noted that."""
@@ -22,13 +28,40 @@ class SafeQoS(KombuQoS):  # type: ignore[misc] # kombu has few types
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge; whoever waits for room to take more hears of it."""
-        super().ack(delivery_tag)
+        try:
+            with as_outage():
+                super().ack(delivery_tag)
+        except self.channel.connection_errors:
+            self._owed.add(delivery_tag)
+            raise
+        self._owed.discard(delivery_tag)
         self._make_room()
+
+    def settle(self) -> None:
+        """Acknowledge what could not be in time: else it would take its place for ever."""
+        for tag in list(self._owed):
+            if tag not in self._delivered:
+                self._owed.discard(tag)
+                continue
+            try:
+                self.ack(tag)
+            except self.channel.connection_errors:
+                return
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
         """Reject; whoever waits for room to take more hears of it."""
-        super().reject(delivery_tag, requeue=requeue)
+        with as_outage():
+            super().reject(delivery_tag, requeue=requeue)
         self._make_room()
+
+    def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:  # noqa: ANN401 - kombu's
+        """Forget a message; no transaction: a server that is out of memory refuses every one."""
+        with self.channel.conn_or_acquire() as client:
+            pipe = client.pipeline(transaction=False) if pipe is None else pipe
+            # If only the first is done, whoever looks for the dead does the second.
+            return pipe.hdel(self.unacked_key, delivery_tag).zrem(
+                self.unacked_index_key, delivery_tag
+            )
 
     def _make_room(self) -> None:
         connection = self.channel.connection

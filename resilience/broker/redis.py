@@ -16,6 +16,7 @@ from kombu.transport import redis as kombu_redis
 from resilience.broker.channel import SafeChannel
 from resilience.broker.heartbeat import Heartbeat
 from resilience.broker.poller import SafePoller
+from resilience.broker.refusals import REFUSALS
 
 KombuTransport: Any = kombu_redis.Transport
 KombuSentinelChannel: Any = kombu_redis.SentinelChannel
@@ -30,6 +31,7 @@ class SafeTransport(KombuTransport):  # type: ignore[misc] # kombu has few types
     """
 
     Channel = SafeChannel
+    connection_errors = (*KombuTransport.connection_errors, *REFUSALS)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
         super().__init__(*args, **kwargs)

@@ -9,7 +9,14 @@
 
 local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if ARGV[4] ~= '' and (not score or tonumber(score) ~= tonumber(ARGV[4])) then return 0 end
-if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+local noted = redis.call('HGET', KEYS[1], ARGV[1])
+if not noted then return 0 end
+-- First what frees memory: behind it a server that has none left takes the rest as well.
+redis.call('HDEL', KEYS[1], ARGV[1])
+local pushed = redis.pcall(ARGV[3] == 'first' and 'RPUSH' or 'LPUSH', KEYS[3], ARGV[2])
+if type(pushed) == 'table' and pushed.err then -- the user may not, or the key is no list
+  redis.call('HSET', KEYS[1], ARGV[1], noted)
+  return pushed
+end
 redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call(ARGV[3] == 'first' and 'RPUSH' or 'LPUSH', KEYS[3], ARGV[2])
 return 1

@@ -22,6 +22,16 @@ local function tag_of(raw)
   return type(tag) == 'string' and tag or nil
 end
 
+-- Return why it cannot be noted, if so: the user may not, or the keys are somebody else's. Behind
+-- RPOP memory is no reason.
+local function note(tag, raw, queue)
+  local noted = '[' .. raw .. ',"",' .. queue .. ' ]'
+  for _, command in ipairs({ { 'HSET', KEYS[1], tag, noted }, { 'ZADD', KEYS[2], now, tag } }) do
+    local answer = redis.pcall(unpack(command))
+    if type(answer) == 'table' and answer.err then return answer end
+  end
+end
+
 local taken, found = { 0 }, 0
 for i = 3, #KEYS do
   while found < most do
@@ -29,8 +39,11 @@ for i = 3, #KEYS do
     if not raw then break end
     local tag = tag_of(raw)
     if tag then
-      redis.call('HSET', KEYS[1], tag, '[' .. raw .. ',"",' .. ARGV[i - 1] .. ' ]')
-      redis.call('ZADD', KEYS[2], now, tag)
+      local refusal = note(tag, raw, ARGV[i - 1])
+      if refusal then
+        redis.call('RPUSH', KEYS[i], raw)
+        return found > 0 and taken or refusal
+      end
       taken[#taken + 1] = i - 3
       taken[#taken + 1] = raw
       found = found + 1

@@ -9,7 +9,7 @@ from resilience.events.answers import (
     PartUnreported,
     PublishFailed,
 )
-from resilience.events.base import Event, Listener, announce, log_event
+from resilience.events.base import Event, Listener, announce
 from resilience.events.bulkheads import BulkheadFull, JobRefused, QueueHeld, QueueReleased, SlotLost
 from resilience.events.circuits import (
     CircuitClosed,
@@ -27,6 +27,7 @@ from resilience.events.jobs import (
     JobsPublished,
     JobUnkept,
 )
+from resilience.events.lines import log_event
 
 __all__ = [
     "AnswerDegraded",

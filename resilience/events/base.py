@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from resilience.levels import Level
-
 logger = logging.getLogger("resilience")
 
 
@@ -16,9 +14,11 @@ class Event:
 
     Attributes:
         severity: The logging level at which it is worth a line.
+        crowds: Whether thousands may come at once, of which the log tells one a second.
     """
 
     severity: ClassVar[int] = logging.INFO
+    crowds: ClassVar[bool] = False
 
     def details(self) -> dict[str, Any]:
         """Return the event's own fields by name."""
@@ -26,26 +26,6 @@ class Event:
 
 
 Listener = Callable[[Event], None]
-
-
-def log_event(event: Event) -> None:
-    """Listen by writing one structured log line to the logger `resilience`.
-
-    The message reads `AnswerDegraded dependency=users level=1 …`; the fields are also in the
-    record's `event` attribute for formatters that write JSON.
-    """
-    if not logger.isEnabledFor(event.severity):
-        return
-    details = event.details()
-    text = " ".join(f"{name}={_plain(value)}" for name, value in details.items())
-    name = type(event).__name__
-    logger.log(event.severity, "%s %s", name, text, extra={"event": {"name": name, **details}})
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, str) and not value.isprintable():
-        return repr(value)  # a client's error of several lines stays one line of the log
-    return value.name if isinstance(value, Level) else value
 
 
 def announce(event: Event, listeners: Iterable[Listener]) -> None:

@@ -60,6 +60,7 @@ class JobRefused(Event):
     """
 
     severity: ClassVar[int] = logging.WARNING
+    crowds: ClassVar[bool] = True
     task: str
     dependency: str
     depth: int
@@ -78,6 +79,7 @@ class BulkheadFull(Event):
     """
 
     severity: ClassVar[int] = logging.WARNING
+    crowds: ClassVar[bool] = True
     dependency: str
     slots: int
     waited: float

@@ -30,6 +30,7 @@ from resilience.clock import Clock
 from resilience.errors import LedgerUnavailableError
 from resilience.ledger.direct import Direct
 from resilience.ledger.engines import STEPS, driver_of, make_engine, read_url
+from resilience.ledger.tables import KEY_LENGTH
 from resilience.ledger.upgrade import check_version, upgrade, version_of
 
 # The start of the statement: the time must not change while the statement runs, or no index helps.
@@ -138,6 +139,19 @@ class Database:
         if self._backend == "sqlite":
             return insert_sqlite(table).on_conflict_do_nothing()
         return insert(table).prefix_with("IGNORE")
+
+    def check_keys(self, *keys: str) -> None:
+        """Check that the database takes *keys* as they are.
+
+        Raises:
+            LedgerUnavailableError: MariaDB would cut one, and say nothing.
+        """
+        if self._backend in {"postgresql", "sqlite"}:
+            return
+        for key in keys:
+            if len(key) > KEY_LENGTH:
+                msg = f"{self.place} keeps names of at most {KEY_LENGTH} characters, got {key!r}"
+                raise LedgerUnavailableError(msg)
 
     def host_now(self) -> float:
         """Return the host's time in epoch seconds, for what is only shown."""

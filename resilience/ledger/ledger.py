@@ -219,10 +219,14 @@ class Ledger:
         state = State.OUTBOX if delay_seconds is None else State.SCHEDULED
         # A microsecond apart, so that they leave in the order in which they came.
         rows = [
-            _row(job) | {"state": state, "due_in": (delay_seconds or 0.0) + place * 1e-6}
+            self._row(job) | {"state": state, "due_in": (delay_seconds or 0.0) + place * 1e-6}
             for place, job in enumerate(jobs, 1 - len(jobs))
         ]
         connection.execute(self._statements.keep, rows)
+
+    def _row(self, job: Job) -> dict[str, Any]:
+        self._database.check_keys(job.id, job.task, job.queue)
+        return _row(job)
 
     def _report(self, job: Job, failure: Failure | None, end: dict[str, Any]) -> bool:
         spent, line = 0, ""
@@ -230,7 +234,7 @@ class Ledger:
             spent, line = 1, failure.to_line(self._database.host_now())
         copy = {"job": job.id, "number": job.dispatches, "spent": spent, "line": line}
         copy |= {"to": job.queue, "said": job.message}
-        new = {**_row(job), "attempts": job.attempts + spent, "errors": line}
+        new = {**self._row(job), "attempts": job.attempts + spent, "errors": line}
         steps: list[tuple[Insert | Update, dict[str, Any]]] = [
             (self._statements.keep, new | end),
             (self._statements.report, copy | end),

@@ -9,7 +9,9 @@ HEAD = "0001"
 """The schema that this version of the library reads and writes; schemas count up."""
 VERSION_TABLE = "resilience_version"
 
-KEY = Text().with_variant(String(255), "mysql", "mariadb")
+KEY_LENGTH = 255
+"""Most characters that MariaDB has an index for."""
+KEY = Text().with_variant(String(KEY_LENGTH), "mysql", "mariadb")
 LONG = Text().with_variant(LONGTEXT, "mysql", "mariadb")
 
 OPTIONS: dict[str, Any] = {

@@ -1,11 +1,19 @@
 """Where the servers of an app are, as Celery writes it and as the store reads it."""
 
 import re
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 SCHEMES = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+socket://")
+
+
+TLS_OPTIONS = frozenset(
+    f"ssl_{name}"
+    for name in ("cert_reqs", "ca_certs", "ca_path", "ca_data", "certfile", "keyfile", "password")
+) | {"ssl_check_hostname", "ssl_ciphers"}
+"""What Celery is told of TLS beside a URL, and redis-py reads from one."""
 
 
 def split_urls(setting: object) -> list[str]:
@@ -24,12 +32,13 @@ def is_amqp(url: str) -> bool:
     return url.startswith(("amqp://", "amqps://", "pyamqp://"))
 
 
-def find_store(setting: object, options: Mapping[str, Any]) -> str | None:
+def find_store(setting: object, options: Mapping[str, Any], tls: object = None) -> str | None:
     """Return the URL of the store that is the first Redis of a broker or result backend.
 
     Args:
         setting: Its `broker_url` or `result_backend`.
         options: Its transport options.
+        tls: Its `broker_use_ssl` or `redis_backend_use_ssl`; Sentinels are asked without.
     """
     urls = [url for url in split_urls(setting) if is_redis(url)]
     sentinels = [url for url in urls if url.startswith("sentinel://")]
@@ -40,7 +49,23 @@ def find_store(setting: object, options: Mapping[str, Any]) -> str | None:
     url = re.sub(r"(ssl_cert_reqs=)CERT_(\w+)", lambda it: it[1] + it[2].lower(), urls[0])
     if url.startswith("redis+socket://"):
         return url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
-    return url
+    return _with_tls(url, tls) if isinstance(tls, Mapping) else url
+
+
+def _with_tls(url: str, tls: Mapping[str, Any]) -> str:
+    """Return *url* with what is said of TLS beside it; what it says itself wins."""
+    said = {name: value for name, value in tls.items() if name in TLS_OPTIONS and value is not None}
+    if "ssl_cert_reqs" in said:
+        said["ssl_cert_reqs"] = _verify_mode(said["ssl_cert_reqs"])
+    base, mark, own = re.sub(r"^(redis|valkey)://", r"\1s://", url).partition("?")
+    said = {name: value for name, value in said.items() if f"{name}=" not in own}
+    query = "&".join(filter(None, (own, urlencode(said))))
+    return f"{base}?{query}" if query else base + mark
+
+
+def _verify_mode(value: object) -> str:
+    mode = ssl.VerifyMode(value).name if isinstance(value, int) else str(value)
+    return mode.removeprefix("CERT_").lower()
 
 
 def _through_sentinels(urls: list[str], options: Mapping[str, Any]) -> str | None:

@@ -94,10 +94,11 @@ def _breaker(
 
 def _open_store(app: Celery[Any], settings: Settings, listeners: Sequence[Listener]) -> Store:
     conf: Any = app.conf
+    results, broker = conf.result_backend_transport_options, conf.broker_transport_options
     url = (
         settings.store_url
-        or find_store(conf.result_backend, conf.result_backend_transport_options or {})
-        or find_store(conf.broker_url, conf.broker_transport_options or {})
+        or find_store(conf.result_backend, results or {}, conf.redis_backend_use_ssl)
+        or find_store(conf.broker_url, broker or {}, conf.broker_use_ssl)
     )
     if url is None:
         backend = maybe_sanitize_url(conf.result_backend)

@@ -42,6 +42,19 @@ def test_job_is_kept_as_it_was_given(ledger: Ledger) -> None:
     assert (taken.dispatches, taken.state) == (1, State.OUTBOX)
 
 
+def test_job_of_a_long_name_is_kept_as_it_is_or_refused(ledger: Ledger) -> None:
+    """No database cuts it in silence: a job that was kept can be finished."""
+    long = 300 * "a"
+    try:
+        ledger.add([job(long)])
+    except LedgerUnavailableError as refusal:
+        assert "at most 255 characters" in str(refusal)  # noqa: PT017 - one of both holds
+    else:
+        assert names(take(ledger)) == [long]
+        assert ledger.finish([long]) == 1
+    assert states(ledger) == {}
+
+
 def test_jobs_are_taken_once_in_the_order_in_which_they_came(ledger: Ledger) -> None:
     """The oldest are first, and who takes has them for itself."""
     ledger.add([job("a"), job("b")])

@@ -77,3 +77,14 @@ def test_who_lost_the_key_changes_nothing(ledger: Ledger) -> None:
     assert not ledger.claims.complete("k", owner="b", result="2", keep_seconds=LONG)
     assert not ledger.claims.release("k", owner="b")
     assert ledger.claims.claim("k", owner="late", lease_seconds=LONG) == Done("1")
+
+
+def test_long_keys_are_not_taken_for_each_other(ledger: Ledger) -> None:
+    """No key is too long, and none is cut."""
+    long = 300 * "k"
+    assert ledger.claims.claim(f"{long}1", owner="a", lease_seconds=LONG) == Claimed()
+    assert ledger.claims.claim(f"{long}2", owner="b", lease_seconds=LONG) == Claimed()
+
+    assert ledger.claims.complete(f"{long}1", owner="a", result="1", keep_seconds=LONG)
+    assert ledger.claims.claim(f"{long}1", owner="b", lease_seconds=LONG) == Done("1")
+    assert ledger.claims.release(f"{long}2", owner="b")

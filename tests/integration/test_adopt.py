@@ -1,5 +1,6 @@
 """Adopting an app: what it set stays as it is, whenever it sets it, and every bulkhead stands."""
 
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -243,6 +244,19 @@ def test_store_is_found_through_the_sentinels_of_the_broker() -> None:
         "redis+sentinel://:secret@one:26379,two:26380/main/2?sentinel_password=p%26q"
     )
     assert find_store(broker, {}) is None
+
+
+def test_store_is_behind_the_tls_of_the_broker() -> None:
+    """Also if Celery was told of it beside the URL; what the URL says itself wins."""
+    tls = {"ssl_cert_reqs": ssl.CERT_OPTIONAL, "ssl_ca_certs": "/etc/ca.crt", "ssl_keyfile": None}
+
+    assert find_store("redis://:pw@one:1/2", {}, tls) == (
+        "rediss://:pw@one:1/2?ssl_cert_reqs=optional&ssl_ca_certs=%2Fetc%2Fca.crt"
+    )
+    assert find_store("rediss://one?ssl_cert_reqs=CERT_NONE", {}, {"ssl_cert_reqs": 2}) == (
+        "rediss://one?ssl_cert_reqs=none"
+    )
+    assert find_store("redis+socket:///run/one", {}, tls) == "unix:///run/one"
 
 
 def test_pipeline_works_without_a_store() -> None:

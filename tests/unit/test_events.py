@@ -1,13 +1,24 @@
 """Events: who hears of them, and what a line in the log says."""
 
+import dataclasses
 import logging
+from uuid import uuid4
 
 import pytest
 
 from resilience import Level
-from resilience.events import AnswerDegraded, Event, FallbacksExhausted, StoreFound, StoreLost
+from resilience.events import (
+    AnswerDegraded,
+    Event,
+    FallbacksExhausted,
+    JobRefused,
+    StoreFound,
+    StoreLost,
+)
 from resilience.events import announce as tell
 from resilience.events import log_event as log
+from resilience.events.crowds import LINE_SECONDS, Crowds
+from tests.unit.hand_clock import HandClock
 
 DEGRADED = AnswerDegraded(
     call="shop.recommend",
@@ -44,6 +55,26 @@ def test_announce_goes_on_when_a_listener_raises(caplog: pytest.LogCaptureFixtur
     assert record.exc_info is not None
     assert "no metrics today" in caplog.text
     assert "AnswerDegraded" in record.getMessage()
+
+
+def test_crowd_of_refusals_is_a_line_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    """Ten thousand refused jobs do not fill a disk; the next line says how many had none."""
+    clock = HandClock()
+    crowds = Crowds(clock.monotonic)
+    refused = JobRefused(task="pay", dependency="a", depth=9, max_queue=9, lane="normal")
+    elsewhere = dataclasses.replace(refused, dependency="b")
+
+    told = [crowds.pick(refused) for _ in range(10_000)]
+    assert told == [0, *([None] * 9_999)]
+    assert crowds.pick(elsewhere) == 0
+    clock.advance(LINE_SECONDS)
+    assert crowds.pick(refused) == 9_999
+    assert [crowds.pick(DEGRADED) for _ in range(2)] == [0, 0]
+
+    dependency = uuid4().hex
+    for _ in range(100):
+        log(dataclasses.replace(refused, dependency=dependency))
+    assert caplog.text.count(dependency) == 1
 
 
 def test_log_line_reads_well_and_carries_the_fields(caplog: pytest.LogCaptureFixture) -> None:
