@@ -42,6 +42,9 @@ class Broker(Protocol):
     def flush(self) -> None:
         """Let it forget everything."""
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal to it."""
+
     def waiting(self, queues: Sequence[str]) -> int:
         """Return how many messages are in these *queues*, or held by a worker."""
 
@@ -57,6 +60,7 @@ class Valkey:
         self.server = server
         self.url = server.url
         self.start, self.kill, self.flush = server.start, server.kill, server.flush
+        self.send_signal = server.send_signal
 
     def stop(self) -> None:
         """Stop it."""
@@ -76,12 +80,12 @@ class Valkey:
 class Rabbit:
     """A virtual host of a RabbitMQ that all tests share."""
 
-    def __init__(self, server: RabbitProcess) -> None:
-        """Make one."""
+    def __init__(self, server: RabbitProcess, *, shared: bool = True) -> None:
+        """Make one; or take the first one of a *server* that is not shared."""
         self.server = server
         if not server.running:
             server.start()
-        self.url = server.new_url()
+        self.url = server.new_url() if shared else server.url
         self.kill, self.flush = server.kill, server.flush
         self.send_signal, self.children = server.send_signal, server.children
 

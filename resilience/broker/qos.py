@@ -1,5 +1,6 @@
 """What a channel of a Redis broker holds."""
 
+import functools
 from contextlib import suppress
 from typing import Any
 
@@ -22,13 +23,26 @@ class SafeQoS(KombuQoS):  # type: ignore[misc] # kombu has few types
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge; whoever waits for room to take more hears of it."""
-        super().ack(delivery_tag)
-        self._make_room()
+        self._end(delivery_tag, self._remove, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
         """Reject; whoever waits for room to take more hears of it."""
-        super().reject(delivery_tag, requeue=requeue)
+        if requeue:
+            self._end(delivery_tag, self.restore_by_tag, delivery_tag, None, True)  # noqa: FBT003
+        else:
+            self._end(delivery_tag, self._remove, delivery_tag)
+
+    def _end(self, tag: str, say: Any, *args: Any) -> None:  # noqa: ANN401 - any function
+        """Hold a message no longer, also if the broker is told of that later.
+
+        One that ended and was held on would be renewed for ever, and its place be nobody's.
+        """
+        self.channel.tell(tag, functools.partial(say, *args))
+        VirtualQoS.ack(self, tag)
         self._make_room()
+
+    def _remove(self, tag: str) -> None:
+        self._remove_from_indices(tag).execute()
 
     def _make_room(self) -> None:
         connection = self.channel.connection
