@@ -80,12 +80,12 @@ class Valkey:
 class Rabbit:
     """A virtual host of a RabbitMQ that all tests share."""
 
-    def __init__(self, server: RabbitProcess, *, shared: bool = True) -> None:
-        """Make one; or take the first one of a *server* that is not shared."""
+    def __init__(self, server: RabbitProcess, *, name: str | None = None) -> None:
+        """Make one, of a *name* that nobody has used yet."""
         self.server = server
         if not server.running:
             server.start()
-        self.url = server.new_url() if shared else server.url
+        self.url = server.new_url(name)
         self.kill, self.flush = server.kill, server.flush
         self.send_signal, self.children = server.send_signal, server.children
 
@@ -109,7 +109,7 @@ class Rabbit:
 
     def waiting(self, queues: Sequence[str]) -> int:
         """Return how many messages are in these *queues*, or held by a worker."""
-        depths = self.server.depths()
+        depths = self.server.depths(self.url.rpartition("/")[2])
         return sum(depths.get(name, 0) for name in queues)
 
     def kept(self, queue: str) -> int:

@@ -19,6 +19,8 @@ def safe_defaults(settings: Settings) -> dict[str, Any]:
         # A job is acknowledged when it has ended, so a killed worker loses none.
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
+        # A worker waits for no broker but its own.
+        "worker_consumer": "resilience.worker.consumer:FailoverConsumer",
         # RabbitMQ would keep a worker that connects anew from a queue that belongs to its lost
         # connection alone, until it notices the loss: a minute or more.
         "control_queue_exclusive": False,

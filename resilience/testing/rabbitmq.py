@@ -105,9 +105,13 @@ class RabbitProcess(ServerProcess):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
 
-    def new_url(self) -> str:
-        """Make an empty virtual host, for tests that meet nobody; return its address."""
-        name = uuid4().hex
+    def new_url(self, name: str | None = None) -> str:
+        """Make an empty virtual host, for tests that meet nobody; return its address.
+
+        Args:
+            name: Of the virtual host; None: a new one.
+        """
+        name = name or uuid4().hex
         self.evaluate(
             f'ok = rabbit_vhost:add(<<"{name}">>, <<"{USER}">>), '
             f'rabbit_auth_backend_internal:set_permissions(<<"{USER}">>, <<"{name}">>, '
@@ -118,12 +122,13 @@ class RabbitProcess(ServerProcess):
     def _url(self, vhost: str) -> str:
         return f"amqp://{USER}:{USER}@{LOCALHOST}:{self.port}/{vhost}"
 
-    def depths(self) -> dict[str, int]:
-        """Return how many messages each queue of any virtual host holds, unacknowledged included.
+    def depths(self, vhost: str | None = None) -> dict[str, int]:
+        """Return how many messages each queue holds, unacknowledged included.
 
-        Of queues with the same name, the sum. A queue that was recovered and not used since does
-        not say how many: one is said for it, as it may not be empty.
+        Of *vhost*, or of any; of queues with the same name, the sum. A queue that was recovered and
+        not used since does not say how many: one is said for it, as it may not be empty.
         """
+        of = "" if vhost is None else f'<<"{vhost}">>'
         found = self.evaluate(
             "Held = fun(Q) -> case amqqueue:get_type(Q) of "
             "rabbit_quorum_queue -> case ra:local_query(amqqueue:get_pid(Q), "
@@ -131,7 +136,7 @@ class RabbitProcess(ServerProcess):
             "_ -> 1 end; "
             "_ -> proplists:get_value(messages, rabbit_amqqueue:info(Q, [messages])) end end, "
             'lists:flatten([io_lib:format("~s ~b~n", [element(4, amqqueue:get_name(Q)), Held(Q)]) '
-            "|| Q <- rabbit_amqqueue:list()])"
+            f"|| Q <- rabbit_amqqueue:list({of})])"
         )
         depths: dict[str, int] = {}
         for line in found.strip('"').replace("\\n", "\n").split("\n"):

@@ -49,7 +49,7 @@ class Runs:
 def make_app(broker: str, settings: Settings, runs: Runs, **options: Any) -> Celery:  # noqa: ANN401
     """Return the app with its tasks `work` and `echo`; *options* are settings of Celery."""
     app = Celery("outage", broker=broker, set_as_current=False)
-    app.conf.update(options)
+    app.conf.update(result_backend=settings.store_url, **options)
     Resilience(app, dependencies=[Dependency(QUEUE)], settings=settings, listeners=())
 
     @app.task(name="work", base=FireAndForgetTask, dependency=QUEUE, shared=False)

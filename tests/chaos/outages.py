@@ -27,6 +27,8 @@ BEFORE = 20
 EVERY_SECONDS = 0.05
 RESUME_SECONDS = 90.0
 DONE_SECONDS = 240.0
+ANSWER_SECONDS = 30.0
+CONTROL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,12 @@ class Site:
             self.app.close()
 
     def endure(
-        self, worker: WorkerProcess, strike: Callable[[], None], *, forgets: bool = False
+        self,
+        worker: WorkerProcess,
+        strike: Callable[[], None],
+        *,
+        forgets: bool = False,
+        jobs: int = JOBS,
     ) -> Verdict:
         """Fire jobs before, during and after *strike*, which returns when the broker is back.
 
@@ -115,11 +122,13 @@ class Site:
             worker: Of `working`.
             strike: The outage.
             forgets: Whether the broker then lacks what it had: nobody waits for that.
+            jobs: How many are fired at least.
 
         Raises:
             AssertionError: The worker is another one than before, or jobs do not run.
         """
         pid = worker.pid
+        self.await_answer()
         firing = threading.Thread(target=self._fire)
         firing.start()
         try:
@@ -129,7 +138,7 @@ class Site:
             back = SystemClock.now()
             wait_until(lambda: self._resumed(back), RESUME_SECONDS, "jobs run again")
             resumed = self._resumed(back) or 0.0
-            wait_until(lambda: len(self._fired) >= JOBS, DONE_SECONDS, "enough jobs are fired")
+            wait_until(lambda: len(self._fired) >= jobs, DONE_SECONDS, "enough jobs are fired")
         finally:
             self._enough.set()
             firing.join()
@@ -158,6 +167,12 @@ class Site:
         """Wait until *broker* holds no job, not even for a worker."""
         assert broker is not None
         wait_until(lambda: not broker.waiting(QUEUES), DONE_SECONDS, "nothing is held")
+
+    def await_answer(self) -> None:
+        """Wait for a job's result, and for an answer of the worker's remote control."""
+        answered: Any = self.app.tasks["echo"].delay("said").get(timeout=ANSWER_SECONDS)
+        assert answered == "said"
+        wait_until(lambda: self.app.control.ping(timeout=1.0), CONTROL_SECONDS, "it answers")
 
     def _fire(self) -> None:
         work: Any = self.app.tasks["work"]

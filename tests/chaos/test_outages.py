@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -58,7 +59,9 @@ TABLE: list[str] = []
 def table() -> Iterator[None]:
     """Print all verdicts in the end."""
     yield
-    head = "| case | broker | pool | resumed after s | all done after s | fired | gone | lost | twice | fire s |"
+    head = (
+        "| case | broker | pool | resumed s | all done s | fired | gone | lost | twice | fire s |"
+    )
     print("\n", head, "|---" * 10 + "|", *TABLE, sep="\n")  # noqa: T201 - what `make chaos` is for
 
 
@@ -84,9 +87,8 @@ def place(
     with ExitStack() as stack:
         if kind == "rabbitmq":
             servers: list[RabbitProcess] = request.getfixturevalue("rabbits")
-            place = Place(*(Rabbit(server, shared=False) for server in servers))
-            for server in servers:
-                server.flush()
+            name = uuid4().hex
+            place = Place(*(Rabbit(server, name=name) for server in servers))
         else:
             new = [stack.enter_context(running_valkey(tmp_path_factory)) for _ in range(2)]
             place = Place(*map(Valkey, new))
@@ -105,6 +107,7 @@ def test_worker_goes_on_when_its_broker_is_back(
     with site.working() as worker:
         verdict = site.endure(worker, partial(strike, place), forgets=case in FORGETFUL)
         _check(case, kind, "prefork", verdict)
+        site.await_answer()
         site.await_settled(place.second if case in ELSEWHERE else place.first)
 
 
@@ -148,9 +151,10 @@ def _store_url(kind: str, case: str, place: Place, store: ValkeyProcess) -> str:
 
 
 def _check(case: str, kind: str, pool: str, verdict: Verdict) -> None:
+    seconds = f"{verdict.resumed_seconds:.1f} | {verdict.done_seconds:.1f}"
+    jobs = f"{verdict.fired} | {verdict.gone} | {verdict.lost} | {verdict.twice}"
     TABLE.append(
-        f"| {case} | {kind} | {pool} | {verdict.resumed_seconds:.1f} | {verdict.done_seconds:.1f} "
-        f"| {verdict.fired} | {verdict.gone} | {verdict.lost} | {verdict.twice} | {verdict.fire_seconds_max:.1f} |"
+        f"| {case} | {kind} | {pool} | {seconds} | {jobs} | {verdict.fire_seconds_max:.1f} |"
     )
     print(TABLE[-1])  # noqa: T201 - also of a run that is cut
     assert not verdict.lost
