@@ -104,9 +104,13 @@ class Site:
                 yield worker
                 worker.kill()
         finally:
-            self.ledger.close()
-            self.app.resilience.store.client.close()  # type: ignore[attr-defined]
-            self.app.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close the publisher's connections."""
+        self.ledger.close()
+        self.app.resilience.store.client.close()  # type: ignore[attr-defined]
+        self.app.close()
 
     def endure(
         self,
