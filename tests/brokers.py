@@ -52,6 +52,9 @@ class Broker(Protocol):
     def flush(self) -> None:
         """Let it forget everything."""
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal to it."""
+
     def empty(self) -> None:
         """Delete all messages; no worker holds any, but one that was just killed may have."""
 
@@ -111,13 +114,17 @@ class Valkey:
 class Rabbit:
     """A virtual host of a RabbitMQ that all tests share."""
 
-    def __init__(self, server: RabbitProcess) -> None:
-        """Make one."""
+    def __init__(self, server: RabbitProcess, *, name: str | None = None) -> None:
+        """Make one, of a *name* that nobody has used yet."""
         self.server = server
         if not server.running:
             server.start()
-        self.url = server.new_url()
-        self.kill, self.send_signal = server.kill, server.send_signal
+        self.url = server.new_url(name)
+        self.kill, self.send_signal, self.children = (
+            server.kill,
+            server.send_signal,
+            server.children,
+        )
         self._emptied = server.pid
 
     @property

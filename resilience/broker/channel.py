@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from queue import Empty
@@ -17,6 +17,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from resilience.broker.qos import SafeQoS
 from resilience.broker.refusals import as_outage
+from resilience.broker.silence import LOOK_SECONDS, OVERDUE_SECONDS, has_spoken
 from resilience.broker.unacked import CRASHES_HEADER, Held, Unacked, script
 from resilience.clock import SystemClock
 
@@ -24,10 +25,6 @@ logger = logging.getLogger("resilience")
 
 AT_ONCE = 50
 """Most messages taken in one step."""
-LOOK_SECONDS = 1.0
-"""A worker that waits looks into its queues so often also if the server tells it nothing."""
-OVERDUE_SECONDS = 3.0
-"""A server that has not answered for so long is one that is gone; the worker connects anew."""
 UNREADABLE = -1
 
 KombuChannel: Any = kombu_redis.Channel
@@ -47,6 +44,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
         self._noted: set[str] = set()
+        self._owed: dict[str, Callable[[], object]] = {}
         self._known = self._asks = self._waits = False
         self._tracked: Any = None
         self._spare: Any = None
@@ -86,6 +84,38 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         noted = tag in self._noted
         self._noted.discard(tag)
         return noted
+
+    def tell(self, tag: str, say: Callable[[], object]) -> None:
+        """Say what became of a message; if the broker is away or refuses, as soon as it hears us.
+
+        Till then nobody waits for it: each message that ends meanwhile would wait by itself.
+        """
+        if not self.owes:
+            try:
+                with as_outage():
+                    say()
+            except (*self.connection_errors, *self.channel_errors):
+                if self._spare is None:
+                    raise  # no heartbeat would say it later
+            else:
+                return
+        self._owed[tag] = say
+
+    @property
+    def owes(self) -> bool:
+        """Whether the broker is still to be told what became of messages."""
+        return bool(self._owed)
+
+    def settle(self) -> None:
+        """Tell the broker what it is to be told.
+
+        Raises:
+            Exception: redis-py's; the rest is still to be told.
+        """
+        for tag, say in list(self._owed.items()):
+            with as_outage():
+                say()
+            del self._owed[tag]
 
     def give_back(self, held: Held) -> None:
         """Put what a dead worker held back, to be taken next, and count that death.
@@ -177,8 +207,10 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         self._tracked = connection._sock  # noqa: SLF001
 
     def look_again(self) -> None:
-        """Ask anew if the last answer is old; give a server up that owes one for too long."""
-        self.qos.settle()
+        """Ask anew if the last answer is old; give a server up that owes one for too long.
+
+        A worker that waits looks into its queues also if the server tells it nothing.
+        """
         connection, sent = self._in_poll, self._brpop_sent_at
         if not connection or sent is None:
             return
@@ -186,7 +218,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         if self._waits:
             if age >= LOOK_SECONDS:
                 self._wait_no_more()
-        elif age >= OVERDUE_SECONDS and not _has_answered(connection):
+        elif age >= OVERDUE_SECONDS and not has_spoken(connection._sock):  # noqa: SLF001 - as kombu does
             logger.warning("the broker has not answered for %.1f s; connecting anew", age)
             connection.disconnect()
 
@@ -286,10 +318,3 @@ def _is_answer(reply: Any) -> bool:  # noqa: ANN401 - redis-py's
 def _tag(payload: Mapping[str, Any]) -> str:
     tag: str = payload["properties"]["delivery_tag"]
     return tag
-
-
-def _has_answered(connection: Any) -> bool:  # noqa: ANN401 - redis-py's
-    """Tell whether there is something to read, and leave it where the event loop sees it."""
-    module: Any = kombu_redis
-    readable: bool = module._socket_readable(connection._sock)  # noqa: SLF001
-    return readable

@@ -22,9 +22,14 @@ JUMP_SECONDS = 1.0
 
 
 class Holder(Protocol):
-    """A channel that holds messages."""
+    """A channel that holds messages.
+
+    Attributes:
+        owes: Whether the broker is still to be told what became of some.
+    """
 
     closed: bool
+    owes: bool
     unacked: Unacked
     silent_seconds: float
 
@@ -34,6 +39,10 @@ class Holder(Protocol):
 
     def held_tags(self) -> list[str]:
         """Return the delivery tags of what it holds."""
+        ...
+
+    def settle(self) -> None:
+        """Tell the broker what became of messages while it was away."""
         ...
 
     def give_back(self, held: Held) -> None:
@@ -75,7 +84,7 @@ class Heartbeat:
         """Renew, and restore what is overdue; return the seconds until the next beat."""
         with self._lock:
             channels = list(self._channels)
-            holders = [one for one in channels if not one.closed or one.held_tags()]
+            holders = [one for one in channels if not one.closed or one.owes or one.held_tags()]
             if not holders:
                 self._beside = None
                 return None
@@ -84,6 +93,8 @@ class Heartbeat:
             self._tell({tag for channel in holders for tag in self._renew(channel)})
             if is_open:
                 self._restore(next(one for one in channels if not one.closed))
+            for channel in holders:
+                channel.settle()  # last: what a broker refuses must not keep it from the rest
         except (redis.RedisError, OSError) as error:
             self._miss(error)
         else:

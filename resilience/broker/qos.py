@@ -1,5 +1,6 @@
 """What a channel of a Redis broker holds."""
 
+import functools
 from contextlib import suppress
 from typing import Any
 
@@ -7,17 +8,11 @@ from celery.worker import state as worker_state
 from kombu.transport import redis as kombu_redis
 from kombu.transport.virtual import QoS as VirtualQoS
 
-from resilience.broker.refusals import as_outage
-
 KombuQoS: Any = kombu_redis.QoS
 
 
 class SafeQoS(KombuQoS):  # type: ignore[misc] # kombu has few types
     """What a channel holds."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
-        super().__init__(*args, **kwargs)
-        self._owed: set[str] = set()
 
     def append(self, message: Any, delivery_tag: str) -> None:  # noqa: ANN401 - kombu's
         """Hold *message*; the script that took it has noted that."""
@@ -28,31 +23,26 @@ class SafeQoS(KombuQoS):  # type: ignore[misc] # kombu has few types
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge; whoever waits for room to take more hears of it."""
-        try:
-            with as_outage():
-                super().ack(delivery_tag)
-        except self.channel.connection_errors:
-            self._owed.add(delivery_tag)
-            raise
-        self._owed.discard(delivery_tag)
-        self._make_room()
-
-    def settle(self) -> None:
-        """Acknowledge what could not be in time: else it would take its place for ever."""
-        for tag in list(self._owed):
-            if tag not in self._delivered:
-                self._owed.discard(tag)
-                continue
-            try:
-                self.ack(tag)
-            except self.channel.connection_errors:
-                return
+        self._end(delivery_tag, self._remove, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
         """Reject; whoever waits for room to take more hears of it."""
-        with as_outage():
-            super().reject(delivery_tag, requeue=requeue)
+        if requeue:
+            self._end(delivery_tag, self.restore_by_tag, delivery_tag, None, True)  # noqa: FBT003
+        else:
+            self._end(delivery_tag, self._remove, delivery_tag)
+
+    def _end(self, tag: str, say: Any, *args: Any) -> None:  # noqa: ANN401 - any function
+        """Hold a message no longer, also if the broker is told of that later.
+
+        One that ended and was held on would be renewed for ever, and its place be nobody's.
+        """
+        self.channel.tell(tag, functools.partial(say, *args))
+        VirtualQoS.ack(self, tag)
         self._make_room()
+
+    def _remove(self, tag: str) -> None:
+        self._remove_from_indices(tag).execute()
 
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:  # noqa: ANN401 - kombu's
         """Forget a message; no transaction: a server that is out of memory refuses every one."""

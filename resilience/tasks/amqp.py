@@ -20,18 +20,21 @@ from kombu.transport import pyamqp
 from resilience.clock import SystemClock
 from resilience.errors import ConfigurationError
 from resilience.tasks.quorum import COUNT_HEADER
+from resilience.tasks.silence import Asking, Watching, given_up
 
 ANSWER_SECONDS = 10.0
 """A broker that has not answered for so long is gone. To declare a queue may take it seconds."""
+CLOSE_SECONDS = 1.0
+"""Who closes a connection, or a channel, needs no answer."""
 PERSISTENT = 2
-NEEDS_QUEUE = (spec.Queue.Bind, spec.Basic.Consume)
-"""What follows on a queue's declaration when one begins to consume from it."""
+NEEDS_QUEUE = (spec.Queue.Bind, spec.Basic.Consume)  # what follows on a queue's declaration
 
 
 class Bounded:
     """Waits for an answer of the broker, but not for ever."""
 
     connection: Any
+    is_closing: bool
 
     def wait(self, method: Any, *args: Any, timeout: float | None = None, **how: Any) -> Any:  # noqa: ANN401 - py-amqp's
         """Wait for *method*, or one of them.
@@ -39,11 +42,12 @@ class Bounded:
         Raises:
             RecoverableConnectionError: It did not come; the connection is closed.
         """
-        connection, seconds = self.connection, timeout or ANSWER_SECONDS
+        connection = self.connection
+        seconds = CLOSE_SECONDS if self.is_closing else timeout or ANSWER_SECONDS
         try:
             return super().wait(method, *args, timeout=seconds, **how)  # type: ignore[misc]
         except TimeoutError as error:
-            raise _given_up(connection, "the broker did not answer in time") from error
+            raise given_up(connection, "the broker did not answer in time") from error
 
 
 class Batch:
@@ -209,10 +213,10 @@ class ConfirmingChannel(Bounded, pyamqp.Channel):
             try:
                 connection.drain_events(timeout=max(0.0, until - SystemClock.monotonic()))
             except TimeoutError as error:
-                raise _given_up(connection, "the broker did not confirm in time") from error
+                raise given_up(connection, "the broker did not confirm in time") from error
         refused, self._refused = self._refused, ""
         if refused:
-            raise _given_up(connection, refused)
+            raise given_up(connection, refused)
 
     def queue_declare(self, queue: str = "", *args: Any, **options: Any) -> Any:  # noqa: ANN401 - py-amqp's
         """Declare *queue*.
@@ -231,14 +235,13 @@ class ConfirmingChannel(Bounded, pyamqp.Channel):
             raise ConfigurationError(msg) from error
 
     def _on_close(self, code: int, text: str, class_id: int, method_id: int) -> None:
-        # A queue that is deleted just after it was declared: Celery takes that for the end of the
-        # worker. A new connection declares it anew.
+        # A queue deleted just after it was declared would end Celery; a new connection declares it.
         try:
             super()._on_close(code, text, class_id, method_id)  # type: ignore[misc] # as above
         except NotFound as error:
             if (class_id, method_id) not in NEEDS_QUEUE:
                 raise
-            raise _given_up(self.connection, f"the queue is gone again: {error}") from error
+            raise given_up(self.connection, f"the queue is gone again: {error}") from error
 
     def _begin_to_confirm(self) -> None:
         self._sent, self._refused, self._unroutable = 0, "", ""
@@ -275,15 +278,10 @@ class ConfirmingChannel(Bounded, pyamqp.Channel):
                 self._refused = refused
 
 
-class BoundedConnection(Bounded, pyamqp.Connection):
-    """A connection that gives up a broker which does not answer.
-
-    Attributes:
-        blocked: The broker takes no messages for now.
-    """
+class BoundedConnection(Asking, Bounded, pyamqp.Connection):
+    """A connection that gives up a broker which does not answer."""
 
     Channel = ConfirmingChannel
-    blocked = False
 
     @property
     def answer_seconds(self) -> float:
@@ -299,13 +297,13 @@ class BoundedConnection(Bounded, pyamqp.Connection):
         super()._on_unblocked()  # type: ignore[misc] # as above
 
 
-class ConfirmingTransport(pyamqp.Transport):
+class ConfirmingTransport(Watching, pyamqp.Transport):
     """Kombu's, with such connections."""
 
     Connection = BoundedConnection
 
 
-class ConfirmingSSLTransport(pyamqp.SSLTransport):
+class ConfirmingSSLTransport(Watching, pyamqp.SSLTransport):
     """The same over TLS."""
 
     Connection = BoundedConnection
@@ -350,13 +348,3 @@ def confirm_publishes(app: Celery[Any]) -> None:
             return super().Pool(limit, **options)
 
     own.__class__ = type(base.__name__, (base,), {"Connection": Connection})
-
-
-def _given_up(connection: Any, why: str) -> RecoverableConnectionError:  # noqa: ANN401 - py-amqp's
-    """Close *connection* without asking, and return the error that says *why*."""
-    client = getattr(connection, "client", None)
-    if client is not None:
-        client.declared_entities.clear()
-    if connection is not None:
-        connection.collect()
-    return RecoverableConnectionError(why)

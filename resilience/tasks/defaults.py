@@ -19,6 +19,12 @@ def safe_defaults(settings: Settings) -> dict[str, Any]:
         # A job is acknowledged when it has ended, so a killed worker loses none.
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
+        # A worker waits for no broker but its own.
+        "worker_consumer": "resilience.worker.consumer:FailoverConsumer",
+        # RabbitMQ would keep a worker that connects anew from a queue that belongs to its lost
+        # connection alone, until it notices the loss: a minute or more.
+        "control_queue_exclusive": False,
+        "control_queue_durable": True,
         # JSON only: a message cannot run code.
         "task_serializer": "json",
         "result_serializer": "json",
@@ -27,6 +33,8 @@ def safe_defaults(settings: Settings) -> dict[str, Any]:
         "broker_connection_timeout": publish,
         "broker_pool_acquire_timeout": publish,
         "broker_connection_retry_on_startup": True,
+        # A worker does not give its broker up: after an outage nobody is to start it again.
+        "broker_connection_max_retries": None,
         "task_publish_retry_policy": {
             "max_retries": 1,
             "interval_start": 0,
@@ -63,6 +71,8 @@ def safe_transport_options(urls: Sequence[str], settings: Settings) -> Mapping[s
             "visibility_timeout": SILENT_SECONDS,
             # How often a worker looks after its connection.
             "unacked_restore_interval": 1,
+            # A silent connection for control commands is given up after three of these.
+            "health_check_interval": 5,
         }
     if is_amqp(broker_url):
         return {

@@ -103,6 +103,7 @@ class Resilience:
         app.steps["worker"].add("resilience.worker.liveness:Liveness")
         app.steps["worker"].add("resilience.worker.lookout:Lookout")
         app.steps["consumer"].add("resilience.worker.gate:Gate")
+        app.steps["consumer"].add("resilience.worker.heartbeat:QuickHeartbeat")
         connect_safely(app)
         confirm_publishes(app)
         ask_last(app, self._route)

@@ -123,9 +123,13 @@ class RabbitProcess(ServerProcess):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
 
-    def new_url(self) -> str:
-        """Make an empty virtual host, for tests that meet nobody; return its address."""
-        name = uuid4().hex
+    def new_url(self, name: str | None = None) -> str:
+        """Make an empty virtual host, for tests that meet nobody; return its address.
+
+        Args:
+            name: Of the virtual host; None: a new one.
+        """
+        name = name or uuid4().hex
         self.evaluate(
             f'ok = rabbit_vhost:add(<<"{name}">>, <<"{USER}">>), '
             f'rabbit_auth_backend_internal:set_permissions(<<"{USER}">>, <<"{name}">>, '

@@ -32,7 +32,7 @@ DEPTH_MAX = 2000
 LOOK_SECONDS = 0.5
 """How often a relay looks when nothing is due."""
 BACK_OFF_SECONDS = 0.5
-BACK_OFF_SECONDS_MAX = 10.0
+BACK_OFF_SECONDS_MAX = 5.0
 
 
 NOT_CLOSED = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
@@ -42,7 +42,7 @@ class Relay:
     """Takes due jobs from the ledger and publishes them.
 
     Any number may run: each job is one relay's for as long as its lease lasts. When the database
-    or the broker is away it asks again, ever more seldom, up to every ten seconds.
+    or the broker is away it asks again, ever more seldom, up to every five seconds.
     """
 
     def __init__(self, resilience: Resilience) -> None:

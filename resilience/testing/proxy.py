@@ -1,0 +1,101 @@
+"""A TCP proxy that stands for the network between clients and a server."""
+
+import socket
+import threading
+from contextlib import suppress
+
+from resilience.testing.ports import LOCALHOST
+
+CHUNK = 65_536
+BACKLOG = 128
+CONNECT_SECONDS = 5.0
+
+
+class TcpProxy:
+    """Passes on what clients and a server say, until it is told to lose it.
+
+    What it loses, nobody is told of: connections stay open, as behind a firewall that has forgotten
+    them.
+
+    Attributes:
+        port: Where it listens on 127.0.0.1.
+    """
+
+    def __init__(self, target: int) -> None:
+        """Listen on a free port, and lead to port *target* of 127.0.0.1."""
+        self._target = target
+        self._deaf = False
+        self._links: list[_Link] = []
+        self._listener = socket.create_server((LOCALHOST, 0), backlog=BACKLOG)
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, name="tcp-proxy", daemon=True).start()
+
+    def lead_to(self, target: int) -> None:
+        """Lead new connections to port *target*; those that there are stay where they are."""
+        self._target = target
+
+    def forget(self) -> None:
+        """Pass on nothing more over the connections that there are; new ones work."""
+        for link in list(self._links):
+            link.forgotten.set()
+
+    def swallow(self) -> None:
+        """Pass on nothing more, over new connections either."""
+        self._deaf = True
+        self.forget()
+
+    def heal(self) -> None:
+        """Let new connections work again; what was forgotten stays so."""
+        self._deaf = False
+
+    def close(self) -> None:
+        """Close all connections, and listen no more."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for link in self._links:
+            link.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection((LOCALHOST, self._target), CONNECT_SECONDS)
+            except OSError:
+                client.close()
+                continue
+            server.settimeout(None)
+            link = _Link(client, server)
+            if self._deaf:
+                link.forgotten.set()
+            self._links.append(link)
+            link.start()
+
+
+class _Link:
+    """A client's connection, and the one to the server."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.forgotten = threading.Event()
+        self._ends = (client, server)
+
+    def start(self) -> None:
+        for source, sink in (self._ends, self._ends[::-1]):
+            threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+
+    def close(self) -> None:
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while said := source.recv(CHUNK):
+                if self.forgotten.is_set():
+                    return
+                sink.sendall(said)
+        if not self.forgotten.is_set():
+            self.close()

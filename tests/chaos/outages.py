@@ -1,0 +1,270 @@
+"""A worker and a publisher whose broker goes away under load, and comes back."""
+
+import json
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from resilience.clock import SystemClock
+from resilience.ledger import Ledger
+from resilience.settings import Settings
+from resilience.testing.proxy import TcpProxy
+from resilience.testing.stack import WorkerProcess, run_worker
+from resilience.testing.waiting import wait_until
+from tests.brokers import Broker
+from tests.chaos.outage_app import QUEUES, Runs, make_app
+
+APP = "tests.chaos.outage_app"
+JOBS = 100
+BEFORE = 20
+"""So many jobs are done before anything happens."""
+EVERY_SECONDS = 0.05
+RESUME_SECONDS = 90.0
+DONE_SECONDS = 240.0
+ANSWER_SECONDS = 30.0
+CONTROL_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of the jobs, and how soon.
+
+    Attributes:
+        resumed_seconds: From the broker's return until a job began that was fired after it.
+        done_seconds: From the broker's return until all jobs were done.
+        fired: How many there were.
+        gone: Jobs that never ran, and were fired before the outage: what a broker loses is lost.
+        lost: Jobs that never ran, and were fired during it or later.
+        twice: Jobs that ran to their end more than once.
+        fire_seconds_max: The longest that `fire` took.
+    """
+
+    resumed_seconds: float
+    done_seconds: float
+    fired: int
+    gone: int
+    lost: int
+    twice: int
+    fire_seconds_max: float
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        return " ".join(
+            f"{name}={value:.1f}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in asdict(self).items()
+        )
+
+
+class Site:
+    """A worker, and a publisher that fires all the time."""
+
+    def __init__(self, home: Path, url: str, store_url: str, **options: Any) -> None:  # noqa: ANN401
+        """Prepare.
+
+        Args:
+            home: For all files.
+            url: Of the broker.
+            store_url: Of store and result backend.
+            **options: Settings of Celery.
+        """
+        self.runs = Runs(home / "runs")
+        self.url = url
+        ledger_url = f"sqlite:///{home}/ledger.sqlite3"
+        self._env = {
+            "CELERY_BROKER_URL": url,
+            "RESILIENCE_STORE_URL": store_url,
+            "RESILIENCE_LEDGER_URL": ledger_url,
+            "RUNS": str(home / "runs"),
+            "OPTIONS": json.dumps(options),
+        }
+        settings = Settings(store_url=store_url, ledger_url=ledger_url)
+        self.app = make_app(url, settings, self.runs, **options)
+        self._fired: dict[int, float] = {}
+        self._took: list[float] = []
+        self._enough = threading.Event()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The app's ledger."""
+        ledger: Ledger = self.app.resilience.ledger  # type: ignore[attr-defined]
+        return ledger
+
+    @contextmanager
+    def working(self, pool: str = "prefork") -> Iterator[WorkerProcess]:
+        """Run the worker."""
+        self.ledger.upgrade()
+        try:
+            with run_worker(APP, queues=QUEUES, pool=pool, env=self._env) as worker:
+                yield worker
+                worker.kill()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the publisher's connections."""
+        self.ledger.close()
+        self.app.resilience.store.client.close()  # type: ignore[attr-defined]
+        self.app.close()
+
+    def endure(
+        self,
+        worker: WorkerProcess,
+        strike: Callable[[], None],
+        *,
+        forgets: bool = False,
+        jobs: int = JOBS,
+    ) -> Verdict:
+        """Fire jobs before, during and after *strike*, which returns when the broker is back.
+
+        Args:
+            worker: Of `working`.
+            strike: The outage.
+            forgets: Whether the broker then lacks what it had: nobody waits for that.
+            jobs: How many are fired at least.
+
+        Raises:
+            AssertionError: The worker is another one than before, or jobs do not run.
+        """
+        pid = worker.pid
+        self.await_answer()
+        firing = threading.Thread(target=self._fire)
+        firing.start()
+        try:
+            wait_until(lambda: len(self._seen("done")) >= BEFORE, DONE_SECONDS, "jobs run")
+            struck = SystemClock.now()
+            strike()
+            back = SystemClock.now()
+            wait_until(lambda: self._resumed(back), RESUME_SECONDS, "jobs run again")
+            resumed = self._resumed(back) or 0.0
+            wait_until(lambda: len(self._fired) >= jobs, DONE_SECONDS, "enough jobs are fired")
+        finally:
+            self._enough.set()
+            firing.join()
+        fired = {*self._fired}
+        before = {job for job in fired if self._fired[job] < struck}
+        awaited = fired - before if forgets else fired
+        with suppress(AssertionError):
+            wait_until(lambda: awaited <= self._seen("done"), DONE_SECONDS, "all jobs are done")
+        assert worker.running
+        assert worker.pid == pid
+        ends: dict[int, list[float]] = defaultdict(list)
+        for line in self.runs.read():
+            if line["what"] == "done":
+                ends[line["job"]].append(line["at"])
+        return Verdict(
+            resumed_seconds=max(0.0, resumed),
+            done_seconds=max(0.0, max(min(at) for at in ends.values()) - back),
+            fired=len(fired),
+            gone=len(before - ends.keys()),
+            lost=len(fired - before - ends.keys()),
+            twice=sum(len(at) > 1 for at in ends.values()),
+            fire_seconds_max=max(self._took),
+        )
+
+    def await_settled(self, broker: Broker | None) -> None:
+        """Wait until *broker* holds no job, not even for a worker."""
+        assert broker is not None
+        wait_until(lambda: not broker.waiting(QUEUES), DONE_SECONDS, "nothing is held")
+
+    def await_answer(self) -> None:
+        """Wait for a job's result, and for an answer of the worker's remote control."""
+        answered: Any = self.app.tasks["echo"].delay("said").get(timeout=ANSWER_SECONDS)
+        assert answered == "said"
+        wait_until(lambda: self.app.control.ping(timeout=1.0), CONTROL_SECONDS, "it answers")
+
+    def _fire(self) -> None:
+        work: Any = self.app.tasks["work"]
+        job = 0
+        while not self._enough.wait(EVERY_SECONDS):
+            job += 1
+            began = SystemClock.now()
+            work.fire(job)
+            self._fired[job] = began
+            self._took.append(SystemClock.now() - began)
+
+    def _seen(self, what: str) -> set[int]:
+        return {line["job"] for line in self.runs.read() if line["what"] == what}
+
+    def _resumed(self, back: float) -> float | None:
+        """Return how long after *back* a job began that was fired after it; None: none has."""
+        later = {job for job, at in self._fired.copy().items() if at >= back}
+        begun = [line["at"] for line in self.runs.read() if line["job"] in later]
+        return min(begun) - back if begun else None
+
+
+class Place:
+    """A broker at an address of its own, behind a proxy, and another one to fail over to.
+
+    Attributes:
+        first: Where the worker is before anything happens.
+        second: Where it may be led; None: nobody needs it.
+        proxy: Leads to the first.
+    """
+
+    def __init__(self, first: Broker, second: Broker | None = None) -> None:
+        """Take two running brokers."""
+        self.first, self.second = first, second
+        self.proxy = TcpProxy(port_of(first.url))
+
+    @property
+    def behind_proxy(self) -> str:
+        """The first one's address, through the proxy."""
+        return self.first.url.replace(f":{port_of(self.first.url)}/", f":{self.proxy.port}/")
+
+    @property
+    def both(self) -> str:
+        """The addresses of both, as Celery takes alternates."""
+        assert self.second is not None
+        return f"{self.first.url};{self.second.url}"
+
+    def restart(self, away_seconds: float) -> None:
+        """Kill the first one, and start it again."""
+        self.first.kill()
+        pause(away_seconds)
+        self.first.start()
+
+    def freeze(self, away_seconds: float) -> None:
+        """Let the first one hang, with all connections open."""
+        self.first.send_signal(signal.SIGSTOP)
+        pause(away_seconds)
+        self.first.send_signal(signal.SIGCONT)
+
+    def swallow(self, away_seconds: float) -> None:
+        """Lose all that is said; then new connections work again, and old ones never."""
+        self.proxy.swallow()
+        pause(away_seconds)
+        self.proxy.heal()
+
+    def forget(self) -> None:
+        """Lose what is said over connections that there are; new ones work at once."""
+        self.proxy.forget()
+
+    def flush(self) -> None:
+        """Let the first one forget everything."""
+        self.first.flush()
+
+    def fail(self) -> None:
+        """Kill the first one for good."""
+        self.first.kill()
+
+    def move(self) -> None:
+        """Kill the first one for good; its name leads to the second."""
+        assert self.second is not None
+        self.proxy.lead_to(port_of(self.second.url))
+        self.first.kill()
+
+
+def port_of(url: str) -> int:
+    """Return the port in *url*."""
+    return urlsplit(url).port or 0
+
+
+def pause(seconds: float) -> None:
+    """Let an outage last."""
+    threading.Event().wait(seconds)
