@@ -28,7 +28,8 @@ class TcpProxy:
         self._links: list[_Link] = []
         self._listener = socket.create_server((LOCALHOST, 0), backlog=BACKLOG)
         self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, name="tcp-proxy", daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, name="tcp-proxy", daemon=True)
+        self._accepting.start()
 
     def lead_to(self, target: int) -> None:
         """Lead new connections to port *target*; those that there are stay where they are."""
@@ -52,6 +53,7 @@ class TcpProxy:
         """Close all connections, and listen no more."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._accepting.join()  # it may just take one more
         for link in self._links:
             link.close()
 

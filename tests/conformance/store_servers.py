@@ -194,8 +194,12 @@ def behind_tls(port: int, path: Path) -> Iterator[str]:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
+    try:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+    except asyncio.CancelledError:
+        writer.transport.abort()  # the loop ends, and would not see the end of a polite one
+        raise
     writer.close()
