@@ -59,8 +59,15 @@ class Alarm:
             # Another signal's handler raised, and there will be no `__exit__`.
             self._stop()
             raise
+        if not self._outer_left and self._outer_handler and self._is_due():
+            self._outer_left = MOMENT_SECONDS
         if 0 < self._outer_left <= self.seconds:
             self._stop()
+
+    def _is_due(self) -> bool:
+        """Tell whether an outer one has run out just now, and its signal was not heard."""
+        outer = getattr(self._outer_handler, "__self__", None)
+        return isinstance(outer, Alarm) and outer._pending  # noqa: SLF001 - one of these
 
     def __exit__(
         self,
@@ -128,7 +135,7 @@ def _is_finalising(frame: FrameType | None) -> bool:
 _BETWEEN = frozenset(
     method.__code__
     for name, method in vars(Alarm).items()
-    if name in {"__enter__", "__exit__", "_ring", "_stop", "_go_on"}
+    if name in {"__enter__", "__exit__", "_is_due", "_ring", "_stop", "_go_on"}
 )
 """Outside the block, as it has not begun or has ended: no `__exit__` turns what is raised here into
 the limit's own error."""

@@ -3,12 +3,16 @@
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from time import perf_counter
+from typing import Any
 
 import pytest
 
+from resilience.budget import timer
 from resilience.budget.timer import Alarm
 
 ROUNDS = 5000
+ENDLESS_SECONDS = 10.0
 
 
 class LateError(Exception):
@@ -59,3 +63,37 @@ def test_nested_limits_raise_nothing_but_their_errors_when_both_alarms_meet(
 
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_outer_limit_that_ends_while_an_inner_one_begins_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its alarm rings between the two steps by which the inner one takes handler and timer."""
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+
+    def take_late(which: int, seconds: float) -> tuple[float, float]:
+        monkeypatch.undo()
+        outer = signal.setitimer(which, seconds)
+        unblock: Any = signal.pthread_sigmask
+        between = {*timer._BETWEEN, take_late.__code__, unblock.__code__}  # noqa: SLF001
+        monkeypatch.setattr(timer, "_BETWEEN", between)
+        unblock(signal.SIG_SETMASK, usual)
+        return outer
+
+    try:
+        with pytest.raises(LaterError), Alarm(1e-4, LaterError):  # noqa: PT012 - what is cut
+            while signal.SIGALRM not in signal.sigpending():
+                pass
+            monkeypatch.setattr(timer, "_setitimer", take_late)
+            with suppress(LateError), Alarm(1.0, LateError):
+                spin()
+            spin()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+
+
+def spin() -> None:
+    """Take far too long."""
+    until = perf_counter() + ENDLESS_SECONDS
+    while perf_counter() < until:
+        pass
