@@ -25,6 +25,7 @@ from resilience.testing.process import (
     inherited_env,
 )
 from resilience.testing.requirement import require
+from resilience.testing.waiting import wait_until
 
 READY = " completed with "
 USER = "guest"
@@ -189,6 +190,11 @@ class RabbitProcess(ServerProcess):
     def block(self) -> None:
         """Let the server take no messages, as when its memory is full."""
         self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark({absolute, 1})")
+        wait_until(
+            lambda: "memory" in self.evaluate("rabbit_alarm:get_alarms()"),
+            ASK_SECONDS,
+            "the server blocks who publishes",
+        )
 
     def unblock(self) -> None:
         """Let the server take messages again."""

@@ -56,10 +56,9 @@ def await_answers(running: Foreground, *names: str) -> None:
 
 
 def stats_of(name: str) -> Mapping[str, Any]:
-    """Return what a worker that answers says about itself."""
-    replies = bulkheads.app.control.inspect([node(name)], timeout=SECONDS, limit=1).stats() or {}
-    stats: Mapping[str, Any] = replies[node(name)]
-    return stats
+    """Return what a worker that answers says about itself; a question may be lost."""
+    ask = bulkheads.app.control.inspect([node(name)], timeout=1, limit=1).stats
+    return wait_until(lambda: (ask() or {}).get(node(name)), SECONDS, f"{name} says how it is")
 
 
 def main_process(name: str) -> psutil.Process:

@@ -84,7 +84,7 @@ class Stage:
 
     def consume(self, queue: str) -> None:
         """Let the worker consume from *queue* as well, from now on."""
-        assert self.app.control.add_consumer(queue, reply=True, limit=1)
+        assert self.app.control.add_consumer(queue, reply=True, limit=1, timeout=SECONDS)
 
     def noted(self, key: str) -> list[Any]:
         """Return what was pushed to the list *key* at the desk, from JSON."""
