@@ -10,6 +10,9 @@ from resilience.tasks.addresses import is_amqp, split_urls
 
 DELIVERY_LIMIT: Final = 20
 """A message that came back so often is set aside by the broker; the default of RabbitMQ 4."""
+DEAD_DELIVERY_LIMIT: Final = 2**31 - 1
+"""Who looks into the queue of what is set aside gives back what cannot be a letter yet: without a
+limit of its own RabbitMQ 4 would drop it after the twentieth look."""
 DEAD_SUFFIX: Final = ".dead"
 """What the broker sets aside goes to the queue's name and this."""
 COUNT_HEADER: Final = "x-delivery-count"
@@ -57,7 +60,9 @@ def as_quorum(queue: Queue) -> Queue:
 def dead_queue(name: str) -> Queue:
     """Return where the broker sets aside what came back to the queue *name* too often."""
     return Queue(
-        dead_name(name), routing_key=dead_name(name), queue_arguments={"x-queue-type": "quorum"}
+        dead_name(name),
+        routing_key=dead_name(name),
+        queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": DEAD_DELIVERY_LIMIT},
     )
 
 

@@ -65,20 +65,22 @@ class Undertaker(BesideWorker):
     ) -> None:
         queue: Any = dead_queue(name)(connection.default_channel)
         queue.declare()
-        odd = []
-        while (message := queue.get()) is not None:
-            try:
-                self._bury(resilience, message, dependency.name, name)
-            except LEDGER_ERRORS:
-                message.requeue()
-                raise
-            except Exception as error:  # noqa: BLE001 - it is no job, in whatever way
-                odd.append(message)  # kept in hand, to be given what is behind it
-                self._say_once(queue.name, message, error)
-            else:
-                message.ack()
-        for message in odd:
-            message.requeue()
+        odd: list[Message] = []
+        try:
+            while (message := queue.get()) is not None:
+                try:
+                    self._bury(resilience, message, dependency.name, name)
+                except LEDGER_ERRORS:
+                    _give_back(message)
+                    raise
+                except Exception as error:  # noqa: BLE001 - it is no job, in whatever way
+                    odd.append(message)  # kept in hand, to be given what is behind it
+                    self._say_once(queue.name, message, error)
+                else:
+                    message.ack()
+        finally:
+            for message in odd:
+                _give_back(message)
 
     def _say_once(self, queue: str, message: Message, error: Exception) -> None:
         """Say that a *message* is no job, but not with every look."""
@@ -106,3 +108,9 @@ class Undertaker(BesideWorker):
         if issubclass(kind, ResilientRequest):
             with logged(job.id):
                 end(kind(message, app=resilience.app, task=task), error)
+
+
+def _give_back(message: Message) -> None:
+    """Hand *message* back where it is: a copy for each look would be more every time."""
+    channel: Any = message.channel
+    channel.basic_reject(message.delivery_tag, requeue=True)

@@ -1,5 +1,7 @@
 """What becomes of jobs that RabbitMQ has set aside, and of whoever waits for them."""
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -52,6 +54,22 @@ def test_what_is_no_job_keeps_no_job_waiting_and_is_said_once(
     said = [one for one in caplog.messages if "is no job" in one]
     assert len(said) == len(NOT_JOBS)
     assert post.rabbitmq.depths(post.url)[SET_ASIDE.name] == len(NOT_JOBS)
+
+
+def test_nothing_is_kept_in_hand_while_the_ledger_is_away(
+    post: Post, undertaker: Undertaker
+) -> None:
+    """Everything is back in the broker, for whoever looks next, however often that is."""
+    set_aside(post, *NOT_JOBS)
+    post.app.tasks["echo"].apply_async((1,), queue=SET_ASIDE)
+    with closing(sqlite3.connect(post.ledger_url.removeprefix("sqlite:///"))) as database:
+        database.execute("ALTER TABLE resilience_jobs RENAME TO away")
+
+    for _ in range(3):
+        undertaker.look(post.resilience)
+
+    count = post.rabbitmq.counts(post.url)[SET_ASIDE.name]
+    assert (count.waiting, count.held) == (len(NOT_JOBS) + 1, 0)
 
 
 def test_who_waits_for_a_job_that_was_set_aside_hears_that_it_failed(
