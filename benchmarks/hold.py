@@ -26,6 +26,7 @@ from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 
 LOOK_SECONDS = 0.2
+PROBE_SECONDS = 60.0
 DONE_SECONDS = 180.0
 
 
@@ -103,7 +104,10 @@ def _measure(
     for number in range(jobs):
         app.tasks["call"].delay(number)
     least, parked, pause = jobs, 0, threading.Event()
-    while perf_counter() - began < down_seconds or not _probed(desk):
+    while (waited := perf_counter() - began) < down_seconds or not _probed(desk):
+        if waited > down_seconds + PROBE_SECONDS:
+            msg = "no worker has probed the dependency: nothing was measured"
+            raise RuntimeError(msg)
         pause.wait(LOOK_SECONDS)
         found = channel.queue_declare(QUEUE, passive=True)
         least = min(least, found.message_count)

@@ -65,10 +65,11 @@ class Line:
 
     def leave(self, lease: Lease) -> None:
         """Make room, and wake who is served now."""
-        if self._standing.pop(lease.owner, None) is not None:
-            for one in self._served():
-                if not one.running:
-                    one.ring()
+        # It may be out already: whoever looked since it was done has removed it, and woke nobody.
+        self._standing.pop(lease.owner, None)
+        for one in self._served():
+            if not one.running:
+                one.ring()
 
     def _served(self) -> list[Lease]:
         standing = list(self._standing.values())

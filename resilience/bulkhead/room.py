@@ -76,6 +76,7 @@ class Room:
         self._since = 0
         self._meanwhile = 0
         self._asking = 0  # id of the process that has a reading under way
+        self._told = threading.Event()  # the end of that reading
 
     def claim(self) -> bool:
         """Tell whether the caller is to take a reading now, and then call `tell` whatever comes."""
@@ -88,7 +89,14 @@ class Room:
             self._asking = os.getpid()
             self._due = now + READING_SECONDS
             self._meanwhile = 0
+            self._told = threading.Event()
             return True
+
+    def await_reading(self, seconds: float) -> None:
+        """Wait for a reading that is under way, if nothing is known without it."""
+        told = self._told
+        if self._asking == os.getpid() and self._known(self._clock.monotonic()) is None:
+            told.wait(seconds)
 
     def tell(self, depth: int | None) -> None:
         """End a reading that was claimed; None: there was no answer."""
@@ -98,6 +106,7 @@ class Room:
                 self._depth, self._asked = depth, self._due - READING_SECONDS
                 # What was published while the broker was asked may or may not be in its answer.
                 self._since = self._meanwhile
+        self._told.set()
 
     def enter(self, lane: Lane) -> Full | None:
         """Count a job in that is to be published to *lane*, unless there is no room for it."""

@@ -153,8 +153,15 @@ class Admission:
         ]
 
     def _refresh(self, known: Dependency, room: Room) -> None:
-        """Take a reading if it is time, and wait for it a little."""
-        if SystemClock.monotonic() < self._avoid_until or not room.claim():
+        """Take a reading if it is time, and wait for it a little.
+
+        So does who comes meanwhile, if no depth is known: a crowd must not pass one that asks, and
+        keep the connections busy that it asks through.
+        """
+        if SystemClock.monotonic() < self._avoid_until:
+            return
+        if not room.claim():
+            room.await_reading(WAIT_SECONDS)
             return
         try:
             in_time = publish_within(WAIT_SECONDS, lambda _: self._read(known, room))

@@ -39,6 +39,7 @@ pytestmark = pytest.mark.filterwarnings("default:Call to deprecated setex:Deprec
 SECONDS = 30.0
 APP_PATH = "tests.integration.apps.admission"
 PUBLISHERS = 6
+GREENLETS = "tests/integration/apps/admission_gevent.py"
 
 
 class Shop:
@@ -306,14 +307,15 @@ def test_work_that_has_begun_is_never_refused(shop: Shop) -> None:
         assert set(shop.said(key, 5)) == {"run 0", "run 1", "instead", "first", "second"}
 
 
-def test_new_work_of_a_running_job_is_refused(shop: Shop) -> None:
+@pytest.mark.parametrize("pool", ["solo", "gevent"])
+def test_new_work_of_a_running_job_is_refused(shop: Shop, pool: str) -> None:
     """What a body publishes is asked about as anything else; the job fails with the refusal."""
     result = shop.made.nested.delay("new")
     shop.fill(500, "sheddable")
     queues = ["free"]
 
     with (
-        run_worker(APP_PATH, queues=queues, pool="solo", concurrency=1, env=shop.env),
+        run_worker(APP_PATH, queues=queues, pool=pool, concurrency=1, env=shop.env),
         pytest.raises(BulkheadFullError),
     ):
         result.get(timeout=SECONDS)
@@ -358,6 +360,23 @@ def test_publishers_together_stay_below_the_limit_and_what_each_knows_not_of(sho
     assert sum(published) == shop.depth()
     assert shop.made.MOST <= shop.depth() <= PUBLISHERS * shop.made.MOST
     assert all(one <= shop.made.MOST for one in published)
+
+
+def test_crowd_of_greenlets_keeps_the_limit_of_which_it_knows_nothing_yet(shop: Shop) -> None:
+    """All wait for the reading that the first one takes; none is let in for coming meanwhile."""
+    done = subprocess.run(  # noqa: S603 - of this directory
+        [sys.executable, "-m", "gevent.monkey", GREENLETS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=inherited_env({"PYTHONPATH": import_path(), **shop.env}),
+    )
+    assert done.returncode == 0, done.stderr
+
+    most = shop.made.MOST
+    assert json.loads(done.stdout) == {"published": most, "refused": 100 - most}
+    assert shop.depth() == most
 
 
 def test_lane_that_is_none_is_refused_where_it_is_written(shop: Shop) -> None:

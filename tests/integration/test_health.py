@@ -101,7 +101,8 @@ class Host:
 def host(
     broker: Broker, valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Host]:
-    """Return a machine whose broker is empty."""
+    """Return a machine whose broker and store are empty."""
+    valkey.flush()
     yield Host(broker, valkey, tmp_path_factory.mktemp("marks"))
     health.app.close()
 
@@ -109,6 +110,7 @@ def host(
 @pytest.fixture
 def fragile(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """Return a machine whose broker may be stopped."""
+    valkey.flush()
     with running_broker(tmp_path_factory) as broker:
         yield Host(broker, valkey, tmp_path_factory.mktemp("marks"))
     health.app.close()

@@ -1,12 +1,15 @@
 """What a process knows of how full a dependency's lanes are."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
 from resilience.bulkhead import LANES, READING_SECONDS, Lane, Room
 from resilience.bulkhead.room import KNOWN_SECONDS, RETRY_SECONDS_MAX
 from tests.unit.hand_clock import HandClock
+
+LONG_SECONDS = 20.0
 
 
 @pytest.fixture
@@ -103,6 +106,40 @@ def test_what_was_published_during_a_reading_counts(clock: HandClock) -> None:
     room.tell(30)
 
     assert entered(room, "normal") == 30
+
+
+def test_crowd_waits_for_the_first_reading(clock: HandClock) -> None:
+    """Who comes while it is under way is not let in for that, unless it takes too long."""
+    room = new_room(clock)
+    room.claim()
+
+    def come(seconds: float) -> bool:
+        room.await_reading(seconds)
+        return room.enter("normal") is None
+
+    assert come(0.01)
+    with ThreadPoolExecutor() as threads:
+        crowd = [threads.submit(come, LONG_SECONDS) for _ in range(4)]
+        assert not wait(crowd, timeout=0.1).done
+        room.tell(90)
+        assert not any(one.result(LONG_SECONDS) for one in crowd)
+
+
+def test_nobody_waits_for_a_reading_while_one_is_known(clock: HandClock) -> None:
+    """A slow broker does not hold up those who know enough; a child has nobody to wait for."""
+    room = new_room(clock)
+    read(room, 0)
+    clock.advance(READING_SECONDS)
+    room.claim()
+
+    room.await_reading(float("inf"))
+
+    clock.advance(KNOWN_SECONDS)
+    child = os.fork()
+    if child == 0:
+        room.await_reading(float("inf"))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_old_reading_says_nothing(clock: HandClock) -> None:

@@ -10,7 +10,7 @@ import pytest
 from resilience import BulkheadFullError, Dependency, Pipeline, TimeoutBudget, fallback
 from resilience.breaker import Breaker
 from resilience.bulkhead import Renewal, Slots
-from resilience.bulkhead.lease import Lease
+from resilience.bulkhead.lease import Lease, Line
 from resilience.bulkhead.renewal import BEAT_SECONDS
 from resilience.errors import AttemptTimeoutError, BudgetExceededError
 from resilience.events import BulkheadFull, SlotLost
@@ -222,6 +222,20 @@ def test_calls_are_served_in_the_order_they_came() -> None:
         thread.join()
 
     assert order == [0, 1, 2, 3, 4]
+
+
+def test_next_in_line_is_woken_though_another_looked_as_the_call_ended() -> None:
+    """Who looks takes out a call that is done; whoever is served then is told all the same."""
+    woken: list[int] = []
+    line, leases = Line(1), [Lease("d", 1, functools.partial(woken.append, n)) for n in range(3)]
+    for lease in leases:
+        line.join(lease)
+    leases[0].done = True  # and it gives its slot back to the store, which takes a moment
+
+    assert not line.serves(leases[2])
+    line.leave(leases[0])
+
+    assert woken == [1]
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["room", "no room"])
