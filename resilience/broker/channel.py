@@ -13,8 +13,9 @@ import redis
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
+from resilience.broker.heartbeat import Heartbeat
 from resilience.broker.qos import SafeQoS
 from resilience.broker.refusals import as_outage
 from resilience.broker.silence import LOOK_SECONDS, OVERDUE_SECONDS, has_spoken
@@ -29,6 +30,8 @@ UNREADABLE = -1
 
 KombuChannel: Any = kombu_redis.Channel
 _TAKE = script("take")
+_BIND = "redis.call('SREM', KEYS[1], ARGV[1]) return redis.call('SADD', KEYS[1], ARGV[1])"
+"""Behind a command that may free memory, a server that has none left takes one that needs some."""
 _TAKE_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -48,6 +51,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         self._known = self._asks = self._waits = False
         self._tracked: Any = None
         self._spare: Any = None
+        self._heartbeat: Heartbeat | None = None
         self._asked: list[str] = []
         super().__init__(*args, **kwargs)
         self.channel_errors = self.connection.channel_errors
@@ -75,9 +79,9 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         return redis.Redis(connection_pool=self._spare or self.pool)
 
     def held_tags(self) -> list[str]:
-        """Return the delivery tags of what this channel holds, delivered or about to be."""
-        qos, noted = self._qos, self._noted.copy()
-        return [*noted] if qos is None else [*noted | ({*qos._delivered} - qos._dirty)]  # noqa: SLF001
+        """Return the delivery tags of what is nobody else's: about to be delivered, held, owed."""
+        qos, tags = self._qos, self._noted | {*self._owed.copy()}
+        return [*tags] if qos is None else [*tags | ({*qos._delivered} - qos._dirty)]  # noqa: SLF001
 
     def was_noted(self, tag: str) -> bool:
         """Tell once whether a message was noted when it was taken."""
@@ -95,11 +99,13 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
                 with as_outage():
                     say()
             except (*self.connection_errors, *self.channel_errors):
-                if self._spare is None:
-                    raise  # no heartbeat would say it later
+                if self._heartbeat is None:
+                    raise  # nobody would say it later
             else:
                 return
         self._owed[tag] = say
+        if self._heartbeat is not None:
+            self._heartbeat.keep(self)
 
     @property
     def owes(self) -> bool:
@@ -118,19 +124,19 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
             del self._owed[tag]
 
     def give_back(self, held: Held) -> None:
-        """Put what a dead worker held back, to be taken next, and count that death.
-
-        Under another tag: a worker that was only thought dead has no say in it any more.
-        """
-        held.message["properties"]["delivery_tag"] = uuid()
+        """Put what a dead worker held back, to be taken next, and count that death."""
         headers = held.message.setdefault("headers", {})
         crashes = headers.get(CRASHES_HEADER)
         headers[CRASHES_HEADER] = (crashes if isinstance(crashes, int) else 0) + 1
         self.put_back(held, first=True)
 
     def put_back(self, held: Held, *, first: bool) -> None:
-        """Put a message back into the queue that it was taken from."""
+        """Put a message back into the queue that it was taken from.
+
+        Under another tag: whoever held it, or is to say so once more, has no say in it any more.
+        """
         message = held.message
+        message["properties"]["delivery_tag"] = uuid()
         with suppress(KeyError, TypeError):
             message["headers"]["redelivered"] = True
             message["properties"]["delivery_info"]["redelivered"] = True
@@ -139,12 +145,27 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
             key = self.global_keyprefix + self._q_for_pri(queue, priority)
             self.unacked.restore(self.plain_client(), held, key, first=first)
 
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Bind *queue*, also where no memory is left: who consumes frees some."""
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)
+        except OutOfMemoryError:
+            if queue in self._fanout_queues:
+                return  # it is subscribed to, and looked up by nobody
+            if queue in self._expires:
+                raise
+            member = self.sep.join([routing_key or "", pattern or "", queue])
+            for name in (self.keyprefix_queue, self.keyprefix_binding_permanent):
+                key = self.global_keyprefix + name % (exchange,)
+                self.plain_client().eval(_BIND, 1, key, member)
+
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, FBT001 - kombu's
         """Consume from *queue*, as one whom the broker hears of."""
         result = super().basic_consume(queue, no_ack, *args, **kwargs)
         if queue not in self._fanout_queues and not no_ack:
             self._spare = self._spare or self._get_pool()
-            self.connection.heartbeat.watch(self)
+            self._heartbeat = self.connection.heartbeat
+            self._heartbeat.watch(self)
         return result
 
     def close(self) -> None:

@@ -62,6 +62,7 @@ class Heartbeat:
         """Prepare; the thread starts with the first channel."""
         self._clock = clock or SystemClock()
         self._channels: weakref.WeakSet[Holder] = weakref.WeakSet()
+        self._owing: set[Holder] = set()
         self._beside: Beside | None = None
         self._heard = float("-inf")
         self._met = float("inf")
@@ -80,9 +81,15 @@ class Heartbeat:
                 self._beside = Beside("broker-heartbeat", self.beat)
                 self._beside.start()
 
+    def keep(self, channel: Holder) -> None:
+        """Keep *channel* until it owes nothing: if it is closed, nobody else may know of it."""
+        with self._lock:
+            self._owing.add(channel)
+
     def beat(self) -> float | None:
         """Renew, and restore what is overdue; return the seconds until the next beat."""
         with self._lock:
+            self._owing = {one for one in self._owing if one.owes}
             channels = list(self._channels)
             holders = [one for one in channels if not one.closed or one.owes or one.held_tags()]
             if not holders:

@@ -74,9 +74,12 @@ class SafeQoS(KombuQoS):  # type: ignore[misc] # kombu has few types
         it gives the others to somebody itself, as nobody renews them any more.
         """
         running = _running()
-        for tag in [tag for tag in self._delivered if tag not in running]:
-            with suppress(*self.channel.connection_errors, *self.channel.channel_errors):
-                self.restore_by_tag(tag)
+        tags = [tag for tag in self._delivered if tag not in running]
+        with suppress(*self.channel.connection_errors):  # one that is away is not asked for each
+            for tag in tags:
+                with suppress(*self.channel.channel_errors):
+                    self.restore_by_tag(tag)
+        for tag in tags:
             self._delivered.pop(tag, None)
 
 

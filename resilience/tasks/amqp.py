@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import amqp
-from amqp import spec
-from amqp.exceptions import NotFound, PreconditionFailed, RecoverableConnectionError
+from amqp.exceptions import RecoverableConnectionError
 from celery import Celery
 from kombu.connection import ConnectionPool, PooledConnection
 from kombu.transport import pyamqp
 
 from resilience.clock import SystemClock
-from resilience.errors import ConfigurationError
+from resilience.tasks.declaring import Declaring
 from resilience.tasks.quorum import COUNT_HEADER
 from resilience.tasks.silence import Asking, Watching, given_up
 
@@ -27,7 +26,6 @@ ANSWER_SECONDS = 10.0
 CLOSE_SECONDS = 1.0
 """Who closes a connection, or a channel, needs no answer."""
 PERSISTENT = 2
-NEEDS_QUEUE = (spec.Queue.Bind, spec.Basic.Consume)  # what follows on a queue's declaration
 
 
 class Bounded:
@@ -116,7 +114,7 @@ class Message(pyamqp.Message):
         self.reject(requeue=True)
 
 
-class ConfirmingChannel(Bounded, pyamqp.Channel):
+class ConfirmingChannel(Declaring, Bounded, pyamqp.Channel):
     """A channel that knows of each persistent message whether the broker has it.
 
     Others, such as events, are sent as ever.
@@ -217,31 +215,6 @@ class ConfirmingChannel(Bounded, pyamqp.Channel):
         refused, self._refused = self._refused, ""
         if refused:
             raise given_up(connection, refused)
-
-    def queue_declare(self, queue: str = "", *args: Any, **options: Any) -> Any:  # noqa: ANN401 - py-amqp's
-        """Declare *queue*.
-
-        Raises:
-            ConfigurationError: There is one of that name, made otherwise.
-        """
-        try:
-            return super().queue_declare(queue, *args, **options)
-        except PreconditionFailed as error:
-            msg = (
-                f"the broker has a queue {queue!r} that was made otherwise than this app declares "
-                f"it ({error}). Let its jobs end and delete it (rabbitmqctl delete_queue {queue}), "
-                "or declare it as it is in `task_queues`"
-            )
-            raise ConfigurationError(msg) from error
-
-    def _on_close(self, code: int, text: str, class_id: int, method_id: int) -> None:
-        # A queue deleted just after it was declared would end Celery; a new connection declares it.
-        try:
-            super()._on_close(code, text, class_id, method_id)  # type: ignore[misc] # as above
-        except NotFound as error:
-            if (class_id, method_id) not in NEEDS_QUEUE:
-                raise
-            raise given_up(self.connection, f"the queue is gone again: {error}") from error
 
     def _begin_to_confirm(self) -> None:
         self._sent, self._refused, self._unroutable = 0, "", ""

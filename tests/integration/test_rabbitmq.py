@@ -247,6 +247,18 @@ def test_queue_that_exists_otherwise_keeps_no_other_jobs_waiting(post: Post) -> 
     ]
 
 
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_control_queue_of_another_release_is_waited_for(post: Post, exclusive: bool) -> None:  # noqa: FBT001 - pytest's
+    """It goes with the worker of that name, which is no reason to end while a fleet changes."""
+    name = f"{uuid4().hex}.celery.pidbox"
+    with post.app.connection_for_write() as holder, post.app.connection_for_write() as connection:
+        Queue(name, durable=False, exclusive=exclusive, auto_delete=True).bind(
+            holder.default_channel
+        ).declare()
+        with pytest.raises(RecoverableConnectionError, match="another worker of this name"):
+            Queue(name, durable=True).bind(connection.default_channel).declare()
+
+
 def test_results_come_back(working: Post) -> None:
     """A task that is waited for is answered, its result being stored elsewhere."""
     assert working.app.tasks["echo"].delay(7).get(SECONDS) == 7
