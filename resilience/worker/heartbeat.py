@@ -14,12 +14,13 @@ class QuickHeartbeat(bootsteps.Step):
     """Beats faster than Celery by default, for a connection that is lost without a word.
 
     What the broker sent over it waits for that connection until the broker gives it up, for minutes
-    if nobody says otherwise. A solo worker does not beat while its job runs: it stays as slow.
+    if nobody says otherwise. A solo worker does not beat while its job runs, nor a gevent worker
+    while a job keeps its hub: they stay as slow. An app that wants 120 s says 119 or 121.
     """
 
     def __init__(self, parent: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Set the beat of the *parent*, a consumer that is not connected yet."""
         super().__init__(parent, **options)
         usual = parent.amqheartbeat == DEFAULTS["broker_heartbeat"]
-        if usual and not isinstance(parent.pool, SoloPool):
+        if usual and not parent.pool.is_green and not isinstance(parent.pool, SoloPool):
             parent.amqheartbeat = HEARTBEAT_SECONDS
