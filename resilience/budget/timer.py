@@ -59,9 +59,11 @@ class Alarm:
             # Another signal's handler raised, and there will be no `__exit__`.
             self._stop()
             raise
-        if not self._outer_left and self._outer_handler and self._is_due():
+        if self._outer_left:
+            if self._outer_left <= self.seconds:
+                self._stop()
+        elif self._outer_handler and self._is_due():
             self._outer_left = MOMENT_SECONDS
-        if 0 < self._outer_left <= self.seconds:
             self._stop()
 
     def _is_due(self) -> bool:
