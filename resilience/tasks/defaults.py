@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resilience.broker.addresses import is_amqp, is_redis
 from resilience.bulkhead.lanes import LaneCycle
 from resilience.settings import Settings
-from resilience.tasks.addresses import is_amqp, is_redis
 
 SILENT_SECONDS = 5
 """What a worker holds that was not heard of for so long runs elsewhere; a live one beats faster."""
@@ -79,7 +79,7 @@ def safe_transport_options(urls: Sequence[str], settings: Settings) -> Mapping[s
             "connect_timeout": publish,
             "read_timeout": publish,
             "write_timeout": publish,
-            # A job is published when the broker has it: see resilience.tasks.amqp.
+            # A job is published when the broker has it: see resilience.broker.amqp.
             "confirm_publish": True,
         }
     return {}

@@ -8,6 +8,8 @@ from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 
 from resilience.breaker import Breaker, NoBreaker
+from resilience.broker.addresses import split_urls
+from resilience.broker.amqp import confirm_publishes
 from resilience.bulkhead import NORMAL, AdaptiveLimit, Holds, Slots, Spares
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
@@ -19,9 +21,7 @@ from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
-from resilience.tasks.addresses import split_urls
 from resilience.tasks.admission import Admission, lane_in
-from resilience.tasks.amqp import confirm_publishes
 from resilience.tasks.defaults import (
     safe_defaults,
     safe_result_options,

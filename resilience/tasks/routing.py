@@ -7,7 +7,7 @@ from celery import Celery
 from kombu import Connection
 
 from resilience.broker import SafeConnection
-from resilience.tasks.quorum import as_quorum, on_rabbitmq
+from resilience.broker.quorum import as_quorum, on_rabbitmq
 
 Route = Callable[..., Mapping[str, str] | None]
 

@@ -8,6 +8,7 @@ from celery import Celery
 from kombu.utils.url import maybe_sanitize_url
 
 from resilience.breaker import Breaker, NoBreaker
+from resilience.broker.addresses import find_store
 from resilience.bulkhead import Holds, Renewal, Slots, Spares
 from resilience.dependency import Catalogue, Dependency
 from resilience.events import Listener
@@ -18,7 +19,6 @@ from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
 from resilience.store.fleet import StoreFleet
 from resilience.store.slots import SlotStore
-from resilience.tasks.addresses import find_store
 from resilience.tasks.identity import identity_of
 from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.serialization import dumps, loads

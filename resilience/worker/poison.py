@@ -8,11 +8,11 @@ from celery.app.task import Context
 from celery.exceptions import WorkerLostError
 
 from resilience.broker import CRASHES_HEADER
+from resilience.broker.quorum import COUNT_HEADER, came_back_too_often
 from resilience.errors import text_of
 from resilience.events import JobBuried, JobUnkept
 from resilience.tasks.fire import LEDGER_ERRORS, POISON_LOST, UNKEPT_SECONDS
 from resilience.tasks.kept import job_of, ledger_header, options_of
-from resilience.tasks.quorum import COUNT_HEADER, came_back_too_often
 from resilience.worker.request import ResilientRequest
 from resilience.worker.results import logged
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from celery import Celery
 
+from resilience.broker.addresses import is_redis
 from resilience.dependency import Dependency
 from resilience.events import Event, JobKept, JobUnkept
 from resilience.retry import RetryPolicy
 from resilience.settings import Settings
 from resilience.tasks import Resilience
-from resilience.tasks.addresses import is_redis
 from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.kept import ledger_header
 

@@ -8,11 +8,11 @@ import pytest
 from celery import Celery, Task
 
 from resilience import fallback
+from resilience.broker.addresses import find_store
 from resilience.dependency import Dependency
 from resilience.errors import AllFallbacksFailedError, ConfigurationError
 from resilience.settings import Settings
 from resilience.tasks import Resilience
-from resilience.tasks.addresses import find_store
 from tests.integration.apps.fresh import (
     PAYMENTS,
     URL,

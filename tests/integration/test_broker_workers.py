@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from celery.exceptions import WorkerLostError
 
+from resilience.broker.quorum import RETURNS_MAX
 from resilience.ledger import State, Which
 from resilience.settings import Settings
 from resilience.tasks.fire import POISON_LOST
-from resilience.tasks.quorum import RETURNS_MAX
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until

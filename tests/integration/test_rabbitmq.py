@@ -15,12 +15,12 @@ from amqp.exceptions import RecoverableConnectionError
 from celery import Celery
 from kombu import Queue
 
+from resilience.broker.quorum import DELIVERY_LIMIT, as_quorum
 from resilience.errors import ConfigurationError
 from resilience.ledger import State, Which
 from resilience.settings import Settings
 from resilience.tasks import Resilience
 from resilience.tasks.kept import job_of
-from resilience.tasks.quorum import DELIVERY_LIMIT, as_quorum
 from resilience.testing.process import ProcessStartError
 from resilience.testing.rabbitmq import RabbitProcess
 from resilience.testing.stack import WorkerProcess, run_worker

@@ -9,8 +9,8 @@ from celery import chord
 from celery.exceptions import ChordError, WorkerLostError
 
 from resilience import FanOut, part
+from resilience.broker.quorum import dead_queue
 from resilience.ledger import Which
-from resilience.tasks.quorum import dead_queue
 from resilience.worker.undertaker import Undertaker
 from tests.integration.test_rabbitmq import SECONDS, Post, post
 

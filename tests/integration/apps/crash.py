@@ -9,8 +9,8 @@ from typing import Any
 from celery import Celery
 
 from resilience import Dependency, Resilience, ResilientTask
+from resilience.broker.quorum import on_rabbitmq
 from resilience.settings import Settings
-from resilience.tasks.quorum import on_rabbitmq
 
 QUEUE = "long"
 SILENT_SECONDS = 2.0

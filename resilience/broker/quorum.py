@@ -6,7 +6,7 @@ from typing import Any, Final
 from celery import Celery
 from kombu import Queue
 
-from resilience.tasks.addresses import is_amqp, split_urls
+from resilience.broker.addresses import is_amqp, split_urls
 
 DELIVERY_LIMIT: Final = 20
 """A message that came back so often is set aside by the broker; the default of RabbitMQ 4."""

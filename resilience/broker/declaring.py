@@ -5,8 +5,8 @@ from typing import Any, Final
 from amqp import spec
 from amqp.exceptions import NotFound, PreconditionFailed, ResourceLocked
 
+from resilience.broker.asking import given_up
 from resilience.errors import ConfigurationError
-from resilience.tasks.silence import given_up
 
 NEEDS_QUEUE: Final = (spec.Queue.Bind, spec.Basic.Consume)
 """What follows on a queue's declaration."""

@@ -16,10 +16,10 @@ from celery import Celery
 from kombu.connection import ConnectionPool, PooledConnection
 from kombu.transport import pyamqp
 
+from resilience.broker.asking import Asking, Watching, given_up
+from resilience.broker.declaring import Declaring
+from resilience.broker.quorum import COUNT_HEADER
 from resilience.clock import SystemClock
-from resilience.tasks.declaring import Declaring
-from resilience.tasks.quorum import COUNT_HEADER
-from resilience.tasks.silence import Asking, Watching, given_up
 
 ANSWER_SECONDS = 10.0
 """A broker that has not answered for so long is gone. To declare a queue may take it seconds."""
