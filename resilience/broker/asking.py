@@ -9,6 +9,31 @@ from amqp.exceptions import RecoverableConnectionError
 from resilience.broker.silence import LOOK_SECONDS, OVERDUE_SECONDS, has_spoken
 from resilience.clock import SystemClock
 
+ANSWER_SECONDS = 10.0
+"""A broker that has not answered for so long is gone. To declare a queue may take it seconds."""
+CLOSE_SECONDS = 1.0
+"""Who closes a connection, or a channel, needs no answer."""
+
+
+class Bounded:
+    """Waits for an answer of the broker, but not for ever."""
+
+    connection: Any
+    is_closing: bool
+
+    def wait(self, method: Any, *args: Any, timeout: float | None = None, **how: Any) -> Any:  # noqa: ANN401 - py-amqp's
+        """Wait for *method*, or one of them.
+
+        Raises:
+            RecoverableConnectionError: It did not come; the connection is closed.
+        """
+        connection = self.connection
+        seconds = CLOSE_SECONDS if self.is_closing else timeout or ANSWER_SECONDS
+        try:
+            return super().wait(method, *args, timeout=seconds, **how)  # type: ignore[misc]
+        except TimeoutError as error:
+            raise given_up(connection, "the broker did not answer in time") from error
+
 
 class Asking:
     """A connection that asks a silent broker whether it is there.

@@ -49,13 +49,18 @@ class TcpProxy:
         """Let new connections work again; what was forgotten stays so."""
         self._deaf = False
 
+    def cut(self) -> None:
+        """Close the connections that there are, for both ends to see; new ones work."""
+        links, self._links = self._links, []
+        for link in links:
+            link.close()
+
     def close(self) -> None:
         """Close all connections, and listen no more."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._accepting.join()  # it may just take one more
-        for link in self._links:
-            link.close()
+        self.cut()
 
     def _accept(self) -> None:
         while True:

@@ -1,6 +1,7 @@
-"""Celery's consumer, but for a step that keeps it from its broker while another one is away."""
+"""Celery's consumer, but for what keeps it, or its jobs, waiting while a broker is away."""
 
 import logging
+import time
 from typing import Any, ClassVar
 
 from celery.worker.consumer import Consumer
@@ -8,6 +9,7 @@ from celery.worker.consumer.delayed_delivery import DelayedDelivery
 from kombu.transport.native_delayed_delivery import (
     declare_native_delayed_delivery_exchanges_and_queues,
 )
+from kombu.utils import functional
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,17 @@ class DelayedDeliveryHere(Step):  # type: ignore[misc] # Celery has few types
 
 class FailoverConsumer(Base):  # type: ignore[misc] # as above
     """Celery's consumer with that step in place of Celery's."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's
+        """Create it.
+
+        Kombu is imported before gevent patches `time.sleep`: its sleep between two attempts to
+        connect would stop all jobs of the process.
+        """
+        super().__init__(*args, **options)
+        if self.pool.is_green:
+            kombu: Any = functional
+            kombu.sleep = time.sleep  # noqa: TID251 - nobody sleeps here
 
     class Blueprint(Base.Blueprint):  # type: ignore[misc] # as above
         """The steps."""

@@ -19,6 +19,7 @@ QUEUE = "outage"
 QUEUES = (QUEUE, f"{QUEUE}.retry")
 JOB_SECONDS = 0.02
 LONG_SECONDS = 0.5
+SPIN_SECONDS = 2.0
 LONG_EVERY = 20
 """One job in so many is a long one: an outage always meets some that run."""
 
@@ -47,7 +48,7 @@ class Runs:
 
 
 def make_app(broker: str, settings: Settings, runs: Runs, **options: Any) -> Celery:  # noqa: ANN401
-    """Return the app with its tasks `work` and `echo`; *options* are settings of Celery."""
+    """Return the app with its tasks `work`, `spin` and `echo`; *options* are settings of Celery."""
     app = Celery("outage", broker=broker, set_as_current=False)
     app.conf.update(result_backend=settings.store_url, **options)
     Resilience(app, dependencies=[Dependency(QUEUE)], settings=settings, listeners=())
@@ -57,6 +58,13 @@ def make_app(broker: str, settings: Settings, runs: Runs, **options: Any) -> Cel
         runs.note("begun", job)
         threading.Event().wait(JOB_SECONDS if job % LONG_EVERY else LONG_SECONDS)
         runs.note("done", job)
+
+    @app.task(name="spin", base=FireAndForgetTask, dependency=QUEUE, shared=False)
+    def spin(job: int) -> None:
+        runs.note("begun", job)
+        until = SystemClock.monotonic() + SPIN_SECONDS
+        while SystemClock.monotonic() < until:
+            pass
 
     @app.task(name="echo", base=ResilientTask, dependency=QUEUE, shared=False)
     def echo(value: Any) -> Any:  # noqa: ANN401 - any JSON

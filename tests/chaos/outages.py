@@ -180,13 +180,22 @@ class Site:
         assert answer.result == "said"
         wait_until(lambda: self.app.control.ping(timeout=1.0), CONTROL_SECONDS, "it answers")
 
+    def fire(self, task: str, job: int) -> None:
+        """Fire a job of *task*."""
+        self.app.tasks[task].fire(job)
+
+    def await_begun(self, job: int) -> float:
+        """Wait until *job* has begun, and return how many seconds that took."""
+        began = SystemClock.monotonic()
+        wait_until(lambda: job in self._seen("begun"), RESUME_SECONDS, "the job has begun")
+        return SystemClock.monotonic() - began
+
     def _fire(self) -> None:
-        work: Any = self.app.tasks["work"]
         job = 0
         while not self._enough.wait(EVERY_SECONDS):
             job += 1
             began = SystemClock.now()
-            work.fire(job)
+            self.fire("work", job)
             self._fired[job] = began
             self._took.append(SystemClock.now() - began)
 

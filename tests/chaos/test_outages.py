@@ -22,6 +22,7 @@ LONG_SECONDS = 45.0
 RESUMED_SECONDS = 10.0
 FIRE_SECONDS = 1.5
 """A second, and what a busy machine takes to say so."""
+CUTS = 15
 POOLS = ("threads", "gevent", "solo")
 
 Outage = tuple[Callable[[Place], str], Callable[[Place], None]]
@@ -128,6 +129,25 @@ def test_worker_of_any_pool_goes_on(
             site.await_settled(place.first)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_greenlets_go_on_when_they_are_cut_off_while_a_job_keeps_them_all(
+    kind: str, place: Place, store: ValkeyProcess, tmp_path: Path
+) -> None:
+    """Again and again: whichever greenlet notices first, the worker consumes anew."""
+    site = Site(tmp_path, place.behind_proxy, _store_url(kind, "cut", place, store))
+    seconds = 0.0
+    with site.working("gevent") as worker:
+        for number in range(0, 2 * CUTS, 2):
+            site.fire("spin", number)
+            site.await_begun(number)
+            place.proxy.cut()
+            site.fire("spin", number + 1)
+            seconds = max(seconds, site.await_begun(number + 1))
+        assert worker.running
+    print(f"| cut off {CUTS} times | {kind} | gevent | {seconds:.1f} |")  # noqa: T201 - as above
+    assert seconds <= RESUMED_SECONDS
+
+
 def test_worker_follows_the_primary(store: ValkeyProcess, tmp_path: Path) -> None:
     """Sentinels make the replica of a killed Redis the primary: publisher and worker go there."""
     with Watched(tmp_path).running() as servers:
@@ -145,7 +165,7 @@ def test_worker_follows_the_primary(store: ValkeyProcess, tmp_path: Path) -> Non
 
 def _store_url(kind: str, case: str, place: Place, store: ValkeyProcess) -> str:
     """Return where the store is: where the broker is, if that is a Redis and stays what it was."""
-    if kind == "rabbitmq" or case in ELSEWHERE:
+    if kind == "rabbitmq" or case in ELSEWHERE or case == "cut":
         return store.url
     return OUTAGES[case][0](place)
 

@@ -25,6 +25,10 @@ DEADLY = RETURNS_MAX if ON_RABBITMQ else POISON_LOST
 LONG_SECONDS = 7.0
 """More than three times as long as a worker may be silent."""
 
+TICK_SECONDS = 4.0
+STILL_SECONDS = 0.7
+"""What sleeps for a job to go on sleeps a second."""
+
 
 class Scene:
     """A broker that keeps what it took, another server for results, and a diary."""
@@ -108,6 +112,18 @@ def test_running_job_runs_once_though_its_broker_is_killed(scene: Scene) -> None
         assert scene.send("last", 0.0).get(timeout=SECONDS) == 0.0
         wait_until(lambda: not scene.broker.held(), SECONDS, "all is acknowledged")
         assert scene.noted() == ["begun", "done"] * 2
+
+
+@pytest.mark.redis_broker("RabbitMQ takes seconds to stop; what sleeps is the same")
+def test_jobs_go_on_in_greenlets_while_the_broker_is_away(scene: Scene) -> None:
+    """Who waits to connect anew lets the others run."""
+    with scene.worker("gevent") as worker:
+        job = scene.send("tick", TICK_SECONDS)
+        scene.await_begun()
+        scene.broker.kill()
+        wait_until(lambda: "Trying again in" in worker.log, SECONDS, "it waits")
+        scene.broker.start()
+        assert job.get(timeout=SECONDS) < STILL_SECONDS
 
 
 def test_job_that_kills_its_workers_is_a_dead_letter(scene: Scene) -> None:

@@ -10,6 +10,7 @@ from celery import Celery
 
 from resilience import Dependency, Resilience, ResilientTask
 from resilience.broker.quorum import on_rabbitmq
+from resilience.clock import SystemClock
 from resilience.settings import Settings
 
 QUEUE = "long"
@@ -24,7 +25,7 @@ def make_app(settings: Settings | None = None, **options: Any) -> Celery[Any]:  
     Resilience(
         made, dependencies=[Dependency(QUEUE, concurrency=2, timeout=None)], settings=settings
     )
-    for function in (last, kill):
+    for function in (last, kill, tick):
         how = {"base": ResilientTask, "dependency": QUEUE, "shared": False}
         made.task(name=function.__name__, **how)(function)
     return made
@@ -36,6 +37,18 @@ def last(seconds: float, diary: str) -> float:
     Event().wait(seconds)
     note(diary, "done")
     return seconds
+
+
+def tick(seconds: float, diary: str) -> float:
+    """Run for so long, and return the longest time that nothing went on."""
+    note(diary, "begun")
+    began = last = SystemClock.monotonic()
+    longest = 0.0
+    while last < began + seconds:
+        Event().wait(0.02)
+        now = SystemClock.monotonic()
+        last, longest = now, max(longest, now - last)
+    return longest
 
 
 def kill(diary: str) -> None:
