@@ -80,7 +80,10 @@ class JobBuried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobUnkept(Event):
-    """The ledger could not be told how a job ended, so the job runs once more."""
+    """The ledger could not be told how a job ended, so the job runs once more.
+
+    Or never, if the ledger can never keep it: the error says what it cannot hold.
+    """
 
     severity: ClassVar[int] = logging.ERROR
     task: str
