@@ -28,6 +28,7 @@ class JobKept(Event):
     """
 
     severity: ClassVar[int] = logging.WARNING
+    crowds: ClassVar[bool] = True
     task: str
     id: str
     queue: str
@@ -48,6 +49,7 @@ class JobParked(Event):
     """
 
     severity: ClassVar[int] = logging.WARNING
+    crowds: ClassVar[bool] = True
     task: str
     id: str
     dependency: str
