@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from resilience.broker.beside import Beside
+from resilience.broker.eviction import warn_of_eviction
 from resilience.broker.unacked import Held, Unacked
 from resilience.clock import Clock, SystemClock
 
@@ -73,6 +74,7 @@ class Heartbeat:
         self._ahead: float | None = None
         self._lost = ""
         self._say_at = float("-inf")
+        self._warned = False
         self._missing: set[str] = set()
         self._told: set[str] = set()
         self._lock = threading.Lock()
@@ -107,7 +109,9 @@ class Heartbeat:
             for channel in holders:
                 refused += channel.settle()
             if is_open:
-                refused += self._restore(next(one for one in channels if not one.closed))
+                channel = next(one for one in channels if not one.closed)
+                refused += self._restore(channel)
+                self._warn(channel)
         except (redis.RedisError, OSError) as error:
             self._miss(error)
         else:
@@ -116,6 +120,11 @@ class Heartbeat:
             self._lost = ""
         self._say(refused)
         return BEAT_SECONDS
+
+    def _warn(self, channel: Holder) -> None:
+        if not self._warned:
+            warn_of_eviction(channel.plain_client())
+            self._warned = True
 
     def _renew(self, channel: Holder) -> list[str]:
         """Renew what *channel* holds; return what others have meanwhile."""

@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ResponseError
 
 from resilience.broker import SafeConnection
+from resilience.broker.eviction import warn_of_eviction
 from resilience.testing.ports import LOCALHOST
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
@@ -213,6 +214,36 @@ def test_user_without_dangerous_commands_is_enough(
     message.ack()
     wait_until(lambda: not server.client().hlen("unacked"), SECONDS, "it is acknowledged")
     assert message.headers["id"] == published[0]
+
+
+def test_worker_says_that_its_broker_may_drop_queues(
+    server: ValkeyProcess, take: Callable[..., Taker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """When it connects."""
+    server.client().config_set("maxmemory-policy", "allkeys-lru")
+
+    take()
+
+    told = "maxmemory-policy is allkeys-lru"
+    wait_until(lambda: told in caplog.text, SECONDS, "it is said")
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-lru"])
+def test_broker_that_drops_no_queue_is_not_spoken_of(
+    server: ValkeyProcess, queue: str, policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if it evicts what expires: queues do not, and are refused instead."""
+    client = server.client()
+    client.config_set("maxmemory-policy", policy)
+    publish(server, queue)
+
+    warn_of_eviction(client)
+    set_memory(server, LITTLE)
+
+    assert not caplog.messages
+    with pytest.raises(ResponseError, match="maxmemory"):
+        publish(server, queue)
+    assert client.llen(queue) == 1
 
 
 def test_jobs_come_through_a_socket_and_through_tls(
