@@ -17,8 +17,9 @@ from resilience.retry import RetryPolicy
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
 """Names become queue names, key parts and process names, so they stay plain."""
-Queue = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.{][A-Za-z0-9_.:/@{}+-]*$", max_length=255)]
-"""No spaces, commas or leading dash: it stands behind `-Q` of `celery worker`."""
+Queue = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.{][A-Za-z0-9_.:/@{}+-]*$", max_length=240)]
+"""No spaces, commas or leading dash: it stands behind `-Q` of `celery worker`. With
+`.sheddable.dead` behind it it has at most 255 characters, as brokers and databases demand."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

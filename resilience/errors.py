@@ -197,6 +197,10 @@ class LedgerUnavailableError(ResilienceError):
     """
 
 
+class UnkeepableError(ConfigurationError):
+    """The ledger can never keep this, however often it is asked; names the value and the mend."""
+
+
 class SchemaError(ResilienceError):
     """The ledger's database has another schema than this version needs; says what to run."""
 

@@ -39,6 +39,8 @@ WAIT_SECONDS = 0.1
 
 CLOCK_SECONDS = 60.0
 """What is known of the fleet's time is asked for again after so long."""
+DRIFT = 0.001
+"""So much may two clocks part in a second, while one of them is slewed."""
 
 
 class Member(Protocol):
@@ -85,7 +87,7 @@ class Pulse:
         self._alone = MemoryFleet(clock=self._clock)
         self._members: dict[str, Member] = {}
         self._circuits: dict[str, Kept] = {}
-        self._offset = 0.0
+        self._offset, self._doubt = 0.0, float("inf")
         self._timed = float("-inf")
         self.scope = "local" if fleet is None else "fleet"
         self._begin()
@@ -248,7 +250,8 @@ class Pulse:
         reply: Reply = yield Exchange(process=self._process, evidence=seen)
         ended = self._clock.monotonic()
         self.sent += 1
-        self._offset = reply.now - (began + ended) / 2
+        if self.scope == "fleet":
+            self._set_clock(reply.now, began, ended)
         self._last = self._timed = ended
         if any(one.failed for one in seen):
             self._told = ended
@@ -261,6 +264,18 @@ class Pulse:
             window = reply.windows.get(member.name)
             if window is not None:
                 yield from member.judge(window)
+
+    def _set_clock(self, fleet_now: float, began: float, ended: float) -> None:
+        """Learn the fleet's time from an exchange, unless a quicker one has told it better.
+
+        An exchange tells it to half of what it took. What is known is in doubt by as much, and by
+        more as time goes by; what lies beyond both is a clock that was set. After the clock filter
+        of NTP (RFC 5905, section 10).
+        """
+        half, offset = (ended - began) / 2, fleet_now - (began + ended) / 2
+        doubt = self._doubt + DRIFT * ended
+        if half <= doubt or abs(offset - self._offset) > half + doubt:
+            self._offset, self._doubt = offset, half - DRIFT * ended
 
     def _go_alone(self) -> None:
         if self.scope == "fleet":

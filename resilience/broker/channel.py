@@ -26,6 +26,8 @@ logger = logging.getLogger("resilience")
 
 AT_ONCE = 50
 """Most messages taken in one step."""
+REFUSED_AT_ONCE = 10
+"""So much may a broker refuse before it is left alone until the next beat."""
 UNREADABLE = -1
 
 KombuChannel: Any = kombu_redis.Channel
@@ -112,16 +114,20 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         """Whether the broker is still to be told what became of messages."""
         return bool(self._owed)
 
-    def settle(self) -> None:
-        """Tell the broker what it is to be told.
-
-        Raises:
-            Exception: redis-py's; the rest is still to be told.
-        """
+    def settle(self) -> list[Exception]:
+        """Tell the broker what it is to be told; return what it refuses, and is told again."""
+        refused: list[Exception] = []
         for tag, say in list(self._owed.items()):
-            with as_outage():
+            if len(refused) == REFUSED_AT_ONCE:
+                break
+            try:
                 say()
-            del self._owed[tag]
+            except ResponseError as error:
+                refused.append(error)
+                self._owed[tag] = self._owed.pop(tag)  # as the last: the others have their turn
+            else:
+                del self._owed[tag]
+        return refused
 
     def give_back(self, held: Held) -> None:
         """Put what a dead worker held back, to be taken next, and count that death."""

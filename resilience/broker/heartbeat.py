@@ -3,11 +3,14 @@
 import logging
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Protocol
 
 import redis
+from redis.exceptions import ResponseError
 
 from resilience.broker.beside import Beside
+from resilience.broker.eviction import warn_of_eviction
 from resilience.broker.unacked import Held, Unacked
 from resilience.clock import Clock, SystemClock
 
@@ -19,6 +22,8 @@ GRACE_SECONDS = 2.5
 back, too, and a beat takes a second at most, and an attempt to connect another one."""
 JUMP_SECONDS = 1.0
 """A server's clock that goes so far wrong between two beats has jumped."""
+SAY_SECONDS = 60.0
+"""What a broker refuses again and again is said so often."""
 
 
 class Holder(Protocol):
@@ -41,8 +46,8 @@ class Holder(Protocol):
         """Return the delivery tags of what it holds."""
         ...
 
-    def settle(self) -> None:
-        """Tell the broker what became of messages while it was away."""
+    def settle(self) -> list[Exception]:
+        """Tell the broker what became of messages while it was away; return what it refuses."""
         ...
 
     def give_back(self, held: Held) -> None:
@@ -68,6 +73,8 @@ class Heartbeat:
         self._met = float("inf")
         self._ahead: float | None = None
         self._lost = ""
+        self._say_at = float("-inf")
+        self._warned = False
         self._missing: set[str] = set()
         self._told: set[str] = set()
         self._lock = threading.Lock()
@@ -96,19 +103,28 @@ class Heartbeat:
                 self._beside = None
                 return None
         is_open = any(not channel.closed for channel in channels)
+        refused: list[Exception] = []
         try:
             self._tell({tag for channel in holders for tag in self._renew(channel)})
-            if is_open:
-                self._restore(next(one for one in channels if not one.closed))
             for channel in holders:
-                channel.settle()  # last: what a broker refuses must not keep it from the rest
+                refused += channel.settle()
+            if is_open:
+                channel = next(one for one in channels if not one.closed)
+                refused += self._restore(channel)
+                self._warn(channel)
         except (redis.RedisError, OSError) as error:
             self._miss(error)
         else:
             if self._lost:
                 logger.warning("the broker hears of this worker again")
             self._lost = ""
+        self._say(refused)
         return BEAT_SECONDS
+
+    def _warn(self, channel: Holder) -> None:
+        if not self._warned:
+            warn_of_eviction(channel.plain_client())
+            self._warned = True
 
     def _renew(self, channel: Holder) -> list[str]:
         """Renew what *channel* holds; return what others have meanwhile."""
@@ -138,21 +154,36 @@ class Heartbeat:
             self._met = now
         self._heard, self._ahead = now, ahead
 
-    def _restore(self, channel: Holder) -> None:
+    def _restore(self, channel: Holder) -> list[Exception]:
+        """Give others what dead workers held; return what the broker refuses."""
+        refused: list[Exception] = []
         if self._clock.monotonic() - self._met < GRACE_SECONDS:
-            return
+            return refused
         began = self._clock.monotonic()
         overdue = channel.unacked.overdue(channel.plain_client(), channel.silent_seconds)
         if self._clock.monotonic() - began > JUMP_SECONDS:
             # The server was silent, too: others could not be heard. What is claimed waits.
             self._met = self._clock.monotonic()
-            return
+            return refused
         for held in overdue:
             try:
                 channel.give_back(held)
+            except ResponseError as error:
+                refused.append(error)
             except (TypeError, AttributeError, LookupError):
                 # Whatever it is, those behind it must not wait for it.
                 logger.exception("cannot give back what is noted as %r", held.tag)
+        return refused
+
+    def _say(self, refused: Sequence[Exception]) -> None:
+        now = self._clock.monotonic()
+        if refused and now >= self._say_at:
+            logger.error(
+                "the broker refuses what it is told of %d messages, again and again; the first: %s",
+                len(refused),
+                refused[0],
+            )
+            self._say_at = now + SAY_SECONDS
 
     def _miss(self, error: Exception) -> None:
         self._met = float("inf")

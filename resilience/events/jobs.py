@@ -28,6 +28,7 @@ class JobKept(Event):
     """
 
     severity: ClassVar[int] = logging.WARNING
+    crowds: ClassVar[bool] = True
     task: str
     id: str
     queue: str
@@ -48,6 +49,7 @@ class JobParked(Event):
     """
 
     severity: ClassVar[int] = logging.WARNING
+    crowds: ClassVar[bool] = True
     task: str
     id: str
     dependency: str
@@ -80,7 +82,10 @@ class JobBuried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobUnkept(Event):
-    """The ledger could not be told how a job ended, so the job runs once more."""
+    """The ledger could not be told how a job ended, so the job runs once more.
+
+    Or never, if the ledger can never keep it: the error says what it cannot hold.
+    """
 
     severity: ClassVar[int] = logging.ERROR
     task: str

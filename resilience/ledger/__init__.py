@@ -5,8 +5,10 @@ from resilience.ledger.job import Count, Job, State
 from resilience.ledger.ledger import Ledger
 from resilience.ledger.letter import AuditEntry, Letter, Purged
 from resilience.ledger.letters import Letters, Which
+from resilience.ledger.tables import KEY_LENGTH
 
 __all__ = [
+    "KEY_LENGTH",
     "AuditEntry",
     "Claimed",
     "Claims",

@@ -27,7 +27,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from resilience.clock import Clock
-from resilience.errors import LedgerUnavailableError
+from resilience.errors import LedgerUnavailableError, UnkeepableError
 from resilience.ledger.direct import Direct
 from resilience.ledger.engines import STEPS, driver_of, make_engine, read_url
 from resilience.ledger.tables import KEY_LENGTH
@@ -73,7 +73,8 @@ class Database:
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._direct = Direct(timeout_seconds=timeout_seconds, clock=clock)
-        self._errors = (SQLAlchemyError, driver_of(self._url).Error)
+        driver = driver_of(self._url)
+        self._errors, self._unfit = (SQLAlchemyError, driver.Error), driver.DataError
         self._ready = False
         self._pid = 0
         self._engines: list[Engine] = []
@@ -85,6 +86,7 @@ class Database:
         Raises:
             LedgerUnavailableError: The database is away, locked or full, or refuses. It is unknown
                 whether a transaction was kept whose commit was not answered.
+            UnkeepableError: It is there, and cannot hold a value.
             SchemaError: It has another schema.
         """
         with self._translated():
@@ -144,14 +146,15 @@ class Database:
         """Check that the database takes *keys* as they are.
 
         Raises:
-            LedgerUnavailableError: MariaDB would cut one, and say nothing.
+            UnkeepableError: MariaDB would cut one, and say nothing.
         """
         if self._backend in {"postgresql", "sqlite"}:
             return
         for key in keys:
             if len(key) > KEY_LENGTH:
-                msg = f"{self.place} keeps names of at most {KEY_LENGTH} characters, got {key!r}"
-                raise LedgerUnavailableError(msg)
+                most = f"{self.place} keeps names of at most {KEY_LENGTH} characters"
+                msg = f"{most}, got {key!r}; shorten it, or use PostgreSQL"
+                raise UnkeepableError(msg)
 
     def host_now(self) -> float:
         """Return the host's time in epoch seconds, for what is only shown."""
@@ -190,8 +193,12 @@ class Database:
         try:
             yield
         except self._errors as error:
+            orig = error.orig if isinstance(error, DBAPIError) else error
+            said = str(orig).strip()
+            if isinstance(orig, self._unfit):
+                msg = f"the ledger {self.place} cannot hold a value: {said}"
+                raise UnkeepableError(msg) from error
             self._ready = False  # the tables may be gone, or others
-            said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             mend = next((mend for text, mend in MENDS.items() if text in said), "")
             msg = f"the ledger {self.place} did not answer or refused: {said}"
             raise LedgerUnavailableError(f"{msg}; {mend}" if mend else msg) from error

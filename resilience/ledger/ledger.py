@@ -28,10 +28,10 @@ class Ledger:
 
     SQLite is made on first use; other databases need `upgrade` first. MariaDB needs 10.6.
 
-    When the database is down every method raises `LedgerUnavailableError`: a statement and a lock
-    are waited for at most `timeout_seconds`, a new connection to PostgreSQL two seconds at least,
-    as its client library allows no less. If the schema is not the one that this version needs,
-    every method raises `SchemaError`.
+    What a database can never hold is an `UnkeepableError`. When it is down every method raises
+    `LedgerUnavailableError`: a statement and a lock are waited for at most `timeout_seconds`, a new
+    connection to PostgreSQL two seconds at least, as its client library allows no less. If the
+    schema is not the one that this version needs, every method raises `SchemaError`.
 
     Attributes:
         letters: The dead letters.
@@ -74,6 +74,14 @@ class Ledger:
     def close(self) -> None:
         """Close the connections of this process; the next step opens them again."""
         self._database.close()
+
+    def check_names(self, *names: str) -> None:
+        """Check ids and names of jobs, without asking the database.
+
+        Raises:
+            UnkeepableError: One of them is longer than it can hold.
+        """
+        self._database.check_keys(*names)
 
     def add(self, jobs: Iterable[Job], *, delay_seconds: float | None = None) -> None:
         """Keep *jobs*, all or none. One whose id is known already stays as it is.

@@ -1,7 +1,9 @@
 """Settings of Celery that keep a job safe and every wait bounded."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+from celery.app.defaults import DEFAULTS
 
 from resilience.broker.addresses import is_amqp, is_redis
 from resilience.bulkhead.lanes import LaneCycle
@@ -9,6 +11,8 @@ from resilience.settings import Settings
 
 SILENT_SECONDS = 5
 """What a worker holds that was not heard of for so long runs elsewhere; a live one beats faster."""
+USUAL_HEARTBEAT: Final = float(DEFAULTS["broker_heartbeat"])  # type: ignore[arg-type] # it is a number
+"""Celery's; another object than any that an app sets, though it be as much."""
 LANE_ORDER = f"{LaneCycle.__module__}:{LaneCycle.__name__}"
 
 
@@ -35,6 +39,8 @@ def safe_defaults(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         # A worker does not give its broker up: after an outage nobody is to start it again.
         "broker_connection_max_retries": None,
+        # Whoever made no wish has this very object: see resilience.worker.heartbeat.
+        "broker_heartbeat": USUAL_HEARTBEAT,
         "task_publish_retry_policy": {
             "max_retries": 1,
             "interval_start": 0,

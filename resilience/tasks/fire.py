@@ -20,6 +20,7 @@ from resilience.errors import (
     ConfigurationError,
     LedgerUnavailableError,
     SchemaError,
+    UnkeepableError,
     text_of,
 )
 from resilience.events import JobBuried, JobKept, JobParked, JobUnkept
@@ -29,6 +30,7 @@ from resilience.tasks.admission import with_lane
 from resilience.tasks.again import drop_frames, end_kept
 from resilience.tasks.deadline import deadline_of, with_budget
 from resilience.tasks.kept import JOB_HEADER, delay_of, job_of, ledger_header, options_of
+from resilience.tasks.names import check_names
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.task import ResilientTask
 
@@ -99,7 +101,7 @@ class FireAndForgetTask(ResilientTask):
 
         Raises:
             LedgerUnavailableError: Neither the broker nor the ledger takes it: it is not accepted.
-            ConfigurationError: It has no dependency, or the app was never adopted.
+            ConfigurationError: It has no dependency, too long a name, or an app never adopted.
         """
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, *positional, budget=budget, **options)
@@ -148,7 +150,6 @@ class FireAndForgetTask(ResilientTask):
         if known.get("dispatches") and not self._still_open(str(request.id)):
             msg = "another copy of the job has ended, or will"
             raise Ignore(msg)
-        value = None
         try:
             value = super().__call__(*args, **kwargs)
         except Retry:
@@ -190,6 +191,7 @@ class FireAndForgetTask(ResilientTask):
         return self.resilience.dependencies.require(self.dependency, where=where)
 
     def _born(self, options: dict[str, Any]) -> dict[str, Any]:
+        check_names(self.resilience, options["task_id"], self.name, options.get("queue"))
         headers = with_lane(options.get("headers"), options.pop("lane", None), str(self.name))
         headers.setdefault(JOB_HEADER, {"born": self.resilience.fleet_time()})
         return headers
@@ -215,9 +217,8 @@ class FireAndForgetTask(ResilientTask):
         try:
             if publish_within(seconds, publish):
                 return None
-            error: BaseException = PublishTimeoutError(
-                f"the broker did not answer in {seconds:g} s"
-            )
+            late = f"the broker did not answer in {seconds:g} s"
+            error: BaseException = PublishTimeoutError(late)
         except BulkheadFullError as full:
             return full
         except BROKER_ERRORS as refused:
@@ -269,10 +270,11 @@ class FireAndForgetTask(ResilientTask):
         try:
             delay = self.keep_failed(request, error)
         except Exception as lost:  # noqa: BLE001 - a missing driver, whatever: it is not kept
-            name, job = str(self.name), str(request.id)
-            self.resilience.announce(JobUnkept(task=name, id=job, error=text_of(lost)))
-            threading.Event().wait(UNKEPT_SECONDS)
-            raise Reject(text_of(lost), requeue=True) from error
+            self._say_unkept(request.id, lost)
+            if not isinstance(lost, UnkeepableError):
+                threading.Event().wait(UNKEPT_SECONDS)
+                raise Reject(text_of(lost), requeue=True) from error
+            delay = None
         if delay is None:
             raise error
         end_kept(error, delay)
@@ -306,6 +308,7 @@ class FireAndForgetTask(ResilientTask):
             age_seconds=age,
         )
         said = {"task": job.task, "id": job.id, "dependency": job.dependency}
+        said["error"] = text_of(error)
         deadline = deadline_of(request.headers)
         if known.get("lost", 0) >= POISON_LOST:
             decision = Dead("poison")
@@ -314,21 +317,16 @@ class FireAndForgetTask(ResilientTask):
         ):
             decision = Dead("too_old")
         if isinstance(decision, Dead):
-            reason = decision.reason
-            if resilience.ledger.bury(job, reason=reason, error=error):
-                resilience.announce(
-                    JobBuried(reason=reason, attempts=attempts + 1, error=text_of(error), **said)
-                )
+            if resilience.ledger.bury(job, reason=decision.reason, error=error):
+                buried = JobBuried(reason=decision.reason, attempts=attempts + 1, **said)
+                resilience.announce(buried)
             return None
         seconds, spent = decision.delay_seconds, decision.spent
         if isinstance(error, CircuitOpenError):
             # The relay waits until the circuit closes, which may be sooner than it says.
             seconds = _random.uniform(0.0, REFUSED_SECONDS)
-        cause = error if spent else None
-        if resilience.ledger.park(job, delay_seconds=seconds, error=cause):
-            resilience.announce(
-                JobParked(seconds=seconds, attempts=attempts + spent, error=text_of(error), **said)
-            )
+        if resilience.ledger.park(job, delay_seconds=seconds, error=error if spent else None):
+            resilience.announce(JobParked(seconds=seconds, attempts=attempts + spent, **said))
         return seconds
 
     def _still_open(self, task_id: str) -> bool:
@@ -344,5 +342,8 @@ class FireAndForgetTask(ResilientTask):
         try:
             self.resilience.ledger.finish([task_id])
         except LEDGER_ERRORS as lost:
-            event = JobUnkept(task=str(self.name), id=task_id, error=text_of(lost))
-            self.resilience.announce(event)
+            self._say_unkept(task_id, lost)
+
+    def _say_unkept(self, task_id: object, lost: BaseException) -> None:
+        event = JobUnkept(task=str(self.name), id=str(task_id), error=text_of(lost))
+        self.resilience.announce(event)

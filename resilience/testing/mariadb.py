@@ -4,17 +4,14 @@ Needs the server's programs, as Debian's package `mariadb-server` installs them,
 """
 
 import os
-import pwd
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from resilience.testing.homes import run_as, running
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import ServerProcess
-from resilience.testing.requirement import require
 
 READY = "ready for connections"
 USER = "mysql"
@@ -52,7 +49,7 @@ class MariaDbProcess(ServerProcess):
             raise RuntimeError(msg)
         self.port = free_port()
         self.url = f"mariadb://root@{LOCALHOST}:{self.port}/{DATABASE}"
-        as_user, data = _as_user(home), f"--datadir={home / 'data'}"
+        as_user, data = run_as(USER, home), f"--datadir={home / 'data'}"
         # Root's password is empty, and no file of the machine has a say.
         options = ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
         subprocess.run(  # noqa: S603 - found above
@@ -84,23 +81,6 @@ class MariaDbProcess(ServerProcess):
         return self.url
 
 
-def _as_user(home: Path) -> list[str]:
-    if os.geteuid() != 0:
-        return []
-    user = pwd.getpwnam(USER)
-    os.chown(home, user.pw_uid, user.pw_gid)
-    return ["setpriv", f"--reuid={USER}", f"--regid={user.pw_gid}", "--clear-groups"]
-
-
-@contextmanager
-def running_mariadb() -> Iterator[MariaDbProcess]:
+def running_mariadb() -> AbstractContextManager[MariaDbProcess]:
     """Run a server with no data; skip or fail the test if there is none to run."""
-    require("MariaDB", present=find_program("mariadbd") is not None)
-    # Not in pytest's own directory, which only the user who runs the tests can reach.
-    with TemporaryDirectory(prefix="resilience-mariadb-") as home:
-        server = MariaDbProcess(Path(home))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    return running(MariaDbProcess, "MariaDB", present=find_program("mariadbd") is not None)

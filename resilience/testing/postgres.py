@@ -3,22 +3,18 @@
 Needs the server's programs, as Debian's package `postgresql` installs them, and psycopg.
 """
 
-import os
-import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psutil
 
+from resilience.testing.homes import run_as, running
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import KILL_SECONDS, STOP_SECONDS, ServerProcess
-from resilience.testing.requirement import require
 
 READY = "database system is ready to accept connections"
 USER = "postgres"
@@ -63,7 +59,7 @@ class PostgresProcess(ServerProcess):
         self.port = free_port()
         self.url = f"postgresql://{USER}@{LOCALHOST}:{self.port}/postgres"
         data = home / "data"
-        as_user = _as_user(home)
+        as_user = run_as(USER, home)
         options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-sync"]
         subprocess.run(  # noqa: S603 - found above
             [*as_user, str(programs / "initdb"), *options, f"--pgdata={data}"],
@@ -119,23 +115,6 @@ class PostgresProcess(ServerProcess):
         psutil.wait_procs(backends, timeout=KILL_SECONDS)
 
 
-def _as_user(home: Path) -> list[str]:
-    if os.geteuid() != 0:
-        return []
-    user = pwd.getpwnam(USER)
-    os.chown(home, user.pw_uid, user.pw_gid)
-    return ["setpriv", f"--reuid={USER}", f"--regid={user.pw_gid}", "--clear-groups"]
-
-
-@contextmanager
-def running_postgres() -> Iterator[PostgresProcess]:
+def running_postgres() -> AbstractContextManager[PostgresProcess]:
     """Run a server with no data; skip or fail the test if there is none to run."""
-    require("PostgreSQL", present=find_programs() is not None)
-    # Not in pytest's own directory, which only the user who runs the tests can reach.
-    with TemporaryDirectory(prefix="resilience-postgres-") as home:
-        server = PostgresProcess(Path(home))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    return running(PostgresProcess, "PostgreSQL", present=find_programs() is not None)

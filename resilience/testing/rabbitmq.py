@@ -8,23 +8,21 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from urllib.parse import unquote
 from uuid import uuid4
 
 import psutil
 
+from resilience.testing.homes import running
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import (
     KILL_SECONDS,
     ServerProcess,
     inherited_env,
 )
-from resilience.testing.requirement import require
 from resilience.testing.waiting import wait_until
 
 READY = " completed with "
@@ -249,14 +247,6 @@ def _vhost(url: str | None) -> str:
     return "" if url is None else f'<<"{unquote(url.rpartition("/")[2])}">>'
 
 
-@contextmanager
-def running_rabbitmq() -> Iterator[RabbitProcess]:
+def running_rabbitmq() -> AbstractContextManager[RabbitProcess]:
     """Run a server with no data; skip or fail the test if there is none to run."""
-    require("RabbitMQ", present=find_program() is not None)
-    with TemporaryDirectory(prefix="resilience-rabbitmq-") as home:
-        server = RabbitProcess(Path(home))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    return running(RabbitProcess, "RabbitMQ", present=find_program() is not None)

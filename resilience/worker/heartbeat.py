@@ -3,8 +3,9 @@
 from typing import Any, Final
 
 from celery import bootsteps
-from celery.app.defaults import DEFAULTS
 from celery.concurrency.solo import TaskPool as SoloPool
+
+from resilience.tasks.defaults import USUAL_HEARTBEAT
 
 HEARTBEAT_SECONDS: Final = 10.0
 """RabbitMQ gives up a connection that was silent for about twice to three times as long."""
@@ -15,12 +16,12 @@ class QuickHeartbeat(bootsteps.Step):
 
     What the broker sent over it waits for that connection until the broker gives it up, for minutes
     if nobody says otherwise. A solo worker does not beat while its job runs, nor a gevent worker
-    while a job keeps its hub: they stay as slow. An app that wants 120 s says 119 or 121.
+    while a job keeps its hub: they stay as slow. What the app sets itself is left alone.
     """
 
     def __init__(self, parent: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Set the beat of the *parent*, a consumer that is not connected yet."""
         super().__init__(parent, **options)
-        usual = parent.amqheartbeat == DEFAULTS["broker_heartbeat"]
+        usual = parent.amqheartbeat is USUAL_HEARTBEAT
         if usual and not parent.pool.is_green and not isinstance(parent.pool, SoloPool):
             parent.amqheartbeat = HEARTBEAT_SECONDS

@@ -9,7 +9,7 @@ from celery.exceptions import WorkerLostError
 
 from resilience.broker import CRASHES_HEADER
 from resilience.broker.quorum import COUNT_HEADER, came_back_too_often
-from resilience.errors import text_of
+from resilience.errors import UnkeepableError, text_of
 from resilience.events import JobBuried, JobUnkept
 from resilience.tasks.fire import LEDGER_ERRORS, POISON_LOST, UNKEPT_SECONDS
 from resilience.tasks.kept import job_of, ledger_header, options_of
@@ -41,11 +41,12 @@ def bury(request: ResilientRequest, timer: Any) -> None:  # noqa: ANN401 - kombu
     error = WorkerLostError(f"{crashes} workers died while they held the job")
     try:
         _keep(request, error)
-    except LEDGER_ERRORS as lost:
+    except (*LEDGER_ERRORS, UnkeepableError) as lost:
         said = JobUnkept(task=request.name, id=str(request.id), error=text_of(lost))
         request.announce(said)
-        timer.call_after(UNKEPT_SECONDS, functools.partial(request.reject, requeue=True))
-        return
+        if not isinstance(lost, UnkeepableError):
+            timer.call_after(UNKEPT_SECONDS, functools.partial(request.reject, requeue=True))
+            return
     end(request, error)
 
 

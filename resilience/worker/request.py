@@ -14,7 +14,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from resilience.clock import SystemClock
-from resilience.errors import BudgetExceededError
+from resilience.errors import BudgetExceededError, UnkeepableError
 from resilience.events import Event, JobUnkept
 from resilience.outcome import Hop
 from resilience.tasks.deadline import (
@@ -202,8 +202,8 @@ class ResilientRequest(Request):
             return
         try:
             self.task.keep_failed(self._context, error)  # type: ignore[attr-defined]
-        except LEDGER_ERRORS as lost:
-            self._unkept = True
+        except (*LEDGER_ERRORS, UnkeepableError) as lost:
+            self._unkept = not isinstance(lost, UnkeepableError)
             said = JobUnkept(task=self.name, id=str(self.id), error=str(lost))
             self.resilience.announce(said)
 

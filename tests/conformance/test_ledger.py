@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from resilience.errors import LedgerUnavailableError
+from resilience.errors import LedgerUnavailableError, UnkeepableError
 from resilience.events import Event, JobSetAside
 from resilience.ledger import Ledger, State
 from resilience.ledger.engines import read_url
@@ -43,12 +43,13 @@ def test_job_is_kept_as_it_was_given(ledger: Ledger) -> None:
 
 
 def test_job_of_a_long_name_is_kept_as_it_is_or_refused(ledger: Ledger) -> None:
-    """No database cuts it in silence: a job that was kept can be finished."""
+    """No database cuts it in silence, nor passes for one that is away: who asks would ask again."""
     long = 300 * "a"
     try:
-        ledger.add([job(long)])
-    except LedgerUnavailableError as refusal:
+        ledger.add([job(long, task=long, queue=long)])
+    except UnkeepableError as refusal:
         assert "at most 255 characters" in str(refusal)  # noqa: PT017 - one of both holds
+        assert f"got {long!r}; shorten it" in str(refusal)  # noqa: PT017
     else:
         assert names(take(ledger)) == [long]
         assert ledger.finish([long]) == 1

@@ -1,10 +1,12 @@
 """What a ledger promises of dead letters, whatever database it is in."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 
 import pytest
 
+from resilience.errors import UnkeepableError
 from resilience.ledger import Ledger, Which
 from tests.conformance.ledger_jobs import (
     LEASE_SECONDS,
@@ -182,3 +184,13 @@ def test_named_arguments_are_hidden_in_views_and_stored_as_they_are(ledger: Ledg
     assert shown(ledger, "a").to_json() == letter.to_json()
     assert taken.message == job().message
     assert "hunter2!" in taken.message
+
+
+def test_value_that_the_database_cannot_hold_is_told_from_an_outage(ledger: Ledger) -> None:
+    """Or it holds it: PostgreSQL no NUL, MariaDB no name so long."""
+    buried(ledger, "a")
+
+    with suppress(UnkeepableError):
+        ledger.letters.discard(Which(id="a"), actor=300 * "a" + "\0", reason="spam", limit=1)
+
+    assert dead(ledger) in ([], ["a"])

@@ -2,10 +2,12 @@
 
 import ssl
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery, Task
+from celery.concurrency.prefork import TaskPool
 
 from resilience import fallback
 from resilience.broker.addresses import find_store
@@ -13,6 +15,7 @@ from resilience.dependency import Dependency
 from resilience.errors import AllFallbacksFailedError, ConfigurationError
 from resilience.settings import Settings
 from resilience.tasks import Resilience
+from resilience.worker.heartbeat import HEARTBEAT_SECONDS, QuickHeartbeat
 from tests.integration.apps.fresh import (
     PAYMENTS,
     URL,
@@ -26,6 +29,8 @@ from tests.integration.apps.fresh import (
 )
 
 OWN_TIMEOUT = 7
+CELERYS_BEAT = 120
+"""What Celery has by default, and apps may set."""
 
 Configure = Callable[[Celery], object]
 
@@ -34,6 +39,7 @@ class OwnConfig:
     """What an app reads with config_from_object."""
 
     task_acks_late = False
+    broker_heartbeat = CELERYS_BEAT
     broker_transport_options = {"socket_timeout": OWN_TIMEOUT}  # noqa: RUF012 - as users write it
 
 
@@ -41,6 +47,7 @@ class OldConfig:
     """The same in the words of Celery 3."""
 
     CELERY_ACKS_LATE = False
+    BROKER_HEARTBEAT = CELERYS_BEAT
     BROKER_TRANSPORT_OPTIONS = {"socket_timeout": OWN_TIMEOUT}  # noqa: RUF012 - as users write it
     BROKER_URL = URL
 
@@ -49,11 +56,13 @@ class PrefixedConfig:
     """The same as Django projects write it."""
 
     CELERY_TASK_ACKS_LATE = False
+    CELERY_BROKER_HEARTBEAT = CELERYS_BEAT
     CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": OWN_TIMEOUT}  # noqa: RUF012 - as users write it
 
 
 OWN: dict[str, Any] = {
     "task_acks_late": False,
+    "broker_heartbeat": CELERYS_BEAT,
     "broker_transport_options": {"socket_timeout": OWN_TIMEOUT},
 }
 
@@ -64,10 +73,19 @@ def set_one_by_one(app: Celery) -> None:
         setattr(app.conf, name, value)
 
 
+def beat_of(app: Celery) -> float:
+    """Return how often a worker of *app* with a pool of processes lets RabbitMQ hear of it."""
+    pool = TaskPool(limit=1, app=app)
+    consumer = SimpleNamespace(amqheartbeat=app.conf.broker_heartbeat, pool=pool)
+    QuickHeartbeat(consumer)
+    return float(consumer.amqheartbeat)
+
+
 def check_own(app: Celery) -> None:
     """Check that *app* has what it set, ours where it set nothing, and its bulkheads."""
     conf = app.conf
     assert conf.task_acks_late is False
+    assert beat_of(app) == CELERYS_BEAT
     assert conf.worker_prefetch_multiplier == 1
     assert queue_of(app, "get_user") == "users"
     assert queue_of(app, "free") == conf.task_default_queue
@@ -106,6 +124,16 @@ def test_own_settings_stay(configure: Configure, before_that: Configure) -> None
         check_own(app)
         assert app.conf.broker_transport_options["socket_timeout"] == OWN_TIMEOUT
     assert first.conf.broker_transport_options["socket_connect_timeout"] == 1.0
+
+
+def test_worker_beats_quickly_where_the_app_says_nothing() -> None:
+    """What Celery itself takes for the interval is nobody's wish."""
+    app = new_app()
+
+    adopt(app)
+
+    assert app.conf.broker_heartbeat == CELERYS_BEAT
+    assert beat_of(app) == HEARTBEAT_SECONDS
 
 
 def test_own_settings_of_the_constructor_stay() -> None:

@@ -4,12 +4,13 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from uuid import uuid4
 
 import pytest
 import redis
 from kombu import Consumer, Exchange, Queue
 
-from resilience.broker import SafeConnection
+from resilience.broker import SafeConnection, heartbeat
 from resilience.broker.heartbeat import GRACE_SECONDS
 from resilience.clock import SystemClock
 from resilience.testing.proxy import TcpProxy
@@ -53,7 +54,7 @@ def test_job_that_has_ended_is_nobody_elses_until_the_broker_knows(
     one = take()
     (message,) = one.await_number(1)
     channel = one.consumer.channel
-    settle, channel.settle = channel.settle, lambda: None
+    settle, channel.settle = channel.settle, list
     server.stop()
     message.ack()
     server.start()
@@ -64,6 +65,36 @@ def test_job_that_has_ended_is_nobody_elses_until_the_broker_knows(
     assert not other.messages
     channel.settle = settle
     wait_until(lambda: not server.client().hlen("unacked"), SECONDS, "it is acknowledged")
+
+
+def test_message_that_the_broker_refuses_keeps_nothing_else_waiting(
+    server: ValkeyProcess,
+    queue: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither what its worker says of others nor what dead ones held; it is said, and not lost."""
+    for name, seconds in {"GRACE_SECONDS": 0.3, "BEAT_SECONDS": 0.1}.items():
+        monkeypatch.setattr(heartbeat, name, seconds)
+    fine, client = uuid4().hex, server.client()
+    one = Taker(server.url, [queue, fine], 2)
+    publish(server, queue)
+    publish(server, fine)
+    messages = {message.delivery_info["routing_key"]: message for message in one.await_number(2)}
+    client.set(queue, "no list")
+    for tag, noted in client.hgetall("unacked").items():
+        client.hset("unacked", f"dead {tag}", noted)
+        client.zadd("unacked_index", {f"dead {tag}": 1})
+
+    messages[queue].requeue()
+    messages[fine].ack()
+
+    wait_until(lambda: client.hlen("unacked") == 2, SECONDS, "the others are told of")
+    assert client.llen(fine) == 1
+    assert sum("refuses" in line for line in caplog.messages) == 1
+    client.delete(queue)
+    wait_until(lambda: client.llen(queue), SECONDS, "it is back")
+    one.connection.close()
 
 
 def test_message_handed_back_twice_stays_with_who_took_it_then(

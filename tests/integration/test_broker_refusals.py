@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ResponseError
 
 from resilience.broker import SafeConnection
+from resilience.broker.eviction import warn_of_eviction
 from resilience.testing.ports import LOCALHOST
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
@@ -27,6 +29,8 @@ from tests.integration.test_broker_taking import (
 
 __all__ = ["queue"]
 
+Refusing = Callable[[ValkeyProcess], AbstractContextManager[None]]
+
 LITTLE = "1000000"
 """Bytes: less than an empty server needs."""
 
@@ -34,7 +38,8 @@ LITTLE = "1000000"
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
     """A server whose configuration a test may change."""
-    one = valkey_with(tmp_path, "--unixsocket", str(tmp_path / "socket"))
+    socket = ["--unixsocket", str(tmp_path / "socket")]
+    one = valkey_with(tmp_path, *socket, "--enable-protected-configs", "yes")
     with started(one):
         yield one
 
@@ -65,6 +70,43 @@ def as_user(server: ValkeyProcess, *rules: str) -> str:
 def set_memory(server: ValkeyProcess, size: str) -> None:
     """Let the server have so many bytes; 0: all."""
     server.client().config_set("maxmemory", size)
+
+
+@contextmanager
+def read_only(server: ValkeyProcess) -> Iterator[None]:
+    """Let the server be a replica."""
+    server.client().replicaof(LOCALHOST, "1")
+    yield
+    server.client().replicaof("NO", "ONE")
+
+
+@contextmanager
+def without_replicas(server: ValkeyProcess) -> Iterator[None]:
+    """Let the server take nothing unless a replica has it, too, and let there be none."""
+    server.client().config_set("min-replicas-to-write", 1)
+    yield
+    server.client().config_set("min-replicas-to-write", 0)
+
+
+@contextmanager
+def without_disk(server: ValkeyProcess) -> Iterator[None]:
+    """Let the server have no place to save to; then it takes nothing."""
+    client, home = server.client(), server.client().config_get("dir")["dir"]
+    with TemporaryDirectory() as gone:
+        client.config_set("dir", gone)
+    client.config_set("save", "3600 1")
+    client.bgsave()
+    wait_until(
+        lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err",
+        SECONDS,
+        "it could not save",
+    )
+    yield
+    client.config_set("save", "")
+    client.config_set("dir", home)
+
+
+refusing = pytest.mark.parametrize("refusing", [read_only, without_replicas, without_disk])
 
 
 def test_jobs_are_taken_and_acknowledged_without_memory(
@@ -113,30 +155,37 @@ def test_job_of_a_dead_worker_comes_back_without_memory(
     assert ids_of(take().await_number(1)) == published
 
 
-def test_acknowledgement_that_a_replica_refused_is_made_up(
-    server: ValkeyProcess, take: Callable[..., Taker], queue: str
+@refusing
+def test_acknowledgement_that_was_refused_is_made_up(
+    server: ValkeyProcess, take: Callable[..., Taker], queue: str, refusing: Refusing
 ) -> None:
-    """A job that ended during a failover gives its place free, and does not run again."""
+    """A job that ended meanwhile gives its place free, and does not run again."""
     publish(server, queue, 2)
     one = take()
     (first,) = one.await_number(1)
-    server.client().replicaof(LOCALHOST, "1")
-    first.ack()
-    assert server.client().hlen("unacked") == 1
-    server.client().replicaof("NO", "ONE")
+    with refusing(server):
+        first.ack()
+        assert server.client().hlen("unacked") == 1
 
     one.await_number(2)[-1].ack()
 
     wait_until(lambda: not server.client().hlen("unacked"), SECONDS, "both are acknowledged")
 
 
-def test_replica_is_no_broker(server: ValkeyProcess) -> None:
-    """Who connects is told at once, and may wait for a primary; a worker does."""
-    server.client().replicaof(LOCALHOST, "1")
-    connection = SafeConnection(server.url)
-
-    with pytest.raises(OperationalError, match="read only"):
-        connection.ensure_connection(max_retries=1)
+@refusing
+def test_server_that_takes_nothing_is_no_broker(
+    server: ValkeyProcess, queue: str, refusing: Refusing
+) -> None:
+    """Who connects or publishes is told so, as of one that is away, and may wait for another."""
+    once = {"max_retries": 1, "interval_start": 0}
+    with SafeConnection(server.url) as early, early.Producer() as producer:
+        assert early.default_channel
+        with refusing(server), SafeConnection(server.url) as late:
+            with pytest.raises(OperationalError):
+                late.ensure_connection(max_retries=1)
+            with pytest.raises(OperationalError):
+                producer.publish({}, routing_key=queue, retry=True, retry_policy=once)
+    assert not server.client().llen(queue)
 
 
 @pytest.mark.parametrize("rule", ["-hset", "-zadd"])
@@ -213,6 +262,36 @@ def test_user_without_dangerous_commands_is_enough(
     message.ack()
     wait_until(lambda: not server.client().hlen("unacked"), SECONDS, "it is acknowledged")
     assert message.headers["id"] == published[0]
+
+
+def test_worker_says_that_its_broker_may_drop_queues(
+    server: ValkeyProcess, take: Callable[..., Taker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """When it connects."""
+    server.client().config_set("maxmemory-policy", "allkeys-lru")
+
+    take()
+
+    told = "maxmemory-policy is allkeys-lru"
+    wait_until(lambda: told in caplog.text, SECONDS, "it is said")
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-lru"])
+def test_broker_that_drops_no_queue_is_not_spoken_of(
+    server: ValkeyProcess, queue: str, policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if it evicts what expires: queues do not, and are refused instead."""
+    client = server.client()
+    client.config_set("maxmemory-policy", policy)
+    publish(server, queue)
+
+    warn_of_eviction(client)
+    set_memory(server, LITTLE)
+
+    assert not caplog.messages
+    with pytest.raises(ResponseError, match="maxmemory"):
+        publish(server, queue)
+    assert client.llen(queue) == 1
 
 
 def test_jobs_come_through_a_socket_and_through_tls(

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from resilience import BudgetExceededError, TimeoutBudget
 from resilience.budget import limit_statements
-from tests.integration.postgres_server import running_postgres
+from resilience.ledger.engines import read_url
+from resilience.testing.postgres import PostgresProcess
 from tests.integration.timing import takes_at_most
 
 BUDGET = 1.0
@@ -16,15 +17,14 @@ FOR_LONG = text("SELECT pg_sleep(30)")
 TOO_LONG = 60.0
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+@pytest.fixture
+def url(postgres: PostgresProcess) -> URL:
     """Address of a running server."""
-    with running_postgres() as url:
-        yield url
+    return read_url(postgres.url)
 
 
 @pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
+def engine(url: URL) -> Iterator[Engine]:
     """A limited engine without connections."""
     engine = create_engine(url)
     limit_statements(engine)
@@ -143,7 +143,7 @@ def test_no_statement_is_sent_when_nothing_is_left(engine: Engine) -> None:
         assert connection.scalar(text("SELECT 7")) == 7
 
 
-def test_connection_of_a_call_that_was_cut_is_not_used_again(url: str) -> None:
+def test_connection_of_a_call_that_was_cut_is_not_used_again(url: URL) -> None:
     """Cut while the server works, its answer never passes for that of the next statement."""
     engine = create_engine(url, pool_size=1, max_overflow=0)
 

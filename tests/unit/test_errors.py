@@ -23,6 +23,7 @@ from resilience.errors import (
     SchemaError,
     StoreUnavailableError,
     TooManyAbandonedError,
+    UnkeepableError,
     retry_after_of,
     text_of,
 )
@@ -48,6 +49,7 @@ SAMPLES = [
     NoStoredAnswerError("said"),
     StoreUnavailableError("said"),
     LedgerUnavailableError("said"),
+    UnkeepableError("said"),
     SchemaError("said"),
 ]
 

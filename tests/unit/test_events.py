@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -11,6 +12,8 @@ from resilience.events import (
     AnswerDegraded,
     Event,
     FallbacksExhausted,
+    JobKept,
+    JobParked,
     JobRefused,
     StoreFound,
     StoreLost,
@@ -57,24 +60,42 @@ def test_announce_goes_on_when_a_listener_raises(caplog: pytest.LogCaptureFixtur
     assert "AnswerDegraded" in record.getMessage()
 
 
-def test_crowd_of_refusals_is_a_line_a_second(caplog: pytest.LogCaptureFixture) -> None:
-    """Ten thousand refused jobs do not fill a disk; the next line says how many had none."""
+@pytest.mark.parametrize(
+    ("event", "of"),
+    [
+        (
+            JobRefused(task="pay", dependency="a", depth=9, max_queue=9, lane="normal"),
+            "dependency",
+        ),
+        (
+            JobParked(task="pay", id="7", dependency="a", seconds=1.0, attempts=1, error="down"),
+            "dependency",
+        ),
+        (JobKept(task="pay", id="7", queue="a", error="refused"), "queue"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_crowd_of_jobs_is_a_line_a_second(
+    event: Any,  # noqa: ANN401 - a dataclass
+    of: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Ten thousand jobs of a storm do not fill a disk; the next line says how many had none."""
     clock = HandClock()
     crowds = Crowds(clock.monotonic)
-    refused = JobRefused(task="pay", dependency="a", depth=9, max_queue=9, lane="normal")
-    elsewhere = dataclasses.replace(refused, dependency="b")
+    elsewhere = dataclasses.replace(event, **{of: "b"})
 
-    told = [crowds.pick(refused) for _ in range(10_000)]
+    told = [crowds.pick(event) for _ in range(10_000)]
     assert told == [0, *([None] * 9_999)]
     assert crowds.pick(elsewhere) == 0
     clock.advance(LINE_SECONDS)
-    assert crowds.pick(refused) == 9_999
+    assert crowds.pick(event) == 9_999
     assert [crowds.pick(DEGRADED) for _ in range(2)] == [0, 0]
 
-    dependency = uuid4().hex
+    name = uuid4().hex
     for _ in range(100):
-        log(dataclasses.replace(refused, dependency=dependency))
-    assert caplog.text.count(dependency) == 1
+        log(dataclasses.replace(event, **{of: name}))
+    assert caplog.text.count(name) == 1
 
 
 def test_log_line_reads_well_and_carries_the_fields(caplog: pytest.LogCaptureFixture) -> None:
