@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.diary import Diary
 from resilience.clock import SystemClock
 from resilience.ledger import Ledger
 from resilience.settings import Settings
@@ -18,7 +19,7 @@ from resilience.testing.proxy import TcpProxy
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker
-from tests.chaos.outage_app import QUEUES, Runs, make_app
+from tests.chaos.outage_app import QUEUES, make_app
 
 APP = "tests.chaos.outage_app"
 JOBS = 100
@@ -73,18 +74,18 @@ class Site:
             store_url: Of store and result backend.
             **options: Settings of Celery.
         """
-        self.runs = Runs(home / "runs")
+        self.diary = Diary(home / "diary")
         self.url = url
         ledger_url = f"sqlite:///{home}/ledger.sqlite3"
         self._env = {
             "CELERY_BROKER_URL": url,
             "RESILIENCE_STORE_URL": store_url,
             "RESILIENCE_LEDGER_URL": ledger_url,
-            "RUNS": str(home / "runs"),
+            "DIARY": str(home / "diary"),
             "OPTIONS": json.dumps(options),
         }
         settings = Settings(store_url=store_url, ledger_url=ledger_url)
-        self.app = make_app(url, settings, self.runs, **options)
+        self.app = make_app(url, settings, self.diary, **options)
         self._fired: dict[int, float] = {}
         self._took: list[float] = []
         self._enough = threading.Event()
@@ -137,9 +138,9 @@ class Site:
         firing.start()
         try:
             wait_until(lambda: len(self._seen("done")) >= BEFORE, DONE_SECONDS, "jobs run")
-            struck = SystemClock.now()
+            struck = SystemClock.monotonic()
             strike()
-            back = SystemClock.now()
+            back = SystemClock.monotonic()
             wait_until(lambda: self._resumed(back), RESUME_SECONDS, "jobs run again")
             resumed = self._resumed(back) or 0.0
             wait_until(lambda: len(self._fired) >= jobs, DONE_SECONDS, "enough jobs are fired")
@@ -154,7 +155,7 @@ class Site:
         assert worker.running
         assert worker.pid == pid
         ends: dict[int, list[float]] = defaultdict(list)
-        for line in self.runs.read():
+        for line in self.diary.read():
             if line["what"] == "done":
                 ends[line["job"]].append(line["at"])
         return Verdict(
@@ -185,18 +186,18 @@ class Site:
         job = 0
         while not self._enough.wait(EVERY_SECONDS):
             job += 1
-            began = SystemClock.now()
+            began = SystemClock.monotonic()
             work.fire(job)
             self._fired[job] = began
-            self._took.append(SystemClock.now() - began)
+            self._took.append(SystemClock.monotonic() - began)
 
     def _seen(self, what: str) -> set[int]:
-        return {line["job"] for line in self.runs.read() if line["what"] == what}
+        return {line["job"] for line in self.diary.read() if line["what"] == what}
 
     def _resumed(self, back: float) -> float | None:
         """Return how long after *back* a job began that was fired after it; None: none has."""
         later = {job for job, at in self._fired.copy().items() if at >= back}
-        begun = [line["at"] for line in self.runs.read() if line["job"] in later]
+        begun = [line["at"] for line in self.diary.read() if line["job"] in later]
         return min(begun) - back if begun else None
 
 
