@@ -16,7 +16,7 @@ class Diary:
         self._path = path
         self._durable = durable
 
-    def note(self, what: str, job: int, **more: object) -> None:
+    def note(self, what: str, job: int | str, **more: object) -> None:
         """Write down what happened to *job*, in which process, and when (CLOCK_MONOTONIC)."""
         at = SystemClock.monotonic()
         line = json.dumps({"what": what, "job": job, "pid": os.getpid(), "at": at, **more})

@@ -2,16 +2,18 @@
 
 Their circuit is open before the first is published, as other callers saw the dependency fail. Two
 workers stand by. Afterwards: no attempt was spent (the ledger heard of no job), no job left its
-queue but those that went ahead as probes, each was done once, and the dependency never saw more
-calls at once than the ramp of both workers together allows.
+queue but those that went ahead as probes and one for each worker that had not heard yet how they
+ended (the broker counts), each was done once, and the dependency never saw more calls at once than
+the ramp of both workers together allows.
 """
 
 import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,13 +21,16 @@ from typing import Any
 from benchmarks import hold_app
 from benchmarks.figure import Figure
 from benchmarks.hold_app import CALLS, CONCURRENCY, DONE, DOWN, QUEUE, WORKERS
+from benchmarks.hold_brokers import Broker, rabbitmq_broker, redis_broker
 from resilience.breaker import State
 from resilience.bulkhead.ramp import RAMP_FACTOR
-from resilience.testing.rabbitmq import RabbitProcess, find_program
+from resilience.testing.rabbitmq import find_program
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 
 LOOK_SECONDS = 0.2
+ROUND_SECONDS = 0.5
+"""Probes of one round are closer than this; an open circuit refuses for longer."""
 PROBE_SECONDS = 60.0
 DONE_SECONDS = 180.0
 
@@ -38,7 +43,7 @@ def run(*, quick: bool) -> Iterator[Figure]:
 
 def on_redis(*, quick: bool) -> Iterator[Figure]:
     """Measure on Redis."""
-    yield from _figures("hold_redis", ValkeyProcess, quick=quick)
+    yield from _figures("hold_redis", redis_broker, quick=quick)
 
 
 def on_rabbitmq(*, quick: bool) -> Iterator[Figure]:
@@ -46,17 +51,15 @@ def on_rabbitmq(*, quick: bool) -> Iterator[Figure]:
     if find_program() is None:
         print("no RabbitMQ is installed here: nothing was measured on it", file=sys.stderr)
         return
-    yield from _figures("hold_rabbitmq", RabbitProcess, quick=quick)
+    yield from _figures("hold_rabbitmq", rabbitmq_broker, quick=quick)
 
 
-def _figures(
-    name: str, kind: type[ValkeyProcess | RabbitProcess], *, quick: bool
-) -> Iterator[Figure]:
+def _figures(name: str, kind: Callable[[Path], Broker], *, quick: bool) -> Iterator[Figure]:
     jobs, down_seconds = (1000, 8.0) if quick else (10_000, 30.0)
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         broker, desk = kind(home / "broker"), ValkeyProcess(home / "desk")
-        for server in (broker, desk):
+        for server in (broker.server, desk):
             server.start()
             stack.callback(server.stop)
         env = {
@@ -80,8 +83,7 @@ def _figures(
                 )
             )
             stack.callback(worker.kill)
-        channel = stack.enter_context(app.connection_for_read()).default_channel
-        yield from _measure(name, app, channel, jobs, down_seconds)
+        yield from _measure(name, app, broker.count(), jobs, down_seconds)
         ledger.close()
         app.close()
 
@@ -96,22 +98,21 @@ def _break_down(app: Any) -> None:  # noqa: ANN401 - adopted
 def _measure(
     name: str,
     app: Any,  # noqa: ANN401 - adopted
-    channel: Any,  # noqa: ANN401 - kombu's
+    taken: Callable[[], int],
     jobs: int,
     down_seconds: float,
 ) -> Iterator[Figure]:
     desk, began = hold_app.desk(), perf_counter()
     for number in range(jobs):
         app.tasks["call"].delay(number)
-    least, parked, pause = jobs, 0, threading.Event()
+    parked, pause = 0, threading.Event()
     while (waited := perf_counter() - began) < down_seconds or not _probed(desk):
         if waited > down_seconds + PROBE_SECONDS:
             msg = "no worker has probed the dependency: nothing was measured"
             raise RuntimeError(msg)
         pause.wait(LOOK_SECONDS)
-        found = channel.queue_declare(QUEUE, passive=True)
-        least = min(least, found.message_count)
         parked = max(parked, _known(app))
+    out = taken()
     probes = _calls(desk)
     desk.delete(DOWN)
     back = perf_counter()
@@ -123,16 +124,16 @@ def _measure(
     calls = _calls(desk)[len(probes) :]
     first = calls[0][0]
     over = [at_once / _allowed(when - first) for when, at_once, _ in calls if at_once > WORKERS]
-    out = jobs - least
+    rounds = _rounds([when for when, *_ in probes])
     sides = {"jobs": jobs, "down_seconds": down_seconds, "probes": len(probes)}
     yield Figure(name=f"{name}_attempts_spent", value=parked, unit="jobs", bound=0, sides=sides)
     yield Figure(
-        name=f"{name}_messages_out_of_the_queue",
-        value=out,
-        unit="messages at once",
-        # One that goes ahead as a probe, and one that came just as the queue was let go.
-        bound=2 * WORKERS,
-        sides={"while_down": True},
+        name=f"{name}_messages_taken_in_vain",
+        value=out - len(probes),
+        unit="messages",
+        # A worker takes one more, until it hears that the circuit is open again.
+        bound=WORKERS * rounds,
+        sides={"while_down": True, "taken": out, "rounds": rounds},
     )
     yield Figure(name=f"{name}_not_done", value=jobs - len(runs), unit="jobs", bound=0)
     yield Figure(name=f"{name}_done_twice", value=sum(runs) - len(runs), unit="jobs", bound=0)
@@ -154,6 +155,11 @@ def _calls(desk: Any) -> list[tuple[float, int, int]]:  # noqa: ANN401 - a clien
     """Return the calls so far: when, how many at once, of which job."""
     found = [line.split() for line in desk.lrange(CALLS, 0, -1)]
     return [(float(when), int(at_once), int(number)) for when, at_once, number in found]
+
+
+def _rounds(moments: list[float]) -> int:
+    """Return in how many rounds the probes at these *moments* came: the circuit opens between."""
+    return 1 + sum(after - before > ROUND_SECONDS for before, after in pairwise(moments))
 
 
 def _known(app: Any) -> int:  # noqa: ANN401 - adopted

@@ -31,6 +31,8 @@ ASK_SECONDS = 30
 ASK_TIMES = 3
 # Not the script on the PATH, which changes to a user of its own and to a log of its own.
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+# A classic queue may end, as its consumer does, after it was listed.
+_UNLESS_GONE = "catch exit:{Why, _} when Why =:= noproc; Why =:= normal -> [] end"
 
 
 class Count(NamedTuple):
@@ -159,8 +161,8 @@ class RabbitProcess(ServerProcess):
             "Count = fun(Q) -> case amqqueue:get_type(Q) of rabbit_quorum_queue -> "
             "[Ask(Q, fun rabbit_fifo:query_messages_ready/1), "
             "Ask(Q, fun rabbit_fifo:query_messages_checked_out/1)]; "
-            "_ -> [N || {_, N} <- rabbit_amqqueue:info(Q, "
-            "[messages_ready, messages_unacknowledged])] end end, "
+            "_ -> [N || {_, N} <- try rabbit_amqqueue:info(Q, "
+            f"[messages_ready, messages_unacknowledged]) {_UNLESS_GONE}] end end, "
             'lists:flatten([io_lib:format("~s ~w ~w~n", '
             "[element(4, amqqueue:get_name(Q)) | Count(Q)]) "
             f"|| Q <- rabbit_amqqueue:list({_vhost(url)})])"
@@ -183,7 +185,10 @@ class RabbitProcess(ServerProcess):
 
     def purge(self, url: str) -> None:
         """Delete the messages that wait in any queue of the virtual host at *url*."""
-        self.evaluate(f"[rabbit_amqqueue:purge(Q) || Q <- rabbit_amqqueue:list({_vhost(url)})], ok")
+        self.evaluate(
+            f"[try rabbit_amqqueue:purge(Q) {_UNLESS_GONE} "
+            f"|| Q <- rabbit_amqqueue:list({_vhost(url)})], ok"
+        )
 
     def block(self) -> None:
         """Let the server take no messages, as when its memory is full."""

@@ -81,6 +81,8 @@ class Gate(bootsteps.StartStopStep):
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+        if self._throttle is not None:
+            self._throttle.end()
 
     shutdown = stop
 

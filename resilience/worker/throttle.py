@@ -1,11 +1,16 @@
 """A cap on the messages that a worker may have unacknowledged, above what Celery asks for."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from celery.worker.state import (  # type: ignore[attr-defined] # missing in the stubs
+    reserved_requests,
     scheduled_requests,
 )
+from kombu.common import ignore_errors
+
+NO_LIMIT = 0
 
 
 class Throttle:
@@ -14,6 +19,10 @@ class Throttle:
     With late acknowledgement a message is unacknowledged for as long as its job runs, so the
     prefetch count is the number of jobs in flight. Celery goes on to count as it likes (jobs with
     an ETA, pools that grow, reconnects); the smaller of both reaches the broker.
+
+    A quorum queue gives each consumer a count of its own, for good, and what a consumer that was
+    cancelled still holds counts for no other. So more of them are added when the cap rises, and
+    all make place for a new one when it falls.
     """
 
     def __init__(self, consumer: Any) -> None:  # noqa: ANN401 - Celery's
@@ -23,24 +32,36 @@ class Throttle:
         self._asked: int = consumer.qos.value
         self._told: int = self._asked
         self._cap: int | None = None
+        self._more: list[Any] = []
         consumer.qos.callback = self
 
     def __call__(self, *, prefetch_count: int) -> None:
-        """Take what Celery wants; 0 means no limit."""
+        """Take what Celery wants; it may be `NO_LIMIT`."""
         self._asked = prefetch_count
-        self._set(prefetch_count=self._wanted())
-        self._told = self._wanted()
+        self._tell(self._wanted())
 
     def limit(self, jobs: int, *, full: int, queues: Sequence[str]) -> None:
-        """Let *jobs* be in flight of *full*, which is no limit; *queues* are consumed with it."""
+        """Let *jobs* be in flight of *full*, which is no limit; *queues* are all of the worker."""
         self._cap = jobs if jobs < full else None
         wanted = self._wanted()
-        if wanted == self._told:
+        consumed = [one for one in queues if self._consumer.task_consumer.consuming_from(one)]
+        if self._is_static() and consumed:
+            with suppress(RuntimeError):  # a job of another thread ended; the next look is soon
+                self._fit(wanted, consumed)
             return
-        self._set(prefetch_count=wanted)
-        self._told = wanted
-        if self._is_static():
-            self._consume_anew(queues)
+        self.end()
+        if wanted != self._told:
+            self._tell(wanted)
+
+    def end(self) -> None:
+        """Cancel the consumers that were added to Celery's own."""
+        more, self._more = self._more, []
+        for one in more:
+            ignore_errors(self._consumer, one.cancel)
+
+    def _tell(self, count: int) -> None:
+        self._set(prefetch_count=count)
+        self._told = count
 
     def _wanted(self) -> int:
         if self._cap is None:
@@ -54,8 +75,50 @@ class Throttle:
         transport = self._consumer.connection.transport
         return transport.driver_type == "amqp" and not self._consumer.qos_global
 
-    def _consume_anew(self, queues: Sequence[str]) -> None:
+    def _fit(self, wanted: int, queues: Sequence[str]) -> None:
+        """Let the consumers of *queues* have as many messages as *wanted*, all together."""
+        if wanted == self._told:
+            return
+        if wanted < self._told or NO_LIMIT in {wanted, self._told}:
+            self._begin_anew(wanted, queues)
+        elif (room := wanted - self._told - self._left_behind()) > 0:
+            self._add(room, queues)
+
+    def _begin_anew(self, wanted: int, queues: Sequence[str]) -> None:
+        self.end()
         for queue in queues:
-            if self._consumer.task_consumer.consuming_from(queue):
-                self._consumer.cancel_task_queue(queue)
-                self._consumer.add_task_queue(queue)
+            self._consumer.cancel_task_queue(queue)
+        self._tell(max(1, wanted - self._left_behind()) if wanted else NO_LIMIT)
+        for queue in queues:
+            self._consumer.add_task_queue(queue)
+
+    def _add(self, room: int, queues: Sequence[str]) -> None:
+        own, amqp = self._consumer.task_consumer, self._consumer.app.amqp
+        self._set(prefetch_count=room)
+        one = amqp.TaskConsumer(
+            own.channel,
+            queues=[amqp.queues[queue] for queue in queues],
+            on_decode_error=self._consumer.on_decode_error,
+            auto_declare=False,
+        )
+        one.on_message = own.on_message
+        one.consume()
+        self._more.append(one)
+        self._tell(self._told + room)  # whoever adds a queue has it consumed with this count
+
+    def _left_behind(self) -> int:
+        """Return how many messages consumers that were cancelled still hold.
+
+        Raises:
+            RuntimeError: Another thread ends a job.
+        """
+        live = {
+            tag
+            for one in (self._consumer.task_consumer, *self._more)
+            for tag in one._active_tags.values()  # noqa: SLF001
+        }
+        return sum(
+            request.message.delivery_info.get("consumer_tag") not in live
+            for request in list(reserved_requests)
+            if not request.acknowledged
+        )

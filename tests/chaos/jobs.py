@@ -1,15 +1,13 @@
 """An adopted app whose jobs write down what they did, in a file that outlives every process."""
 
-import json
-import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 from celery import Celery
 
+from benchmarks.diary import Diary
 from resilience.broker.addresses import is_redis
 from resilience.dependency import Dependency
 from resilience.events import Event, JobKept, JobUnkept
@@ -33,30 +31,6 @@ class HopelessError(Exception):
 
 
 RETRY = RetryPolicy(max_attempts=6, base_seconds=0.2, max_seconds=2.0, dead_on=(HopelessError,))
-
-
-class Diary:
-    """A file to which all processes append a line per step; a line is on disk once it is said."""
-
-    def __init__(self, path: Path) -> None:
-        """Write to *path*."""
-        self._path = path
-
-    def note(self, what: str, job: str, attempt: int = 0) -> None:
-        """Write down what has happened to *job*, and which process says so."""
-        line = json.dumps({"what": what, "job": job, "attempt": attempt, "pid": os.getpid()})
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        try:
-            os.write(file, f"{line}\n".encode())
-            os.fsync(file)
-        finally:
-            os.close(file)
-
-    def read(self) -> list[dict[str, Any]]:
-        """Return all lines, in the order in which they were written."""
-        if not self._path.exists():
-            return []
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
 
 
 def make_app(
@@ -91,7 +65,7 @@ def _body(diary: Diary, pause_seconds_max: float) -> Callable[[FireAndForgetTask
         attempt = int(ledger_header(task.request.headers).get("attempts", 0)) + 1
 
         def note(what: str) -> None:
-            diary.note(what, str(task.request.id), attempt)
+            diary.note(what, str(task.request.id), attempt=attempt)
 
         def take_time() -> None:
             threading.Event().wait(_random.uniform(0.0, pause_seconds_max))

@@ -3,13 +3,16 @@
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
 
+from benchmarks.diary import Diary
 from resilience.clock import SystemClock
 from resilience.dependency import Dependency
+from resilience.events import Listener
 from resilience.settings import Settings
 from resilience.tasks import Resilience
 from resilience.tasks.fire import FireAndForgetTask
@@ -24,44 +27,29 @@ LONG_EVERY = 20
 """One job in so many is a long one: an outage always meets some that run."""
 
 
-class Runs:
-    """A file to which all processes append a line per step."""
-
-    def __init__(self, path: Path) -> None:
-        """Write to *path*."""
-        self._path = path
-
-    def note(self, what: str, job: int) -> None:
-        """Write down what happens to *job* now."""
-        line = json.dumps({"what": what, "job": job, "at": SystemClock.now()})
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        try:
-            os.write(file, f"{line}\n".encode())
-        finally:
-            os.close(file)
-
-    def read(self) -> list[dict[str, Any]]:
-        """Return all lines, in the order in which they were written."""
-        if not self._path.exists():
-            return []
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
-
-
-def make_app(broker: str, settings: Settings, runs: Runs, **options: Any) -> Celery:  # noqa: ANN401
+def make_app(
+    broker: str,
+    settings: Settings,
+    diary: Diary,
+    *,
+    listeners: Sequence[Listener] = (),
+    **options: Any,  # noqa: ANN401 - Celery's
+) -> Celery:
     """Return the app with its tasks `work`, `spin` and `echo`; *options* are settings of Celery."""
     app = Celery("outage", broker=broker, set_as_current=False)
     app.conf.update(result_backend=settings.store_url, **options)
-    Resilience(app, dependencies=[Dependency(QUEUE)], settings=settings, listeners=())
+    dependencies = [Dependency(QUEUE)]
+    Resilience(app, dependencies=dependencies, settings=settings, listeners=listeners)
 
     @app.task(name="work", base=FireAndForgetTask, dependency=QUEUE, shared=False)
     def work(job: int) -> None:
-        runs.note("begun", job)
+        diary.note("begun", job)
         threading.Event().wait(JOB_SECONDS if job % LONG_EVERY else LONG_SECONDS)
-        runs.note("done", job)
+        diary.note("done", job)
 
     @app.task(name="spin", base=FireAndForgetTask, dependency=QUEUE, shared=False)
     def spin(job: int) -> None:
-        runs.note("begun", job)
+        diary.note("begun", job)
         until = SystemClock.monotonic() + SPIN_SECONDS
         while SystemClock.monotonic() < until:
             pass
@@ -77,9 +65,9 @@ app = (
     make_app(
         os.environ["CELERY_BROKER_URL"],  # noqa: TID251 - an entry point
         Settings.from_environment(),
-        Runs(Path(os.environ["RUNS"])),  # noqa: TID251 - as above
+        Diary(Path(os.environ["DIARY"])),  # noqa: TID251 - as above
         **json.loads(os.environ["OPTIONS"]),  # noqa: TID251 - as above
     )
-    if "RUNS" in os.environ  # noqa: TID251 - as above
+    if "DIARY" in os.environ  # noqa: TID251 - as above
     else None
 )

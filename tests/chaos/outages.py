@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.diary import Diary
 from resilience.clock import SystemClock
+from resilience.events import Event, JobKept
 from resilience.ledger import Ledger
 from resilience.settings import Settings
 from resilience.testing.proxy import TcpProxy
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker
-from tests.chaos.outage_app import QUEUES, Runs, make_app
+from tests.chaos.outage_app import QUEUES, make_app
 
 APP = "tests.chaos.outage_app"
 JOBS = 100
@@ -39,8 +41,8 @@ class Verdict:
         resumed_seconds: From the broker's return until a job began that was fired after it.
         done_seconds: From the broker's return until all jobs were done.
         fired: How many there were.
-        gone: Jobs that never ran, and were fired before the outage: what a broker loses is lost.
-        lost: Jobs that never ran, and were fired during it or later.
+        gone: Jobs that never ran, and that a broker took before it was back: what it loses is lost.
+        lost: Jobs that never ran, and were kept in the ledger meanwhile, or fired later.
         twice: Jobs that ran to their end more than once.
         fire_seconds_max: The longest that `fire` took.
     """
@@ -73,19 +75,21 @@ class Site:
             store_url: Of store and result backend.
             **options: Settings of Celery.
         """
-        self.runs = Runs(home / "runs")
+        self.diary = Diary(home / "diary")
         self.url = url
         ledger_url = f"sqlite:///{home}/ledger.sqlite3"
         self._env = {
             "CELERY_BROKER_URL": url,
             "RESILIENCE_STORE_URL": store_url,
             "RESILIENCE_LEDGER_URL": ledger_url,
-            "RUNS": str(home / "runs"),
+            "DIARY": str(home / "diary"),
             "OPTIONS": json.dumps(options),
         }
         settings = Settings(store_url=store_url, ledger_url=ledger_url)
-        self.app = make_app(url, settings, self.runs, **options)
+        self.app = make_app(url, settings, self.diary, listeners=[self._hear], **options)
         self._fired: dict[int, float] = {}
+        self._kept: set[str] = set()
+        self._taken: set[int] = set()
         self._took: list[float] = []
         self._enough = threading.Event()
 
@@ -137,9 +141,8 @@ class Site:
         firing.start()
         try:
             wait_until(lambda: len(self._seen("done")) >= BEFORE, DONE_SECONDS, "jobs run")
-            struck = SystemClock.now()
             strike()
-            back = SystemClock.now()
+            back = SystemClock.monotonic()
             wait_until(lambda: self._resumed(back), RESUME_SECONDS, "jobs run again")
             resumed = self._resumed(back) or 0.0
             wait_until(lambda: len(self._fired) >= jobs, DONE_SECONDS, "enough jobs are fired")
@@ -147,22 +150,22 @@ class Site:
             self._enough.set()
             firing.join()
         fired = {*self._fired}
-        before = {job for job in fired if self._fired[job] < struck}
-        awaited = fired - before if forgets else fired
+        excused = {job for job in self._taken if self._fired[job] < back}
+        awaited = fired - excused if forgets else fired
         with suppress(AssertionError):
             wait_until(lambda: awaited <= self._seen("done"), DONE_SECONDS, "all jobs are done")
         assert worker.running
         assert worker.pid == pid
         ends: dict[int, list[float]] = defaultdict(list)
-        for line in self.runs.read():
+        for line in self.diary.read():
             if line["what"] == "done":
                 ends[line["job"]].append(line["at"])
         return Verdict(
             resumed_seconds=max(0.0, resumed),
             done_seconds=max(0.0, max(min(at) for at in ends.values()) - back),
             fired=len(fired),
-            gone=len(before - ends.keys()),
-            lost=len(fired - before - ends.keys()),
+            gone=len(excused - ends.keys()),
+            lost=len(fired - excused - ends.keys()),
             twice=sum(len(at) > 1 for at in ends.values()),
             fire_seconds_max=max(self._took),
         )
@@ -180,9 +183,13 @@ class Site:
         assert answer.result == "said"
         wait_until(lambda: self.app.control.ping(timeout=1.0), CONTROL_SECONDS, "it answers")
 
-    def fire(self, task: str, job: int) -> None:
-        """Fire a job of *task*."""
-        self.app.tasks[task].fire(job)
+    def fire(self, task: str, job: int) -> bool:
+        """Fire a job of *task*; return whether the broker took it: else it was kept."""
+        return self.app.tasks[task].fire(job).id not in self._kept
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, JobKept):
+            self._kept.add(event.id)
 
     def await_begun(self, job: int) -> float:
         """Wait until *job* has begun, and return how many seconds that took."""
@@ -194,18 +201,19 @@ class Site:
         job = 0
         while not self._enough.wait(EVERY_SECONDS):
             job += 1
-            began = SystemClock.now()
-            self.fire("work", job)
+            began = SystemClock.monotonic()
+            if self.fire("work", job):
+                self._taken.add(job)
             self._fired[job] = began
-            self._took.append(SystemClock.now() - began)
+            self._took.append(SystemClock.monotonic() - began)
 
     def _seen(self, what: str) -> set[int]:
-        return {line["job"] for line in self.runs.read() if line["what"] == what}
+        return {line["job"] for line in self.diary.read() if line["what"] == what}
 
     def _resumed(self, back: float) -> float | None:
         """Return how long after *back* a job began that was fired after it; None: none has."""
         later = {job for job, at in self._fired.copy().items() if at >= back}
-        begun = [line["at"] for line in self.runs.read() if line["job"] in later]
+        begun = [line["at"] for line in self.diary.read() if line["job"] in later]
         return min(begun) - back if begun else None
 
 

@@ -3,7 +3,7 @@
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ import psutil
 import psycopg
 from celery.result import AsyncResult
 
+from benchmarks.diary import Diary
 from resilience.errors import LedgerUnavailableError
 from resilience.ledger import Ledger, State, Which
 from resilience.settings import Settings
@@ -25,7 +26,7 @@ from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker, Rabbit, Valkey
-from tests.chaos.jobs import QUEUE, Diary, make_app
+from tests.chaos.jobs import QUEUE, make_app
 from tests.chaos.verdict import Verdict, judge
 
 LEASE_SECONDS = 20.0
@@ -73,7 +74,7 @@ class Stage:
         self.store = ValkeyProcess(home / "valkey")
         self.broker: Broker = Rabbit(rabbitmq) if rabbitmq else Valkey(self.store)
         self._on_valkey = rabbitmq is None
-        self.diary = Diary(home / "diary")
+        self.diary = Diary(home / "diary", durable=True)
         self.killed: set[int] = set()
         self.strikes: list[str] = []
         self.died = 0
@@ -177,6 +178,11 @@ class Stage:
             dead=[letter.id for letter in self.ledger.letters.find(Which(), limit=100_000)],
             killed=self.killed,
         )
+
+    def history(self, jobs: Collection[str]) -> list[dict[str, Any]]:
+        """Return what *jobs* wrote down, and whether the process that did so was killed."""
+        lines = (line for line in self.diary.read() if line["job"] in jobs)
+        return [{**line, "killed": line["pid"] in self.killed} for line in lines]
 
     def _idle(self) -> bool:
         """Tell whether broker and ledger hold nothing that is still to be done."""

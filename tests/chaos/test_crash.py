@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.diary import Diary
 from resilience.clock import SystemClock
 from resilience.settings import Settings
 from resilience.testing.rabbitmq import RabbitProcess
@@ -16,7 +17,7 @@ from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.brokers import KINDS
-from tests.chaos.crash import QUEUE, Notes, make_app
+from tests.chaos.crash import QUEUE, make_app
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
@@ -40,12 +41,12 @@ def test_killed_workers_lose_no_job(url: str, valkey: ValkeyProcess, tmp_path: P
     """Of 500 jobs, five SIGKILLs of whole workers lose none; what they held soon runs again."""
     seed = randbits(32)
     random = Random(seed)  # noqa: S311 - moments, no secrets
-    notes = Notes(tmp_path / "notes")
-    app = make_app(url, Settings(store_url=valkey.url), notes)
+    diary = Diary(tmp_path / "diary", durable=True)
+    app = make_app(url, Settings(store_url=valkey.url), diary)
     env = {
         "CELERY_BROKER_URL": url,
         "RESILIENCE_STORE_URL": valkey.url,
-        "NOTES": str(tmp_path / "notes"),
+        "DIARY": str(tmp_path / "diary"),
     }
     killed: dict[int, float] = {}
     with ExitStack() as stack:
@@ -60,16 +61,16 @@ def test_killed_workers_lose_no_job(url: str, valkey: ValkeyProcess, tmp_path: P
         for _ in range(KILLS):
             threading.Event().wait(random.uniform(0.5, 1.5))
             worker = random.choice(workers)
-            killed[worker.pid] = SystemClock.now()
+            killed[worker.pid] = SystemClock.monotonic()
             worker.kill()
             worker.start()
-        wait_until(lambda: len(_done(notes)) == JOBS, SECONDS, "all jobs are done")
+        wait_until(lambda: len(_done(diary)) == JOBS, SECONDS, "all jobs are done")
         for worker in workers:
             worker.kill()
     app.close()
 
-    again = _again(notes.read(), killed)
-    repeated = sum(line["what"] == "done" for line in notes.read()) - JOBS
+    again = _again(diary.read(), killed)
+    repeated = sum(line["what"] == "done" for line in diary.read()) - JOBS
     print(  # noqa: T201 - what `make chaos` is for
         f"\nseed={seed} done={JOBS} lost=0 interrupted={len(again)} done_twice={repeated} "
         f"again_after_seconds={[round(one, 2) for one in sorted(again)]}"
@@ -77,8 +78,8 @@ def test_killed_workers_lose_no_job(url: str, valkey: ValkeyProcess, tmp_path: P
     assert max(again, default=0.0) <= AGAIN_SECONDS
 
 
-def _done(notes: Notes) -> set[int]:
-    return {line["job"] for line in notes.read() if line["what"] == "done"}
+def _done(diary: Diary) -> set[int]:
+    return {line["job"] for line in diary.read() if line["what"] == "done"}
 
 
 def _again(lines: list[dict[str, Any]], killed: dict[int, float]) -> list[float]:

@@ -43,6 +43,6 @@ def test_each_job_is_done_or_dead_whatever_is_killed(stage: Stage) -> None:
     print(f"\nseed={seed} died={stage.died} {verdict}")  # noqa: T201 - what `make chaos` is for
     assert verdict.accepted == JOBS
     assert not verdict.lost
-    assert not verdict.repeated
+    assert not verdict.repeated, stage.history(verdict.repeated)
     assert verdict.recovered
     assert verdict.outbox

@@ -3,19 +3,16 @@
 import pytest
 
 from resilience.testing.waiting import wait_until
-from tests.brokers import ON_RABBITMQ
 from tests.integration.held_stage import HeldStage, servers, stage
 
 __all__ = ["servers", "stage"]
 
 RAMP_FACTOR = 1.5
-CONSUMERS = 2 if ON_RABBITMQ else 1
-"""RabbitMQ heeds a new limit for new consumers: jobs of the one before may still run beside."""
 
 
 def most_allowed(began: float, now: float, full: int) -> int:
     """Return the jobs at once that a ramp which began at *began*, or later, allows at *now*."""
-    return min(full, CONSUMERS * max(1, int(RAMP_FACTOR ** (now - began))))
+    return min(full, max(1, int(RAMP_FACTOR ** (now - began))))
 
 
 def test_jobs_wait_in_the_broker_and_run_once_when_the_dependency_is_back(
@@ -39,6 +36,24 @@ def test_jobs_wait_in_the_broker_and_run_once_when_the_dependency_is_back(
         over = [one for one in calls if one[1] > most_allowed(began, one[0], 8)]
         assert not over
         assert max(at_once for _, at_once, _ in calls) > 1
+        worker.kill()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_ramp_is_not_exceeded_by_jobs_that_outlast_its_steps(stage: HeldStage, pool: str) -> None:
+    """A job that was taken earlier in the ramp, and still runs, counts."""
+    breaker = stage.resilience.breaker("mail")
+    with stage.worker("mail", "mail.retry", pool=pool) as worker:
+        breaker.force_open(seconds=60, actor="ann", reason="test")
+        stage.await_event("QueueHeld", worker=worker.hostname)
+        keys = stage.publish("linger", 20)
+        breaker.reset(actor="ann", reason="test")
+        stage.await_done(keys)
+        calls = stage.calls()
+        began = min(one[0] for one in calls)
+        assert not [one for one in calls if one[1] > most_allowed(began, one[0], 8)]
+        assert max(at_once for _, at_once, _ in calls) == 8
+        assert stage.done(keys) == [1] * len(keys)
         worker.kill()
 
 

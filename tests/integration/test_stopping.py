@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.diary import Diary
 from resilience.clock import SystemClock
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker
-from tests.chaos.jobs import Diary
 from tests.integration.apps import stopping
 
 SECONDS = 30.0
@@ -32,7 +32,7 @@ class Stage:
     def __init__(self, broker: Broker, store: ValkeyProcess, path: Path) -> None:
         stopping.app.conf.update(broker_url=broker.url, result_backend=None)
         self.broker = broker
-        self.diary = Diary(path)
+        self.diary = Diary(path, durable=True)
         self._env = {
             "CELERY_BROKER_URL": broker.url,
             "RESILIENCE_STORE_URL": store.url,

@@ -22,6 +22,8 @@ from resilience.tasks import FireAndForgetTask, Resilience
 ENV = os.environ  # noqa: TID251 - an entry point
 CONCURRENCY = 8
 CALL_SECONDS = 0.05
+LONG_SECONDS = 3.0
+"""Of a call that outlasts some steps of the ramp."""
 SLOW_FROM = 3
 """So many calls at once the dependency `crowd` can do; more of them take longer, all alike."""
 EVENTS = "events"
@@ -77,7 +79,7 @@ def noted(client: redis.Redis, key: str) -> Iterator[int]:
         client.decr("at_once")
 
 
-def call(key: str) -> str:
+def call(key: str, seconds: float = CALL_SECONDS) -> str:
     """Call the dependency.
 
     Raises:
@@ -87,7 +89,7 @@ def call(key: str) -> str:
         if client.get(DOWN):
             msg = "down"
             raise ConnectionError(msg)
-        threading.Event().wait(CALL_SECONDS)
+        threading.Event().wait(seconds)
         client.rpush(f"done:{key}", "1")
     return key
 
@@ -108,6 +110,12 @@ def send_or(key: str) -> str:
 def note(key: str) -> None:
     """Call; nobody waits."""
     call(key)
+
+
+@app.task(base=FireAndForgetTask, dependency="mail", shared=False)
+def linger(key: str) -> None:
+    """Call, and wait long for the answer."""
+    call(key, LONG_SECONDS)
 
 
 @app.task(

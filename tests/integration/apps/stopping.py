@@ -6,9 +6,9 @@ from pathlib import Path
 
 from celery import Celery
 
+from benchmarks.diary import Diary
 from resilience.dependency import Dependency
 from resilience.tasks import Resilience, ResilientTask
-from tests.chaos.jobs import Diary
 
 QUEUE = "slow"
 
@@ -19,7 +19,7 @@ Resilience(app, dependencies=[Dependency(QUEUE, timeout=None)])
 
 def diary() -> Diary:
     """Return the file that all workers of a test write to."""
-    return Diary(Path(os.environ["DIARY"]))  # noqa: TID251 - an entry point
+    return Diary(Path(os.environ["DIARY"]), durable=True)  # noqa: TID251 - an entry point
 
 
 @app.task(base=ResilientTask, dependency=QUEUE, name="work", shared=False, ignore_result=True)
