@@ -181,7 +181,14 @@ class Site:
         # Not `get`: redis-py never notices that a connection it listens on is a dead one.
         wait_until(answer.ready, ANSWER_SECONDS, "the result is there")
         assert answer.result == "said"
-        wait_until(lambda: self.app.control.ping(timeout=1.0), CONTROL_SECONDS, "it answers")
+        wait_until(self._answers, CONTROL_SECONDS, "it answers")
+
+    def _answers(self) -> bool:
+        connection = self.app.connection_for_write()
+        try:
+            return bool(self.app.control.ping(timeout=1.0))
+        except connection.connection_errors:
+            return False  # Celery asked over a connection of this process that is lost, too
 
     def fire(self, task: str, job: int) -> bool:
         """Fire a job of *task*; return whether the broker took it: else it was kept."""
