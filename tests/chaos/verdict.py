@@ -19,9 +19,9 @@ class Verdict:
         duplicated: Plain jobs that were done more than once, as "at least once" allows.
         recovered: Jobs whose process was killed in them, and that ended all the same.
         outbox: Jobs that no broker took, and that ended all the same.
-        cut: Idempotent jobs that were done twice, as what was done could not be recorded: the
+        cut: How often idempotent jobs were done again, as what was done could not be recorded: the
             process was killed, or the database lost, in between.
-        repeated: Idempotent jobs that were done twice without such an excuse.
+        repeated: Idempotent jobs that were done again without such an excuse for each time.
     """
 
     accepted: int
@@ -61,10 +61,9 @@ def judge(
     done = Counter(line["job"] for line in diary if line["what"] == "done")
     last = {line["pid"]: line for line in diary if line["what"] in {"begun", "failed", "done"}}
     interrupted = [line for pid, line in last.items() if pid in killed]
-    unkept = {line["job"] for line in diary if line["what"] == "JobUnkept"}
     kept = {line["job"] for line in diary if line["what"] == "JobKept"}
     again = {job for job in once if done[job] > 1}
-    excused = {line["job"] for line in interrupted if line["what"] == "done"} | unkept
+    excused = _excused(diary, killed)
     ended = accepted & (done.keys() | dead)
     return Verdict(
         accepted=len(accepted),
@@ -75,6 +74,26 @@ def judge(
         duplicated=sum(done[job] > 1 for job in plain),
         recovered=len({line["job"] for line in interrupted} & ended),
         outbox=len(kept & ended),
-        cut=sum(done[job] - 1 for job in again & excused),
-        repeated=sorted(job for job in again if done[job] > 2 or job not in excused),
+        cut=sum(min(done[job] - 1, excused[job]) for job in again),
+        repeated=sorted(job for job in again if done[job] - 1 > excused[job]),
     )
+
+
+def _excused(diary: Sequence[Mapping[str, Any]], killed: Collection[int]) -> Counter[str]:
+    """Return how many times each job was done by a process that could not record it."""
+    now: dict[int, Mapping[str, Any]] = {}
+    excused: dict[int, str] = {}
+    for line in diary:
+        mine = now.get(line["pid"])
+        if line["what"] in {"begun", "failed", "done"}:
+            now[line["pid"]] = line
+        elif line["what"] == "JobUnkept" and mine and _is_done(mine, line["job"]):
+            excused[id(mine)] = line["job"]
+    for pid, line in now.items():
+        if pid in killed and _is_done(line, line["job"]):
+            excused[id(line)] = line["job"]
+    return Counter(excused.values())
+
+
+def _is_done(line: Mapping[str, Any], job: str) -> bool:
+    return bool(line["what"] == "done" and line["job"] == job)
