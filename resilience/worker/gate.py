@@ -143,17 +143,22 @@ class Gate(bootsteps.StartStopStep):
         one.course = next_course(
             one.course, held=held, probing=state is State.HALF_OPEN, full=full, now=now
         )
+        if held:
+            one.why = why  # first: if the connection is lost now, the next one is to go on from it
+            self._cancel(consumer, one)
         if self._throttle is not None and one is self._alone():
             self._throttle.limit(self._most(one, full, now), full=full, queues=one.queues)
-        for queue in one.queues:
-            consuming = consumer.task_consumer.consuming_from(queue)
-            selected = queue in consumer.app.amqp.queues.consume_from
-            if held and (consuming or selected):
-                consumer.cancel_task_queue(queue)
-            elif one.why is not None and not held:
+        if not held and one.why is not None:
+            for queue in one.queues:
                 consumer.add_task_queue(queue)
         one.why = why
         self._announce(consumer, one)
+
+    def _cancel(self, consumer: Any, one: Bulkhead) -> None:  # noqa: ANN401 - Celery's
+        for queue in one.queues:
+            consuming = consumer.task_consumer.consuming_from(queue)
+            if consuming or queue in consumer.app.amqp.queues.consume_from:
+                consumer.cancel_task_queue(queue)
 
     def _state(self, consumer: Any, one: Bulkhead) -> State:  # noqa: ANN401 - Celery's
         if one.dependency is None or one.dependency.on_open != "hold":

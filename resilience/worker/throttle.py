@@ -46,8 +46,8 @@ class Throttle:
         wanted = self._wanted()
         consumed = [one for one in queues if self._consumer.task_consumer.consuming_from(one)]
         if self._is_static() and consumed:
-            with suppress(RuntimeError):  # a job of another thread ended; the next look is soon
-                self._fit(wanted, consumed)
+            self._follow()
+            self._fit(wanted, consumed)
             return
         self.end()
         if wanted != self._told:
@@ -58,6 +58,13 @@ class Throttle:
         more, self._more = self._more, []
         for one in more:
             ignore_errors(self._consumer, one.cancel)
+
+    def _follow(self) -> None:
+        """Cancel what Celery's own consumer was told to cancel, as by remote control."""
+        for one in self._more:
+            for queue in one.queues:
+                if not self._consumer.task_consumer.consuming_from(queue.name):
+                    one.cancel_by_queue(queue.name)
 
     def _tell(self, count: int) -> None:
         self._set(prefetch_count=count)
@@ -87,7 +94,8 @@ class Throttle:
     def _begin_anew(self, wanted: int, queues: Sequence[str]) -> None:
         self.end()
         for queue in queues:
-            self._consumer.cancel_task_queue(queue)
+            # Not as Celery cancels: if the connection is lost now, the next one consumes them.
+            self._consumer.task_consumer.cancel_by_queue(queue)
         self._tell(max(1, wanted - self._left_behind()) if wanted else NO_LIMIT)
         for queue in queues:
             self._consumer.add_task_queue(queue)
@@ -107,11 +115,7 @@ class Throttle:
         self._tell(self._told + room)  # whoever adds a queue has it consumed with this count
 
     def _left_behind(self) -> int:
-        """Return how many messages consumers that were cancelled still hold.
-
-        Raises:
-            RuntimeError: Another thread ends a job.
-        """
+        """Return how many messages consumers that were cancelled still hold."""
         live = {
             tag
             for one in (self._consumer.task_consumer, *self._more)
@@ -119,6 +123,12 @@ class Throttle:
         }
         return sum(
             request.message.delivery_info.get("consumer_tag") not in live
-            for request in list(reserved_requests)
+            for request in _reserved()
             if not request.acknowledged
         )
+
+
+def _reserved() -> list[Any]:
+    while True:
+        with suppress(RuntimeError):  # a job of another thread ended meanwhile
+            return list(reserved_requests)
