@@ -20,6 +20,8 @@ from resilience.broker.quorum import COUNT_HEADER
 from resilience.clock import SystemClock
 
 PERSISTENT = 2
+TO_WORKERS = ".pidbox"
+"""So ends the name of the exchange of remote control."""
 
 
 class Batch:
@@ -142,8 +144,9 @@ class ConfirmingChannel(Declaring, Bounded, pyamqp.Channel):
                 self._basic_publish(message, *args, **options)
                 return None
             self._begin_to_confirm()
-        if lasts:
-            options["mandatory"] = True  # the broker would confirm one that goes to no queue
+        if lasts and not str(options.get("exchange", "")).endswith(TO_WORKERS):
+            # The broker would confirm one that goes to no queue; orders are for whoever is there.
+            options["mandatory"] = True
         if self.connection is not None and self.connection.blocked:
             msg = "the broker takes no messages: it is short of memory or disk"
             raise RecoverableConnectionError(msg)

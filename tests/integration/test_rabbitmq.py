@@ -259,6 +259,16 @@ def test_control_queue_of_another_release_is_waited_for(post: Post, exclusive: b
             Queue(name, durable=True).bind(connection.default_channel).declare()
 
 
+def test_remote_control_of_no_worker_is_answered_by_none(post: Post) -> None:
+    """An order goes to whoever is there: that there is nobody is no error to be tried again."""
+    exchange = post.app.control.mailbox.exchange
+    with post.app.connection_for_write() as connection, connection.Producer() as producer:
+        producer.publish({}, exchange=exchange.name, declare=[exchange])
+
+    assert post.app.control.ping(timeout=0.1) == []
+    post.app.control.revoke(uuid4().hex)
+
+
 def test_results_come_back(working: Post) -> None:
     """A task that is waited for is answered, its result being stored elsewhere."""
     assert working.app.tasks["echo"].delay(7).get(SECONDS) == 7
