@@ -114,7 +114,7 @@ def test_replacement_that_would_never_report_is_refused(stage: Stage) -> None:
 def test_revoked_part_is_missing_at_once(stage: Stage) -> None:
     """A part revoked before it runs ends there and then."""
     queue, task_id = new_key(), new_key()
-    stage.app.control.revoke(task_id, reply=True, limit=1)
+    stage.app.control.revoke(task_id, reply=True, limit=1, timeout=SECONDS)
 
     pending = FanOut(part=stage.s("echo", 1).set(queue=queue, task_id=task_id)).apply_async(
         budget=LONG

@@ -7,7 +7,7 @@ import pytest
 from resilience.levels import Level
 from resilience.partial import PartialResponse
 from resilience.tasks import FanOut, part
-from tests.integration.apps.stage import Stage, new_key, running_stage
+from tests.integration.apps.stage import SECONDS, Stage, new_key, running_stage
 
 SHORT = 0.5
 LONG = 30.0
@@ -64,7 +64,7 @@ def test_required_part_ends_it_at_once(stage: Stage) -> None:
 def test_revoked_part_is_missing_at_once(stage: Stage) -> None:
     """The worker drops it before it reaches the pool, and says so."""
     queue, task_id = new_key(), new_key()
-    stage.app.control.revoke(task_id, reply=True, limit=1)
+    stage.app.control.revoke(task_id, reply=True, limit=1, timeout=SECONDS)
     fan_out = FanOut(part=stage.s("echo", 1).set(queue=queue, task_id=task_id))
 
     pending = fan_out.apply_async(budget=LONG)

@@ -64,6 +64,17 @@ def stats_of(name: str) -> Mapping[str, Any]:
     return wait_until(lambda: (ask() or {}).get(node(name)), SECONDS, f"{name} says how it is")
 
 
+def queues_of(workers: int) -> Mapping[str, Any]:
+    """Return what so many workers consume; a late answer to an earlier question is none."""
+    ask = bulkheads.app.control.inspect(timeout=1).active_queues
+
+    def found() -> Any:  # noqa: ANN401 - Celery's
+        replies = ask() or {}
+        return replies if len(replies) == workers else None
+
+    return wait_until(found, SECONDS, f"{workers} workers say what they consume")
+
+
 def main_process(name: str) -> psutil.Process:
     """Return the main process of a worker that answers."""
     return psutil.Process(stats_of(name)["pid"])
@@ -74,7 +85,7 @@ def test_up_runs_every_dependency_and_the_default_queue(run: Run) -> None:
     with run("up", "--only", "users,payments,default") as running:
         await_answers(running, "users", "payments", "default")
 
-        queues = bulkheads.app.control.inspect(timeout=SECONDS, limit=3).active_queues() or {}
+        queues = queues_of(3)
         assert {name: {queue["name"] for queue in found} for name, found in queues.items()} == {
             node("users"): set(bulkheads.USERS.queues),
             node("payments"): {"money.critical", "money", "money.sheddable", "money.retry"},
