@@ -186,6 +186,10 @@ class NoStoredAnswerError(ResilienceError):
     """A fallback step looked for a stored answer and there is none young enough."""
 
 
+class AnswerTooOldError(ResilienceError):
+    """A part of a fan-out was answered with something older than the part's `stale` allows."""
+
+
 class StoreUnavailableError(ResilienceError):
     """The shared store did not answer, did not a moment ago and was skipped, or refused."""
 

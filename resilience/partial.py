@@ -36,9 +36,10 @@ class PartialResponse(JsonAnswer):
             mapping of their own.
         missing: Parts without an answer.
         degraded: Parts whose answer is not FULL.
-        level: The worst level of the parts present; FAILED if a required part is missing, and
-            REDUCED if none is required and none is present. A part that is itself a FAILED
-            response fails this one if it is required, and else counts as REDUCED.
+        level: The worst level of all parts. A missing part counts as REDUCED, or as FAILED if it
+            is required; so does a part that is itself a FAILED response. A better level than
+            the other fields allow is corrected: REDUCED at best with a missing part, STALE at
+            best with a degraded one.
         reasons: Why a part is missing or degraded, by name.
         ages: Seconds since a part's answer was fresh, where it has an age.
         sources: Which fallback step answered for a part, where one did.
@@ -53,6 +54,13 @@ class PartialResponse(JsonAnswer):
     ages: dict[str, float] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     retry_after: float | None = None
+
+    def __post_init__(self) -> None:
+        """Correct a level that is better than what is missing or degraded allows."""
+        if self.missing and self.level < Level.REDUCED:
+            object.__setattr__(self, "level", Level.REDUCED)
+        elif self.degraded and self.level < Level.STALE:
+            object.__setattr__(self, "level", Level.STALE)
 
     @property
     def partial(self) -> bool:
@@ -97,19 +105,15 @@ class PartialResponse(JsonAnswer):
 
 
 def outcome_of(value: object, *, dependency: str | None = None) -> Outcome[Any]:
-    """Return *value* as an outcome, unless it is one.
-
-    A `PartialResponse` says itself how good it is; with a part missing it is REDUCED at best.
-    """
+    """Return *value* as an outcome, unless it is one; that of a `PartialResponse` has its level."""
     if isinstance(value, Outcome):
         return value
     if not isinstance(value, PartialResponse):
         return Outcome(value=value, dependency=dependency)
-    least = Level.REDUCED if value.missing else Level.FULL
     why = "; ".join(f"{part}: {reason}" for part, reason in value.reasons.items())
     return Outcome(
         value=value,
-        level=max(value.level, least),
+        level=value.level,
         reason=why or None,
         dependency=dependency,
     )
@@ -118,11 +122,19 @@ def outcome_of(value: object, *, dependency: str | None = None) -> Outcome[Any]:
 def is_full(value: object) -> bool:
     """Tell whether *value* is good enough to be remembered: nothing in it is degraded or missing.
 
-    Anything but an `Outcome` or a `PartialResponse` is.
+    Anything but an `Outcome` or a `PartialResponse` is. An outcome that has an age is not: its age
+    would be lost.
     """
     if isinstance(value, Outcome):
-        return not value.degraded and is_full(value.value)
+        return not (value.degraded or value.age) and is_full(value.value)
     return not (isinstance(value, PartialResponse) and (value.partial or value.level > Level.FULL))
+
+
+def oldest(value: object) -> float:
+    """Return the seconds since the oldest part of *value* was fresh; 0 if nothing has an age."""
+    if isinstance(value, Outcome):
+        return max(value.age or 0.0, oldest(value.value))
+    return max(value.ages.values(), default=0.0) if isinstance(value, PartialResponse) else 0.0
 
 
 def assemble(answers: Iterable[PartAnswer]) -> PartialResponse:
@@ -164,11 +176,10 @@ class _Assembly:
         self._levels.append(level)
 
     def response(self) -> PartialResponse:
+        # The response itself makes REDUCED of FULL or STALE if a part is missing.
+        level = max(self._levels, default=Level.FULL)
         if self._required_missing:
             level = Level.FAILED
-        else:
-            nothing = Level.REDUCED if self._made.missing else Level.FULL
-            level = max(self._levels, default=nothing)
         return replace(self._made, level=level, retry_after=max(self._waits, default=None))
 
     def _miss(self, answer: PartAnswer) -> None:
@@ -179,17 +190,19 @@ class _Assembly:
 
     def _place(self, answer: PartAnswer, outcome: Outcome[Any]) -> Level:
         made, name = self._made, answer.name
-        value, level = outcome.value, outcome.level
+        value, level, inside = outcome.value, outcome.level, Level.FULL
         if isinstance(value, PartialResponse):
             self._take_over(name, value)
-            level = max(level, value.level)
+            inside = value.level
+            level = max(level, inside)
             value = value.data
         *path, last = name.split(".")
         target = made.data
         for step in path:
             target = target.setdefault(step, {})
         target[last] = value
-        if outcome.degraded:
+        # What is only degraded inside is named there.
+        if outcome.level > inside or (outcome.degraded and outcome.source is not None):
             made.degraded.append(name)
             made.reasons[name] = answer.reason or outcome.reason or outcome.source or "degraded"
         if outcome.age is not None:

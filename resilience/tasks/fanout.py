@@ -47,8 +47,10 @@ def part(signature: Signature[Any], *, required: bool = False, stale: float | No
     Args:
         signature: A single task, `task.s(…)`, whose class is a `ResilientTask`.
         required: Whether the whole response fails without this part.
-        stale: Seconds for which a full answer may stand in (level STALE) when the part fails or
-            does not come; None: never.
+        stale: How old, in seconds, an answer may be when it comes in. A full answer that is not
+            older stands in (level STALE) when the part fails or does not come; an older one that
+            the task's own fallback chain gives is not accepted. None: nothing stands in, and
+            the task's chain decides alone.
 
     Raises:
         ConfigurationError: *signature* is none, or more than one task, or carries a value that

@@ -5,9 +5,9 @@ from typing import Any
 
 from kombu.exceptions import EncodeError
 
-from resilience.errors import StoreUnavailableError, retry_after_of, text_of
+from resilience.errors import AnswerTooOldError, StoreUnavailableError, retry_after_of, text_of
 from resilience.events import PartLate, PartUnreported
-from resilience.partial import is_full
+from resilience.partial import is_full, oldest
 from resilience.store import Slot
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import deliver_callback
@@ -57,7 +57,15 @@ def slot_of(headers: Mapping[str, Any] | None) -> Slot | None:
 
 
 def report_value(resilience: Resilience, slot: Slot, value: object) -> None:
-    """Tell the fan-out of *slot* the part's value."""
+    """Report the part's value to the fan-out of *slot*, unless it is older than the slot allows.
+
+    For a value that is too old, what the fan-out itself remembers may stand in.
+    """
+    age = oldest(value)
+    if slot.stale_seconds and age > slot.stale_seconds:
+        msg = f"the answer is {age:.0f} s old, more than the {slot.stale_seconds:g} s of the part"
+        report_failure(resilience, slot, AnswerTooOldError(msg))
+        return
     try:
         payload = "+" + dumps(value)
     except EncodeError as error:

@@ -10,7 +10,7 @@ from resilience.errors import BUGS, StoreUnavailableError, text_of
 from resilience.events import FanOutFinished, PublishFailed
 from resilience.levels import Level
 from resilience.outcome import Outcome
-from resilience.partial import PartAnswer, PartialResponse, assemble
+from resilience.partial import PartAnswer, PartialResponse, assemble, outcome_of
 from resilience.store import Record
 from resilience.tasks.admission import going_on
 from resilience.tasks.deadline import no_budget
@@ -61,8 +61,7 @@ def part_answer(record: Record, name: str, required: bool) -> PartAnswer:  # noq
 
 def came_in(name: str, payload: bytes, *, required: bool) -> PartAnswer:
     """Return the answer that the payload of a successful part holds."""
-    value = loads(payload[1:])
-    outcome = value if isinstance(value, Outcome) else Outcome(value=value)
+    outcome = outcome_of(loads(payload[1:]))
     return PartAnswer(name=name, outcome=outcome, reason=outcome.reason, required=required)
 
 

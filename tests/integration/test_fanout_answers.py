@@ -67,7 +67,7 @@ def test_response_is_partial_when_the_budget_is_spent(stage: Stage, ask: Any) ->
     assert response.data == {"fast": 2}
     assert response.missing == ["slow"]
     assert response.reasons["slow"] in TOO_LATE
-    assert response.level is Level.FULL
+    assert response.level is Level.REDUCED
     assert response.partial
     stage.let_go(key)
 
@@ -117,7 +117,7 @@ def test_required_part_ends_the_response_when_it_fails(stage: Stage, ask: Any) -
     stage.let_go(key)
 
 
-def test_level_is_that_of_the_worst_part_present(stage: Stage) -> None:
+def test_level_is_that_of_the_worst_part(stage: Stage) -> None:
     """Degraded parts say how much, why, how old and from where."""
     fan_out = FanOut(
         full=stage.s("echo", 1), fallback=stage.s("degrade"), old=stage.s("stale_answer")

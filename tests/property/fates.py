@@ -96,7 +96,7 @@ def expect(scenario: Scenario) -> Expected:
             missing.append(name)
     if scenario.required & set(missing):
         level = FAILED
-    elif not data:
+    elif missing:
         level = REDUCED
     else:
         level = STALE if degraded else FULL

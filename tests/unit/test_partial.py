@@ -86,17 +86,16 @@ def test_response_accounts_for_every_part(answers: list[PartAnswer]) -> None:
 @untimed
 @given(FLAT)
 def test_response_level_is_the_worst_present_or_failed(answers: list[PartAnswer]) -> None:
-    """4 only if a required part is missing; 2 if nothing came; else the worst that came."""
+    """4 only if a required part is missing; at least 2 if any is; else the worst that came."""
     response = assemble(answers)
     present = [answer.outcome.level for answer in answers if answer.outcome is not None]
     present = [level for level in present if level is not Level.FAILED]
 
     if any(answer.required and is_missing(answer) for answer in answers):
         assert response.level is Level.FAILED
-    elif answers and not present:
-        assert response.level is Level.REDUCED
     else:
-        assert response.level is max(present, default=Level.FULL)
+        least = Level.REDUCED if response.missing else Level.FULL
+        assert response.level is max([least, *present])
 
 
 @untimed
@@ -206,7 +205,7 @@ def test_response_reads_well_from_another_language() -> None:
             "partial": True,
             "missing": ["shop.alerts"],
             "degraded": ["shop.metrics"],
-            "level": 1,
+            "level": 2,
             "reasons": {"shop.metrics": "OSError", "shop.alerts": "CircuitOpenError"},
             "ages": {"shop.metrics": 41.5},
             "sources": {"shop.metrics": "stale"},
@@ -230,3 +229,25 @@ def test_response_refuses_a_document_that_is_none() -> None:
         PartialResponse.from_json(document)
     with pytest.raises(KeyError):
         PartialResponse.from_json({"data": {}})
+
+
+@pytest.mark.parametrize(
+    ("fields", "level"),
+    [
+        pytest.param({"missing": ["a"]}, Level.REDUCED, id="missing"),
+        pytest.param({"missing": ["a"], "level": Level.STALE}, Level.REDUCED, id="missing-stale"),
+        pytest.param({"missing": ["a"], "level": Level.FAILED}, Level.FAILED, id="failed"),
+        pytest.param({"degraded": ["a"]}, Level.STALE, id="degraded"),
+        pytest.param({"degraded": ["a"], "level": Level.STATIC}, Level.STATIC, id="static"),
+    ],
+)
+def test_response_never_has_a_better_level_than_its_parts(
+    fields: dict[str, Any], level: Level
+) -> None:
+    """However it is made, by hand or read from a wire, an alert on its level sees what lacks."""
+    made = PartialResponse(data={}, **fields)
+    document = made.to_json()
+    document["_meta"]["level"] = int(fields.get("level", 0))
+
+    assert made.level is level
+    assert PartialResponse.from_json(document) == made

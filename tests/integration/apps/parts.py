@@ -24,7 +24,7 @@ from resilience.settings import Settings
 from resilience.tasks import FanOut, Resilience, ResilientTask
 from tests.unit.odd_errors import SilentError
 
-QUEUES = ("celery", "alpha", "beta")
+QUEUES = ("celery", "alpha", "beta", "gamma")
 EVENTS = "events"
 HOLD_SECONDS = 30
 HARD_LIMIT_SECONDS = 1
@@ -68,7 +68,11 @@ def make_app(settings: Settings | None = None, **options: Any) -> Celery[Any]:  
     made: Celery[Any] = Celery("parts", task_cls=ResilientTask, **options)
     Resilience(
         made,
-        dependencies=[Dependency("alpha"), Dependency("beta", timeout=20)],
+        dependencies=[
+            Dependency("alpha"),
+            Dependency("beta", timeout=20),
+            Dependency("gamma", breaker=None),
+        ],
         settings=settings,
         listeners=[Witness(made)],
     )
@@ -98,6 +102,12 @@ def fail(text: str) -> None:
     raise ConnectionError(text)
 
 
+@declare(dependency="gamma")
+def refuse(text: str) -> None:
+    """Do the same, without a breaker that minds."""
+    raise ConnectionError(text)
+
+
 @declare(dependency="alpha")
 def fail_silently() -> None:
     """Raise what cannot say anything."""
@@ -111,6 +121,18 @@ def switch(key: str) -> int:
         if client.get(key) is not None:
             raise ConnectionError(key)
     return 1
+
+
+@declare(dependency="gamma", fallbacks=[fallback.stale(max_age=600)])
+def remember(key: str) -> int:
+    """Return 1, or what it returned before once it is told to fail."""
+    return switch(key)
+
+
+@declare(dependency="beta", bind=True)
+def remember_inside(self: ResilientTask, key: str) -> PartialResponse:
+    """Ask the task above inside this one."""
+    return FanOut(inner=self.app.tasks["remember"].s(key)).apply_async(budget=HOLD_SECONDS).get()
 
 
 @declare(dependency="beta")
