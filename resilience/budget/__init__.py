@@ -15,11 +15,13 @@ from resilience.budget.limits import (
     synchronous,
     time_limit_async,
 )
+from resilience.budget.timer import Cut
 
 __all__ = [
     "RESERVE_SECONDS_MAX",
     "SECONDS_MAX",
     "Allowance",
+    "Cut",
     "Limit",
     "TimeoutBudget",
     "call_within",

@@ -4,21 +4,24 @@
 |---|---|---|
 | coroutine | cancelled by `asyncio.timeout` | code that does not await |
 | main thread (prefork, solo, a script) | SIGALRM unwinds it | C code that never returns |
-| greenlet (gevent) | `gevent.Timeout` unwinds the call | code that does not yield |
+| greenlet (gevent) | a timer of its hub unwinds it | code that does not yield |
 | any other thread | the call runs in a helper thread that is left behind | see `HelperThreads` |
+
+Code that handles or stores what cuts it is cut again every `AGAIN_SECONDS` until it ends. A call
+that was cut ends in its limit's error even if it returns something in the end.
 """
 
 import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from types import CoroutineType
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import CoroutineType, TracebackType
 from typing import Any
 
 from resilience.budget.threads import AbandonedError, helper_threads
-from resilience.budget.timer import Alarm
+from resilience.budget.timer import AGAIN_SECONDS, Alarm, Cut, has_cut
 from resilience.errors import ConfigurationError
 
 SECONDS_MAX = 366 * 86_400.0
@@ -97,32 +100,79 @@ def _call_in_greenlet(
 ) -> Any:  # noqa: ANN401 - what the function returns
     import gevent  # type: ignore[import-untyped] # noqa: PLC0415 - optional, and loaded already
 
-    # A BaseException: code in the call that handles `Exception` cannot keep it.
-    timeout = gevent.Timeout(seconds)
-    timeout.start()
-    try:
-        return function(*args, **kwargs)
-    except gevent.Timeout as cut:
-        if cut is not timeout:
-            raise
-        raise error() from cut
-    finally:
-        timeout.close()
+    limit, greenlet = object(), gevent.getcurrent()
+    cut = False
 
+    def ring() -> None:
+        nonlocal cut
+        cut = True
+        greenlet.throw(Cut(limit, seconds, error))
 
-@asynccontextmanager
-async def time_limit_async(
-    seconds: float, error: Callable[[], BaseException]
-) -> AsyncIterator[None]:
-    """Raise *error()* once the block has run for *seconds*, and cancel what it awaits."""
-    limit = asyncio.timeout(seconds)
+    # What `gevent.Timeout` does, which raises once only.
+    timer = gevent.get_hub().loop.timer(seconds, AGAIN_SECONDS)
+    timer.start(ring, update=True)
     try:
-        async with limit:
-            yield
-    except TimeoutError as late:
-        if limit.expired():
-            raise error() from late
+        value = function(*args, **kwargs)
+    except BaseException as raised:
+        if has_cut(limit, raised):
+            raise error() from raised
         raise
+    finally:
+        timer.stop()
+        timer.close()
+    if cut:
+        raise error()
+    return value
+
+
+def time_limit_async(
+    seconds: float, error: Callable[[], BaseException]
+) -> AbstractAsyncContextManager[None]:
+    """Raise *error()* once the block has run for *seconds*, and cancel what it awaits."""
+    return _AsyncLimit(seconds, error)
+
+
+class _AsyncLimit(AbstractAsyncContextManager[None]):
+    """Does what `asyncio.timeout` does, but cancels the block until it ends."""
+
+    __slots__ = ("_before", "_cut", "_error", "_loop", "_seconds", "_task", "_timer")
+
+    def __init__(self, seconds: float, error: Callable[[], BaseException]) -> None:
+        self._seconds = seconds
+        self._error = error
+        self._cut = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            msg = "a limit in time needs a running task"
+            raise RuntimeError(msg)
+        self._task = task
+        self._before = task.cancelling()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._task.cancel()
+        if self._cut:
+            self._task.uncancel()  # all the cuts count as one request
+        self._cut = True
+        self._timer = self._loop.call_later(AGAIN_SECONDS, self._ring)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if not self._cut:
+            return
+        others = self._task.uncancel() > self._before  # somebody else cancels the task, too
+        if error is None or isinstance(error, TimeoutError):
+            raise self._error() from error
+        if isinstance(error, asyncio.CancelledError) and not others:
+            raise self._error() from error
 
 
 def is_number(value: object) -> bool:

@@ -1,7 +1,6 @@
 """Calls in helper threads, so that a caller can leave one behind that takes too long."""
 
 import contextvars
-import ctypes
 import functools
 import os
 import threading
@@ -11,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from queue import SimpleQueue
 from typing import Any
 
+from resilience.budget.interrupts import Interruptible, reaper
 from resilience.errors import TooManyAbandonedError
 
 ABANDONED_MAX = 64
@@ -28,17 +28,13 @@ class AbandonedError(Exception):
     """A call took too long and was left behind; it may still run."""
 
 
-class _Interrupted(BaseException):
-    """Ends a call that nobody waits for, once it is back in Python code."""
-
-
 class HelperThreads:
     """Runs calls in threads of its own. A thread that is done waits for the next call.
 
     A call that was given up goes on until it comes back from what it waits for: give every client
-    a timeout of its own, and one that ends in time. An interrupt may come in the midst of what the
-    innermost block of the call does to clean up, and one that meets a finaliser is lost.
-    `abandoned` counts the calls that still run; once they are `ABANDONED_MAX`, none is begun.
+    a timeout of its own, and one that ends in time. It is then cut until it ends. A cut may come in
+    the midst of what the innermost block of the call does to clean up. `abandoned` counts the calls
+    that still run; once they are `ABANDONED_MAX`, none is begun.
     """
 
     def __init__(self) -> None:
@@ -62,8 +58,8 @@ class HelperThreads:
         Args:
             function: Takes nothing.
             seconds: How long to wait for it.
-            interrupt: Whether one that was given up is not begun any more, or else is ended as
-                soon as it runs Python code.
+            interrupt: Whether one that was given up is not begun any more, or else is cut until
+                it ends.
 
         Raises:
             AbandonedError: It takes longer, and goes on.
@@ -73,7 +69,7 @@ class HelperThreads:
         abandoned = self._abandoned
         if len(abandoned) >= ABANDONED_MAX:
             raise TooManyAbandonedError(len(abandoned))
-        run = _Run(function, abandoned, interrupt=interrupt)
+        run = _Run(function, seconds, abandoned, interrupt=interrupt)
         self._inbox().put(run)
         try:
             in_time = run.ended.acquire(timeout=max(0.0, seconds))
@@ -100,15 +96,19 @@ class _Run:
     """One call in a helper thread: done, or given up, whichever comes first."""
 
     def __init__(
-        self, function: Callable[[], Any], abandoned: "set[_Run]", *, interrupt: bool
+        self,
+        function: Callable[[], Any],
+        seconds: float,
+        abandoned: "set[_Run]",
+        *,
+        interrupt: bool,
     ) -> None:
         self._function = function
-        self._interrupt = interrupt
+        self._limited = Interruptible(seconds, AbandonedError) if interrupt else None
         self._context = contextvars.copy_context()
         self._carried = [carrier() for carrier in carriers]
         self._all_abandoned = abandoned
         self._lock = threading.Lock()
-        self._thread = 0
         self._given_up = self._done = False
         self._value: Any = None
         self._error: BaseException | None = None
@@ -117,12 +117,16 @@ class _Run:
 
     def work(self) -> bool:
         """Call; return whether the thread may be used again."""
+        limited = self._limited
         with self._lock:
-            if self._given_up and self._interrupt:
+            if self._given_up and limited is not None:
+                limited.ended = True
                 return False
-            self._thread = threading.get_ident()
         try:
-            self._context.run(self._call)
+            if limited is None:
+                self._context.run(self._call)
+            else:
+                self._context.run(limited.call, self._call)
         except BaseException as error:  # noqa: BLE001 - the caller's to handle
             self._error = error
         with self._lock:
@@ -149,10 +153,8 @@ class _Run:
                 return False
             self._given_up = True
             self._all_abandoned.add(self)
-            if self._interrupt and self._thread:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(self._thread), ctypes.py_object(_Interrupted)
-                )
+        if self._limited is not None:
+            reaper.add(self._limited)
         return True
 
     def _call(self) -> None:
@@ -166,12 +168,8 @@ def _serve(inbox: Inbox, idle: deque[Inbox], abandoned: set[_Run]) -> None:
     again = True
     while again:
         run = inbox.get()
-        try:
-            again = run.work()
-            abandoned.discard(run)
-        except _Interrupted:  # at most once a run, and its thread is used for no other
-            abandoned.discard(run)
-            return
+        again = run.work()
+        abandoned.discard(run)
         del run  # it holds what the call returned
         if again:
             idle.append(inbox)

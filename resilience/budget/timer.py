@@ -9,6 +9,9 @@ from typing import Any
 
 MOMENT_SECONDS = 1e-4
 """An alarm that rings where it must not raise rings again so much later."""
+AGAIN_SECONDS = 0.25
+"""A block that goes on after its cut is cut again so much later, and so on until it ends. It may
+clean up in between."""
 
 _DEFAULT = int(signal.SIG_DFL)
 # The functions under those of `signal`, which make enums of all they are given: 4 µs a call.
@@ -18,16 +21,34 @@ _setitimer, _getitimer = signal.setitimer, signal.getitimer
 _SIGALRM, _REAL = int(signal.SIGALRM), int(signal.ITIMER_REAL)
 
 
-class _Cut(BaseException):
-    """Unwinds a block; code in it that handles `Exception` or `OSError` cannot keep it."""
+class Cut(BaseException):
+    """Unwinds a block; code in it that handles `Exception` or `OSError` cannot keep it.
 
-    def __init__(self, alarm: "Alarm") -> None:
-        super().__init__(f"cut after {alarm.seconds:g} s")
-        self.alarm = alarm
+    Code that handles every `BaseException`, or stores it as a future does, meets the next cut.
+
+    Attributes:
+        limit: Whose block is to be unwound.
+        error: Makes the error that the block ends in.
+    """
+
+    def __init__(self, limit: object, seconds: float, error: Callable[[], BaseException]) -> None:
+        """Say that the block of *limit* took longer than *seconds*."""
+        super().__init__(f"cut after {seconds:g} s")
+        self.limit = limit
+        self.error = error
+
+
+def has_cut(limit: object, error: BaseException) -> bool:
+    """Tell whether *error* is a cut of *limit*, alone or in the group that a `TaskGroup` makes."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(has_cut(limit, one) for one in error.exceptions)
+    return isinstance(error, Cut) and error.limit is limit
 
 
 class Alarm:
     """Raises *error()* once the block has run for *seconds*, whatever the block handles itself.
+
+    A block that handles the cut is cut again until it ends, and what it returns then is no answer.
 
     For the main thread only. Nests: of two limits the one that ends first cuts, and an outer one
     goes on with what remains of it; a foreign timer's, too.
@@ -36,6 +57,8 @@ class Alarm:
     """
 
     __slots__ = (
+        "_armed",
+        "_cut",
         "_error",
         "_outer_handler",
         "_outer_interval",
@@ -47,6 +70,8 @@ class Alarm:
     def __init__(self, seconds: float, error: Callable[[], BaseException]) -> None:
         self.seconds = seconds
         self._error = error
+        self._armed = seconds
+        self._cut = False
         self._outer_left = self._outer_interval = 0.0
 
     def __enter__(self) -> None:
@@ -83,14 +108,8 @@ class Alarm:
             _set_handler(_SIGALRM, self._outer_handler or _DEFAULT)
             if self._outer_left:
                 self._go_on(left)
-        elif error is not None and self._has_cut(error):
+        if self._cut and (error is None or has_cut(self, error)):
             raise self._error() from error
-
-    def _has_cut(self, error: BaseException) -> bool:
-        """Tell whether *error* is this alarm's, alone or in the group that a `TaskGroup` makes."""
-        if isinstance(error, BaseExceptionGroup):
-            return any(map(self._has_cut, error.exceptions))
-        return isinstance(error, _Cut) and error.alarm is self
 
     def _stop(self) -> None:
         # First of all: an alarm that is on its way already finds that it is not wanted.
@@ -108,16 +127,18 @@ class Alarm:
             _, interval = _getitimer(_REAL)
             _setitimer(_REAL, MOMENT_SECONDS, interval)
             return
-        # At once, not when the block has ended: it may take long to clean up.
-        self._pending = False
-        _set_handler(_SIGALRM, self._outer_handler or _DEFAULT)
+        self._cut = True
         if self._outer_left:
-            self._go_on(0.0)
-        raise _Cut(self)
+            self._outer_left = max(self._outer_left - self._armed, MOMENT_SECONDS)
+        self._armed = AGAIN_SECONDS
+        _setitimer(_REAL, AGAIN_SECONDS)
+        if self._outer_left and self._outer_left <= AGAIN_SECONDS:
+            self._stop()  # the outer one cuts the block next
+        raise Cut(self, self.seconds, self._error)
 
     def _go_on(self, left: float) -> None:
         """Let the outer timer go on, this one having had *left* seconds to go."""
-        outer_left = self._outer_left - (self.seconds - left)
+        outer_left = self._outer_left - (self._armed - left)
         _setitimer(_REAL, max(outer_left, 1e-6), self._outer_interval)
 
 

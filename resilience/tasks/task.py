@@ -11,7 +11,7 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.time import maybe_make_aware
 
-from resilience.budget import RESERVE_SECONDS_MAX, call_within
+from resilience.budget import RESERVE_SECONDS_MAX, Cut, call_within
 from resilience.bulkhead import NORMAL, Lane
 from resilience.errors import BulkheadFullError
 from resilience.events import JobUnkept
@@ -118,6 +118,8 @@ class ResilientTask(Task[Any, Any]):
                 value = self._run_until(deadline, request, args, kwargs)
         except Replaced:
             raise
+        except Cut as stored:  # by the body of an earlier job; no limit of this one is its own
+            raise stored.error() from stored
         except (Ignore, Reject) as error:
             if slot is not None and not getattr(error, "requeue", False):
                 report_failure(self.resilience, slot, error)

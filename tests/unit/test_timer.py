@@ -314,3 +314,57 @@ def test_async_limits_of_concurrent_calls_do_not_meet() -> None:
         return await asyncio.gather(*(limited(seconds) for seconds in (0.05, 5, 0.1, 5)))
 
     assert asyncio.run(together()) == ["cut", "done", "cut", "done"]
+
+
+def test_async_block_that_handles_its_cancellation_is_cancelled_until_it_ends() -> None:
+    """What swallows the cut once, or returns after it, ends in the limit's error all the same."""
+
+    async def swallowing() -> None:
+        for _ in range(3):
+            with suppress(BaseException):
+                await asyncio.sleep(ENDLESS_SECONDS)
+
+    async def limited() -> int:
+        with pytest.raises(LateError):
+            async with time_limit_async(0.05, LateError):
+                await swallowing()
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    def cut() -> None:
+        assert asyncio.run(limited()) == 0
+
+    assert elapsed(cut) < ENDLESS_SECONDS
+
+
+def test_outer_limit_cuts_on_time_while_an_inner_block_handles_its_cuts() -> None:
+    """The limit that ends first leaves to the outer one what is due to it."""
+
+    def swallowing() -> None:
+        while True:
+            with suppress(Exception):
+                try:
+                    spin()
+                except BaseException as error:
+                    if "0.7" in str(error):
+                        raise
+
+    def cut() -> None:
+        with pytest.raises(KeyError), Alarm(0.7, KeyError), Alarm(0.1, LateError):
+            swallowing()
+
+    assert 0.7 <= elapsed(cut) < 2
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_block_that_returns_after_its_cut_ends_in_the_limits_error() -> None:
+    """Nobody takes for an answer what a block made of being cut."""
+
+    def none_found() -> list[str]:
+        with suppress(BaseException):
+            spin()
+        return []
+
+    with pytest.raises(LateError), Alarm(0.05, LateError):
+        none_found()
