@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resilience.breaker import Breaker
+from resilience.cli.words import seconds as duration_in_seconds
 from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 
@@ -48,7 +49,7 @@ def who() -> str:
 def _order(name: str, text: str, give: Callable[[Breaker, float, str, str], None]) -> None:
     @breaker.command(name, help=text)
     @click.argument("dependency")
-    @click.option("--seconds", type=float, default=HOLD_SECONDS, show_default=True)
+    @click.option("--seconds", type=duration_in_seconds, default=HOLD_SECONDS, show_default=True)
     @click.option("--actor", default=who, show_default="who runs this")
     @click.option("--reason", required=True, help="Why; it is kept and announced.")
     @click.pass_context

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, TypeVar
 
 import click
@@ -13,7 +13,8 @@ from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
 from resilience.cli.letters import print_letter, print_letters
 from resilience.cli.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
-from resilience.cli.words import duration
+from resilience.cli.words import briefly, confirm, duration
+from resilience.cli.words import seconds as duration_in_seconds
 from resilience.ledger import Ledger, State, Which
 
 LIST = 50
@@ -31,6 +32,7 @@ FILTERS = (
     ),
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+YES = click.option("--yes", is_flag=True, help="Do not ask; needed where no terminal is.")
 CHANGES = (
     click.argument("name", metavar="[ID]", required=False),
     *FILTERS,
@@ -80,7 +82,10 @@ def list_letters(
 @JSON
 @click.pass_context
 def show(context: click.Context, name: str, *, as_json: bool) -> None:
-    """Show all that is known of a job, in whatever state it is, and what was done to it."""
+    """Show all that is known of a job, in whatever state it is, and what was done to it.
+
+    Exits with 1 if the ledger knows nothing of it.
+    """
     letters = ledger_of(context).letters
     letter, audit = letters.show(name), letters.audit(job=name)
     if as_json:
@@ -89,8 +94,10 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
             "audit": [asdict(entry) for entry in audit],
         }
         click.echo(json.dumps(known, indent=2))
-        return
-    print_letter(name, letter, audit)
+    else:
+        print_letter(name, letter, audit)
+    if letter is None and not audit:
+        context.exit(1)
 
 
 @dead.command()
@@ -111,7 +118,7 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
 )
 @click.option(
     "--sample-seconds",
-    type=duration,
+    type=duration_in_seconds,
     default=SAMPLE_SECONDS,
     show_default=True,
     help="Longest wait for the sample to end.",
@@ -140,6 +147,7 @@ def replay(
     total = given.count(chosen["limit"])
     if dry_run or not total:
         _say_count(ledger, total, "would be replayed", as_json=as_json)
+        _exit_if_missing(context, which, total)
         return
     replayed: dict[str, str | None] = {}
     watched: Watched | None = None
@@ -164,6 +172,7 @@ def replay(
 
 @dead.command()
 @_all_of(CHANGES)
+@YES
 @click.pass_context
 def discard(
     context: click.Context,
@@ -171,17 +180,23 @@ def discard(
     *,
     dry_run: bool,
     as_json: bool,
+    yes: bool,
     **chosen: Any,  # noqa: ANN401 - CHANGES
 ) -> None:
     """Forget dead letters, oldest first; only the audit remembers who did so, and why."""
     ledger = ledger_of(context)
     which, actor, reason = _chosen(dry_run=dry_run, **chosen)
-    names = ledger.letters.discard(
-        which, actor=actor, reason=reason, limit=chosen["limit"], dry_run=dry_run
-    )
+    forget = partial(ledger.letters.discard, which, actor=actor, reason=reason)
+    names = forget(limit=chosen["limit"], dry_run=True)
     if dry_run or not names:
         _say_count(ledger, len(names), "would be discarded", as_json=as_json)
-    elif as_json:
+        _exit_if_missing(context, which, len(names))
+        return
+    if not yes:
+        confirm(f"Discard {len(names)} dead letters for good?")
+    # No more than were asked about: letters that died meanwhile are younger.
+    names = forget(limit=len(names))
+    if as_json:
         click.echo(json.dumps({"discarded": names}, indent=2))
     else:
         click.echo(f"{len(names)} discarded.")
@@ -189,11 +204,17 @@ def discard(
 
 @dead.command()
 @click.option("--older-than", type=duration, required=True, help="What has been there for so long.")
+@YES
 @JSON
 @click.pass_context
-def purge(context: click.Context, *, older_than: float, as_json: bool) -> None:
+def purge(context: click.Context, *, older_than: float, yes: bool, as_json: bool) -> None:
     """Forget old dead letters, old audit entries, and idempotency records that are over."""
-    purged = ledger_of(context).letters.purge(older_than_seconds=older_than)
+    letters = ledger_of(context).letters
+    if not yes:
+        confirm(
+            f"Forget for good all dead letters and audit entries older than {briefly(older_than)}?"
+        )
+    purged = letters.purge(older_than_seconds=older_than)
     if as_json:
         click.echo(json.dumps(asdict(purged), indent=2))
         return
@@ -230,6 +251,12 @@ def _chosen(
         msg = "Say why, with --reason; it is kept."
         raise click.UsageError(msg)
     return which, actor, reason or ""
+
+
+def _exit_if_missing(context: click.Context, which: Which, count: int) -> None:
+    """Exit with 1 if a letter was named that is not there; filters may match none."""
+    if which.id is not None and not count:
+        context.exit(1)
 
 
 def _say_count(ledger: Ledger, count: int, what: str, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resilience.cli.breakers import HOLD_SECONDS, who
+from resilience.cli.words import seconds as duration_in_seconds
 from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 
@@ -18,7 +19,7 @@ COLUMNS = ("name", "seconds_left", "actor", "reason")
 
 @click.command()
 @click.argument("name")
-@click.option("--seconds", type=float, default=HOLD_SECONDS, show_default=True)
+@click.option("--seconds", type=duration_in_seconds, default=HOLD_SECONDS, show_default=True)
 @click.option("--actor", default=who, show_default="who runs this")
 @click.option("--reason", required=True, help="Why; it is kept and announced.")
 @click.pass_context

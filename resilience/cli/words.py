@@ -1,5 +1,6 @@
 """What people type and read: durations, and texts that somebody else wrote."""
 
+import math
 import re
 
 import click
@@ -8,17 +9,47 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 
-def duration(text: str | float) -> float:
-    """Return the seconds in *text*: so many, or `90s`, `15m`, `2h`, `7d`.
+def duration(text: str) -> float:
+    """Return the seconds in *text*: `90s`, `15m`, `2h` or `7d`; `0s` is one, too.
 
     Raises:
-        click.BadParameter: It is no duration.
+        click.BadParameter: It is no duration, has no unit, or is infinite.
     """
-    found = DURATION.fullmatch(str(text))
+    found = DURATION.fullmatch(text)
     if found is None:
         msg = f"{text!r} is no duration; write 90s, 15m, 2h or 7d."
         raise click.BadParameter(msg)
-    return float(found[1]) * UNITS[found[2] or "s"]
+    if not found[2]:
+        msg = f"{text!r} has no unit; write {text}s, {text}m, {text}h or {text}d."
+        raise click.BadParameter(msg)
+    read = float(found[1]) * UNITS[found[2]]
+    if not math.isfinite(read):
+        msg = f"{text[:20]!r}… is no duration; it is too long."
+        raise click.BadParameter(msg)
+    return read
+
+
+def seconds(text: str | float) -> float:
+    """Return the seconds in *text*, for an option whose name is the unit: `90`, `90s` or `1.5m`.
+
+    Raises:
+        click.BadParameter: It is no duration, or not more than nothing.
+    """
+    written = str(text)
+    read = duration(written if written[-1:] in UNITS else f"{written}s")
+    if not read:
+        msg = f"{written!r} must be more than nothing."
+        raise click.BadParameter(msg)
+    return read
+
+
+def confirm(question: str) -> None:
+    """Ask on standard error, which leaves standard output to what the command prints.
+
+    Raises:
+        click.Abort: The answer is not yes, or nobody is there to answer; the exit code is 1.
+    """
+    click.confirm(question, abort=True, err=True)
 
 
 def briefly(seconds: float) -> str:

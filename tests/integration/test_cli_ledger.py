@@ -49,8 +49,8 @@ def test_server_is_upgraded_on_demand_and_then_worked_with(app: Celery) -> None:
     orders = (
         ("dead", "list"),
         ("dead", "replay", "one", "--reason", "x"),
-        ("dead", "discard", "two", "--reason", "x"),
-        ("dead", "purge", "--older-than", "0s"),
+        ("dead", "discard", "two", "--reason", "x", "--yes"),
+        ("dead", "purge", "--older-than", "0s", "--yes"),
         ("ledger", "status"),
         ("ledger", "upgrade"),
     )

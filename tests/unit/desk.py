@@ -30,10 +30,10 @@ class Desk:
         self.app = app
         self.ledger: Ledger = app.resilience.ledger  # type: ignore[attr-defined]
 
-    def run(self, *words: str) -> Result:
-        """Run `celery resilience` with *words*."""
+    def run(self, *words: str, answer: str = "") -> Result:
+        """Run `celery resilience` with *words*; *answer* is typed if it asks."""
         context = CLIContext(app=self.app, no_color=True, workdir=None)
-        return CliRunner().invoke(resilience, words, obj=context)
+        return CliRunner().invoke(resilience, words, obj=context, input=answer)
 
     def said(self, *words: str) -> Any:  # noqa: ANN401 - any JSON
         """Run a command that succeeds and return the JSON that it prints."""

@@ -1,5 +1,6 @@
 """What operators see of dead letters, and how they let them go or run them again."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,15 +20,15 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("45", 45), ("1.5s", 1.5), ("15m", 900), ("2h", 7200), ("7d", 604800)]
+    ("text", "seconds"), [("0s", 0), ("1.5s", 1.5), ("15m", 900), ("2h", 7200), ("7d", 604800)]
 )
 def test_duration_is_read_in_the_units_that_it_is_shown_in(text: str, seconds: float) -> None:
-    """Seconds without a unit; what a table shows can be typed."""
+    """What a table shows can be typed."""
     assert duration(text) == seconds
     assert duration(briefly(seconds)) == int(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "h", "-1", "2 h", "1w", "inf", "nan"])
+@pytest.mark.parametrize("text", ["", "h", "-1s", "2 h", "1w", "inf", "nan", "9" * 400 + "s"])
 def test_duration_that_is_none_is_refused(text: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(click.BadParameter, match="is no duration"):
@@ -119,11 +120,13 @@ def test_show_prints_all_errors_of_all_attempts(desk: Desk) -> None:
 
 
 def test_show_of_an_unknown_job_says_so(desk: Desk) -> None:
-    """Nothing found is no error."""
+    """Exit code 1, for scripts."""
     done = desk.run("dead", "show", "nobody")
+    listed = desk.run("dead", "show", "nobody", "--json")
 
-    assert (done.exit_code, done.stdout) == (0, "The ledger holds no job nobody.\n")
-    assert desk.said("dead", "show", "nobody") == {"job": None, "audit": []}
+    assert (done.exit_code, done.stdout) == (1, "The ledger holds no job nobody.\n")
+    assert listed.exit_code == 1
+    assert json.loads(listed.stdout) == {"job": None, "audit": []}
 
 
 def test_row_that_cannot_be_read_is_listed_and_shown(desk: Desk) -> None:
@@ -148,7 +151,7 @@ def test_discarded_letter_is_gone_and_the_audit_knows_who_and_why(desk: Desk) ->
     desk.bury("one")
     desk.bury("two")
 
-    done = desk.run("dead", "discard", "one", "--actor", "ann", "--reason", "a test order")
+    done = desk.run("dead", "discard", "one", "--actor", "ann", "--reason", "a test order", "--yes")
 
     assert (done.exit_code, done.stdout) == (0, "1 discarded.\n")
     assert desk.letters() == ["two"]
@@ -231,7 +234,7 @@ def test_purge_forgets_what_is_old_enough(desk: Desk) -> None:
     desk.bury("new")
     desk.alter("UPDATE resilience_jobs SET died = died - 86400 WHERE id = 'old'")
 
-    done = desk.run("dead", "purge", "--older-than", "12h")
+    done = desk.run("dead", "purge", "--older-than", "12h", "--yes")
 
     assert done.exit_code == 0, done.output
     assert "1 letters, 0 audit entries, 0 idempotency records" in done.stdout
