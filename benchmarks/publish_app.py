@@ -13,7 +13,8 @@ from celery import Celery
 
 from resilience import Dependency, Resilience
 from resilience.settings import Settings
-from resilience.tasks.fire import AVOID_SECONDS, FireAndForgetTask
+from resilience.tasks.fire import FireAndForgetTask
+from resilience.tasks.outbox import AVOID_SECONDS
 
 JOBS = 5
 """Jobs that a process publishes."""

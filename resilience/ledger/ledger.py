@@ -95,7 +95,9 @@ class Ledger:
             with self._database.writing() as connection:
                 self._insert(connection, rows, delay_seconds)
 
-    def add_in(self, session: Session | Connection, job: Job) -> None:
+    def add_in(
+        self, session: Session | Connection, job: Job, *, delay_seconds: float | None = None
+    ) -> None:
         """Keep *job* in the outbox if, and only if, the caller's transaction is committed.
 
         Args:
@@ -103,10 +105,11 @@ class Ledger:
                 another database that lacks the tables this is `LedgerUnavailableError`, and in one
                 that has them the job is nowhere that a relay of this ledger would look.
             job: What to keep.
+            delay_seconds: When it is due, from now; None: at once, as outbox.
         """
         with self._database.translated():
             connection = session.connection() if isinstance(session, Session) else session
-            self._insert(connection, [job], None)
+            self._insert(connection, [job], delay_seconds)
 
     def take(
         self,

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from celery import Celery, Task, signals
@@ -10,11 +11,14 @@ from celery.app.task import (  # type: ignore[attr-defined] # one is missing in 
     Context,
     get_actual_ignore_result,
 )
+from celery.utils.time import maybe_make_aware
 from kombu import Producer
 from kombu.message import Message
+from kombu.utils.functional import maybe_list
 
 from resilience.broker import CRASHES_HEADER
 from resilience.ledger import Job
+from resilience.tasks.captured import Captured
 from resilience.tasks.deadline import BUDGET_HEADER
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import dumps, loads
@@ -67,21 +71,35 @@ def job_of(
         properties=properties,
         retry_policy={},
     )
-    args, kwargs, embed = body
-    message = {
+    message = Captured(body, headers, properties, queue, None)
+    return keep_message(task, message, ledger=ledger, age_seconds=age_seconds)
+
+
+def keep_message(
+    task: Task[Any, Any], message: Captured, *, ledger: Mapping[str, Any], age_seconds: float = 0.0
+) -> Job:
+    """Return what the ledger keeps of a *message* of *task*.
+
+    Raises:
+        kombu.exceptions.EncodeError: An argument cannot be kept.
+    """
+    args, kwargs, embed = message.body
+    content = {
         "args": list(args),
         "kwargs": kwargs,
         "embed": embed,
-        "headers": headers,
-        "properties": properties,
+        "headers": message.headers,
+        "properties": message.properties,
         "names": _positional(task.run),
     }
+    if message.routing_key is not None:
+        content["routing_key"] = message.routing_key
     return Job(
-        id=str(options["task_id"]),
+        id=str(message.headers["id"]),
         task=str(task.name),
         dependency=str(getattr(task, "dependency", None) or ""),
-        queue=queue,
-        message=dumps(message),
+        queue=message.queue,
+        message=dumps(content),
         origin=ledger.get("origin"),
         attempts=int(ledger.get("attempts", 0)),
         dispatches=int(ledger.get("dispatches", 0)),
@@ -99,6 +117,7 @@ def message_of(
     amqp: Any = task.app.amqp
     known = _parameters(type(amqp).as_task_v2)
     renamed = {RENAMED.get(name, name): value for name, value in options.items()}
+    renamed |= {name: maybe_list(renamed.get(name)) for name in RENAMED.values()}
     stamps = {name: options[name] for name in options.get("stamped_headers") or ()}
     said = {name: value for name, value in renamed.items() if name in known and value is not None}
     headers, properties, body, _ = amqp.as_task_v2(
@@ -157,11 +176,23 @@ def job_in(app: Celery[Any], message: Message, *, queue: str, dependency: str) -
 
 
 def delay_of(app: Celery[Any], options: dict[str, Any]) -> float | None:
-    """Return in how many seconds a job with these options is due, and take that out of them."""
+    """Return in how many seconds a job with these *options* is due, and take that out of them.
+
+    As Celery reads them: `countdown` counts before `eta`, which may be a text in ISO 8601, and is
+    in the app's time zone if it names none.
+
+    Returns:
+        Seconds, more than 0; None: it is due now.
+    """
     countdown, eta = options.pop("countdown", None), options.pop("eta", None)
-    if eta is not None:
-        return max(0.0, float((eta - app.now()).total_seconds()))
-    return None if countdown is None else max(0.0, float(countdown))
+    if countdown:
+        seconds = float(countdown)
+    elif eta:
+        due = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
+        seconds = (maybe_make_aware(due, app.timezone) - app.now()).total_seconds()
+    else:
+        return None
+    return seconds if seconds > 0 else None
 
 
 def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
@@ -188,7 +219,7 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
     producer.publish(
         (message["args"], message["kwargs"], message["embed"]),
         exchange="" if by_name else queue.exchange,
-        routing_key=queue.name if by_name else queue.routing_key,
+        routing_key=queue.name if by_name else message.get("routing_key") or queue.routing_key,
         headers=headers,
         serializer="json",
         retry=False,

@@ -14,7 +14,6 @@ from celery.app.trace import trace_task
 from celery.backends.base import DisabledBackend
 from celery.result import EagerResult
 from celery.utils import uuid
-from kombu.utils.functional import maybe_list
 
 from resilience.errors import BulkheadFullError
 from resilience.tasks.kept import message_of
@@ -22,7 +21,6 @@ from resilience.tasks.publishing import PUBLISH_ERRORS
 
 REFUSED = "resilience_refused"
 """Where the request of a job that is answered here keeps its `Refusal`."""
-LISTS = ("link", "link_error")
 NOTHING: Final = object()
 
 
@@ -54,7 +52,6 @@ def end_here(
     options = {**task._get_exec_options(), **options}  # type: ignore[attr-defined] # noqa: SLF001
     options.setdefault("ignore_result", task.ignore_result)
     task_id = options["task_id"] = options.get("task_id") or uuid()
-    options |= {name: maybe_list(options.get(name)) for name in LISTS}
     parent = task.app.current_worker_task
     if parent is not None:
         root = parent.request.root_id or parent.request.id

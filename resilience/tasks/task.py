@@ -305,7 +305,7 @@ class ResilientTask(Task[Any, Any]):
         if refused is not None and self.dependency is not None:
             value = self._guarding(self.dependency).refuse(refused.error, args, kwargs)
             refused.answer = value if degraded is None else carry(degraded, value)
-        elif self.idempotency_key is None:
+        elif self.idempotency_key is None or self.app.conf.task_always_eager:
             value = self._call(args, kwargs)
         else:
             value = self._call_once(self.idempotency_key, args, kwargs)

@@ -18,8 +18,9 @@ from resilience.errors import (
 from resilience.events import JobsPublished
 from resilience.ledger import Job
 from resilience.tasks.admission import depth_of
-from resilience.tasks.fire import BROKER_ERRORS, FireAndForgetTask
+from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.kept import publish_kept
+from resilience.tasks.outbox import BROKER_ERRORS
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
 

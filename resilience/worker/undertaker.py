@@ -13,8 +13,9 @@ from resilience.broker.quorum import DELIVERY_LIMIT, dead_queue, on_rabbitmq
 from resilience.dependency import Dependency
 from resilience.errors import text_of
 from resilience.events import JobBuried
-from resilience.tasks.fire import BROKER_ERRORS, LEDGER_ERRORS
+from resilience.tasks.fire import LEDGER_ERRORS
 from resilience.tasks.kept import job_in
+from resilience.tasks.outbox import BROKER_ERRORS
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
 from resilience.worker.poison import end

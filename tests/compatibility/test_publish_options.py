@@ -1,0 +1,343 @@
+"""Every documented form of `apply_async` does for each task class what it does for Celery's own."""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from kombu import Exchange, Queue
+
+from resilience.clock import SystemClock
+from resilience.errors import ConfigurationError
+from resilience.ledger import Ledger, State
+from resilience.tasks import FanOut, part
+from resilience.testing.plugin import running_valkey
+from resilience.testing.process import ServerProcess, import_path
+from resilience.testing.stack import run_worker
+from resilience.testing.waiting import wait_until
+from tests.brokers import running_broker
+
+SECONDS = 20.0
+APP_PATH = "tests.compatibility.apps.publishing"
+NEVER_SECONDS = 3600.0
+ANSWER = 7
+
+
+class Bench:
+    """The servers, the app and what the tests ask of them."""
+
+    def __init__(self, module: ModuleType, env: dict[str, str]) -> None:
+        self.env = env
+        self.module = module
+        self.app = module.app
+        self.connection = module.app.connection_for_write()
+        self.producer = module.app.amqp.Producer(self.connection, auto_declare=False)
+        self.ledger: Ledger = module.app.resilience.ledger
+
+    def publish(self, task: str, key: str, options: dict[str, Any], *, kept: bool = False) -> Any:  # noqa: ANN401
+        """Publish *task*, or have it kept in the outbox."""
+        found = self.app.tasks[task]
+        if not kept:
+            return found.apply_async((key, ANSWER), **options)
+        type(found)._avoid_until[id(self.app)] = SystemClock.monotonic() + NEVER_SECONDS  # noqa: SLF001
+        try:
+            return found.apply_async((key, ANSWER), **options)
+        finally:
+            type(found)._avoid_until.clear()  # noqa: SLF001
+
+    def facts(self, key: str, run: int = 0) -> dict[str, Any]:
+        """Wait until the body has noted what it came with, in its first *run* or a later one."""
+        with self.module.desk() as desk:
+            wait_until(lambda: desk.llen(key) > run, SECONDS, f"the job {key} ran")
+            found: dict[str, Any] = json.loads(desk.lindex(key, run))
+        return found
+
+    def known(self) -> int:
+        """Return how many jobs the ledger knows."""
+        return sum(one.jobs for one in self.ledger.counts())
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Servers, a worker of apps/publishing.py, and the app in this process."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        broker = stack.enter_context(running_broker(tmp_path_factory))
+        desk = stack.enter_context(running_valkey(tmp_path_factory))
+        path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
+        env = {
+            "BROKER_URL": broker.url,
+            "DESK_URL": desk.url,
+            "LEDGER_URL": f"sqlite:///{path}",
+        }
+        for name, value in env.items():
+            patch.setenv(name, value)
+        module = importlib.import_module(APP_PATH)
+        module.app.resilience.ledger.upgrade()
+        stack.enter_context(run_worker(APP_PATH, queues=module.QUEUES, env=env))
+        bench = Bench(module, env)
+        yield bench
+        bench.connection.release()
+        bench.ledger.close()
+        module.app.resilience.store.client.close()
+        module.app.close()
+
+
+def _naive() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)  # noqa: TID251 - as an app writes it
+
+
+def _aware() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 - as an app writes it
+
+
+Options = Callable[[Bench], dict[str, Any]]
+
+
+def _link(bench: Bench) -> Any:  # noqa: ANN401 - a signature
+    return bench.app.tasks["plain_ignored"].si(uuid4().hex).set(ignore_result=True)
+
+
+FORMS: dict[str, Options] = {
+    "nothing": lambda _: {},
+    "task_id": lambda _: {"task_id": uuid4().hex},
+    "countdown": lambda _: {"countdown": 0.2},
+    "countdown-zero": lambda _: {"countdown": 0},
+    "countdown-past": lambda _: {"countdown": -5},
+    "countdown-none": lambda _: {"countdown": None, "eta": None, "expires": None},
+    "eta-naive": lambda _: {"eta": _naive() + timedelta(seconds=0.2)},
+    "eta-naive-past": lambda _: {"eta": _naive() - timedelta(seconds=5)},
+    "eta-aware": lambda _: {"eta": _aware() + timedelta(seconds=0.2)},
+    "eta-text": lambda _: {"eta": (_aware() + timedelta(seconds=0.2)).isoformat()},
+    "expires-number": lambda _: {"expires": 600},
+    "expires-naive": lambda _: {"expires": _naive() + timedelta(seconds=600)},
+    "expires-aware": lambda _: {"expires": _aware() + timedelta(seconds=600)},
+    "expires-text": lambda _: {"expires": (_aware() + timedelta(seconds=600)).isoformat()},
+    "shadow": lambda _: {"shadow": "another.name"},
+    "connection": lambda b: {"connection": b.connection},
+    "producer": lambda b: {"producer": b.producer},
+    "publisher": lambda b: {"publisher": b.producer},
+    "retry-no": lambda _: {"retry": False},
+    "retry-yes": lambda _: {"retry": True},
+    "retry_policy": lambda _: {"retry": True, "retry_policy": {"max_retries": 2}},
+    "time_limit": lambda _: {"time_limit": 50, "soft_time_limit": 40},
+    "queue-name": lambda _: {"queue": "elsewhere"},
+    "queue-object": lambda b: {"queue": b.app.amqp.queues["elsewhere"]},
+    "queue-own-object": lambda _: {
+        "queue": Queue("elsewhere", Exchange("elsewhere"), routing_key="elsewhere")
+    },
+    "exchange": lambda _: {"exchange": "elsewhere", "routing_key": "elsewhere"},
+    "exchange-object": lambda _: {
+        "exchange": Exchange("elsewhere"),
+        "routing_key": "elsewhere",
+    },
+    "routing_key": lambda _: {"queue": "elsewhere", "routing_key": "elsewhere"},
+    "router": lambda b: {"router": _Elsewhere(b.app)},
+    "priority": lambda _: {"priority": 6},
+    "serializer": lambda _: {"serializer": "json"},
+    "compression": lambda _: {"compression": "zlib"},
+    "delivery_mode": lambda _: {"delivery_mode": 1},
+    "link": lambda b: {"link": _link(b)},
+    "link-list": lambda b: {"link": [_link(b), _link(b)]},
+    "link-none": lambda _: {"link": None, "link_error": None},
+    "link_error": lambda b: {"link_error": _link(b)},
+    "link_error-list": lambda b: {"link_error": [_link(b), _link(b)]},
+    "add_to_parent": lambda _: {"add_to_parent": False},
+    "ignore_result": lambda _: {"ignore_result": True},
+    "store_result": lambda _: {"ignore_result": False},
+    "headers": lambda _: {"headers": {"x-mine": [1, {"two": 3}]}},
+    "headers-none": lambda _: {"headers": None},
+    "stamps": lambda _: {"stamped_headers": ["tenant"], "tenant": "shop"},
+    "reply_to": lambda _: {"reply_to": "somebody"},
+    "properties": lambda _: {"app_id": "web", "message_id": "m-1", "type": "t"},
+    "argsrepr": lambda _: {"argsrepr": "(hidden)"},
+    "root": lambda _: {"root_id": "r", "parent_id": "p"},
+    "retries": lambda _: {"retries": 2},
+    "timeout": lambda _: {"timeout": 5.0, "confirm_timeout": 5.0},
+    "declare": lambda b: {"declare": [b.app.amqp.queues["elsewhere"]], "queue": "elsewhere"},
+    "exchange_type": lambda _: {"exchange_type": "direct"},
+}
+
+
+class _Elsewhere:
+    """A router, as Celery takes it."""
+
+    def __init__(self, app: Any) -> None:  # noqa: ANN401 - Celery's
+        self._app = app
+
+    def route(self, options: dict[str, Any], *_: object) -> dict[str, Any]:
+        """Send everything to one queue."""
+        return {**options, "queue": self._app.amqp.queues["elsewhere"]}
+
+
+VARIANTS = (
+    ("plain", False),
+    ("plain_ignored", False),
+    ("resilient", False),
+    ("bare", False),
+    ("chained", False),
+    ("fire", False),
+    ("fire", True),
+)
+
+
+@pytest.fixture(scope="module")
+def keys(bench: Bench) -> dict[tuple[str, str, bool], str | Exception]:
+    """By form, task and whether it was kept: the key of a job, or why it could not be published.
+
+    All are published before the first is waited for, so that they do not wait one by one.
+    """
+    found: dict[tuple[str, str, bool], str | Exception] = {}
+    for form, options in FORMS.items():
+        for task, kept in VARIANTS:
+            key = uuid4().hex
+            try:
+                bench.publish(task, key, options(bench), kept=kept)
+            except Exception as error:  # noqa: BLE001 - the test of this form raises it
+                found[form, task, kept] = error
+            else:
+                found[form, task, kept] = key
+    return found
+
+
+def came_with(bench: Bench, key: str | Exception) -> dict[str, Any]:
+    """Return what the job with this *key* came to its body with."""
+    if isinstance(key, Exception):
+        raise key
+    return bench.facts(key)
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["published", "kept"])
+@pytest.mark.parametrize("form", FORMS)
+def test_fire_and_forget_job_comes_with_what_it_was_given(
+    bench: Bench,
+    keys: dict[tuple[str, str, bool], str | Exception],
+    form: str,
+    kept: bool,  # noqa: FBT001 - pytest's
+) -> None:
+    """Whether the broker takes it at once or the outbox keeps it first."""
+    expected = came_with(bench, keys[form, "plain_ignored", False])
+
+    assert came_with(bench, keys[form, "fire", kept]) == expected
+
+
+@pytest.mark.parametrize("task", ["resilient", "bare", "chained"])
+@pytest.mark.parametrize("form", FORMS)
+def test_resilient_job_comes_with_what_it_was_given(
+    bench: Bench, keys: dict[tuple[str, str, bool], str | Exception], form: str, task: str
+) -> None:
+    """With a dependency, without one, and with fallbacks."""
+    expected = came_with(bench, keys[form, "plain", False])
+
+    assert came_with(bench, keys[form, task, False]) == expected
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["published", "kept"])
+def test_what_the_task_declares_comes_along(bench: Bench, kept: bool) -> None:  # noqa: FBT001 - pytest's
+    """`expires` and time limits of the class hold in the outbox as well."""
+    plain, ours = uuid4().hex, uuid4().hex
+    bench.publish("plain_limited", plain, {})
+    bench.publish("fire_limited", ours, {}, kept=kept)
+
+    assert bench.facts(ours) == bench.facts(plain)
+
+
+@pytest.fixture(scope="module")
+def answers(bench: Bench) -> dict[str, tuple[str, str, Any]]:
+    """By form: the keys of a fan-out's two parts that were given it, and its pending response."""
+    found = {}
+    for form, options in FORMS.items():
+        keys = uuid4().hex, uuid4().hex
+        parts = {
+            task: part(bench.app.tasks[task].s(key, ANSWER).set(**options(bench)))
+            for task, key in zip(("resilient", "fire"), keys, strict=True)
+        }
+        found[form] = (*keys, FanOut(**parts).apply_async(budget=SECONDS))
+    return found
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_part_comes_with_what_it_was_given(
+    bench: Bench,
+    keys: dict[tuple[str, str, bool], str | Exception],
+    answers: dict[str, tuple[str, str, Any]],
+    form: str,
+) -> None:
+    """Of either class; the fan-out itself says only that nobody waits for the part's result."""
+    expected = came_with(bench, keys[form, "plain_ignored", False])
+    resilient, fired, pending = answers[form]
+
+    assert pending.get().data == {"resilient": ANSWER, "fire": ANSWER}
+    assert bench.facts(resilient) == expected | {"ignored": True}
+    assert bench.facts(fired) == expected | {"ignored": True}
+
+
+def test_job_of_beat_comes_with_the_options_of_its_entry(bench: Bench, tmp_path: Path) -> None:
+    """A scheduled fire-and-forget job runs at each tick, as a plain one beside it."""
+    command = [sys.executable, "-m", "celery", "-A", APP_PATH, "beat", "-s", str(tmp_path / "beat")]
+    env = {**bench.env, "PYTHONPATH": import_path(), "BEAT_KEY": uuid4().hex}
+    beat = ServerProcess(
+        [*command, "-l", "INFO"], ready="Starting...", log_path=tmp_path / "beat.log", env=env
+    )
+    beat.start()
+    try:
+        plain, fired, again = (
+            bench.facts(f"{env['BEAT_KEY']}:{task}", tick)
+            for task, tick in (("plain_ignored", 0), ("fire", 0), ("fire", 1))
+        )
+    finally:
+        beat.stop()
+
+    assert fired == again == plain
+
+
+@pytest.mark.parametrize("option", ["link", "link_error"])
+def test_what_follows_a_kept_job_runs_once(bench: Bench, option: str) -> None:
+    """A single signature, not in a list, as most apps write it."""
+    task = "fire" if option == "link" else "fire_buggy"
+    key = uuid4().hex
+    follower = bench.app.tasks["plain_ignored"].si(f"{key}:after")
+
+    bench.publish(task, key, {option: follower}, kept=True)
+
+    assert bench.facts(f"{key}:after")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"exchange": "nowhere", "routing_key": "x"}, "add one to task_queues"),
+        ({"kwargs": {"unknown": 1}}, "unexpected keyword argument"),
+        ({"countdown": "soon"}, "could not convert"),
+    ],
+    ids=["exchange", "arguments", "countdown"],
+)
+def test_job_that_can_never_run_is_refused_where_it_is_published(
+    bench: Bench, options: dict[str, Any], error: str
+) -> None:
+    """Also while the broker is away: the outbox keeps nothing that its relay cannot publish."""
+    before = bench.known()
+
+    with pytest.raises((ConfigurationError, TypeError, ValueError), match=error):
+        bench.publish("fire", uuid4().hex, options, kept=True)
+
+    assert bench.known() == before
+
+
+def test_committed_job_waits_for_its_time(bench: Bench) -> None:
+    """`publish_with` takes `countdown` and `eta` as `apply_async` does."""
+    key = uuid4().hex
+    with bench.ledger._database.writing() as connection:  # noqa: SLF001 - the ledger's own database
+        bench.app.tasks["fire"].publish_with(connection, (key, ANSWER), countdown=NEVER_SECONDS)
+        bench.app.tasks["fire"].publish_with(connection, (f"{key}:now", ANSWER), eta=_naive())
+
+    assert bench.facts(f"{key}:now")["value"] == repr(ANSWER)
+    [waiting] = [one for one in bench.ledger.counts() if one.state is State.SCHEDULED]
+    assert waiting.overdue_seconds is not None
+    assert waiting.overdue_seconds < 0
