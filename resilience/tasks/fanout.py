@@ -17,9 +17,10 @@ from resilience.budget import checked_seconds
 from resilience.errors import BulkheadFullError, ConfigurationError, StoreUnavailableError
 from resilience.events import PublishFailed
 from resilience.store import Slot
+from resilience.tasks.envelope import slot_header
 from resilience.tasks.pending import PendingResponse
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
-from resilience.tasks.reporting import report_failure, slot_header
+from resilience.tasks.reporting import report_failure
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import must_encode
 from resilience.tasks.task import ResilientTask

@@ -22,7 +22,8 @@ from resilience.ledger import Job
 from resilience.tasks.admission import with_lane
 from resilience.tasks.captured import CONNECTIONS, capture
 from resilience.tasks.deadline import with_budget
-from resilience.tasks.kept import JOB_HEADER, delay_of, keep_message
+from resilience.tasks.envelope import JOB_HEADER
+from resilience.tasks.kept import delay_of, keep_message
 from resilience.tasks.names import check_names
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.task import ResilientTask
