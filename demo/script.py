@@ -4,13 +4,22 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
-import psutil
+from pydantic import TypeAdapter
 
+from demo.load import LoadMeter, Reading
 from demo.runner import RunningShop
-from demo.traffic import GIVE_UP_SECONDS, LOW_RATES, RATES, Sample, Traffic
+from demo.traffic import (
+    CONTROL,
+    CONTROL_RATE,
+    GIVE_UP_SECONDS,
+    LOW_RATES,
+    RATES,
+    Sample,
+    Traffic,
+)
 
 TICK_SECONDS: Final = 0.5
 HANG: Final = {"mode": "hang"}
@@ -86,14 +95,12 @@ class Stretch:
         told: When the upstream services were told its faults.
         began: When all of them had heard.
         ended: When the next phase's were told, or the traffic ended.
-        others: How many processors were busy with other programs than shop and demo.
     """
 
     phase: Phase
     told: float
     began: float
     ended: float
-    others: float
 
     def spans(self, sample: Sample) -> bool:
         """Tell whether *sample* was sent and answered while exactly these faults were in force."""
@@ -106,17 +113,35 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """All that happened."""
+    """All that happened.
+
+    Attributes:
+        stretches: The phases, in order.
+        samples: What the users saw.
+        controls: Requests of the control, which calls no dependency.
+        readings: What other programs used of the processors, in order and without gaps.
+    """
 
     stretches: Sequence[Stretch]
     samples: Sequence[Sample]
+    controls: Sequence[Sample]
+    readings: Sequence[Reading]
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Return what `to_json` wrote."""
+        return TypeAdapter(cls).validate_json(text)
+
+    def to_json(self) -> bytes:
+        """Return all of it, to be looked at another time."""
+        return TypeAdapter(type(self)).dump_json(self)
 
     def during(self, part: str, endpoint: str = "") -> list[Sample]:
-        """Return the samples sent in a part of the script, of one endpoint or of all."""
+        """Return the samples sent in a part of the script, of one endpoint or of all users'."""
         spans = [(one.told, one.ended) for one in self.stretches if one.phase.part == part]
         return [
             sample
-            for sample in self.samples
+            for sample in (self.controls if endpoint == CONTROL else self.samples)
             if endpoint in {"", sample.endpoint}
             and any(told <= sample.sent < ended for told, ended in spans)
         ]
@@ -145,10 +170,12 @@ class Play:
         self._script = script
         self._tick = tick
         self._samples: list[Sample] = []
+        self._readings: list[Reading] = []
 
     async def run(self) -> Recording:
         """Play the script; traffic runs from its beginning to its end."""
         timeout, limits = httpx.Timeout(GIVE_UP_SECONDS), httpx.Limits(max_connections=None)
+        rates = {**self._script.rates, CONTROL: CONTROL_RATE}
         stop = asyncio.Event()
         async with (
             httpx.AsyncClient(timeout=timeout) as control,
@@ -157,10 +184,23 @@ class Play:
             ) as front,
             asyncio.TaskGroup() as group,
         ):
-            group.create_task(Traffic(front, self._script.rates, self._samples.append).run(stop))
+            group.create_task(Traffic(front, rates, self._samples.append).run(stop))
+            group.create_task(self._measure(stop))
             stretches = [await self._play(phase, control) for phase in self._script.phases]
             stop.set()
-        return Recording(stretches=stretches, samples=self._samples)
+        return Recording(
+            stretches=stretches,
+            samples=[one for one in self._samples if one.endpoint != CONTROL],
+            controls=[one for one in self._samples if one.endpoint == CONTROL],
+            readings=self._readings,
+        )
+
+    async def _measure(self, stop: asyncio.Event) -> None:
+        """Read twice a second what others use; in a thread, beside which traffic goes on."""
+        meter = await asyncio.to_thread(LoadMeter, self._shop.measured)
+        while not stop.is_set():
+            await asyncio.sleep(TICK_SECONDS)
+            self._readings.append(await asyncio.to_thread(meter.read))
 
     async def _play(self, phase: Phase, control: httpx.AsyncClient) -> Stretch:
         told = perf_counter()
@@ -168,16 +208,8 @@ class Play:
             fault = phase.faults.get(name, {"mode": "ok"})
             answer = await control.put(f"{self._layout.url(name)}/fault", json=fault)
             answer.raise_for_status()
-        began, load = perf_counter(), self._load_of_others()
+        began = perf_counter()
         while (now := perf_counter()) < began + phase.seconds:
             self._tick(phase, now - began, len(self._samples))
             await asyncio.sleep(min(TICK_SECONDS, began + phase.seconds - now))
-        ended = perf_counter()
-        others = (self._load_of_others() - load) / (ended - began)
-        return Stretch(phase=phase, told=told, began=began, ended=ended, others=others)
-
-    def _load_of_others(self) -> float:
-        """Return the processor seconds that other programs have used so far."""
-        times = psutil.cpu_times()
-        busy = times.user + times.nice + times.system
-        return busy - self._shop.processor_seconds()
+        return Stretch(phase=phase, told=told, began=began, ended=perf_counter())

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter
@@ -22,14 +22,20 @@ RATES: Final[Mapping[str, int]] = {
 }
 """Requests per second by endpoint: half of what two processors could serve."""
 LOW_RATES: Final[Mapping[str, int]] = {name: math.ceil(rate / 2) for name, rate in RATES.items()}
+CONTROL: Final = "ping"
+"""The endpoint that calls no dependency; asked all the while, besides the others."""
+CONTROL_RATE: Final = 8
 BUDGETS: Final[Mapping[str, float]] = {
     "recommendations": budgets.RECOMMENDATIONS,
     "orders": budgets.ORDERS,
     "search": budgets.SEARCH,
     "profile": budgets.PROFILE,
     "dashboard": budgets.DASHBOARD,
+    CONTROL: budgets.PING,
 }
 TOLERANCE: Final = 1.1
+BEHIND_SECONDS: Final = 1.0
+"""What was due so long ago that this process has had no time since is not sent any more."""
 GIVE_UP_SECONDS: Final = 10.0
 REGULARS: Final = 40
 """Users who come again and again, so that the shop has seen them; one in ten requests is not."""
@@ -43,12 +49,13 @@ class Sample:
     """One request and what came of it.
 
     Attributes:
-        endpoint: Which of the five.
+        endpoint: Which of the five, or the control.
         sent: When it was due, on the clock of `perf_counter`.
         seconds: From then until the whole answer was there.
         status: Of the answer; 0 if there was none.
         meta: What the answer says of itself.
         error: What went wrong besides a level-4 answer, empty if nothing.
+        held: How many of the seconds passed before it was sent: this process was late itself.
     """
 
     endpoint: str
@@ -57,6 +64,7 @@ class Sample:
     status: int
     meta: Mapping[str, Any]
     error: str = ""
+    held: float = 0.0
 
     @property
     def level(self) -> int:
@@ -69,10 +77,14 @@ class Sample:
         return self.seconds > TOLERANCE * BUDGETS[self.endpoint]
 
 
-def percentile(samples: Sequence[Sample], share: float) -> float:
+def percentile(samples: Iterable[Sample], share: float) -> float:
     """Return the seconds within which *share* of the samples were answered (nearest rank)."""
-    ordered = sorted(sample.seconds for sample in samples)
-    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.nan
+    return nearest_rank([sample.seconds for sample in samples], share)
+
+
+def nearest_rank(values: Sequence[float], share: float) -> float:
+    """Return what *share* of the values do not exceed; NaN if there are none."""
+    return sorted(values)[math.ceil(share * len(values)) - 1] if values else math.nan
 
 
 class Traffic:
@@ -93,6 +105,8 @@ class Traffic:
         async with asyncio.TaskGroup() as under_way:
             while not stop.is_set():
                 await asyncio.sleep(due - perf_counter())
+                # Else all of them would be sent at once, to a machine that is overloaded as it is.
+                due = max(due, perf_counter() - BEHIND_SECONDS)
                 under_way.create_task(self._ask(next(endpoints), due))
                 due += pause
 
@@ -102,7 +116,7 @@ class Traffic:
         return itertools.cycle(name for _, name in sorted(times))
 
     async def _ask(self, endpoint: str, due: float) -> None:
-        status = 0
+        status, held = 0, perf_counter() - due
         try:
             answer = await self._front.send(self._request(endpoint))
         except httpx.HTTPError as problem:
@@ -118,6 +132,7 @@ class Traffic:
                 status=status,
                 meta=meta,
                 error=error,
+                held=held,
             )
         )
 
@@ -132,7 +147,7 @@ class Traffic:
             material, nouns = dice.choice(words.MATERIALS), dice.choice([*words.NOUNS.values()])
             text = f"{material} {dice.choice(nouns)}"
             return self._front.build_request("GET", "/search", params={"q": text})
-        path = "/dashboard" if endpoint == "dashboard" else f"/{endpoint}/{user_id}"
+        path = f"/{endpoint}" if endpoint in {"dashboard", CONTROL} else f"/{endpoint}/{user_id}"
         return self._front.build_request("GET", path)
 
 

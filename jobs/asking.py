@@ -26,6 +26,8 @@ from resilience.tasks.fanout import Part
 from resilience.tasks.pending import PendingResponse
 from resilience.tasks.response import NOT_IN_TIME
 
+DEFAULT_WORKER = "default worker"
+"""Who is to blame for a task without a dependency."""
 EXPIRED = "TaskRevokedError"
 """Reason of a part that waited in its queue until it was of no use."""
 
@@ -114,7 +116,7 @@ async def require(fanout: FanOut, seconds: float, **facts: str) -> PartialRespon
         return response
     lacking = [name for name in response.missing if fanout.parts[name].required]
     reasons = {name: response.reasons[name] for name in lacking}
-    dependency = fanout.parts[lacking[0]].signature.type.dependency
+    dependency = fanout.parts[lacking[0]].signature.type.dependency or DEFAULT_WORKER
     raise NotServedError(dependency, reasons, response.retry_after, **facts)
 
 

@@ -7,3 +7,4 @@ ORDERS: Final = 2.5
 SEARCH: Final = 1.5
 PROFILE: Final = 1.5
 DASHBOARD: Final = 1.2
+PING: Final = 2.5

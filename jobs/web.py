@@ -1,4 +1,4 @@
-"""The shop's front: five endpoints that answer inside their budgets, whatever happens behind them.
+"""The shop's front: endpoints that answer inside their budgets, whatever happens behind them.
 
 Nothing here calls a dependency or blocks the event loop: workers do the work, each dependency's
 in a bulkhead of its own.
@@ -18,6 +18,7 @@ from jobs import budgets
 from jobs.asking import require
 from jobs.dashboard import DASHBOARD
 from jobs.orders import ID_MAX, NewOrder, place
+from jobs.ping import PING
 from jobs.problems import explain_errors
 from jobs.profile import profile_of
 from jobs.recommendations import Recommender, remember_popular
@@ -71,6 +72,11 @@ def create_front(resilience: Resilience) -> FastAPI:
     async def dashboard() -> dict[str, Any]:
         shown = await require(DASHBOARD, budgets.DASHBOARD - ANSWER_SECONDS)
         return shown.to_json()
+
+    @front.get("/ping")
+    async def ping() -> dict[str, Any]:
+        answered = await require(PING, budgets.PING - ANSWER_SECONDS)
+        return answered.to_json()
 
     @front.get("/health", include_in_schema=False)
     async def health() -> dict[str, str]:

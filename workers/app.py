@@ -13,6 +13,7 @@ TASKS = (
     "jobs.notifications",
     "jobs.orders",
     "jobs.payments",
+    "jobs.ping",
     "jobs.recommendations",
     "jobs.search",
     "jobs.users",

@@ -1,13 +1,15 @@
 """The demo's verdict on recordings that are made up, so that it is known what it must say."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from demo.isolation import isolation_checks, paces
+from demo.isolation import beside_the_outage, isolation_checks
+from demo.load import Reading
 from demo.script import PHASES, Recording, Stretch
-from demo.traffic import Sample
+from demo.traffic import CONTROL, Sample
 from demo.verdict import checks
 
 PHASE_SECONDS = 10.0
@@ -32,19 +34,44 @@ def sample(
     )
 
 
-def recording(samples: Sequence[Sample], *, others: float = 0.0) -> Recording:
-    """Return a recording of the real script, ten seconds a phase."""
+def recording(
+    samples: Sequence[Sample],
+    *,
+    controls: Sequence[Sample] = (),
+    busy: Sequence[tuple[float, float]] = (),
+) -> Recording:
+    """Return a recording of the real script, ten seconds a phase.
+
+    Args:
+        samples: What the users saw.
+        controls: What the control did; nothing: it was not asked.
+        busy: From when to when other programs used all of one processor.
+    """
     stretches = [
         Stretch(
             phase=phase,
             told=STARTS[phase.name],
             began=STARTS[phase.name],
             ended=STARTS[phase.name] + PHASE_SECONDS,
-            others=others,
         )
         for phase in PHASES
     ]
-    return Recording(stretches=stretches, samples=samples)
+    return Recording(
+        stretches=stretches, samples=samples, controls=controls, readings=readings(busy)
+    )
+
+
+def readings(busy: Sequence[tuple[float, float]]) -> list[Reading]:
+    """Return two readings a second of what others used."""
+    times = [nth / 2 for nth in range(int(2 * (AFTER + PHASE_SECONDS)))]
+    return [
+        Reading(
+            began=at,
+            ended=at + 0.5,
+            others=float(any(began <= at < ended for began, ended in busy)),
+        )
+        for at in times
+    ]
 
 
 GOOD = [
@@ -93,28 +120,29 @@ def test_broken_promise_is_found(bad: Sample, broken: int) -> None:
     assert found[broken] is False
 
 
-def spread(sent: float, *, factor: float = 1.0, outliers: int = 0) -> list[Sample]:
-    """Return 200 requests of /search: 50 to 60 ms times *factor*, but for some of 300 ms."""
+def spread(
+    sent: float, *, factor: float = 1.0, outliers: int = 0, endpoint: str = "search"
+) -> list[Sample]:
+    """Return 200 requests: 50 to 60 ms times *factor*, but for some of 300 ms."""
     seconds = [factor * (0.05 + 0.01 * nth / 200) for nth in range(200 - outliers)]
     seconds += [0.3] * outliers
-    return [sample(sent=sent + nth / 100, seconds=one) for nth, one in enumerate(seconds)]
+    return [sample(endpoint, sent=sent + nth / 25, seconds=one) for nth, one in enumerate(seconds)]
 
 
 @pytest.mark.parametrize(
-    ("during", "others", "kept"),
+    ("during", "kept"),
     [
-        pytest.param(spread(HANGING, factor=1.1), 0.0, True, id="as-fast-as-before"),
-        pytest.param(spread(HANGING, factor=2.0), 0.0, False, id="clearly-slower"),
-        pytest.param(spread(HANGING, factor=2.0), 0.9, None, id="slower-on-a-busy-machine"),
-        pytest.param(spread(HANGING, outliers=1), 0.0, True, id="one-outlier-in-two-hundred"),
-        pytest.param(spread(HANGING, outliers=3), 0.0, None, id="three-may-be-chance"),
+        pytest.param(spread(HANGING, factor=1.1), True, id="as-fast-as-before"),
+        pytest.param(spread(HANGING, factor=2.0), False, id="clearly-slower"),
+        pytest.param(spread(HANGING, outliers=1), True, id="one-outlier-in-two-hundred"),
+        pytest.param(spread(HANGING, outliers=3), None, id="three-may-be-chance"),
     ],
 )
 def test_pace_is_judged_as_surely_as_it_is_known(
-    during: list[Sample], others: float, *, kept: bool | None
+    during: list[Sample], *, kept: bool | None
 ) -> None:
-    """A p99 over the bound is a broken promise only where neither chance nor others explain it."""
-    (check,) = isolation_checks(recording([*spread(BEFORE), *during], others=others))
+    """A p99 over the bound is a broken promise only where chance does not explain it."""
+    (check,) = isolation_checks(recording([*spread(BEFORE), *during]))
 
     assert check.kept is kept
 
@@ -128,6 +156,150 @@ def test_pace_leaves_out_what_met_a_fault_of_its_own() -> None:
         sample("orders", sent=PAYMENTS + 1),
     ]
 
-    (pace,) = paces(recording(samples))
+    during = beside_the_outage(recording(samples), "orders")
 
-    assert [one.sent for one in pace.during] == [HANGING + 1]
+    assert [one.sent for one in during] == [HANGING + 1]
+
+
+WHOLE_TIME = (0.0, AFTER + PHASE_SECONDS)
+HANG_TIME = (HANGING, HANGING + PHASE_SECONDS)
+
+
+def steady_controls(*slow: tuple[float, float], factor: float = 3.0) -> list[Sample]:
+    """Return a control of 20 ms, eight times a second, *factor* times that while it is *slow*."""
+    times = [nth / 8 for nth in range(int(8 * (AFTER + PHASE_SECONDS)))]
+    return [
+        sample(
+            CONTROL,
+            sent=at,
+            seconds=0.02 * (factor if any(began <= at < ended for began, ended in slow) else 1.0),
+        )
+        for at in times
+    ]
+
+
+@pytest.mark.parametrize(
+    ("during", "controls", "busy", "kept"),
+    [
+        pytest.param(
+            spread(HANGING, factor=3.0),
+            steady_controls(HANG_TIME),
+            HANG_TIME,
+            True,
+            id="a-burst-made-both-late",
+        ),
+        pytest.param(
+            spread(HANGING, factor=4.5),
+            steady_controls(HANG_TIME),
+            HANG_TIME,
+            None,
+            id="a-burst-explains-most-of-it",
+        ),
+        pytest.param(
+            spread(HANGING, factor=9.0),
+            steady_controls(HANG_TIME),
+            HANG_TIME,
+            False,
+            id="no-burst-explains-it",
+        ),
+        pytest.param(
+            spread(HANGING, outliers=8),
+            steady_controls(),
+            WHOLE_TIME,
+            False,
+            id="a-worker-was-full-beside-steady-load",
+        ),
+        pytest.param(
+            spread(HANGING, factor=3.0),
+            steady_controls(HANG_TIME),
+            (0.0, 0.0),
+            False,
+            id="the-shop-itself-made-both-late",
+        ),
+    ],
+)
+def test_pace_beside_other_programs_is_judged_against_the_control(
+    during: list[Sample],
+    controls: list[Sample],
+    busy: tuple[float, float],
+    *,
+    kept: bool | None,
+) -> None:
+    """What made the control as late is no broken promise; what did not, is one, load or not."""
+    (check,) = isolation_checks(
+        recording([*spread(BEFORE), *during], controls=controls, busy=[busy])
+    )
+
+    assert check.kept is kept, check.text
+    assert ("not judged: other programs used" in check.text) is (kept is None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "controls", "busy", "kept"),
+    [
+        pytest.param(1.4, steady_controls(HANG_TIME, factor=20.0), HANG_TIME, True, id="all-late"),
+        pytest.param(2.4, steady_controls(HANG_TIME, factor=20.0), HANG_TIME, False, id="later"),
+        pytest.param(1.4, steady_controls(), HANG_TIME, False, id="control-in-time"),
+        pytest.param(
+            1.4, steady_controls(HANG_TIME, factor=20.0), (0.0, 0.0), False, id="nobody-else"
+        ),
+    ],
+)
+def test_budget_is_overrun_by_no_more_than_the_machine_was_late(
+    seconds: float, controls: list[Sample], busy: tuple[float, float], *, kept: bool
+) -> None:
+    """Late by what other programs made the control late is in time; anything more is not."""
+    late = sample("dashboard", sent=HANGING + 5, seconds=seconds)
+
+    in_time, *_ = checks(recording([*GOOD, *GOOD, late], controls=controls, busy=[busy]))
+
+    assert in_time.kept is kept
+    assert ("no later than the control" in in_time.text) is kept
+
+
+def test_request_that_was_sent_late_is_not_blamed_on_the_shop() -> None:
+    """How late a timer of the demo's own fires is no time that the shop had."""
+    late = sample("dashboard", sent=HANGING + 5, seconds=2.0)
+    held = replace(late, held=1.0)
+
+    found = [
+        next(
+            checks(recording([*GOOD, *GOOD, one], controls=steady_controls(), busy=[HANG_TIME]))
+        ).kept
+        for one in (late, held)
+    ]
+
+    assert found == [False, True]
+
+
+def test_machine_that_made_all_late_leaves_budgets_and_pace_open() -> None:
+    """Where nearly every request was as late as the control, nothing can be said of the shop."""
+    slow = [sample(sent=at, seconds=2.0) for at in (BEFORE + 5, HANGING + 5) for _ in range(50)]
+    controls = steady_controls((BEFORE + 4, BEFORE + 7), (HANGING + 4, HANGING + 7), factor=100.0)
+    seen = recording(slow, controls=controls, busy=[WHOLE_TIME])
+
+    in_time, *_ = checks(seen)
+    (pace,) = isolation_checks(seen)
+
+    assert (in_time.kept, pace.kept) == (None, None)
+    assert all("not judged: other programs used 1.0" in one.text for one in (in_time, pace))
+
+
+@pytest.mark.parametrize(
+    ("slow", "kept"),
+    [
+        pytest.param((AFTER + 7.0, AFTER + 9.0), True, id="while-the-control-was-late"),
+        pytest.param((0.0, 0.0), False, id="while-it-was-not"),
+        pytest.param((AFTER, AFTER + PHASE_SECONDS), None, id="while-it-was-all-the-time"),
+    ],
+)
+def test_recovery_is_judged_where_the_machine_lets_it(
+    slow: tuple[float, float], *, kept: bool | None
+) -> None:
+    """A degraded answer long after the repair breaks the promise, unless all was late just then."""
+    lapse = sample(sent=AFTER + 8, meta=STALE)
+    controls = steady_controls(slow, factor=20.0)
+
+    *_, recovered = checks(recording([*GOOD, lapse], controls=controls, busy=[WHOLE_TIME]))
+
+    assert recovered.kept is kept
