@@ -34,22 +34,20 @@ MARKS: Final = {True: "[green]kept[/]  ", False: "[red]BROKEN[/]", None: "[yello
 @click.option("--quick", is_flag=True, help="Half a minute of traffic; no p99 is judged.")
 @click.option(
     "--sabotage",
-    type=click.Choice(list(Sabotage)),
-    default=Sabotage.NONE,
+    type=click.Choice([one.value for one in Sabotage]),
+    default=Sabotage.NONE.value,
     help="Run a shop that breaks its promises, to see the verdict find it.",
 )
 @click.option("--record", type=click.File("wb"), help="Write all that was measured, as JSON.")
 @click.pass_context
-def demo(
-    context: click.Context, *, quick: bool, sabotage: Sabotage, record: IO[bytes] | None
-) -> None:
+def demo(context: click.Context, *, quick: bool, sabotage: str, record: IO[bytes] | None) -> None:
     """Break the shop by script, and judge what its users saw.
 
     Exit code 0: every promise was kept; 1: one was not; 2: the shop did not start.
     """
     if context.invoked_subcommand is None:
         script = QUICK_SCRIPT if quick else FULL_SCRIPT
-        layout_of = partial(Layout.anywhere, sabotage=sabotage)
+        layout_of = partial(Layout.anywhere, sabotage=Sabotage(sabotage))
         context.exit(_run(lambda console: _outage(console, script, layout_of, record)))
 
 

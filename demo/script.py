@@ -22,6 +22,7 @@ from demo.traffic import (
 )
 
 TICK_SECONDS: Final = 0.5
+MAIL_SECONDS: Final = 20.0
 HANG: Final = {"mode": "hang"}
 FAIL: Final = {"mode": "fail"}
 SLOW: Final = {"mode": "slow", "latency_seconds": 2.5}
@@ -120,12 +121,14 @@ class Recording:
         samples: What the users saw.
         controls: Requests of the control, which calls no dependency.
         readings: What other programs used of the processors, in order and without gaps.
+        mails: Message-IDs of all mails that were sent.
     """
 
     stretches: Sequence[Stretch]
     samples: Sequence[Sample]
     controls: Sequence[Sample]
     readings: Sequence[Reading]
+    mails: Sequence[str] = ()
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
@@ -177,23 +180,41 @@ class Play:
         timeout, limits = httpx.Timeout(GIVE_UP_SECONDS), httpx.Limits(max_connections=None)
         rates = {**self._script.rates, CONTROL: CONTROL_RATE}
         stop = asyncio.Event()
-        async with (
-            httpx.AsyncClient(timeout=timeout) as control,
-            httpx.AsyncClient(
-                base_url=self._layout.url("front"), timeout=timeout, limits=limits
-            ) as front,
-            asyncio.TaskGroup() as group,
-        ):
-            group.create_task(Traffic(front, rates, self._samples.append).run(stop))
-            group.create_task(self._measure(stop))
-            stretches = [await self._play(phase, control) for phase in self._script.phases]
-            stop.set()
+        async with httpx.AsyncClient(timeout=timeout) as control:
+            async with (
+                httpx.AsyncClient(
+                    base_url=self._layout.url("front"), timeout=timeout, limits=limits
+                ) as front,
+                asyncio.TaskGroup() as group,
+            ):
+                group.create_task(Traffic(front, rates, self._samples.append).run(stop))
+                group.create_task(self._measure(stop))
+                stretches = [await self._play(phase, control) for phase in self._script.phases]
+                stop.set()
+            mails = await self._mails(control)
         return Recording(
             stretches=stretches,
             samples=[one for one in self._samples if one.endpoint != CONTROL],
             controls=[one for one in self._samples if one.endpoint == CONTROL],
             readings=self._readings,
+            mails=mails,
         )
+
+    async def _mails(self, control: httpx.AsyncClient) -> list[str]:
+        """Return the ids of the mails that were sent, once all are that were promised.
+
+        Those that are missing 20 s after the last one that came are taken for lost.
+        """
+        promised = {one.mail for one in self._samples if one.mail}
+        sent: list[str] = []
+        last = perf_counter()
+        while not promised <= set(sent) and perf_counter() < last + MAIL_SECONDS:
+            await asyncio.sleep(TICK_SECONDS)
+            answer = await control.get(f"{self._layout.url('mail')}/messages")
+            now = [one["message_id"] for one in answer.json()]
+            last = perf_counter() if len(now) > len(sent) else last
+            sent = now
+        return sent
 
     async def _measure(self, stop: asyncio.Event) -> None:
         """Read twice a second what others use; in a thread, beside which traffic goes on."""

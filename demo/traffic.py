@@ -12,6 +12,8 @@ from typing import Any, Final
 import httpx
 
 from jobs import budgets, catalogue, words
+from jobs.notifications import confirmation_id
+from jobs.orders import QUEUED
 
 RATES: Final[Mapping[str, int]] = {
     "recommendations": 3,
@@ -56,6 +58,7 @@ class Sample:
         meta: What the answer says of itself.
         error: What went wrong besides a level-4 answer, empty if nothing.
         held: How many of the seconds passed before it was sent: this process was late itself.
+        mail: Message-ID of the mail that the answer promises, empty if none.
     """
 
     endpoint: str
@@ -65,6 +68,7 @@ class Sample:
     meta: Mapping[str, Any]
     error: str = ""
     held: float = 0.0
+    mail: str = ""
 
     @property
     def level(self) -> int:
@@ -116,7 +120,7 @@ class Traffic:
         return itertools.cycle(name for _, name in sorted(times))
 
     async def _ask(self, endpoint: str, due: float) -> None:
-        status, held = 0, perf_counter() - due
+        status, held, mail = 0, perf_counter() - due, ""
         try:
             answer = await self._front.send(self._request(endpoint))
         except httpx.HTTPError as problem:
@@ -124,6 +128,7 @@ class Traffic:
         else:
             status = answer.status_code
             meta, error = _read(answer)
+            mail = _promised_mail(answer) if endpoint == "orders" and answer.is_success else ""
         self._hear(
             Sample(
                 endpoint=endpoint,
@@ -133,6 +138,7 @@ class Traffic:
                 meta=meta,
                 error=error,
                 held=held,
+                mail=mail,
             )
         )
 
@@ -161,3 +167,10 @@ def _read(answer: httpx.Response) -> tuple[Mapping[str, Any], str]:
     if kind != "application/problem+json" or "Retry-After" not in answer.headers:
         return NOTHING, "503 without a reason"
     return NOTHING, ""
+
+
+def _promised_mail(answer: httpx.Response) -> str:
+    """Return the Message-ID of the mail that an order's answer promises, empty if it does not."""
+    data = answer.json()["data"]
+    queued = data.get("notification") == QUEUED
+    return confirmation_id(data["order"]["order_id"]) if queued else ""

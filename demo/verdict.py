@@ -66,6 +66,7 @@ def checks(recording: Recording) -> Iterator[Check]:
     yield _in_time(recording, samples, control)
     yield _no_defect(samples, control)
     yield _honest(recording, control)
+    yield _nothing_lost(recording)
     yield _recovered(recording, control)
 
 
@@ -120,6 +121,13 @@ def _says_so(sample: Sample) -> bool:
     meta = sample.meta
     aged = meta.get("age") is not None or sample.level != STALE_LEVEL
     return STALE_LEVEL <= sample.level < FAILED_LEVEL and bool(meta.get("reason")) and aged
+
+
+def _nothing_lost(recording: Recording) -> Check:
+    promised = {sample.mail for sample in recording.samples if sample.mail}
+    found = len(promised.intersection(recording.mails))
+    text = f"{found} of {len(promised)} orders that were taken got their mail"
+    return Check(kept=found == len(promised), text=text)
 
 
 def _recovered(recording: Recording, control: Control) -> Check:

@@ -21,6 +21,11 @@ def confirm_order(order_id: str, email: str, product: str, quantity: int) -> Non
     message["From"] = SENDER
     message["To"] = email
     message["Subject"] = f"Your order {order_id}"
-    message["Message-ID"] = f"<{order_id}@shop.example>"
+    message["Message-ID"] = confirmation_id(order_id)
     message.set_content(f"{quantity} x {product}: thank you. It is on its way.\n")
     clients().send(message)
+
+
+def confirmation_id(order_id: str) -> str:
+    """Return the Message-ID of an order's mail."""
+    return f"<{order_id}@shop.example>"

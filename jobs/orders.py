@@ -34,6 +34,8 @@ LOOKUP_SECONDS: Final = 0.9
 AFTER_PAYMENT_SECONDS: Final = 0.6
 """Kept for what follows a payment: money taken for an order that is not recorded is the worst."""
 AFTER_RECORD_SECONDS: Final = 0.2
+QUEUED: Final = "queued"
+"""What an answer says of a mail that will be sent."""
 ID_MAX: Final = 2**31 - 1
 QUANTITY_MAX: Final = 100
 
@@ -138,4 +140,4 @@ async def _notify(mail: tuple[Any, ...], seconds: float) -> Outcome[str]:
             await asyncio.to_thread(confirm_order.fire, *mail)
     except (LedgerUnavailableError, TimeoutError) as error:
         return Outcome(value="not sent", level=Level.REDUCED, reason=type(error).__name__)
-    return Outcome(value="queued")
+    return Outcome(value=QUEUED)

@@ -16,6 +16,7 @@ PHASE_SECONDS = 10.0
 STARTS = {phase.name: PHASE_SECONDS * nth for nth, phase in enumerate(PHASES)}
 WARMING, BEFORE, FAILING, HANGING, PAYMENTS, AFTER = STARTS.values()
 STALE = {"level": 1, "reason": "ReadTimeout", "age": 3.0, "partial": True}
+MAILS = ("<1@shop.example>", "<2@shop.example>")
 FULL: Mapping[str, Any] = {"level": 0, "partial": False}
 
 
@@ -27,10 +28,17 @@ def sample(
     status: int = 200,
     meta: Mapping[str, Any] = FULL,
     error: str = "",
+    mail: str = "",
 ) -> Sample:
     """Return a request that went well unless told otherwise."""
     return Sample(
-        endpoint=endpoint, sent=sent, seconds=seconds, status=status, meta=meta, error=error
+        endpoint=endpoint,
+        sent=sent,
+        seconds=seconds,
+        status=status,
+        meta=meta,
+        error=error,
+        mail=mail,
     )
 
 
@@ -57,7 +65,11 @@ def recording(
         for phase in PHASES
     ]
     return Recording(
-        stretches=stretches, samples=samples, controls=controls, readings=readings(busy)
+        stretches=stretches,
+        samples=samples,
+        controls=controls,
+        readings=readings(busy),
+        mails=MAILS,
     )
 
 
@@ -78,6 +90,7 @@ GOOD = [
     sample(),
     sample("recommendations"),
     sample("recommendations", sent=HANGING + 1, seconds=0.7, meta=STALE),
+    sample("orders", mail=MAILS[0]),
     sample("orders", sent=PAYMENTS + 1, seconds=2.0, status=503, meta={}),
     sample(sent=AFTER + 6),
 ]
@@ -85,7 +98,7 @@ GOOD = [
 
 def test_shop_that_kept_every_promise_is_found_to_have() -> None:
     """A level-4 answer in time and a degraded one that says so are what was promised."""
-    assert [check.kept for check in checks(recording(GOOD))] == [True] * 4
+    assert [check.kept for check in checks(recording(GOOD))] == [True] * 5
 
 
 @pytest.mark.parametrize(
@@ -110,7 +123,8 @@ def test_shop_that_kept_every_promise_is_found_to_have() -> None:
         pytest.param(
             sample("recommendations", sent=FAILING + 2, status=503, meta={}), 2, id="not-served"
         ),
-        pytest.param(sample(sent=AFTER + 5.1, meta=STALE), 3, id="degraded-long-after-the-repair"),
+        pytest.param(sample("orders", mail="<3@shop.example>"), 3, id="mail-never-sent"),
+        pytest.param(sample(sent=AFTER + 5.1, meta=STALE), 4, id="degraded-long-after-the-repair"),
     ],
 )
 def test_broken_promise_is_found(bad: Sample, broken: int) -> None:
