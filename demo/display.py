@@ -56,5 +56,5 @@ class Display:
         if self._bar is not None:
             self._progress.update(self._bar, completed=done, note=note)
         if self._progress.disable and perf_counter() - self._line_at >= LINE_SECONDS:
-            self._console.print(f"  {note}")
+            self._console.print(f"  {note}", soft_wrap=True)
             self._line_at = perf_counter()

@@ -81,7 +81,7 @@ def _in_time(recording: Recording, samples: Sequence[Sample], control: Control) 
     text = f"{text} + {TOLERANCE - 1:.0%} ({worst})"
     if excused:
         text = f"{text}; {excused} of them were late, but no later than the control just then"
-    if not bad and excused > EXCUSED_SHARE_MAX * len(samples):
+    if excused > EXCUSED_SHARE_MAX * len(samples):
         return Check(kept=None, text=f"{text}; {not_judged(recording)}")
     return Check(kept=not bad, text=text)
 
