@@ -22,7 +22,7 @@ from benchmarks.figure import Figure
 from benchmarks.parked_app import QUEUE, copies, make_app
 from benchmarks.parked_memory import measure_worker
 from resilience.ledger import Ledger, State
-from resilience.tasks.kept import JOB_HEADER
+from resilience.tasks.envelope import JOB_HEADER
 from resilience.testing.postgres import PostgresProcess
 from resilience.testing.valkey import ValkeyProcess
 from resilience.worker.relay import Relay

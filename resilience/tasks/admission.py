@@ -4,22 +4,21 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any
 
 from celery import Celery
 from celery.app.amqp import _callback_publish_retry  # type: ignore[attr-defined] # no public sign
 
-from resilience.bulkhead import LANES, NORMAL, Lane, Room
+from resilience.bulkhead import LANES, Lane, Room
 from resilience.clock import SystemClock
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import BulkheadFullError, ConfigurationError, text_of
 from resilience.events import Event, JobRefused
+from resilience.tasks.envelope import LANE_HEADER, lane_in
 from resilience.tasks.publishing import PublishTimeoutError, publish_within
 
 logger = logging.getLogger(__name__)
 
-LANE_HEADER: Final = "resilience-lane"
-"""Message header: the lane that a publisher asked for, if it is not the task's own."""
 WAIT_SECONDS = 0.1
 """A publish waits so long for a depth; one that comes later serves the next."""
 AVOID_SECONDS = 1.0
@@ -71,12 +70,6 @@ def with_lane(headers: Mapping[str, Any] | None, lane: object, task: str) -> dic
     if lane is not None:
         said[LANE_HEADER] = check_lane(lane, f"task {task}")
     return said
-
-
-def lane_in(headers: Mapping[str, Any] | None, own: Lane = NORMAL) -> Lane:
-    """Return the lane that message *headers* say, *own* if they say none."""
-    said = (headers or {}).get(LANE_HEADER)
-    return next((lane for lane in LANES if lane == said), own)
 
 
 class Admission:

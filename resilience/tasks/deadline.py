@@ -1,8 +1,5 @@
-"""The budget of a job, as it travels from message to message in a header."""
+"""The budget of a job, handed on from message to message."""
 
-import dataclasses
-import logging
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,85 +9,23 @@ from celery import Task, signals
 from celery._state import get_current_app, get_current_task
 from celery.app.task import Context
 
-from resilience.budget import SECONDS_MAX, TimeoutBudget, checked_seconds, current_budget
+from resilience.budget import RESERVE_SECONDS_MAX, TimeoutBudget, checked_seconds, current_budget
 from resilience.clock import SystemClock
 from resilience.errors import BudgetExceededError
 from resilience.events import BudgetExceeded
 from resilience.outcome import Hop
+from resilience.tasks.envelope import (
+    BUDGET_HEADER,
+    Deadline,
+    deadline_of,
+    received_of,
+    seconds_or,
+)
 from resilience.tasks.resilience import Resilience
 
-logger = logging.getLogger("resilience")
-
-BUDGET_HEADER: Final = "resilience-budget"
-"""Message header: `{"deadline", "total", "sent", "hops"}`, times in seconds of the fleet clock."""
-RECEIVED_HEADER: Final = "resilience-received"
-"""Fleet time at which a worker took the message; added there."""
-HOPS_MAX: Final = 16
-"""Of a longer chain the last so many are kept."""
 INHERIT: Final[Any] = object()
 
 _closed: ContextVar[bool] = ContextVar("hands_on_no_budget", default=False)
-_warned: set[str] = set()
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Deadline:
-    """Until when a job and all that it publishes must be done.
-
-    Attributes:
-        at: The moment, in fleet time.
-        total: Seconds of the whole budget.
-        sent: When the message was published, in fleet time.
-        hops: Where the time went before.
-    """
-
-    at: float
-    total: float
-    sent: float
-    hops: tuple[Hop, ...] = ()
-
-    def left(self, now: float) -> float:
-        """Return the seconds left at fleet time *now*; never more than the total."""
-        return min(self.at - now, self.total)
-
-    def late(self, what: str, now: float) -> BudgetExceededError:
-        """Return the error of a job that was not begun in time."""
-        return BudgetExceededError(what, 0.0, self.left(now), self.total)
-
-    def must_be_ahead(self, what: str, now: float) -> None:
-        """Let only pass what can still begin.
-
-        Raises:
-            BudgetExceededError: Nothing is left.
-        """
-        if self.left(now) <= 0:
-            raise self.late(what, now)
-
-    def header(self) -> dict[str, Any]:
-        """Return what travels."""
-        hops = [list(dataclasses.astuple(hop)) for hop in self.hops[-HOPS_MAX:]]
-        return {"deadline": self.at, "total": self.total, "sent": self.sent, "hops": hops}
-
-
-def deadline_of(headers: Mapping[str, Any] | None) -> Deadline | None:
-    """Return the deadline in these message headers, None if there is none.
-
-    One that somebody else wrote in another form is ignored, with one warning.
-    """
-    said = headers.get(BUDGET_HEADER) if headers else None
-    if said is None:
-        return None
-    try:
-        at, total, sent = (_seconds(said[name]) for name in ("deadline", "total", "sent"))
-        if not 0 < total <= SECONDS_MAX:
-            raise ValueError(total)  # noqa: TRY301 - malformed as the rest
-        hops = tuple(
-            Hop(_name(task), *map(_seconds, times)) for task, *times in said["hops"][-HOPS_MAX:]
-        )
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-        _warn(f"ignored a malformed header {BUDGET_HEADER}={said!r:.200}: {error!r}")
-        return None
-    return Deadline(at=at, total=total, sent=sent, hops=hops)
 
 
 def outgoing(
@@ -109,7 +44,7 @@ def outgoing(
     given, budget, request = deadline_of(headers), current_budget(), _running()
     if request is not None and request.id == job:
         budget = None  # a retry or a replacement: the budget of a block is for this run alone
-    own = None if request is None else deadline_of(request.headers)
+    own = None if request is None else deadline_of(request)
     if given is None and budget is None and own is None and seconds is None:
         return None
     now = resilience.fleet_time()
@@ -157,8 +92,8 @@ def with_budget(
 
 def hop_of(request: Context, deadline: Deadline, now: float) -> Hop:
     """Return where the time of the job with *request* went, up to fleet time *now*."""
-    received = _seconds_or((request.headers or {}).get(RECEIVED_HEADER), deadline.sent)
-    started = _seconds_or(request.get("resilience_started"), received)
+    received = received_of(request, deadline.sent)
+    started = seconds_or(request.get("resilience_started"), received)
     return Hop(
         task=str(request.get("task")),
         queued=max(0.0, received - deadline.sent),
@@ -195,6 +130,17 @@ def announce_exceeded(
         hops=(*deadline.hops, hop),
     )
     resilience.announce(event)
+
+
+def end_failed(resilience: Resilience, task: str, request: Context, deadline: Deadline) -> None:
+    """Announce that the job with *request* has used up its budget, if it failed because of that."""
+    now = resilience.fleet_time()
+    if deadline.left(now) > RESERVE_SECONDS_MAX:
+        return
+    # What is published when a job has failed, errbacks, would be dropped as well.
+    request.update(resilience_over=True)
+    hop = hop_of(request, deadline, now)
+    announce_exceeded(resilience, task, request.id, deadline, hop, now)
 
 
 def cut_short(name: str, budget: TimeoutBudget) -> BudgetExceededError:
@@ -254,28 +200,3 @@ def _hand_on(
     if isinstance(resilience, Resilience):
         said = with_budget(resilience, None, own, headers.get("id"))
         headers.update(said)
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(value)
-    return float(value)
-
-
-def _name(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return value
-
-
-def _seconds_or(value: object, otherwise: float) -> float:
-    try:
-        return _seconds(value)
-    except (ValueError, OverflowError):
-        return otherwise
-
-
-def _warn(text: str) -> None:
-    if not _warned:
-        _warned.add(text)
-        logger.warning("%s (said once per process)", text)

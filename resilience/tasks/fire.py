@@ -18,8 +18,8 @@ from resilience.errors import (
 from resilience.events import JobBuried, JobParked, JobUnkept
 from resilience.retry import Dead, RetryPolicy
 from resilience.tasks.again import drop_frames, end_kept
-from resilience.tasks.deadline import deadline_of
-from resilience.tasks.kept import job_of, ledger_header, options_of
+from resilience.tasks.envelope import deadline_of, ledger_header
+from resilience.tasks.kept import job_of, options_of
 from resilience.tasks.outbox import OutboxTask
 
 UNKEPT_SECONDS = 1.0
@@ -59,7 +59,7 @@ class FireAndForgetTask(OutboxTask):
             return super().__call__(*args, **kwargs)
         if request.is_eager:  # who called it has its error
             return super().__call__(*args, **kwargs)
-        known = ledger_header(request.headers)
+        known = ledger_header(request)
         if known.get("dispatches") and not self._still_open(str(request.id)):
             msg = "another copy of the job has ended, or will"
             raise Ignore(msg)
@@ -126,7 +126,7 @@ class FireAndForgetTask(OutboxTask):
         Raises:
             LedgerUnavailableError: It is not kept; or SchemaError.
         """
-        resilience, known = self.resilience, ledger_header(request.headers)
+        resilience, known = self.resilience, ledger_header(request)
         attempts = int(known.get("attempts", 0))
         if isinstance(error, WorkerLostError):
             known["lost"] = known.get("lost", 0) + 1
@@ -145,7 +145,7 @@ class FireAndForgetTask(OutboxTask):
         )
         said = {"task": job.task, "id": job.id, "dependency": job.dependency}
         said["error"] = text_of(error)
-        deadline = deadline_of(request.headers)
+        deadline = deadline_of(request)
         if known.get("lost", 0) >= POISON_LOST:
             decision = Dead("poison")
         elif isinstance(error, TaskRevokedError) or (

@@ -19,12 +19,16 @@ from kombu.utils.functional import maybe_list
 from resilience.broker import CRASHES_HEADER
 from resilience.ledger import Job
 from resilience.tasks.captured import Captured
-from resilience.tasks.deadline import BUDGET_HEADER
+from resilience.tasks.envelope import (
+    BUDGET_HEADER,
+    JOB_HEADER,
+    header,
+    ledger_header,
+    repeated,
+)
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import dumps, loads
 
-JOB_HEADER: Final = "resilience-job"
-"""Message header: what the ledger knows of a job: `{"born", "attempts", "dispatches", …}`."""
 RENAMED: Final = {"link": "callbacks", "link_error": "errbacks"}
 """Options of `apply_async` that Celery's message calls otherwise."""
 FUNCTIONS_MAX = 512
@@ -129,6 +133,7 @@ def message_of(
 def options_of(task: Task[Any, Any], request: Context) -> dict[str, Any]:
     """Return what `apply_async` was given for *request*, as Celery takes it for a retry."""
     options = request.as_execution_options()
+    options["headers"] = repeated(request)
     options["ignore_result"] = get_actual_ignore_result(task, request)
     options["priority"] = (request.delivery_info or {}).get("priority")
     # As the publisher wrote them: it may have hidden something.
@@ -205,7 +210,7 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
     """
     message = loads(job.message)
     headers = {**message["headers"], "id": job.id}
-    known = {**(headers.get(JOB_HEADER) or {}), "attempts": job.attempts}
+    known = {**(header(headers, JOB_HEADER) or {}), "attempts": job.attempts}
     if job.origin != known.get("origin"):
         # A replay begins anew: what its letter died of does not count against it.
         known = {"attempts": job.attempts, "born": Resilience.of(app).fleet_time()}
@@ -225,23 +230,6 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
         retry=False,
         **properties,
     )
-
-
-def ledger_header(headers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what the ledger knew of a job when it was published; empty if nothing.
-
-    What somebody else wrote in another form counts as nothing.
-    """
-    said = (headers or {}).get(JOB_HEADER)
-    if not isinstance(said, Mapping):
-        return {}
-    numbers = {
-        name: said[name]
-        for name in ("born", "attempts", "dispatches", "lost")
-        if isinstance(said.get(name), int | float) and said[name] >= 0
-    }
-    origin = said.get("origin")
-    return {**numbers, "origin": origin if isinstance(origin, str) else None}
 
 
 @functools.lru_cache(FUNCTIONS_MAX)

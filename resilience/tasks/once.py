@@ -18,6 +18,7 @@ from resilience.errors import (
     LedgerUnavailableError,
     SchemaError,
 )
+from resilience.events import JobUnkept
 from resilience.ledger import Claims, Done, Running
 from resilience.tasks.serialization import dumps, loads
 
@@ -74,6 +75,41 @@ def key_of(task: str, template: str, arguments: Mapping[str, Any]) -> str:
     if len(key) > KEY_LENGTH_MAX:
         key = f"{key[:100]}:{hashlib.sha256(key.encode()).hexdigest()}"
     return key
+
+
+def call_once(
+    task: Any,  # noqa: ANN401 - a `ResilientTask`
+    call: Callable[[tuple[Any, ...], dict[str, Any]], Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    wait_seconds: float,
+) -> Any:  # noqa: ANN401 - what *call* returns
+    """Return `call(args, kwargs)`, or what a job of *task* under the same key returned before.
+
+    Args:
+        task: With an idempotency key.
+        call: Runs the body.
+        args: Of the body.
+        kwargs: Of the body.
+        wait_seconds: How long to wait for another job that runs under the same key.
+    """
+    resilience, name = task.resilience, str(task.name)
+    bound = inspect.signature(task.run).bind(*args, **kwargs)
+    bound.apply_defaults()
+    job = task.request.id or name
+
+    def unrecorded(why: str) -> None:
+        resilience.announce(JobUnkept(task=name, id=str(job), error=why))
+
+    return run_once(
+        resilience.ledger.claims,
+        key_of(name, task.idempotency_key, bound.arguments),
+        lambda: call(args, kwargs),
+        keep_seconds=task.idempotency_seconds,
+        wait_seconds=wait_seconds,
+        on_unrecorded=unrecorded,
+    )
 
 
 def run_once(

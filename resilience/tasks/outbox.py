@@ -22,7 +22,8 @@ from resilience.ledger import Job
 from resilience.tasks.admission import with_lane
 from resilience.tasks.captured import CONNECTIONS, capture
 from resilience.tasks.deadline import with_budget
-from resilience.tasks.kept import JOB_HEADER, delay_of, keep_message
+from resilience.tasks.envelope import JOB_HEADER
+from resilience.tasks.kept import delay_of, keep_message
 from resilience.tasks.names import check_names
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.task import ResilientTask
@@ -176,7 +177,8 @@ class OutboxTask(ResilientTask):
     def _result_of(self, options: Mapping[str, Any]) -> AsyncResult[Any]:
         """Return the handle on a job with these *options*, as Celery makes it."""
         result: AsyncResult[Any] = self.AsyncResult(options["task_id"])
-        result.ignored = options.get("ignore_result", self.ignore_result)
+        ignored = options.get("ignore_result")
+        result.ignored = self.ignore_result if ignored is None else ignored
         return result
 
     def _job(

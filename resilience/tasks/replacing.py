@@ -10,7 +10,7 @@ from celery.exceptions import Ignore
 
 from resilience.errors import ConfigurationError
 from resilience.store import Slot
-from resilience.tasks.reporting import slot_header
+from resilience.tasks.envelope import slot_header
 
 
 class Replaced(Ignore):

@@ -1,8 +1,5 @@
 """How a part of a fan-out tells the others that it has ended."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from kombu.exceptions import EncodeError
 
 from resilience.errors import AnswerTooOldError, StoreUnavailableError, retry_after_of, text_of
@@ -13,47 +10,10 @@ from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import deliver_callback
 from resilience.tasks.serialization import dumps
 
-SLOT_HEADER = "resilience-slot"
-"""Message header: where the task reports its end."""
 GONE = (
     "its fan-out has no record here: it ended minutes ago, or the caller and this worker differ in "
     "RESILIENCE_STORE_URL or RESILIENCE_NAMESPACE"
 )
-SLOT_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "fan": str,
-    "part": str,
-    "required": bool,
-    "stale_key": str,
-    "stale_seconds": (int, float),
-    "last": bool,
-}
-
-
-def slot_header(slot: Slot) -> dict[str, Any]:
-    """Return the message headers that make a task report to *slot*."""
-    said: dict[str, Any] = {"fan": slot.fan, "part": slot.part}
-    if slot.required:
-        said["required"] = True
-    if slot.stale_key:
-        said |= {"stale_key": slot.stale_key, "stale_seconds": slot.stale_seconds}
-    if not slot.last:
-        said["last"] = False
-    return {SLOT_HEADER: said}
-
-
-def slot_of(headers: Mapping[str, Any] | None) -> Slot | None:
-    """Return where the task with these message headers reports, if it is a part.
-
-    A header that somebody else wrote is ignored: the task then runs as no part. So is a field of it
-    that another release may have added.
-    """
-    said = headers.get(SLOT_HEADER) if headers else None
-    if not isinstance(said, Mapping):
-        return None
-    ours = {
-        name: said[name] for name, kind in SLOT_TYPES.items() if isinstance(said.get(name), kind)
-    }
-    return Slot(**ours) if "fan" in ours and "part" in ours else None
 
 
 def report_value(resilience: Resilience, slot: Slot, value: object) -> None:

@@ -21,12 +21,13 @@ from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
-from resilience.tasks.admission import Admission, lane_in
+from resilience.tasks.admission import Admission
 from resilience.tasks.defaults import (
     safe_defaults,
     safe_result_options,
     safe_transport_options,
 )
+from resilience.tasks.envelope import lane_in
 from resilience.tasks.routing import (
     ask_last,
     check_when_final,

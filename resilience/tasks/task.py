@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -11,10 +10,9 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.time import maybe_make_aware
 
-from resilience.budget import RESERVE_SECONDS_MAX, Cut, call_within
+from resilience.budget import Cut, call_within
 from resilience.bulkhead import NORMAL, Lane
 from resilience.errors import BulkheadFullError
-from resilience.events import JobUnkept
 from resilience.fallback import Step
 from resilience.outcome import Outcome
 from resilience.store import Slot
@@ -23,21 +21,20 @@ from resilience.tasks.attempt import TaskPipeline
 from resilience.tasks.carried import carry, unwrapped, worst
 from resilience.tasks.deadline import (
     INHERIT,
-    Deadline,
-    announce_exceeded,
     budget_of,
     cut_short,
-    deadline_of,
+    end_failed,
     hop_of,
     refuse_late_retry,
     with_budget,
 )
 from resilience.tasks.declaration import check_declaration
+from resilience.tasks.envelope import Deadline, deadline_of, repeated, slot_of
 from resilience.tasks.holding import pipeline_of
-from resilience.tasks.once import key_of, run_once
+from resilience.tasks.once import call_once
 from resilience.tasks.refusing import end_here, is_awaited, take_refusal
 from resilience.tasks.replacing import Replaced, hand_over, with_body
-from resilience.tasks.reporting import report_failure, report_value, slot_of
+from resilience.tasks.reporting import report_failure, report_value
 from resilience.tasks.resilience import Resilience
 
 WAIT_SECONDS = 5.0
@@ -110,7 +107,7 @@ class ResilientTask(Task[Any, Any]):
         request = self._entered()
         if request is None:
             return self._run(args, kwargs)
-        slot, deadline = slot_of(request.headers), deadline_of(request.headers)
+        slot, deadline = slot_of(request), deadline_of(request)
         try:
             if deadline is None:
                 value = self._run(args, kwargs)
@@ -211,7 +208,7 @@ class ResilientTask(Task[Any, Any]):
             Retry: It will run again.
             BudgetExceededError: It would begin too late, and no *exc* was given to raise instead.
         """
-        deadline = deadline_of(self.request.headers)
+        deadline = deadline_of(self.request)
         if deadline is not None:
             delay = self.default_retry_delay if countdown is None else countdown
             if eta is not None:
@@ -222,6 +219,17 @@ class ResilientTask(Task[Any, Any]):
         with going_on():
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
 
+    def signature_from_request(
+        self,
+        request: Context | None = None,
+        *positional: Any,  # noqa: ANN401 - as Celery's
+        **options: Any,  # noqa: ANN401 - as Celery's
+    ) -> Any:  # noqa: ANN401 - as Celery's
+        """Return the signature of the job's next attempt, as Celery does, with our headers."""
+        request = self.request if request is None else request
+        options["headers"] = repeated(request, options.get("headers"))
+        return super().signature_from_request(request, *positional, **options)
+
     def replace(self, sig: Any) -> Any:  # noqa: ANN401 - as Celery's
         """Replace this task; what replaces it reports to the same fan-out.
 
@@ -229,7 +237,7 @@ class ResilientTask(Task[Any, Any]):
             ConfigurationError: The task is a part, and the one that would answer in its place is no
                 `ResilientTask`.
         """
-        slot = slot_of(self.request.headers)
+        slot = slot_of(self.request)
         if slot is not None:
             sig = with_body(sig)
             hand_over(sig, slot, ResilientTask)
@@ -256,7 +264,7 @@ class ResilientTask(Task[Any, Any]):
         request: Context | None = self.request_stack.top
         if request is None or request.called_directly:
             return None
-        return slot_of(request.headers)
+        return slot_of(request)
 
     def _entered(self) -> Context | None:
         """Return the request that is run; None for a body that calls its own task as a function."""
@@ -284,12 +292,7 @@ class ResilientTask(Task[Any, Any]):
         except (Ignore, Reject, Retry):
             raise
         except Exception:
-            now = resilience.fleet_time()
-            if deadline.left(now) <= RESERVE_SECONDS_MAX:
-                # What hears of the failure, errbacks, would be dropped as well.
-                request.update(resilience_over=True)
-                hop = hop_of(request, deadline, now)
-                announce_exceeded(resilience, name, request.id, deadline, hop, now)
+            end_failed(resilience, name, request, deadline)
             raise
         if isinstance(value, Outcome):
             hop = hop_of(request, deadline, resilience.fleet_time())
@@ -308,7 +311,8 @@ class ResilientTask(Task[Any, Any]):
         elif self.idempotency_key is None or self.app.conf.task_always_eager:
             value = self._call(args, kwargs)
         else:
-            value = self._call_once(self.idempotency_key, args, kwargs)
+            wait_seconds = self._wait_seconds()
+            value = call_once(self, self._call, args, kwargs, wait_seconds=wait_seconds)
         return value if degraded is None else carry(degraded, value)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -320,24 +324,6 @@ class ResilientTask(Task[Any, Any]):
         if self._pipeline is None:
             self._pipeline = pipeline_of(self, dependency, self.fallbacks, self.resilience)
         return self._pipeline
-
-    def _call_once(self, template: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
-        resilience, name = self.resilience, str(self.name)
-        bound = inspect.signature(self.run).bind(*args, **kwargs)
-        bound.apply_defaults()
-        job = self.request.id or name
-
-        def unrecorded(why: str) -> None:
-            resilience.announce(JobUnkept(task=name, id=str(job), error=why))
-
-        return run_once(
-            resilience.ledger.claims,
-            key_of(name, template, bound.arguments),
-            functools.partial(self._call, args, kwargs),
-            keep_seconds=self.idempotency_seconds,
-            wait_seconds=self._wait_seconds(),
-            on_unrecorded=unrecorded,
-        )
 
     def _wait_seconds(self) -> float:
         """Return how long to wait for another one that runs under the same idempotency key."""

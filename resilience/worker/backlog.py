@@ -13,7 +13,7 @@ from kombu.transport.virtual import QoS
 from kombu.utils.json import dumps, loads
 
 from resilience.broker import SafeChannel
-from resilience.tasks.deadline import BUDGET_HEADER
+from resilience.tasks.envelope import BUDGET_HEADER
 
 AT_ONCE = 100
 """What a worker drops in some hundredths of a second; then it looks after its other duties."""

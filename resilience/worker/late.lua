@@ -21,7 +21,11 @@ for _ = 1, ARGV[3] do
   local raw = redis.call('LINDEX', KEYS[1], -1)
   local valid, message = pcall(cjson.decode, raw or '')
   local headers = valid and field(message, 'headers')
-  local deadline = field(field(headers, header), 'deadline')
+  local budget = field(headers, header)
+  if budget == nil then -- some publishers nest headers
+    budget = field(field(headers, 'headers'), header)
+  end
+  local deadline = field(budget, 'deadline')
   local properties = field(valid and message, 'properties')
   local tag = field(properties, 'delivery_tag')
   if type(deadline) ~= 'number' or deadline > now or not droppable[field(headers, 'task')]

@@ -7,20 +7,14 @@ from typing import Any
 from celery.app.task import Context
 from celery.exceptions import WorkerLostError
 
-from resilience.broker import CRASHES_HEADER
 from resilience.broker.quorum import COUNT_HEADER, came_back_too_often
 from resilience.errors import UnkeepableError, text_of
 from resilience.events import JobBuried, JobUnkept
+from resilience.tasks.envelope import crashes_of, ledger_header
 from resilience.tasks.fire import LEDGER_ERRORS, POISON_LOST, UNKEPT_SECONDS
-from resilience.tasks.kept import job_of, ledger_header, options_of
+from resilience.tasks.kept import job_of, options_of
 from resilience.worker.request import ResilientRequest
 from resilience.worker.results import logged
-
-
-def crashes_of(headers: Mapping[str, Any] | None) -> int:
-    """Return how many workers have died while they held the message with these *headers*."""
-    crashes = (headers or {}).get(CRASHES_HEADER)
-    return crashes if isinstance(crashes, int) else 0
 
 
 def is_poison(headers: Mapping[str, Any] | None) -> bool:
@@ -63,7 +57,7 @@ def end(request: ResilientRequest, error: WorkerLostError) -> None:
 def _keep(request: ResilientRequest, error: WorkerLostError) -> None:
     task, context = request.task, request._context  # type: ignore[attr-defined] # noqa: SLF001
     queue = (request.delivery_info or {}).get("routing_key") or str(request.dependency)
-    known = ledger_header(context.headers)
+    known = ledger_header(context)
     job = job_of(
         task,
         tuple(context.args or ()),

@@ -17,15 +17,17 @@ from resilience.clock import SystemClock
 from resilience.errors import BudgetExceededError, UnkeepableError
 from resilience.events import Event, JobUnkept
 from resilience.outcome import Hop
-from resilience.tasks.deadline import (
+from resilience.tasks.deadline import announce_exceeded
+from resilience.tasks.envelope import (
     BUDGET_HEADER,
     RECEIVED_HEADER,
-    announce_exceeded,
     deadline_of,
+    header,
+    ledger_header,
+    slot_of,
 )
 from resilience.tasks.fire import LEDGER_ERRORS, FireAndForgetTask
-from resilience.tasks.kept import ledger_header
-from resilience.tasks.reporting import report_failure, slot_of
+from resilience.tasks.reporting import report_failure
 from resilience.tasks.resilience import Resilience
 from resilience.worker.results import store_revoked
 
@@ -52,8 +54,8 @@ class ResilientRequest(Request):
             self.resilience.releases.count(self.dependency, again=self._ran_before())
         if self._deadline is not None:
             self.request_dict[RECEIVED_HEADER] = self.resilience.fleet_time()
-        else:
-            self.request_dict.pop(BUDGET_HEADER, None)  # malformed, and the child need not say so
+        elif header(self.request_dict, BUDGET_HEADER) is not None:
+            self.request_dict[BUDGET_HEADER] = None  # malformed, and the child need not say so
 
     @property
     def dependency(self) -> str | None:

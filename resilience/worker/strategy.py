@@ -10,7 +10,7 @@ from celery.utils.imports import symbol_by_name
 from celery.worker.strategy import default
 from kombu.message import Message
 
-from resilience.tasks.deadline import deadline_of
+from resilience.tasks.envelope import deadline_of
 from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.resilience import Resilience
 from resilience.worker.backlog import acknowledge, take_late

@@ -14,8 +14,8 @@ from resilience.events import Event, JobKept, JobUnkept
 from resilience.retry import RetryPolicy
 from resilience.settings import Settings
 from resilience.tasks import Resilience
+from resilience.tasks.envelope import ledger_header
 from resilience.tasks.fire import FireAndForgetTask
-from resilience.tasks.kept import ledger_header
 
 QUEUE = "mailer"
 FAILURES = 0.3

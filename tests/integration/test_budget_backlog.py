@@ -12,7 +12,7 @@ from celery.result import AsyncResult
 from kombu.message import Message
 
 from resilience.broker import SafeConnection
-from resilience.tasks.deadline import BUDGET_HEADER
+from resilience.tasks.envelope import BUDGET_HEADER
 from resilience.testing.waiting import wait_until
 from resilience.worker.backlog import AT_ONCE, acknowledge, take_late
 from tests.integration.apps import budget_jobs

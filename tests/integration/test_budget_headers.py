@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 from kombu import Queue
 
-from resilience.tasks.deadline import BUDGET_HEADER, HOPS_MAX, RECEIVED_HEADER
+from resilience.tasks.envelope import BUDGET_HEADER, HOPS_MAX, RECEIVED_HEADER
 from tests.integration.apps import budget_jobs as budgets
 from tests.integration.apps.canvas_stage import running_app
 from tests.integration.apps.stage import SECONDS, Stage, new_key, running_stage

@@ -9,7 +9,7 @@ from celery import chain
 from celery._state import get_current_app
 
 from resilience.budget import TimeoutBudget
-from resilience.tasks.deadline import BUDGET_HEADER
+from resilience.tasks.envelope import BUDGET_HEADER
 from resilience.testing.waiting import wait_until
 from tests.integration.apps import budget_jobs as budgets
 from tests.integration.apps.budget_jobs import BLOCK_SECONDS, canvas

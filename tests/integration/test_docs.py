@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 import resilience
 from resilience import Dependency, Outcome, Resilience, ResilientTask, Settings, TimeoutBudget
 from resilience.ledger import Ledger, State
-from resilience.tasks.deadline import Deadline, deadline_of
+from resilience.tasks.envelope import Deadline, deadline_of
 from resilience.testing.valkey import ValkeyProcess
 from tests.brokers import Broker
 

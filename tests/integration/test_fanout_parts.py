@@ -11,7 +11,7 @@ from kombu import Connection, Queue
 from resilience.levels import Level
 from resilience.partial import PartialResponse
 from resilience.tasks import FanOut, part
-from resilience.tasks.reporting import SLOT_HEADER
+from resilience.tasks.envelope import SLOT_HEADER
 from resilience.testing.waiting import wait_until
 from tests.brokers import forward
 from tests.integration.apps.stage import SECONDS, Stage, new_key, running_stage

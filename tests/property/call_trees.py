@@ -12,7 +12,7 @@ from resilience.budget import current_budget
 from resilience.clock import SystemClock
 from resilience.dependency import Dependency
 from resilience.tasks import Resilience, ResilientTask
-from resilience.tasks.deadline import deadline_of
+from resilience.tasks.envelope import deadline_of
 
 TOLD = "told"
 QUEUE = "celery"

@@ -14,7 +14,7 @@ from resilience.budget import TimeoutBudget, current_budget
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.tasks import FanOut, ResilientTask
-from resilience.tasks.deadline import BUDGET_HEADER
+from resilience.tasks.envelope import BUDGET_HEADER
 from resilience.tasks.resilience import Resilience
 from tests.integration.apps.parts import declare, desk, hold, make_app
 

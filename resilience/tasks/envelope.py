@@ -1,0 +1,219 @@
+"""The headers that this library adds to a job's message: their names, their values, who reads them.
+
+Some publishers put headers into a header called "headers" (Sentry's SDK, tracers). Celery then
+shows a task only those as `request.headers`. So every reader here looks into both: first among the
+headers of the message itself, then among the nested ones.
+"""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from celery.app.task import Context
+
+from resilience.broker import CRASHES_HEADER
+from resilience.budget import SECONDS_MAX
+from resilience.bulkhead import LANES, NORMAL, Lane
+from resilience.errors import BudgetExceededError
+from resilience.outcome import Hop
+from resilience.store import Slot
+
+logger = logging.getLogger("resilience")
+
+BUDGET_HEADER: Final = "resilience-budget"
+"""`{"deadline", "total", "sent", "hops"}`, times in seconds of the fleet clock; None: no budget."""
+RECEIVED_HEADER: Final = "resilience-received"
+"""Fleet time at which a worker took the message; added there."""
+SLOT_HEADER: Final = "resilience-slot"
+"""`{"fan", "part", …}`: where a part of a fan-out reports its end."""
+LANE_HEADER: Final = "resilience-lane"
+"""The lane that a publisher asked for, if it is not the task's own."""
+JOB_HEADER: Final = "resilience-job"
+"""`{"born", "attempts", "dispatches", …}`: what the ledger knew of the job."""
+REPEATED: Final = (BUDGET_HEADER, SLOT_HEADER, LANE_HEADER, JOB_HEADER)
+"""Headers that the message of a job's next attempt needs as well."""
+HOPS_MAX: Final = 16
+"""Of a longer chain the last so many are kept."""
+SLOT_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "fan": str,
+    "part": str,
+    "required": bool,
+    "stale_key": str,
+    "stale_seconds": (int, float),
+    "last": bool,
+}
+
+Headers: TypeAlias = Mapping[str, Any] | Context | None
+"""The headers of a message, those that a publisher adds to one, or the request of a task."""
+
+_warned: set[str] = set()
+
+
+def header(headers: Headers, name: str) -> Any:  # noqa: ANN401 - whatever a publisher wrote
+    """Return the value of the header called *name*, None if there is none."""
+    own = vars(headers) if isinstance(headers, Context) else headers or {}
+    if name in own:
+        return own[name]
+    nested = own.get("headers")
+    return nested.get(name) if isinstance(nested, Mapping) else None
+
+
+def repeated(request: Context, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the headers for the next attempt of the job with *request*.
+
+    They are those that Celery repeats, or *given* ones in their place, and always ours.
+    """
+    others = request.headers if given is None else given
+    ours = {name: header(request, name) for name in REPEATED}
+    return {
+        **{name: value for name, value in (others or {}).items() if name not in ours},
+        **{name: value for name, value in ours.items() if value is not None},
+    }
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Deadline:
+    """Until when a job and all that it publishes must be done.
+
+    Attributes:
+        at: The moment, in fleet time.
+        total: Seconds of the whole budget.
+        sent: When the message was published, in fleet time.
+        hops: Where the time went before.
+    """
+
+    at: float
+    total: float
+    sent: float
+    hops: tuple[Hop, ...] = ()
+
+    def left(self, now: float) -> float:
+        """Return the seconds left at fleet time *now*; never more than the total."""
+        return min(self.at - now, self.total)
+
+    def late(self, what: str, now: float) -> BudgetExceededError:
+        """Return the error of a job that was not begun in time."""
+        return BudgetExceededError(what, 0.0, self.left(now), self.total)
+
+    def must_be_ahead(self, what: str, now: float) -> None:
+        """Let only pass what can still begin.
+
+        Raises:
+            BudgetExceededError: Nothing is left.
+        """
+        if self.left(now) <= 0:
+            raise self.late(what, now)
+
+    def header(self) -> dict[str, Any]:
+        """Return what travels."""
+        hops = [list(dataclasses.astuple(hop)) for hop in self.hops[-HOPS_MAX:]]
+        return {"deadline": self.at, "total": self.total, "sent": self.sent, "hops": hops}
+
+
+def deadline_of(headers: Headers) -> Deadline | None:
+    """Return the deadline of the job with these *headers*, None if it has none.
+
+    A malformed one is ignored, with one warning.
+    """
+    said = header(headers, BUDGET_HEADER)
+    if said is None:
+        return None
+    try:
+        at, total, sent = (_seconds(said[name]) for name in ("deadline", "total", "sent"))
+        if not 0 < total <= SECONDS_MAX:
+            raise ValueError(total)  # noqa: TRY301 - malformed as the rest
+        hops = tuple(
+            Hop(_name(task), *map(_seconds, times)) for task, *times in said["hops"][-HOPS_MAX:]
+        )
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        _warn(f"ignored a malformed header {BUDGET_HEADER}={said!r:.200}: {error!r}")
+        return None
+    return Deadline(at=at, total=total, sent=sent, hops=hops)
+
+
+def received_of(headers: Headers, otherwise: float) -> float:
+    """Return the fleet time at which a worker took the message, *otherwise* if it is not known."""
+    return seconds_or(header(headers, RECEIVED_HEADER), otherwise)
+
+
+def slot_header(slot: Slot) -> dict[str, Any]:
+    """Return the message headers that make a task report to *slot*."""
+    said: dict[str, Any] = {"fan": slot.fan, "part": slot.part}
+    if slot.required:
+        said["required"] = True
+    if slot.stale_key:
+        said |= {"stale_key": slot.stale_key, "stale_seconds": slot.stale_seconds}
+    if not slot.last:
+        said["last"] = False
+    return {SLOT_HEADER: said}
+
+
+def slot_of(headers: Headers) -> Slot | None:
+    """Return where the job with these *headers* reports, None if it is no part of a fan-out.
+
+    A malformed header is ignored, and so is a field of it that another release may have added.
+    """
+    said = header(headers, SLOT_HEADER)
+    if not isinstance(said, Mapping):
+        return None
+    ours = {
+        name: said[name] for name, kind in SLOT_TYPES.items() if isinstance(said.get(name), kind)
+    }
+    return Slot(**ours) if "fan" in ours and "part" in ours else None
+
+
+def lane_in(headers: Headers, own: Lane = NORMAL) -> Lane:
+    """Return the lane that these *headers* name, *own* if they name none."""
+    said = header(headers, LANE_HEADER)
+    return next((lane for lane in LANES if lane == said), own)
+
+
+def ledger_header(headers: Headers) -> dict[str, Any]:
+    """Return what the ledger knew of the job with these *headers*; empty if nothing.
+
+    Malformed fields are left out.
+    """
+    said = header(headers, JOB_HEADER)
+    if not isinstance(said, Mapping):
+        return {}
+    numbers = {
+        name: said[name]
+        for name in ("born", "attempts", "dispatches", "lost")
+        if isinstance(said.get(name), int | float) and said[name] >= 0
+    }
+    origin = said.get("origin")
+    return {**numbers, "origin": origin if isinstance(origin, str) else None}
+
+
+def crashes_of(headers: Headers) -> int:
+    """Return how many workers have died while they held the message with these *headers*."""
+    crashes = header(headers, CRASHES_HEADER)
+    return crashes if isinstance(crashes, int) else 0
+
+
+def seconds_or(value: object, otherwise: float) -> float:
+    """Return *value* if it is a time, *otherwise* if not."""
+    try:
+        return _seconds(value)
+    except (ValueError, OverflowError):
+        return otherwise
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(value)
+    return float(value)
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _warn(text: str) -> None:
+    if not _warned:
+        _warned.add(text)
+        logger.warning("%s (said once per process)", text)

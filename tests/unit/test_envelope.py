@@ -1,0 +1,72 @@
+"""Our headers are found wherever a publisher has put them."""
+
+from typing import Any
+
+import pytest
+from celery.app.task import Context
+
+from resilience.tasks import envelope
+
+BUDGET: dict[str, Any] = {"deadline": 20.0, "total": 10.0, "sent": 10.0, "hops": []}
+OURS = {
+    envelope.BUDGET_HEADER: BUDGET,
+    envelope.SLOT_HEADER: {"fan": "f", "part": "p", "required": True},
+    envelope.LANE_HEADER: "critical",
+    envelope.JOB_HEADER: {"born": 1.0, "attempts": 2, "dispatches": 1},
+}
+THEIRS = {"sentry-trace": "1-2"}
+JOB = {"id": "1", "task": "t", "retries": 0}
+MESSAGES = {
+    "plain": {**JOB, **OURS},
+    "beside": {**JOB, **OURS, "headers": THEIRS},
+    "within": {**JOB, "headers": {**OURS, **THEIRS}},
+    "both": {**JOB, **OURS, "headers": {**THEIRS, **dict.fromkeys(OURS, "stale")}},
+}
+
+
+@pytest.mark.parametrize("kind", [dict, Context])
+@pytest.mark.parametrize("name", MESSAGES)
+def test_headers_mean_the_same_wherever_they_are(name: str, kind: Any) -> None:  # noqa: ANN401
+    """In main process and child; those of the message itself count before nested ones."""
+    headers = kind(MESSAGES[name])
+
+    deadline, slot = envelope.deadline_of(headers), envelope.slot_of(headers)
+
+    assert deadline is not None
+    assert deadline.header() == BUDGET
+    assert slot is not None
+    assert (slot.fan, slot.part, slot.required) == ("f", "p", True)
+    assert envelope.lane_in(headers) == "critical"
+    assert envelope.ledger_header(headers)["attempts"] == 2
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_next_attempt_has_our_headers_and_theirs(name: str) -> None:
+    """What Celery repeats, and what it does not find beside nested headers."""
+    theirs = {} if name == "plain" else THEIRS
+
+    assert envelope.repeated(Context(MESSAGES[name])) == {**OURS, **theirs}
+
+
+def test_headers_of_a_retry_take_the_place_of_theirs_alone() -> None:
+    """`self.retry(headers=…)` replaces what the publisher wrote, not what the job needs."""
+    request = Context(MESSAGES["beside"])
+
+    assert envelope.repeated(request, {"mine": 1}) == {**OURS, "mine": 1}
+
+
+def test_none_in_the_message_counts_before_a_nested_budget() -> None:
+    """A replay says that its letter's budget is over; a copy of it that was nested is none."""
+    message = {**JOB, envelope.BUDGET_HEADER: None, "headers": {envelope.BUDGET_HEADER: BUDGET}}
+
+    assert envelope.deadline_of(message) is None
+    assert envelope.repeated(Context(message)) == {}
+
+
+@pytest.mark.parametrize("odd", [None, "text", 7, [OURS], {"headers": OURS}])
+def test_odd_headers_are_none(odd: object) -> None:
+    """What anybody may write as "headers" costs no job."""
+    for headers in ({"headers": odd}, Context({"headers": odd})):
+        assert envelope.deadline_of(headers) is None
+        assert envelope.ledger_header(headers) == {}
+        assert envelope.lane_in(headers) == "normal"
