@@ -6,6 +6,8 @@ from resilience.budget import TimeoutBudget, current_budget
 from resilience.bulkhead import AdaptiveConcurrency
 from resilience.dependency import Dependency
 from resilience.errors import (
+    BUGS,
+    UNREADABLE,
     AllFallbacksFailedError,
     AlreadyRunningError,
     AttemptTimeoutError,
@@ -34,6 +36,8 @@ from resilience.tasks import (
 )
 
 __all__ = [
+    "BUGS",
+    "UNREADABLE",
     "AdaptiveConcurrency",
     "AllFallbacksFailedError",
     "AlreadyRunningError",

@@ -12,7 +12,7 @@ from resilience.breaker.policy import BreakerPolicy
 from resilience.budget import SECONDS_MAX
 from resilience.bulkhead import LANES, Lane, lane_of, queue_of, queue_rank
 from resilience.bulkhead.adaptive import AdaptiveConcurrency
-from resilience.errors import ConfigurationError
+from resilience.errors import BUGS, ConfigurationError
 from resilience.retry import RetryPolicy
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
@@ -49,6 +49,8 @@ class Dependency:
         on_open: What becomes of jobs while the circuit is open. `fail_fast`: they fail, or their
             fallbacks answer. `hold`: they wait in the broker; its workers take none.
         adaptive: Lets its worker run fewer jobs at once while the dependency is slow.
+        bugs: Exceptions that no answer of the dependency can cause: they are raised past every
+            fallback and count for no breaker. See docs/errors.md.
 
     Raises:
         pydantic.ValidationError: A value is out of range, or an option is unknown.
@@ -68,6 +70,7 @@ class Dependency:
     max_queue: Annotated[int, Field(ge=1)] | None = None
     on_open: Literal["fail_fast", "hold"] = "fail_fast"
     adaptive: AdaptiveConcurrency | None = None
+    bugs: tuple[type[Exception], ...] = BUGS
 
     @model_validator(mode="before")
     @classmethod

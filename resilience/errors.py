@@ -7,8 +7,13 @@ None is a `TimeoutError`, not even those that say that time was up: Celery takes
 ended in for its own, and `get()` then says that the result did not come.
 """
 
+import inspect
+import json
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class ResilienceError(Exception):
@@ -20,19 +25,34 @@ class ConfigurationError(ResilienceError, ValueError):
 
 
 BUGS: tuple[type[Exception], ...] = (
-    ArithmeticError,
     AssertionError,
-    AttributeError,
     ConfigurationError,
     ImportError,
-    LookupError,
     NameError,
     NotImplementedError,
     RecursionError,
     SyntaxError,
-    TypeError,
 )
-"""Exceptions that mean the code is wrong: never hidden behind a fallback."""
+"""Exceptions that no answer of a dependency can cause: the code is wrong.
+
+They are never hidden behind a fallback. The same holds for a `TypeError` that says that a function
+does not take the arguments it is called with. `Dependency(bugs=…)` and a task's `bugs` replace
+this list.
+"""
+UNREADABLE: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""Exceptions that an unexpected answer causes where it is read, and a bug in the reader as well.
+
+They are failures of the dependency, so fallbacks answer. Since they may be a bug, each is also
+announced as an `AnswerUnreadable` at ERROR. ValueError stands for UnicodeError,
+json.JSONDecodeError and pydantic.ValidationError, too.
+"""
+_BUG_MARK: Final = "_resilience_bug"
 
 
 class Neutral(ABC):  # noqa: B024 - others' exceptions are registered
@@ -209,11 +229,59 @@ class SchemaError(ResilienceError):
     """The ledger's database has another schema than this version needs; says what to run."""
 
 
-def is_any_of(error: Exception, kinds: tuple[type, ...]) -> bool:
+def is_any_of(error: BaseException, kinds: tuple[type, ...]) -> bool:
     """Tell whether *error*, or one of a group that it is, is any of *kinds*."""
-    if isinstance(error, ExceptionGroup):
+    if isinstance(error, BaseExceptionGroup):
         return any(is_any_of(one, kinds) for one in error.exceptions)
     return isinstance(error, kinds)
+
+
+def is_bug(error: BaseException, kinds: tuple[type[BaseException], ...] = BUGS) -> bool:
+    """Tell whether *error*, or one of a group that it is, is any of *kinds* or a marked bug."""
+    if isinstance(error, kinds) or hasattr(error, _BUG_MARK):
+        return True
+    return isinstance(error, BaseExceptionGroup) and any(
+        is_bug(one, kinds) for one in error.exceptions
+    )
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Tell whether *error*, or one of a group that it is, says that an answer was not as expected.
+
+    An OSError that is also a ValueError, such as that of a wrong certificate, is an outage, but
+    `requests` makes its JSONDecodeError one.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_unreadable(one) for one in error.exceptions)
+    if isinstance(error, OSError):
+        return isinstance(error, json.JSONDecodeError)
+    return isinstance(error, UNREADABLE) and not isinstance(error, ResilienceError)
+
+
+def as_bug(error: E) -> E:
+    """Mark *error* as a bug whatever its class, and return it."""
+    setattr(error, _BUG_MARK, True)
+    return error
+
+
+def mark_wrong_call(
+    error: BaseException,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> None:
+    """Mark *error* as a bug if it says that *function* does not take these arguments.
+
+    Such a call never reached the body of the function, so no answer can have caused the error. Any
+    other `TypeError` comes from the body, where `None["name"]` is one, too.
+    """
+    if isinstance(error, TypeError):
+        try:
+            inspect.signature(function).bind(*args, **kwargs)
+        except TypeError:
+            as_bug(error)
+        except ValueError:  # a built-in function that has no signature
+            return
 
 
 def retry_after_of(error: BaseException) -> float | None:
@@ -238,3 +306,14 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception as also:  # noqa: BLE001 - whatever a stranger's __str__ does
         return f"(its text raised {type(also).__name__})"
+
+
+def place_of(error: BaseException) -> str:
+    """Return file, line and function in which *error* was raised; empty if it was not."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    code = trace.tb_frame.f_code
+    return f"{code.co_filename}:{trace.tb_lineno} in {code.co_qualname}"

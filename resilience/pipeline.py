@@ -23,24 +23,17 @@ from resilience.budget import (
 from resilience.bulkhead import Slots
 from resilience.dependency import Dependency
 from resilience.errors import (
-    BUGS,
-    AllFallbacksFailedError,
     ConfigurationError,
-    is_any_of,
+    as_bug,
+    is_bug,
+    mark_wrong_call,
     retry_after_of,
-    text_of,
 )
-from resilience.events import (
-    AnswerDegraded,
-    Event,
-    FallbacksExhausted,
-    Listener,
-    announce,
-    log_event,
-)
+from resilience.events import Listener, log_event
 from resilience.fallback import Call, StaticStep, Step, check_chain
 from resilience.outcome import Outcome
 from resilience.partial import is_full, outcome_of
+from resilience.reports import Reports
 from resilience.store import Answers
 
 SLOT_WAIT_SECONDS = 5.0
@@ -56,7 +49,9 @@ class Pipeline:
     With fallbacks every call returns an `Outcome`. Without, it returns the plain value and raises
     what the function raises.
 
-    Bugs (`resilience.errors.BUGS`) are raised as they are, from the call and from its fallbacks.
+    Bugs are raised as they are, from the call and from its fallbacks: what *bugs* names, and a call
+    with arguments that the function does not take. An error of reading an answer is a failure,
+    and announced as `AnswerUnreadable`.
     """
 
     def __init__(
@@ -69,6 +64,7 @@ class Pipeline:
         slots: Slots | None = None,
         fallbacks: Sequence[Step] = (),
         neutral: tuple[type[Exception], ...] = (),
+        bugs: tuple[type[Exception], ...] | None = None,
         listeners: Iterable[Listener] = (log_event,),
     ) -> None:
         """Compose the policies.
@@ -82,6 +78,7 @@ class Pipeline:
             slots: Cap on calls in flight; None: there is none.
             fallbacks: Steps in non-decreasing level, tried in order.
             neutral: Exceptions that are no failure and always raised (Celery's `Retry`).
+            bugs: Exceptions that are always raised as the code is wrong; None: the dependency's.
             listeners: Who hears of degradation.
 
         Raises:
@@ -92,8 +89,9 @@ class Pipeline:
         self.fallbacks = check_chain(fallbacks, where=name)
         self._answers = answers
         self._breaker = breaker or NoBreaker()
-        self._transparent = (*neutral, *BUGS)
-        self._listeners = listeners
+        self._bugs = dependency.bugs if bugs is None else bugs
+        self._transparent = (*neutral, *self._bugs)
+        self._reports = Reports(name, dependency.name, listeners)
         lives = [step.remember_seconds or 0.0 for step in self.fallbacks]
         self._remember_seconds = max(lives, default=0.0)
         self._allowance = Allowance(name, dependency.name, dependency.timeout)
@@ -123,7 +121,7 @@ class Pipeline:
         try:
             value = self._guarded(function, args, kwargs)
         except Exception as error:
-            if is_any_of(error, self._transparent):
+            if is_bug(error, self._transparent):
                 raise
             return self._degrade(error, self._call(args, kwargs, stored))
         outcome = outcome_of(value, dependency=self.dependency.name)
@@ -148,7 +146,7 @@ class Pipeline:
         try:
             value = await self._admitted_async(function, args, kwargs)
         except Exception as error:
-            if is_any_of(error, self._transparent):
+            if is_bug(error, self._transparent):
                 raise
             return await self._degrade_async(error, self._call(args, kwargs, stored))
         outcome = outcome_of(value, dependency=self.dependency.name)
@@ -194,12 +192,13 @@ class Pipeline:
     ) -> Any:  # noqa: ANN401 - what the function returns
         budget = current_budget()
         limit = self._allowance.own if budget is None else self._allowance.within(budget)
-        if limit is None:
-            return synchronous(function(*args, **kwargs), self.name)
         try:
+            if limit is None:
+                return synchronous(function(*args, **kwargs), self.name)
             return synchronous(call_within(*limit, function, args, kwargs), self.name)
         except Exception as error:
-            if not is_any_of(error, self._transparent):
+            self._mark(error, function, args, kwargs)
+            if limit is not None and not is_bug(error, self._transparent):
                 self._allowance.excuse(error, budget, limit)
             raise
 
@@ -208,15 +207,29 @@ class Pipeline:
     ) -> Any:  # noqa: ANN401 - what the function returns
         budget = current_budget()
         limit = self._allowance.own if budget is None else self._allowance.within(budget)
-        if limit is None:
-            return await function(*args, **kwargs)
         try:
+            if limit is None:
+                return await function(*args, **kwargs)
             async with time_limit_async(*limit):
                 return await function(*args, **kwargs)
         except Exception as error:
-            if not is_any_of(error, self._transparent):
+            self._mark(error, function, args, kwargs)
+            if limit is not None and not is_bug(error, self._transparent):
                 self._allowance.excuse(error, budget, limit)
             raise
+
+    def _mark(
+        self,
+        error: Exception,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Let the breaker, which has a list of its own, see a bug where this pipeline does."""
+        if is_bug(error, self._bugs):
+            as_bug(error)
+        else:
+            mark_wrong_call(error, function, args, kwargs)
 
     def _stored(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -232,7 +245,7 @@ class Pipeline:
         return Call(name=self.name, args=args, kwargs=kwargs, answers=self._answers, stored=stored)
 
     def _degrade(self, error: Exception, call: Call) -> Outcome[Any]:
-        reasons, wait = {"run": _reason(error)}, retry_after_of(error)
+        reasons, wait = {"run": self._reports.why(error)}, retry_after_of(error)
         for step, label in self._labelled():
             try:
                 limit = self._limit_of(step)
@@ -242,16 +255,16 @@ class Pipeline:
                     else call_within(*limit, step.answer, (call,))
                 )
             except Exception as also:
-                if is_any_of(also, self._transparent):
+                if is_bug(also, self._transparent):
                     raise
-                reasons[label] = _reason(also)
+                reasons[label] = self._reports.why(also, step.source)
                 wait = retry_after_of(also) if wait is None else wait
             else:
-                return self._degraded(answer, error)
-        raise self._exhausted(reasons, wait) from error
+                return self._reports.degraded(answer, error)
+        raise self._reports.exhausted(reasons, wait) from error
 
     async def _degrade_async(self, error: Exception, call: Call) -> Outcome[Any]:
-        reasons, wait = {"run": _reason(error)}, retry_after_of(error)
+        reasons, wait = {"run": self._reports.why(error)}, retry_after_of(error)
         for step, label in self._labelled():
             try:
                 limit = self._limit_of(step)
@@ -261,13 +274,13 @@ class Pipeline:
                     async with time_limit_async(*limit):
                         answer = await step.answer_async(call)
             except Exception as also:
-                if is_any_of(also, self._transparent):
+                if is_bug(also, self._transparent):
                     raise
-                reasons[label] = _reason(also)
+                reasons[label] = self._reports.why(also, step.source)
                 wait = retry_after_of(also) if wait is None else wait
             else:
-                return self._degraded(answer, error)
-        raise self._exhausted(reasons, wait) from error
+                return self._reports.degraded(answer, error)
+        raise self._reports.exhausted(reasons, wait) from error
 
     def _labelled(self) -> Iterable[tuple[Step, str]]:
         for number, step in enumerate(self.fallbacks, start=1):
@@ -276,39 +289,6 @@ class Pipeline:
     def _limit_of(self, step: Step) -> Limit | None:
         # A static answer takes no time, and is there even if nothing else is.
         return None if isinstance(step, StaticStep) else self._allowance.of_step(step.source)
-
-    def _degraded(self, answer: Outcome[Any], error: Exception) -> Outcome[Any]:
-        outcome = Outcome(
-            value=answer.value,
-            level=answer.level,
-            reason=type(error).__name__,
-            source=answer.source,
-            age=answer.age,
-            dependency=self.dependency.name,
-        )
-        self._announce(
-            AnswerDegraded(
-                call=self.name,
-                dependency=self.dependency.name,
-                level=answer.level,
-                reason=type(error).__name__,
-                error=text_of(error),
-                source=str(answer.source),
-                age=answer.age,
-            )
-        )
-        return outcome
-
-    def _exhausted(
-        self, reasons: dict[str, str], retry_after: float | None
-    ) -> AllFallbacksFailedError:
-        self._announce(
-            FallbacksExhausted(call=self.name, dependency=self.dependency.name, reasons=reasons)
-        )
-        return AllFallbacksFailedError(self.dependency.name, reasons, retry_after)
-
-    def _announce(self, event: Event) -> None:
-        announce(event, self._listeners)
 
 
 def _name_of(function: Callable[..., Any]) -> str:
@@ -324,8 +304,3 @@ def _name_of(function: Callable[..., Any]) -> str:
         )
         raise ConfigurationError(msg)
     return f"{function.__module__}.{function.__qualname__}"
-
-
-def _reason(error: Exception) -> str:
-    text = text_of(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -12,7 +12,13 @@ from resilience.breaker import blocks
 from resilience.breaker.classify import FAILED
 from resilience.breaker.keeper import NO_VALUE, Keeper, Pass
 from resilience.breaker.state import Circuit, State, closed, state_at
-from resilience.errors import CircuitOpenError, ConfigurationError, StoreUnavailableError
+from resilience.errors import (
+    CircuitOpenError,
+    ConfigurationError,
+    StoreUnavailableError,
+    as_bug,
+    mark_wrong_call,
+)
 from resilience.events import CircuitForced
 
 P = ParamSpec("P")
@@ -49,6 +55,7 @@ class Breaker(Keeper):
         try:
             value = function(*args, **kwargs)
         except BaseException as error:
+            mark_wrong_call(error, function, args, kwargs)
             self._leave(admitted or Pass(gate, began), error)
             raise
         if admitted is not None or self._judges_values or value.__class__ is CoroutineType:
@@ -74,6 +81,7 @@ class Breaker(Keeper):
         try:
             value = await function(*args, **kwargs)
         except BaseException as error:
+            mark_wrong_call(error, function, args, kwargs)
             await self._leave_async(admitted or Pass(gate, began), error)
             raise
         if admitted is not None or self._judges_values:
@@ -178,15 +186,13 @@ class Breaker(Keeper):
         if error is None and isinstance(value, CoroutineType):
             value.close()
             msg = f"breaker {self.name}: a coroutine is not awaited by call(); use acall()"
-            raise TypeError(msg)
+            raise as_bug(TypeError(msg))
 
     async def _leave_async(
         self, admitted: Pass, error: BaseException | None, value: object = NO_VALUE
     ) -> None:
         if await self._pulse.run_async(self.settle(admitted, error, value)):
             await self._pulse.beat_async(self._monotonic())
-
-    # -- other ways to guard --------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         """Admit a block, or raise `CircuitOpenError` without running it."""
@@ -255,6 +261,7 @@ class Breaker(Keeper):
             try:
                 value = function(*args, **kwargs)
             except BaseException as error:
+                mark_wrong_call(error, function, args, kwargs)
                 self._leave(Pass(gate, began), error)
                 raise
             if value.__class__ is CoroutineType:
@@ -278,6 +285,7 @@ class Breaker(Keeper):
             try:
                 value = await function(*args, **kwargs)
             except BaseException as error:
+                mark_wrong_call(error, function, args, kwargs)
                 await self._leave_async(Pass(gate, began), error)
                 raise
             if monotonic() - began > slow_seconds:
@@ -286,8 +294,6 @@ class Breaker(Keeper):
             return value
 
         return guarded
-
-    # -- orders -----------------------------------------------------------------------------------
 
     def force_open(self, *, seconds: float, actor: str, reason: str) -> None:
         """Refuse every call in the whole fleet for *seconds*.

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from resilience.breaker.policy import BreakerPolicy
-from resilience.errors import BUGS, AttemptTimeoutError, BudgetExceededError, RejectedError
+from resilience.errors import (
+    BUGS,
+    AttemptTimeoutError,
+    BudgetExceededError,
+    RejectedError,
+    is_bug,
+)
 
 logger = logging.getLogger("resilience")
 
@@ -28,9 +34,15 @@ class Classifier:
     A group is a failure if one of its exceptions is; if none is, neutral if one of them is.
     """
 
-    __slots__ = ("_count", "_failure_if", "_failure_if_result", "_neutral")
+    __slots__ = ("_bugs", "_count", "_failure_if", "_failure_if_result", "_neutral")
 
-    def __init__(self, policy: BreakerPolicy, neutral: tuple[type[BaseException], ...]) -> None:
+    def __init__(
+        self,
+        policy: BreakerPolicy,
+        neutral: tuple[type[BaseException], ...],
+        bugs: tuple[type[BaseException], ...] = BUGS,
+    ) -> None:
+        self._bugs = bugs
         self._neutral = (*neutral, *policy.ignore, RejectedError, *ENDS)
         # Who was cut has not answered, whatever may be named besides.
         self._count = policy.count and (*policy.count, AttemptTimeoutError, BudgetExceededError)
@@ -47,7 +59,7 @@ class Classifier:
         if isinstance(error, ExceptionGroup) and not named:
             kinds = {self.kind(one) for one in error.exceptions}
             return next(kind for kind in (FAILED, NEUTRAL, OK) if kind in kinds)
-        if not named and (not isinstance(error, Exception) or isinstance(error, BUGS)):
+        if not named and (not isinstance(error, Exception) or is_bug(error, self._bugs)):
             return NEUTRAL
         if self._count and not named:
             return OK

@@ -19,7 +19,7 @@ from resilience.breaker.state import (
     why_open,
 )
 from resilience.clock import Clock, SystemClock
-from resilience.errors import CircuitOpenError, retry_after_of
+from resilience.errors import BUGS, CircuitOpenError, retry_after_of
 from resilience.events import (
     CircuitClosed,
     CircuitHalfOpened,
@@ -71,6 +71,7 @@ class Keeper:
         policy: BreakerPolicy | None = None,
         *,
         neutral: tuple[type[BaseException], ...] = (),
+        bugs: tuple[type[BaseException], ...] = BUGS,
         listeners: Iterable[Listener] = (log_event,),
         clock: Clock | None = None,
         dice: random.Random | None = None,
@@ -82,6 +83,7 @@ class Keeper:
             pulse: What connects the processes.
             policy: When it opens and closes.
             neutral: More exceptions that say nothing about the dependency.
+            bugs: Exceptions that say nothing about it because the code is wrong.
             listeners: Who hears of transitions. Each is announced once in the fleet.
             clock: Where time comes from.
             dice: Where jitter comes from.
@@ -92,7 +94,7 @@ class Keeper:
         self._listeners = listeners
         self._monotonic = (clock or SystemClock()).monotonic
         self._dice = dice or random.Random()  # noqa: S311 - jitter is no secret
-        self._classifier = Classifier(self.policy, neutral)
+        self._classifier = Classifier(self.policy, neutral, bugs)
         self._slow_seconds = self.policy.slow_seconds or float("inf")
         self._judges_values = self.policy.failure_if_result is not None
         self._kept: Kept | None = None

@@ -13,14 +13,9 @@ from resilience.budget.limits import (
     synchronous,
     time_limit_async,
 )
+from resilience.budget.replacing import replaceable
 from resilience.clock import SystemClock
-from resilience.errors import (
-    BUGS,
-    BudgetExceededError,
-    ConfigurationError,
-    Neutral,
-    is_any_of,
-)
+from resilience.errors import BudgetExceededError, ConfigurationError
 from resilience.levels import Level
 from resilience.outcome import Outcome
 
@@ -218,7 +213,7 @@ class TimeoutBudget:
                 if isinstance(value, CoroutineType):
                     synchronous(value, share.what)
         except Exception as error:
-            if default is REQUIRED or is_any_of(error, (*BUGS, Neutral)):
+            if default is REQUIRED or not replaceable(error, share.what, function, args, kwargs):
                 raise
             self.reasons[share.what] = type(error).__name__
             return default
@@ -243,7 +238,7 @@ class TimeoutBudget:
                 async with time_limit_async(share.total, share.exceeded):
                     value = await function(*args, **kwargs)
         except Exception as error:
-            if default is REQUIRED or is_any_of(error, (*BUGS, Neutral)):
+            if default is REQUIRED or not replaceable(error, share.what, function, args, kwargs):
                 raise
             self.reasons[share.what] = type(error).__name__
             return default

@@ -22,7 +22,7 @@ from typing import Any
 
 from resilience.budget.threads import AbandonedError, helper_threads
 from resilience.budget.timer import AGAIN_SECONDS, Alarm, Cut, has_cut
-from resilience.errors import ConfigurationError
+from resilience.errors import ConfigurationError, as_bug
 
 SECONDS_MAX = 366 * 86_400.0
 """Longer limits are none."""
@@ -81,7 +81,7 @@ def synchronous(value: Any, what: str) -> Any:  # noqa: ANN401 - handed on
     if isinstance(value, CoroutineType):
         value.close()
         msg = f"{what} called a coroutine function; await the asynchronous form of this call"
-        raise TypeError(msg)
+        raise as_bug(TypeError(msg))
     return value
 
 

@@ -2,6 +2,7 @@
 
 from resilience.events.answers import (
     AnswerDegraded,
+    AnswerUnreadable,
     BudgetExceeded,
     FallbacksExhausted,
     FanOutFinished,
@@ -31,6 +32,7 @@ from resilience.events.lines import log_event
 
 __all__ = [
     "AnswerDegraded",
+    "AnswerUnreadable",
     "BudgetExceeded",
     "BulkheadFull",
     "CircuitClosed",

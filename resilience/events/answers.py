@@ -35,6 +35,31 @@ class AnswerDegraded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerUnreadable(Event):
+    """A call ended in an error of reading an answer: the dependency answers oddly, or a bug is.
+
+    It counts as a failure of the dependency, but somebody should look at it.
+
+    Attributes:
+        call: The task or function that was called.
+        dependency: Who answered.
+        source: Which step of the fallback chain; None: the call itself.
+        reason: Class name of the error.
+        error: Its text.
+        place: File, line and function in which it was raised.
+    """
+
+    severity: ClassVar[int] = logging.ERROR
+    crowds: ClassVar[bool] = True
+    call: str
+    dependency: str
+    source: str | None
+    reason: str
+    error: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FallbacksExhausted(Event):
     """A call ended at level 4: no step of its chain had an answer."""
 

@@ -9,7 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resilience.errors import ConfigurationError, NoStoredAnswerError
+from resilience.errors import (
+    ConfigurationError,
+    NoStoredAnswerError,
+    as_bug,
+    mark_wrong_call,
+)
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.store.answers import Answer, Answers
@@ -144,12 +149,21 @@ class FunctionStep(Step):
         """Call the function, which must not be a coroutine function."""
         if inspect.iscoroutinefunction(self.function):
             msg = f"fallback {self.source} is a coroutine function; this call is synchronous"
-            raise TypeError(msg)
-        return self._as_outcome(self.function(*call.args, **call.kwargs))
+            raise as_bug(TypeError(msg))
+        try:
+            value = self.function(*call.args, **call.kwargs)
+        except TypeError as error:
+            mark_wrong_call(error, self.function, call.args, call.kwargs)
+            raise
+        return self._as_outcome(value)
 
     async def answer_async(self, call: Call) -> Outcome[Any]:
         """Call the function and await what it returns, if it is to be awaited."""
-        value = self.function(*call.args, **call.kwargs)
+        try:
+            value = self.function(*call.args, **call.kwargs)
+        except TypeError as error:
+            mark_wrong_call(error, self.function, call.args, call.kwargs)
+            raise
         return self._as_outcome(await value if inspect.isawaitable(value) else value)
 
     def _as_outcome(self, value: object) -> Outcome[Any]:

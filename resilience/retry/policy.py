@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from resilience.errors import BUGS, RejectedError, retry_after_of
+from resilience.errors import BUGS, RejectedError, is_bug, retry_after_of
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Exceptions = tuple[type[BaseException], ...]
@@ -32,7 +32,7 @@ class Dead:
     """Give up, and leave the job to an operator.
 
     Attributes:
-        reason: Which option of the policy says so; `bug`: the error is one of `errors.BUGS`;
+        reason: Which option of the policy says so; `bug`: the error is one of the bugs;
             `poison`: not the policy but the worker says so, as the job has killed several.
     """
 
@@ -58,7 +58,7 @@ class RetryPolicy:
         max_seconds: Longest it ever is, not counting Retry-After.
         give_up_after_seconds: No call begins when the job is older; None: whatever its age.
         retry_on: If given, only these exceptions, and refusals, are worth another call. Bugs
-            (`errors.BUGS`) are worth one only if they are named here.
+            (see docs/errors.md) are worth one only if they are named here.
         dead_on: Exceptions that end the job at once; wins over all else.
 
     Raises:
@@ -84,7 +84,13 @@ class RetryPolicy:
         return self
 
     def decide(
-        self, error: BaseException, *, attempt: int, age_seconds: float, random: Random
+        self,
+        error: BaseException,
+        *,
+        attempt: int,
+        age_seconds: float,
+        random: Random,
+        bugs: tuple[type[Exception], ...] = BUGS,
     ) -> Decision:
         """Return what becomes of a job whose call ended in *error*.
 
@@ -94,9 +100,10 @@ class RetryPolicy:
                 that it would have been, and so has the next.
             age_seconds: Seconds since the job was first published.
             random: Where the jitter comes from.
+            bugs: Exceptions that no further call can mend.
         """
         refused = isinstance(error, RejectedError)
-        if reason := self._hopeless(error, refused=refused):
+        if reason := self._hopeless(error, bugs, refused=refused):
             return Dead(reason)
         if attempt >= self.max_attempts and not refused:
             return Dead("exhausted")
@@ -109,12 +116,14 @@ class RetryPolicy:
             longest = min(longest, left - earliest)
         return Retry(earliest + random.uniform(0.0, longest), spent=not refused)
 
-    def _hopeless(self, error: BaseException, *, refused: bool) -> Reason | None:
+    def _hopeless(
+        self, error: BaseException, bugs: tuple[type[Exception], ...], *, refused: bool
+    ) -> Reason | None:
         if isinstance(error, self.dead_on):
             return "dead_on"
         if refused or isinstance(error, self.retry_on):
             return None
-        if isinstance(error, BUGS):
+        if is_bug(error, bugs):
             return "bug"
         return "not_in_retry_on" if self.retry_on else None
 

@@ -2,10 +2,14 @@
 
 import sys
 import traceback
+from random import Random
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from celery.exceptions import Retry
+
+from resilience.retry import Dead
+from resilience.retry import Retry as Later
 
 NOWHERE = -1
 """Place in a frame's code; without one nobody looks for what to underline in the line."""
@@ -22,6 +26,22 @@ class KeptError(Retry):
 
     def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
         return type(self), (self.exc, self.when)
+
+
+def decide(
+    task: Any,  # noqa: ANN401 - a FireAndForgetTask, whose module imports this one
+    error: BaseException,
+    attempt: int,
+    age_seconds: float,
+    random: Random,
+) -> Later | Dead:
+    """Return what becomes of a job of *task*; arguments as of `RetryPolicy.decide`."""
+    known = task.resilience.dependencies.require(task.dependency, where=f"task {task.name}")
+    bugs = known.bugs if task.bugs is None else task.bugs
+    decision: Later | Dead = task.policy.decide(
+        error, attempt=attempt, age_seconds=age_seconds, random=random, bugs=bugs
+    )
+    return decision
 
 
 def end_kept(error: Exception, seconds: float) -> NoReturn:

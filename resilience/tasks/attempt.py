@@ -38,6 +38,7 @@ class TaskPipeline(Pipeline):
             slots=resilience.slots(dependency),
             fallbacks=fallbacks,
             neutral=NEUTRAL,
+            bugs=getattr(task, "bugs", None),
             listeners=resilience.listeners,
         )
         self._task = task
@@ -73,6 +74,19 @@ class TaskPipeline(Pipeline):
             # The breaker has counted it: only now may it become a neutral Retry.
             _retry_if_declared(self._task, error)
             raise
+        except Exception as error:
+            if getattr(self._task, "_kept", False) and not self.fallbacks:
+                self._reports.why(error)  # it runs again in silence, for hours maybe
+            raise
+
+    def _mark(
+        self,
+        error: Exception,
+        function: Callable[..., Any],  # noqa: ARG002 - it takes any arguments
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        super()._mark(error, self._task.run, args, kwargs)
 
 
 def _retry_if_declared(task: Task[Any, Any], error: AttemptTimeoutError) -> None:

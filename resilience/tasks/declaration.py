@@ -13,7 +13,7 @@ from resilience.tasks.admission import check_lane
 from resilience.tasks.once import check_key
 from resilience.tasks.serialization import must_encode
 
-OURS = ("dependency", "fallbacks", "idempotency_key", "idempotency_seconds", "lane")
+OURS = ("bugs", "dependency", "fallbacks", "idempotency_key", "idempotency_seconds", "lane")
 LIKENESS = 0.81
 """From here on a name counts as a misspelling of ours; `dependencies` does, `fallback_on` not."""
 
@@ -33,6 +33,7 @@ def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # no
         msg = f"{where}: dependency must be the name of one, got {cls.dependency!r}"
         raise ConfigurationError(msg)
     check_lane(cls.lane, where)
+    _check_bugs(cls.bugs, where)
     chain = check_chain(cls.fallbacks, where=where)
     if inspect.iscoroutinefunction(inspect.unwrap(cls.run)):
         msg = f"{where} is a coroutine function, which Celery does not await; use a plain one"
@@ -49,6 +50,18 @@ def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # no
         elif isinstance(step, FunctionStep):
             _check_function(step.function, cls, f"{where}, fallback {step.source}")
     return chain
+
+
+def _check_bugs(bugs: Any, where: str) -> None:  # noqa: ANN401 - anything may be tried
+    kinds = bugs if isinstance(bugs, tuple) else (bugs,)
+    if bugs is not None and not all(
+        isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds
+    ):
+        msg = f"{where}: bugs must be a tuple of exception classes, got {bugs!r}"
+        raise ConfigurationError(msg)
+    if bugs is not None and not isinstance(bugs, tuple):
+        msg = f"{where}: bugs must be a tuple, got {bugs!r}; write bugs=({bugs.__name__},)"
+        raise ConfigurationError(msg)
 
 
 def _check_spelling(cls: TaskClass, where: str) -> None:

@@ -17,7 +17,7 @@ from resilience.errors import (
 )
 from resilience.events import JobBuried, JobParked, JobUnkept
 from resilience.retry import Dead, RetryPolicy
-from resilience.tasks.again import drop_frames, end_kept
+from resilience.tasks.again import decide, drop_frames, end_kept
 from resilience.tasks.envelope import deadline_of, ledger_header
 from resilience.tasks.kept import job_of, options_of
 from resilience.tasks.outbox import OutboxTask
@@ -132,7 +132,7 @@ class FireAndForgetTask(OutboxTask):
             known["lost"] = known.get("lost", 0) + 1
         born = known.get("born")
         age = 0.0 if born is None else max(0.0, resilience.fleet_time() - born)
-        decision = self.policy.decide(error, attempt=attempts + 1, age_seconds=age, random=_random)
+        decision = decide(self, error, attempts + 1, age, _random)
         queue = self._catalogued.retry_queue
         job = job_of(
             self,

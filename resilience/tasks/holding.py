@@ -9,7 +9,7 @@ from celery.exceptions import Reject
 
 from resilience.breaker import State
 from resilience.budget import current_budget
-from resilience.errors import CircuitOpenError, StoreUnavailableError, is_any_of, text_of
+from resilience.errors import CircuitOpenError, StoreUnavailableError, is_bug, text_of
 from resilience.fallback import Step
 from resilience.tasks.attempt import TaskPipeline
 from resilience.tasks.resilience import Resilience
@@ -79,7 +79,7 @@ class HoldingPipeline(TaskPipeline):
         return bool(self._task.acks_late and not request.called_directly and not request.is_eager)
 
     def _is_spared(self, error: Exception) -> bool:
-        if is_any_of(error, self._transparent) or not self._breaker.blames(error):
+        if is_bug(error, self._transparent) or not self._breaker.blames(error):
             return False
         request = self._task.request
         try:

@@ -89,7 +89,14 @@ def _breaker(
     # A probe keeps its permit for as long as its call may take.
     lease = max(dependency.breaker.probe_seconds, (dependency.timeout or 0.0) + 1.0)
     policy = dataclasses.replace(dependency.breaker, probe_seconds=lease)
-    return Breaker(dependency.name, pulse, policy, neutral=NEUTRAL, listeners=listeners)
+    return Breaker(
+        dependency.name,
+        pulse,
+        policy,
+        neutral=NEUTRAL,
+        bugs=dependency.bugs,
+        listeners=listeners,
+    )
 
 
 def _open_store(app: Celery[Any], settings: Settings, listeners: Sequence[Listener]) -> Store:

@@ -59,6 +59,8 @@ class ResilientTask(Task[Any, Any]):
             arguments in braces. Who comes while it runs waits for its result as long as the
             dependency's timeout, who comes later gets the recorded one. Needs the ledger.
         idempotency_seconds: How long the result is recorded.
+        bugs: Exceptions that are raised past every fallback, as no answer of the dependency can
+            cause them; None: the dependency's. See docs/errors.md.
         lane: `critical`, `normal` or `sheddable`: which jobs of the dependency are served first,
             and which are refused first when too many wait; see docs/admission.md.
 
@@ -77,6 +79,7 @@ class ResilientTask(Task[Any, Any]):
     fallbacks: ClassVar[Sequence[Step]] = ()
     idempotency_key: ClassVar[str | None] = None
     idempotency_seconds: ClassVar[float] = 86_400.0
+    bugs: ClassVar[tuple[type[Exception], ...] | None] = None
     lane: ClassVar[Lane] = NORMAL
 
     _kept: ClassVar[bool] = False

@@ -197,3 +197,11 @@ def test_brokers_page_runs() -> None:
     assert queue.queue_arguments["x-queue-type"] == "quorum"
     assert made.conf.broker_transport_options["confirm_publish"] is True
     made.close()
+
+
+def test_errors_page_runs() -> None:
+    """A task that must answer whatever happens does."""
+    names = run_page("errors.md", Celery=Alone)
+
+    assert names["catalogue"].bugs[0] is LookupError
+    names["app"].close()

@@ -111,8 +111,8 @@ def test_level_4_arrives_as_itself(app: Celery[Any]) -> None:
 
 
 def test_bug_is_no_outage(app: Celery[Any]) -> None:
-    """A TypeError arrives as itself, fallback or not."""
-    with pytest.raises(TypeError, match="a bug"):
+    """A NameError arrives as itself, fallback or not."""
+    with pytest.raises(NameError, match="a bug"):
         value_of(sig(app, "buggy"))
 
 

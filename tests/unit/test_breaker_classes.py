@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from resilience import AttemptTimeoutError, ConfigurationError, RejectedError
 from resilience.breaker import BreakerPolicy, State
 from resilience.breaker.classify import Classifier
-from resilience.errors import BUGS
+from resilience.errors import BUGS, as_bug
 from tests.unit.breakers import Rig
 
 
@@ -49,14 +50,17 @@ def broken_judge(_: object) -> bool:
         ({"ignore": (OSError,)}, ValueError(), "failed"),
         ({"count": (OSError,)}, ConnectionError(), "failed"),
         ({"count": (OSError,)}, ValueError(), "ok"),
-        ({"count": (OSError,)}, TypeError(), "neutral"),
+        ({"count": (OSError,)}, NameError(), "neutral"),
+        ({"count": (OSError,)}, TypeError(), "ok"),
+        ({}, TypeError(), "failed"),
+        ({}, as_bug(TypeError()), "neutral"),
         ({"count": (KeyError,)}, KeyError(), "failed"),
         ({"count": (OSError,), "ignore": (ConnectionError,)}, ConnectionError(), "neutral"),
         ({"count": (BaseException,)}, KeyboardInterrupt(), "neutral"),
         ({"count": (Exception,)}, RejectedError("users"), "neutral"),
         ({"failure_if": is_server_error}, RefusedError(503), "failed"),
         ({"failure_if": is_server_error}, RefusedError(404), "ok"),
-        ({"failure_if": is_server_error}, TypeError(), "neutral"),
+        ({"failure_if": is_server_error}, NameError(), "neutral"),
         ({"failure_if": is_server_error, "count": (OSError,)}, RefusedError(503), "failed"),
         ({"failure_if": is_server_error, "count": (OSError,)}, RefusedError(404), "ok"),
         ({"failure_if": is_server_error, "count": (OSError,)}, ValueError(), "ok"),
@@ -65,7 +69,7 @@ def broken_judge(_: object) -> bool:
         ({"count": (KeyError,)}, AttemptTimeoutError("users", 1.0), "failed"),
         ({"count": (AbandonedError,)}, AbandonedError(), "failed"),
         ({}, AbandonedError(), "neutral"),
-        ({}, ExceptionGroup("", [RejectedError("users"), TypeError()]), "neutral"),
+        ({}, ExceptionGroup("", [RejectedError("users"), NameError()]), "neutral"),
         ({}, ExceptionGroup("", [RejectedError("users"), ConnectionError()]), "failed"),
         ({"ignore": (OSError,)}, ExceptionGroup("", [ConnectionError()]), "neutral"),
         ({"ignore": (ExceptionGroup,)}, ExceptionGroup("", [ConnectionError()]), "neutral"),
@@ -181,3 +185,38 @@ def test_two_breakers_of_one_name_cannot_share_a_pulse() -> None:
 
     with pytest.raises(ConfigurationError, match="users"):
         type(rig.breaker)("users", rig.pulse)
+
+
+def takes_one(answer: object) -> object:
+    """Read an answer."""
+    return answer["name"]  # type: ignore[index] # of None
+
+
+async def takes_one_async(answer: object) -> object:
+    """Do the same."""
+    return takes_one(answer)
+
+
+@pytest.mark.parametrize("way", ["call", "decorated", "acall", "decorated async"])
+@pytest.mark.parametrize(
+    ("args", "state"),
+    [((), State.CLOSED), ((1, 2), State.CLOSED), ((None,), State.OPEN)],
+    ids=["too-few", "too-many", "unreadable"],
+)
+def test_wrong_arguments_are_no_outage(way: str, args: tuple[Any, ...], state: State) -> None:
+    """A call that never reached the body says nothing; a `TypeError` of the body is a failure."""
+    rig = Rig(BreakerPolicy(minimum_calls=3))
+    breaker = rig.breaker
+    plain: Callable[..., Any] = (
+        breaker(takes_one) if "dec" in way else partial(breaker.call, takes_one)
+    )
+    waiting: Callable[..., Any] = (
+        breaker(takes_one_async) if "dec" in way else partial(breaker.acall, takes_one_async)
+    )
+
+    for _ in range(3):
+        with pytest.raises(TypeError):
+            asyncio.run(waiting(*args)) if way.startswith("a") or "async" in way else plain(*args)
+    rig.tell()
+
+    assert breaker.state is state

@@ -10,7 +10,7 @@ import pytest
 from celery.exceptions import Ignore, Reject, Retry
 
 from resilience import BudgetExceededError, Level, Outcome, TimeoutBudget, current_budget
-from resilience.errors import BUGS
+from resilience.errors import BUGS, UNREADABLE
 from tests.unit.budgets import HANG_SECONDS, Run, hang, left_here, spent
 from tests.unit.calling import raising
 from tests.unit.stopwatch import elapsed
@@ -152,6 +152,29 @@ def test_default_hides_no_bug(spend: Run, kind: type[Exception]) -> None:
 
         assert caught.value is error
         assert not budget.reasons
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_default_stands_in_for_an_unreadable_answer_and_says_so(
+    spend: Run, kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Behind such an error a bug may hide, so it is logged at ERROR with its traceback."""
+    error = kind("odd")
+
+    assert spend(TimeoutBudget(5), raising(error), default=7) == 7
+
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+def test_default_hides_no_wrong_arguments() -> None:
+    """They are a bug, whereas a `TypeError` in the body may come of an answer."""
+    with pytest.raises(TypeError):
+        TimeoutBudget(5).run(abs, default=None)
+    with pytest.raises(TypeError):
+        TimeoutBudget(5).run(raising, default=None)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 """Errors on the way through a pipeline: which are outages, and what a chain says of them."""
 
+import logging
+import ssl
+
 import pytest
+import requests
 
 from resilience import AllFallbacksFailedError, Dependency, Pipeline, RejectedError, fallback
-from resilience.errors import BUGS
-from resilience.events import FallbacksExhausted
+from resilience.errors import BUGS, UNREADABLE
+from resilience.events import AnswerUnreadable, FallbacksExhausted
 from resilience.store import Answers
 from tests.unit.calling import Listening, Run, raising
 from tests.unit.odd_errors import ClosedError, EmptyError, SilentError
@@ -102,7 +106,7 @@ def test_bug_in_a_step_is_raised_as_it_is(
 
 @pytest.mark.parametrize(
     "kind",
-    [KeyError, IndexError, UnboundLocalError, ModuleNotFoundError],
+    [UnboundLocalError, ModuleNotFoundError, IndentationError],
 )
 def test_kinds_of_bugs_are_bugs(run: Run, no_answers: Answers, kind: type[Exception]) -> None:
     """What derives from a bug is one."""
@@ -112,7 +116,7 @@ def test_kinds_of_bugs_are_bugs(run: Run, no_answers: Answers, kind: type[Except
         run(pipeline, raising(kind("broken")))
 
 
-@pytest.mark.parametrize("inner", [TypeError("broken"), Neutral()], ids=["bug", "neutral"])
+@pytest.mark.parametrize("inner", [NameError("broken"), Neutral()], ids=["bug", "neutral"])
 @pytest.mark.parametrize("where", ["call", "step"])
 def test_bug_in_a_group_is_not_hidden(
     run: Run, no_answers: Answers, inner: Exception, where: str
@@ -187,3 +191,91 @@ def test_odd_stop_iteration_is_an_outage_like_any_other(no_answers: Answers) -> 
     pipeline = Pipeline("ask", USERS, no_answers, fallbacks=[fallback.static(0)])
 
     assert pipeline.call(raising(StopIteration())).reason == "StopIteration"
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_unreadable_answer_is_an_outage_and_announced_louder(
+    run: Run, no_answers: Answers, kind: type[Exception]
+) -> None:
+    """The chain answers, and an ERROR names the error and its place, as it may be a bug."""
+    listening = Listening()
+    steps = [fallback.call(raising(kind("again"))), fallback.static(0)]
+    pipeline = Pipeline("ask", USERS, no_answers, fallbacks=steps, listeners=[listening])
+
+    assert run(pipeline, raising(kind("odd"))).value == 0
+
+    first, second = (one for one in listening.heard if isinstance(one, AnswerUnreadable))
+    assert first.severity == logging.ERROR
+    assert (first.source, first.reason, second.source) == (None, kind.__name__, "failing")
+    assert " in raising.<locals>.failing" in first.place
+
+
+@pytest.mark.parametrize(
+    ("error", "loud"),
+    [
+        (requests.JSONDecodeError("odd", "", 0), True),
+        (ExceptionGroup("two", [OSError(), KeyError()]), True),
+        (ssl.SSLCertVerificationError("expired"), False),
+        (ConnectionError(), False),
+        (RejectedError("users"), False),
+    ],
+)
+def test_only_what_may_be_a_bug_is_announced_louder(
+    run: Run,
+    no_answers: Answers,
+    error: Exception,
+    loud: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """What can only be an outage is announced as one, whatever else its class is."""
+    listening = Listening()
+    steps = [fallback.static(0)]
+    pipeline = Pipeline("ask", USERS, no_answers, fallbacks=steps, listeners=[listening])
+
+    assert run(pipeline, raising(error)).value == 0
+
+    assert any(isinstance(one, AnswerUnreadable) for one in listening.heard) is loud
+
+
+def test_wrong_arguments_are_raised_as_they_are(run: Run, no_answers: Answers) -> None:
+    """A call that no answer can have spoilt is a bug, in the call and in a step."""
+
+    def read(answer: str) -> str:
+        return answer
+
+    chain = Pipeline("ask", USERS, no_answers, fallbacks=[fallback.static(0)])
+    step = Pipeline("ask", USERS, no_answers, fallbacks=[fallback.call(read), fallback.static(0)])
+
+    with pytest.raises(TypeError, match="positional argument"):
+        chain.call(read)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        run(step, raising(OSError()), "a", surplus=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bugs", "raised"),
+    [
+        (KeyError, (KeyError,), True),
+        (AssertionError, (), False),
+        (AssertionError, None, True),
+        (AttributeError, None, False),
+    ],
+)
+def test_list_of_bugs_can_be_replaced(
+    run: Run,
+    no_answers: Answers,
+    kind: type[Exception],
+    bugs: tuple[type[Exception], ...] | None,
+    raised: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """For one dependency, or for one pipeline of it."""
+    steps = [fallback.static(0)]
+    known = USERS if bugs is None else Dependency("users", bugs=bugs)
+    for pipeline in (
+        Pipeline("ask", known, no_answers, fallbacks=steps),
+        Pipeline("ask", USERS, no_answers, fallbacks=steps, bugs=bugs),
+    ):
+        if raised:
+            with pytest.raises(kind):
+                run(pipeline, raising(kind()))
+        else:
+            assert run(pipeline, raising(kind())).value == 0

@@ -12,6 +12,7 @@ from resilience.errors import (
     BulkheadFullError,
     CircuitOpenError,
     RejectedError,
+    as_bug,
 )
 from resilience.retry import Dead, Retry, RetryPolicy
 
@@ -30,9 +31,12 @@ def decide(
         ({}, ConnectionError(), None),
         ({}, ValueError(), None),
         ({}, AttemptTimeoutError("mail", 1.0), None),
-        ({}, TypeError(), "bug"),
-        ({"retry_on": (TypeError,)}, TypeError(), None),
-        ({"retry_on": (OSError,)}, TypeError(), "bug"),
+        ({}, NameError(), "bug"),
+        ({}, KeyError(), None),
+        ({}, TypeError(), None),
+        ({}, as_bug(TypeError()), "bug"),
+        ({"retry_on": (NameError,)}, NameError(), None),
+        ({"retry_on": (OSError,)}, NameError(), "bug"),
         ({"retry_on": (OSError,)}, ConnectionError(), None),
         ({"retry_on": (OSError,)}, ValueError(), "not_in_retry_on"),
         ({"retry_on": (OSError,)}, CircuitOpenError("mail"), None),

@@ -246,7 +246,7 @@ def exhausted() -> None:
 def buggy() -> None:
     """Have a bug, which no fallback hides."""
     text = "a bug"
-    raise TypeError(text)
+    raise NameError(text)
 
 
 @degradable(fallback.static("any"))

@@ -82,7 +82,7 @@ def misuse(key: str, kind: str) -> None:
     """Fail in a way that no other call makes better, or without having tried."""
     times = ran(key)
     if kind == "bug":
-        raise TypeError(kind)
+        raise NameError(kind)
     if kind == "forbidden":
         raise PermissionError(kind)
     if times < 8:

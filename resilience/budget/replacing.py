@@ -1,0 +1,29 @@
+"""Which errors of a call under a budget its `default` may stand in for."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from resilience.errors import Neutral, is_any_of, is_bug, is_unreadable, mark_wrong_call
+
+logger = logging.getLogger("resilience")
+
+
+def replaceable(
+    error: Exception,
+    what: str,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> bool:
+    """Tell whether a default may stand in for *function*, whose call *what* ended in *error*.
+
+    Not for a bug, nor for what Celery raises to steer a job. An error of reading an answer, behind
+    which a bug may hide, is logged with its traceback.
+    """
+    mark_wrong_call(error, function, args, kwargs)
+    if is_bug(error) or is_any_of(error, (Neutral,)):
+        return False
+    if is_unreadable(error):
+        logger.error("%s: an answer could not be read", what, exc_info=error)
+    return True
