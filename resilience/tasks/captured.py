@@ -75,13 +75,13 @@ def capture(
     """
     producer: Any = _Producer()
     own = {name: value for name, value in options.items() if name not in CONNECTIONS}
-    ignored = own.pop("ignore_result", None)
+    ignored = own.pop("ignore_result", task.ignore_result)
     # A job that is not published yet must not make its backend wait for the result.
     own |= {"ignore_result": True, "producer": producer}
     Task.apply_async(task, args, kwargs, **own)
     body, sent = producer.sent
     headers, properties = sent.pop("headers"), _properties(sent)
-    headers["ignore_result"] = task.ignore_result if ignored is None else ignored
+    headers["ignore_result"] = ignored
     if headers.get("expires") is not None:
         properties.pop("expiration", None)  # it would count again from each later publish
     queue, routing_key = _destination(task, sent)

@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from celery import Celery, Signature, Task, _state
@@ -17,6 +18,7 @@ from resilience.budget import checked_seconds
 from resilience.errors import BulkheadFullError, ConfigurationError, StoreUnavailableError
 from resilience.events import PublishFailed
 from resilience.store import Slot
+from resilience.tasks.eager import Call, run_here
 from resilience.tasks.envelope import slot_header
 from resilience.tasks.pending import PendingResponse
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
@@ -125,6 +127,8 @@ class FanOut:
         fan = uuid()
         spec = [(name, one.required) for name, one in self.parts.items()]
         pending = PendingResponse(resilience, fan, spec, budget=budget)
+        if app.conf.task_always_eager:
+            return run_here(resilience, fan, self._calls(pending), on_complete)
         slots = {name: self._slot(resilience, fan, name, one) for name, one in self.parts.items()}
         stale_keys = {name: slot.stale_key for name, slot in slots.items() if slot.stale_key}
         callback = "" if on_complete is None else must_encode(on_complete, where="on_complete")
@@ -149,6 +153,17 @@ class FanOut:
             resilience.announce(PublishFailed(what=repr(self), error=str(error)))
             pending.finish_unpublished()
         return pending
+
+    def _calls(self, pending: PendingResponse) -> dict[str, Call]:
+        """Return the parts as they are called in this process."""
+        return {
+            name: Call(
+                signature=one.signature,
+                required=one.required,
+                seconds=partial(_seconds_of, one.signature, pending),
+            )
+            for name, one in self.parts.items()
+        }
 
     def _bound_to(self, app: Celery) -> "FanOut":
         """Return a fan-out of the same tasks, resolved by name in *app*."""
@@ -196,7 +211,7 @@ class FanOut:
                     sig.apply_async(
                         headers={**(sig.options.get("headers") or {}), **slot_header(slots[name])},
                         producer=producer,
-                        budget=_budget_of(sig, max(pending.left(), LEAST_SECONDS)),
+                        budget=_seconds_of(sig, pending),
                         ignore_result=True,
                         add_to_parent=False,
                         retry=False,
@@ -230,8 +245,9 @@ class FanOut:
         return next(iter(apps.values()))
 
 
-def _budget_of(signature: Signature[Any], left: float) -> float | None:
-    """Return the seconds that a part has: its own, if they are fewer than the fan-out's *left*."""
+def _seconds_of(signature: Signature[Any], pending: PendingResponse) -> float | None:
+    """Return the seconds that a part has: its own, if they are fewer than what the fan-out has."""
+    left = max(pending.left(), LEAST_SECONDS)
     own = signature.options.get("budget", left)
     return None if own is None else min(checked_seconds(own, f"part {signature.task}"), left)
 

@@ -177,8 +177,7 @@ class OutboxTask(ResilientTask):
     def _result_of(self, options: Mapping[str, Any]) -> AsyncResult[Any]:
         """Return the handle on a job with these *options*, as Celery makes it."""
         result: AsyncResult[Any] = self.AsyncResult(options["task_id"])
-        ignored = options.get("ignore_result")
-        result.ignored = self.ignore_result if ignored is None else ignored
+        result.ignored = options.get("ignore_result", self.ignore_result)
         return result
 
     def _job(

@@ -1,92 +1,30 @@
 """Every documented form of `apply_async` does for each task class what it does for Celery's own."""
 
-import importlib
-import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from kombu import Exchange, Queue
 
-from resilience.clock import SystemClock
 from resilience.errors import ConfigurationError
-from resilience.ledger import Ledger, State
+from resilience.ledger import State
 from resilience.tasks import FanOut, part
-from resilience.testing.plugin import running_valkey
 from resilience.testing.process import ServerProcess, import_path
-from resilience.testing.stack import run_worker
-from resilience.testing.waiting import wait_until
-from tests.brokers import running_broker
+from tests.compatibility.bench import APP_PATH, SECONDS, Bench, running_bench
 
-SECONDS = 20.0
-APP_PATH = "tests.compatibility.apps.publishing"
 NEVER_SECONDS = 3600.0
 ANSWER = 7
-
-
-class Bench:
-    """The servers, the app and what the tests ask of them."""
-
-    def __init__(self, module: ModuleType, env: dict[str, str]) -> None:
-        self.env = env
-        self.module = module
-        self.app = module.app
-        self.connection = module.app.connection_for_write()
-        self.producer = module.app.amqp.Producer(self.connection, auto_declare=False)
-        self.ledger: Ledger = module.app.resilience.ledger
-
-    def publish(self, task: str, key: str, options: dict[str, Any], *, kept: bool = False) -> Any:  # noqa: ANN401
-        """Publish *task*, or have it kept in the outbox."""
-        found = self.app.tasks[task]
-        if not kept:
-            return found.apply_async((key, ANSWER), **options)
-        type(found)._avoid_until[id(self.app)] = SystemClock.monotonic() + NEVER_SECONDS  # noqa: SLF001
-        try:
-            return found.apply_async((key, ANSWER), **options)
-        finally:
-            type(found)._avoid_until.clear()  # noqa: SLF001
-
-    def facts(self, key: str, run: int = 0) -> dict[str, Any]:
-        """Wait until the body has noted what it came with, in its first *run* or a later one."""
-        with self.module.desk() as desk:
-            wait_until(lambda: desk.llen(key) > run, SECONDS, f"the job {key} ran")
-            found: dict[str, Any] = json.loads(desk.lindex(key, run))
-        return found
-
-    def known(self) -> int:
-        """Return how many jobs the ledger knows."""
-        return sum(one.jobs for one in self.ledger.counts())
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """Servers, a worker of apps/publishing.py, and the app in this process."""
-    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        broker = stack.enter_context(running_broker(tmp_path_factory))
-        desk = stack.enter_context(running_valkey(tmp_path_factory))
-        path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
-        env = {
-            "BROKER_URL": broker.url,
-            "DESK_URL": desk.url,
-            "LEDGER_URL": f"sqlite:///{path}",
-        }
-        for name, value in env.items():
-            patch.setenv(name, value)
-        module = importlib.import_module(APP_PATH)
-        module.app.resilience.ledger.upgrade()
-        stack.enter_context(run_worker(APP_PATH, queues=module.QUEUES, env=env))
-        bench = Bench(module, env)
+    with running_bench(tmp_path_factory) as bench:
         yield bench
-        bench.connection.release()
-        bench.ledger.close()
-        module.app.resilience.store.client.close()
-        module.app.close()
 
 
 def _naive() -> datetime:
