@@ -41,6 +41,14 @@ def shared_broker(request: pytest.FixtureRequest) -> Iterator[None]:
     brokers.SHARED.clear()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A directory of the tests' own for the marks of workers: the host's probes find none there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESILIENCE_RUNTIME_DIRECTORY", str(tmp_path_factory.mktemp("marks")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def any_broker(request: pytest.FixtureRequest) -> Broker:
     """The broker behind `broker`, at one address as long as tests run."""

@@ -13,11 +13,14 @@ from resilience.errors import ConfigurationError
 
 PROBE = ("resilience-health",)
 """Without a name: in a container there is one worker."""
+LIVE = (*PROBE, "--live")
+"""Fails only where a restart helps: not when the broker is away."""
 PROBE_SECONDS = 15
 START_SECONDS = 60
 """How long a worker may take until it consumes."""
 RESTART_AFTER = 8
-"""So many probes in a row must fail before Kubernetes kills: two minutes without a broker, say."""
+"""So many probes in a row must fail before Kubernetes kills: a loop that is slow to connect again
+after an outage gets two minutes."""
 
 PLAIN = re.compile(r"(?!.*: )[A-Za-z_/][A-Za-z0-9 ._/@:=-]*(?<![ :])")
 WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -32,18 +35,21 @@ class Worker:
         name: Of its dependency, or `default`.
         command: The program and its arguments.
         stop_seconds: How long after SIGTERM it may be killed.
+        app: Name of its app; empty if it has none.
     """
 
     name: str
     command: Sequence[str]
     stop_seconds: int
+    app: str
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it for JSON, with the command that tells on its host whether it is well."""
-        return {**asdict(self), "probe": [*PROBE, self.name]}
+        app = ["--app", self.app] if self.app else []
+        return {**asdict(self), "probe": [*PROBE, *app, self.name]}
 
 
-def procfile(workers: Sequence[Worker], _image: str) -> str:
+def procfile(workers: Sequence[Worker]) -> str:
     """Return a line per worker; a Procfile has no words for times and probes."""
     return "".join(f"{one.name}: {shlex.join(one.command)}\n" for one in workers)
 
@@ -65,11 +71,13 @@ def _service(worker: Worker, image: str) -> Mapping[str, Any]:
             "interval": f"{PROBE_SECONDS}s",
             "start_period": f"{START_SECONDS}s",
         },
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
     }
 
 
-def systemd(workers: Sequence[Worker], _image: str) -> str:
-    """Return one unit for all workers, an instance each.
+def systemd(workers: Sequence[Worker], user: str) -> str:
+    """Return one unit for all workers, an instance each, that run as *user*.
 
     Paths are those of this installation and of the working directory.
     """
@@ -93,7 +101,10 @@ def systemd(workers: Sequence[Worker], _image: str) -> str:
         "Environment=RESILIENCE_RUNTIME_DIRECTORY=%t/resilience",
         "RuntimeDirectory=resilience",
         "RuntimeDirectoryPreserve=yes",
-        "# User=, and EnvironmentFile= with addresses and secrets, are yours to add.",
+        f"User={_escaped(user)}",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        "# EnvironmentFile= with addresses and secrets is yours to add.",
         "# SIGTERM to the worker alone: it stops its pool when the jobs have ended.",
         "KillMode=mixed",
         f"TimeoutStopSec={seconds}",
@@ -144,15 +155,22 @@ def _deployment(name: str, worker: Worker, image: str) -> Mapping[str, Any]:
         "periodSeconds": PROBE_SECONDS,
         "timeoutSeconds": 5,
     }
-    started = {**probe, "periodSeconds": 3, "failureThreshold": START_SECONDS // 3}
+    live = {**probe, "exec": {"command": list(LIVE)}}
+    # Else an outage of the broker would restart what starts in it.
+    started = {**live, "periodSeconds": 3, "failureThreshold": START_SECONDS // 3}
     container = {
         "name": "worker",
         "image": image,
         "command": list(worker.command),
         "startupProbe": started,
         "readinessProbe": probe,
-        "livenessProbe": {**probe, "failureThreshold": RESTART_AFTER},
-        "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False},
+        "livenessProbe": {**live, "failureThreshold": RESTART_AFTER},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
     }
     pod = {"terminationGracePeriodSeconds": worker.stop_seconds, "containers": [container]}
     return {

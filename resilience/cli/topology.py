@@ -2,30 +2,29 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
 
 import click
 
 from resilience.cli import manifests
+from resilience.cli.breakers import who
 from resilience.cli.commandline import celery_command
 from resilience.cli.commands import worker_programs
 from resilience.cli.manifests import Worker
+from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 
-FORMATS: Mapping[str, Callable[[Sequence[Worker], str], str]] = {
-    "procfile": manifests.procfile,
-    "compose": manifests.compose,
-    "systemd": manifests.systemd,
-    "kubernetes": manifests.kubernetes,
-}
+FORMATS = ("procfile", "compose", "systemd", "kubernetes")
 
 
 @click.command()
-@click.option("--format", "kind", type=click.Choice(list(FORMATS)), default="procfile")
+@click.option("--format", "kind", type=click.Choice(FORMATS), default="procfile")
 @click.option("--image", default="app:latest", help="For compose and kubernetes.")
+@click.option("--user", help="For systemd: who runs the workers. By default who runs this.")
 @click.option("--json", "as_json", is_flag=True, help="Print the workers as a JSON list instead.")
 @click.pass_context
-def topology(context: click.Context, kind: str, image: str, *, as_json: bool) -> None:
+def topology(
+    context: click.Context, kind: str, image: str, user: str | None, *, as_json: bool
+) -> None:
     """Print the workers of all dependencies for a process manager.
 
     They are those that `up` runs, each with the time it needs to stop and the probe of its health.
@@ -35,7 +34,28 @@ def topology(context: click.Context, kind: str, image: str, *, as_json: bool) ->
     if as_json:
         click.echo(json.dumps([one.as_dict() for one in found], indent=2))
         return
-    click.echo(FORMATS[kind](found, image), nl=False)
+    match kind:
+        case "procfile":
+            text = manifests.procfile(found)
+        case "compose":
+            text = manifests.compose(found, image)
+        case "systemd":
+            text = manifests.systemd(found, _not_root(user or who()))
+        case _:
+            text = manifests.kubernetes(found, image)
+    click.echo(text, nl=False)
+
+
+def _not_root(user: str) -> str:
+    """Return *user*.
+
+    Raises:
+        ConfigurationError: It is root, who should run no worker.
+    """
+    if user in {"root", "0", "uid 0"}:
+        msg = "a worker should not run as root; name the user who runs them: topology --user NAME"
+        raise ConfigurationError(msg)
+    return user
 
 
 def workers(context: click.Context) -> list[Worker]:
@@ -53,6 +73,7 @@ def workers(context: click.Context) -> list[Worker]:
             name=program.name,
             command=[*celery, "resilience", "worker", program.name],
             stop_seconds=math.ceil(program.stop_seconds),
+            app=adopted.app.main or "",
         )
         for program in worker_programs(adopted, [], []).values()
     ]

@@ -15,8 +15,9 @@ from celery.worker import state
 from resilience.clock import SystemClock
 from resilience.settings import Settings
 from resilience.tasks.resilience import Resilience
+from resilience.tasks.shared import NAMESPACE
 from resilience.worker.beside import BesideWorker
-from resilience.worker.probe import default_directory, mark_path
+from resilience.worker.probe import SUFFIX, default_directory, expired, mark_path, started_at
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,18 @@ ASKS = 3
 def mark_directory(settings: Settings) -> Path:
     """Return where workers leave their marks, and probes find them."""
     return settings.runtime_directory or default_directory()
+
+
+def identity(resilience: Resilience) -> dict[str, str]:
+    """Return what tells the marks of an app from those of others on its host."""
+    namespace = resilience.settings.namespace or NAMESPACE
+    return {"app": str(resilience.app.main or ""), "namespace": namespace}
+
+
+def worker_mark(parent: Any) -> Path:  # noqa: ANN401 - Celery's
+    """Return where the worker *parent* leaves its mark."""
+    resilience = Resilience.of(parent.app)
+    return mark_path(mark_directory(resilience.settings), parent.hostname, **identity(resilience))
 
 
 class Liveness(BesideWorker):
@@ -52,7 +65,8 @@ class Liveness(BesideWorker):
         self._connection: Any = None
         self._stopping = False
         self._looped_at: float | None = None
-        self._answered_at = self._asked_at = self._progressed_at = self._clock.monotonic()
+        self._begun_at = self._clock.monotonic()
+        self._answered_at = self._asked_at = self._progressed_at = self._begun_at
         self._received = 0
         self._limit = 0.0
         self._queues: list[str] = []
@@ -64,7 +78,10 @@ class Liveness(BesideWorker):
         if why_not := _unusable(directory):
             logger.warning("no probe will find this worker: %s", why_not)
             return
-        self._path = mark_path(directory, parent.hostname)
+        for path in directory.glob(f"*{SUFFIX}"):
+            if expired(path):
+                path.unlink(missing_ok=True)
+        self._path = worker_mark(parent)
         self._queues = list(parent.app.amqp.queues.consume_from)
         worker_shutdown.connect(self._remove, weak=False)
         parent.timer.call_repeatedly(self._limit / MARKS, self._tick)
@@ -89,9 +106,12 @@ class Liveness(BesideWorker):
         self._write(
             {
                 "node": self._parent.hostname,
+                **identity(resilience),
                 "pid": os.getpid(),
+                "started": started_at(os.getpid()),
                 "limit_seconds": self._limit,
                 "written_at": self._clock.monotonic(),
+                "begun_at": self._begun_at,
                 "looped_at": self._looped_at,
                 "answered_at": self._answered_at,
                 "progressed_at": self._progressed_at,

@@ -10,13 +10,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 DIRECTORY_VARIABLE = "RESILIENCE_RUNTIME_DIRECTORY"
+NAMESPACE_VARIABLE = "RESILIENCE_NAMESPACE"
 SUFFIX = ".worker"
+FORGET_SECONDS = 3600.0
+"""The mark of a process that is gone counts for so long; then the next worker removes it."""
 
 Mark = dict[str, Any]
 Verdict = dict[str, Any]
@@ -27,75 +31,121 @@ def default_directory() -> Path:
     return Path(f"/tmp/resilience-{os.getuid()}")  # noqa: S108 - the writer checks its owner
 
 
-def mark_path(directory: Path, node: str) -> Path:
-    """Return the file of the worker with this node name, `name@host`."""
-    return directory / (quote(node, safe="@") + SUFFIX)
+def mark_path(directory: Path, node: str, *, app: str, namespace: str) -> Path:
+    """Return the file of a worker.
+
+    Args:
+        directory: Of all marks.
+        node: The worker's name, `name@host`.
+        app: Name of its app.
+        namespace: Of its app; two apps may have workers of one name.
+    """
+    return directory / ("+".join(quote(one, safe="@") for one in (node, app, namespace)) + SUFFIX)
 
 
-def verdicts(directory: Path, name: str | None = None) -> list[Verdict]:
-    """Return what is to be said of each worker: `worker`, `healthy`, `says`, and its mark.
+def verdicts(
+    directory: Path,
+    name: str | None = None,
+    *,
+    app: str | None = None,
+    namespace: str | None = None,
+    live: bool = False,
+) -> list[Verdict]:
+    """Return a verdict on each worker: `worker`, `healthy`, `says`, and its mark.
 
     Args:
         directory: Where the marks are.
         name: Of a node, or what stands before its `@`: those only. One that has left no mark is
             unhealthy.
+        app: Workers of the app with this name only.
+        namespace: Workers of this namespace only.
+        live: Whether to judge process and event loop only, and not what the broker does.
     """
     now = time.clock_gettime(time.CLOCK_MONOTONIC)
-    found = [_judged(path, now) for path in sorted(directory.glob(f"*{SUFFIX}"))]
-    if name is not None:
-        found = [one for one in found if name in {one["worker"], one["worker"].partition("@")[0]}]
+    wanted = {"app": app, "namespace": namespace}
+    found = []
+    for path in sorted(directory.glob(f"*{SUFFIX}")):
+        one = _judged(path, now, live=live)
+        mark = one.get("mark", {})
+        if any(value not in {None, mark.get(key, value)} for key, value in wanted.items()):
+            continue
+        if name in {None, one["worker"], one["worker"].partition("@")[0]} and not expired(path):
+            found.append(one)
     if not found:
         says = f"no worker has left a mark in {directory}"
         return [{"worker": name or "any", "healthy": False, "says": says}]
     return found
 
 
-def _judged(path: Path, now: float) -> Verdict:
+def expired(path: Path) -> bool:
+    """Tell whether the mark at *path* is of a process that has been gone for an hour."""
     try:
         mark = json.loads(path.read_bytes())
-        healthy, says = judge(mark, now=now, alive=_is_alive(mark["pid"]))
+        age = time.clock_gettime(time.CLOCK_MONOTONIC) - mark["written_at"]
+        # A time to come is one from before the host was started again.
+        return not _is_alive(mark) and not -1 <= age < FORGET_SECONDS
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def started_at(pid: int) -> str | None:
+    """Return when the process *pid* was started, which tells it from a later one of that number.
+
+    Returns:
+        Ticks since the host was started; None where there is no `/proc`.
+    """
+    try:
+        # Behind the command, which may hold anything, it is the 20th field.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def _judged(path: Path, now: float, *, live: bool) -> Verdict:
+    try:
+        mark = json.loads(path.read_bytes())
+        healthy, says = judge(mark, now=now, alive=_is_alive(mark), live=live)
     except (OSError, ValueError, KeyError, TypeError) as error:
         says = f"its mark cannot be read: {error!r}"
         return {"worker": path.name.removesuffix(SUFFIX), "healthy": False, "says": says}
     return {"worker": mark["node"], "healthy": healthy, "says": says, "mark": mark}
 
 
-def judge(mark: Mark, *, now: float, alive: bool) -> tuple[bool, str]:
+def judge(mark: Mark, *, now: float, alive: bool, live: bool = False) -> tuple[bool, str]:
     """Tell whether the worker that left *mark* is healthy, and say why.
 
     Args:
         mark: As `Liveness` writes it; its times are those of the monotonic clock.
         now: Of the same clock.
         alive: Whether its process is there.
+        live: Whether only process and event loop count.
     """
-    for complaint in _complaints(mark, now, alive=alive):
+    for complaint in _complaints(mark, now, alive=alive, live=live):
         return False, complaint
     if mark["stopping"]:
         return True, "stops"
+    if live:
+        return True, "runs"
     consumes, held = ", ".join(mark["consumes"]), ", ".join(mark["held"])
     said = [f"consumes {consumes}"] * bool(consumes) + [f"held: {held}"] * bool(held)
     return True, "; ".join(said)
 
 
-def _complaints(mark: Mark, now: float, *, alive: bool) -> Iterator[str]:
+def _complaints(mark: Mark, now: float, *, alive: bool, live: bool) -> Iterator[str]:
     """Yield what is wrong, the most telling first."""
-
-    def late(what: str) -> int:
-        """Return for how many seconds there was none of *what*; 0: not for too long."""
-        age = now - mark[what]
-        # A time to come is one from before the host was started again.
-        return 0 if -1 <= age <= mark["limit_seconds"] else int(abs(age))
-
+    late = partial(_seconds_late, mark, now)
     if not alive:
         yield f"is gone: there is no process {mark['pid']}"
     if seconds := late("written_at"):
         yield f"hangs: it has left no mark for {seconds} s"
     if mark["stopping"]:
         return
-    if mark["looped_at"] is None:
-        yield "starts: it does not consume yet"
-    if not mark["blocked_by_job"] and (seconds := late("looped_at")):
-        yield f"its event loop has not run for {seconds} s: it hangs, or looks for the broker"
+    # A loop that waits for a broker which does not answer is no reason to restart the worker.
+    if live and late("answered_at"):
+        return
+    yield from _loop_complaints(mark, late, live=live)
+    if live:
+        return
     if seconds := late("answered_at"):
         yield f"the broker has not answered for {seconds} s"
     if seconds := late("progressed_at"):
@@ -104,14 +154,29 @@ def _complaints(mark: Mark, now: float, *, alive: bool) -> Iterator[str]:
         yield "consumes from none of its queues"
 
 
-def _is_alive(pid: int) -> bool:
+def _loop_complaints(mark: Mark, late: Callable[[str], int], *, live: bool) -> Iterator[str]:
+    if mark["looped_at"] is None:
+        if not live or late("begun_at"):
+            yield "starts: it does not consume yet"
+    elif not mark["blocked_by_job"] and (seconds := late("looped_at")):
+        yield f"its event loop has not run for {seconds} s: it hangs, or looks for the broker"
+
+
+def _seconds_late(mark: Mark, now: float, what: str) -> int:
+    """Return for how many seconds there was none of *what*; 0: not for too long."""
+    age = now - mark[what]
+    # A time to come is one from before the host was started again.
+    return 0 if -1 <= age <= mark["limit_seconds"] else int(abs(age))
+
+
+def _is_alive(mark: Mark) -> bool:
     try:
-        os.kill(pid, 0)
+        os.kill(mark["pid"], 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return bool(mark["started"] == started_at(mark["pid"]))
 
 
 def report(found: list[Verdict], *, as_json: bool) -> int:
@@ -129,11 +194,28 @@ def main() -> int:
     """Run as a command."""
     parser = argparse.ArgumentParser(description="Tell whether the workers of this host are well.")
     parser.add_argument("name", nargs="?", help="only this: a dependency, 'default' or name@host")
+    parser.add_argument("--app", help="only workers of the app with this name")
+    parser.add_argument(
+        "--namespace",
+        default=os.environ.get(NAMESPACE_VARIABLE),  # noqa: TID251 - an entry point
+        help=f"only workers of this namespace; by default ${NAMESPACE_VARIABLE}, or all",
+    )
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="judge process and event loop, not the broker: what a restart can mend",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON list")
     options = parser.parse_args()
     told = os.environ.get(DIRECTORY_VARIABLE)  # noqa: TID251 - an entry point
-    directory = Path(told) if told else default_directory()
-    return report(verdicts(directory, options.name), as_json=options.json)
+    found = verdicts(
+        Path(told) if told else default_directory(),
+        options.name,
+        app=options.app,
+        namespace=options.namespace,
+        live=options.live,
+    )
+    return report(found, as_json=options.json)
 
 
 if __name__ == "__main__":

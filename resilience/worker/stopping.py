@@ -16,8 +16,7 @@ from celery.signals import worker_shutting_down
 from celery.worker import state
 
 from resilience.tasks.resilience import Resilience
-from resilience.worker.liveness import mark_directory
-from resilience.worker.probe import mark_path
+from resilience.worker.liveness import worker_mark
 
 logger = logging.getLogger(__name__)
 
@@ -156,9 +155,7 @@ def _leave(parent: Any) -> None:  # noqa: ANN401 - Celery's
         else:
             parent.consumer.perform_pending_operations()
         parent.consumer.connection.close()  # hands back the rest
-        mark_path(mark_directory(Resilience.of(parent.app).settings), parent.hostname).unlink(
-            missing_ok=True
-        )
+        worker_mark(parent).unlink(missing_ok=True)
         if parent.pidlock:
             parent.pidlock.release()
     except Exception:

@@ -52,7 +52,7 @@ def test_every_format_gives_the_same_time_to_stop(grace: float | None, seconds: 
     """The grace period, which suits the longest timeout unless set, and the time to hand back."""
     services = yaml.safe_load(topology("--format", "compose", grace=grace))["services"]
     pods = yaml.safe_load_all(topology("--format", "kubernetes", grace=grace))
-    unit = topology("--format", "systemd", grace=grace)
+    unit = topology("--format", "systemd", "--user", "shop", grace=grace)
     listed = json.loads(topology("--json", grace=grace))
 
     assert {one["stop_grace_period"] for one in services.values()} == {f"{seconds}s"}
@@ -65,7 +65,7 @@ def test_every_format_gives_the_same_time_to_stop(grace: float | None, seconds: 
 
 def test_systemd_unit_is_an_instance_per_worker() -> None:
     """One template; SIGTERM goes to the worker alone, and it is started again whatever ended it."""
-    text = topology("--format", "systemd")
+    text = topology("--format", "systemd", "--user", "shop")
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(text)
@@ -74,6 +74,9 @@ def test_systemd_unit_is_an_instance_per_worker() -> None:
     command = shlex.split(unit["Service"]["ExecStart"])
     assert command[:3] == [sys.executable, "-m", "celery"]
     assert command[-3:] == ["resilience", "worker", "%i"]
+    assert unit["Service"]["User"] == "shop"
+    assert unit["Service"]["NoNewPrivileges"] == "yes"
+    assert unit["Service"]["CapabilityBoundingSet"] == ""
     assert unit["Service"]["KillMode"] == "mixed"
     assert unit["Service"]["Restart"] == "always"
     assert unit["Unit"]["StartLimitIntervalSec"] == "0"
@@ -95,10 +98,24 @@ def test_kubernetes_has_a_deployment_per_worker() -> None:
         [container] = template["spec"]["containers"]
         assert container["image"] == "shop:7"
         assert container["command"][-3:] == ["resilience", "worker", name]
-        assert container["securityContext"]["runAsNonRoot"] is True
-        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            assert container[probe]["exec"] == {"command": ["resilience-health"]}
+        assert container["securityContext"] == {
+            "runAsNonRoot": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert container["readinessProbe"]["exec"] == {"command": ["resilience-health"]}
+        for probe in ("startupProbe", "livenessProbe"):
+            assert container[probe]["exec"] == {"command": ["resilience-health", "--live"]}
         assert "resources" not in container
+
+
+@pytest.mark.parametrize("user", ["root", "0"])
+def test_systemd_unit_does_not_run_as_root(user: str) -> None:
+    """Who prints as root must say who runs the workers."""
+    said = topology("--format", "systemd", "--user", user, exit_code=2)
+
+    assert "--user NAME" in said
 
 
 def test_kubernetes_refuses_dependencies_that_would_share_a_deployment() -> None:
@@ -113,7 +130,8 @@ def test_json_lists_the_workers_for_scripts() -> None:
     listed = json.loads(topology("--json"))
 
     assert [one["name"] for one in listed] == list(NAMES)
-    assert [one["probe"] for one in listed] == [["resilience-health", name] for name in NAMES]
+    probe = ["resilience-health", "--app", "shop"]
+    assert [one["probe"] for one in listed] == [[*probe, name] for name in NAMES]
     assert all(one["command"][0] == "celery" for one in listed)
 
 

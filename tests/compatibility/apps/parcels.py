@@ -1,6 +1,10 @@
 """An app whose settings all come from the environment, as operators write them."""
 
+import threading
+from typing import Any
+
 from celery import Celery
+from celery.worker.control import control_command
 
 from resilience import Dependency, FireAndForgetTask, ResilientTask
 from resilience.tasks.resilience import Resilience
@@ -19,3 +23,9 @@ def send(parcel: int) -> int:
 def stamp(parcel: int) -> int:
     """Do nothing that the ledger would keep."""
     return parcel
+
+
+@control_command(args=[("seconds", float)])
+def hang(_state: Any, seconds: float) -> None:  # noqa: ANN401 - Celery's
+    """Block the event loop for so long."""
+    threading.Event().wait(seconds)
