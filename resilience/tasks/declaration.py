@@ -28,7 +28,7 @@ def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # no
     """
     where = f"task {cls.name or cls.__qualname__}"
     _check_spelling(cls, where)
-    _check_calls(cls, within, where)
+    check_calls(cls, within=within)
     if cls.dependency is not None and not (isinstance(cls.dependency, str) and cls.dependency):
         msg = f"{where}: dependency must be the name of one, got {cls.dependency!r}"
         raise ConfigurationError(msg)
@@ -73,14 +73,23 @@ def _check_spelling(cls: TaskClass, where: str) -> None:
             raise ConfigurationError(msg)
 
 
-def _check_calls(cls: TaskClass, within: TaskClass, where: str) -> None:
-    """Check that every `__call__` in front of ours hands on to the next one."""
+def check_calls(cls: Any, *, within: TaskClass) -> None:  # noqa: ANN401 - a subclass of *within*
+    """Check that every `__call__` of *cls* in front of that of *within* hands on to the next one.
+
+    A wrapper that others have put around one (Sentry's SDK, `task_annotations`) counts as that one.
+
+    Raises:
+        ConfigurationError: One does not.
+    """
+    ours = inspect.unwrap(within.__call__)
     for base in cls.__mro__[: cls.__mro__.index(within)]:
-        code = getattr(inspect.unwrap(vars(base).get("__call__", within)), "__code__", None)
-        if code is not None and "super" not in code.co_names:
+        found = inspect.unwrap(vars(base).get("__call__", ours))
+        code = getattr(found, "__code__", None)
+        if found is not ours and code is not None and "super" not in code.co_names:
             msg = (
-                f"{where}: {base.__qualname__}.__call__ runs the body past its breaker, timeout "
-                "and fallbacks; let it return super().__call__(*args, **kwargs)"
+                f"task {cls.name or cls.__qualname__}: {base.__qualname__}.__call__ runs the body "
+                "past its breaker, timeout and fallbacks; let it return "
+                'super().__call__(*args, **kwargs), or annotate "@__call__" with a decorator'
             )
             raise ConfigurationError(msg)
 

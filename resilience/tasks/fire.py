@@ -1,6 +1,8 @@
 """The task class whose jobs the ledger keeps when the broker or the dependency fails."""
 
+import functools
 import threading
+from collections.abc import Callable
 from random import SystemRandom
 from typing import Any, ClassVar, NoReturn
 
@@ -52,19 +54,19 @@ class FireAndForgetTask(OutboxTask):
 
     retry_policy: ClassVar[RetryPolicy | None] = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - what the body returns
-        """Run the body; what fails is kept until it is due again."""
-        request: Context | None = self.request_stack.top
-        if request is None or request.called_directly or request.get("entered"):
-            return super().__call__(*args, **kwargs)
-        if request.is_eager:  # who called it has its error
-            return super().__call__(*args, **kwargs)
+    def _settle(self, request: Context, call: Callable[[], Any], *, ends: bool) -> Any:  # noqa: ANN401 - what *call* returns
+        if not request.is_eager:  # who called it has its error
+            call = functools.partial(self._keep_unless_done, request, call, ends=ends)
+        return super()._settle(request, call, ends=ends)
+
+    def _keep_unless_done(self, request: Context, call: Callable[[], Any], *, ends: bool) -> Any:  # noqa: ANN401 - what *call* returns
+        """Return `call()`; if it fails, the job is kept until it is due again."""
         known = ledger_header(request)
-        if known.get("dispatches") and not self._still_open(str(request.id)):
+        if ends and known.get("dispatches") and not self._still_open(str(request.id)):
             msg = "another copy of the job has ended, or will"
             raise Ignore(msg)
         try:
-            value = super().__call__(*args, **kwargs)
+            value = call()
         except Retry:
             raise
         except (Ignore, Reject) as error:
@@ -73,7 +75,7 @@ class FireAndForgetTask(OutboxTask):
             raise
         except Exception as error:  # noqa: BLE001 - the policy decides
             self._failed(request, error)
-        if known.get("dispatches"):
+        if ends and known.get("dispatches"):
             self._forget(str(request.id))
         return value
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from celery import Celery, Task
@@ -15,7 +15,6 @@ from resilience.bulkhead import NORMAL, Lane
 from resilience.errors import BulkheadFullError
 from resilience.fallback import Step
 from resilience.outcome import Outcome
-from resilience.store import Slot
 from resilience.tasks.admission import going_on, with_lane
 from resilience.tasks.attempt import TaskPipeline
 from resilience.tasks.carried import carry, unwrapped, worst
@@ -28,13 +27,13 @@ from resilience.tasks.deadline import (
     refuse_late_retry,
     with_budget,
 )
-from resilience.tasks.declaration import check_declaration
+from resilience.tasks.declaration import check_calls, check_declaration
+from resilience.tasks.ending import guard, report_end
 from resilience.tasks.envelope import Deadline, deadline_of, repeated, slot_of
 from resilience.tasks.holding import pipeline_of
 from resilience.tasks.once import call_once
 from resilience.tasks.refusing import end_here, is_awaited, take_refusal
 from resilience.tasks.replacing import Replaced, hand_over, with_body
-from resilience.tasks.reporting import report_failure, report_value
 from resilience.tasks.resilience import Resilience
 
 WAIT_SECONDS = 5.0
@@ -96,6 +95,17 @@ class ResilientTask(Task[Any, Any]):
         if resilience is not None:
             resilience.check_task(cls)
 
+    @classmethod
+    def annotate(cls) -> None:
+        """Let the app's `task_annotations` change the class, as Celery does, but not its promises.
+
+        Raises:
+            ConfigurationError: A `__call__` among them passes by the pipeline.
+        """
+        super().annotate()
+        check_calls(cls, within=ResilientTask)
+        guard(cls)
+
     @property
     def resilience(self) -> Resilience:
         """What the task's app declared.
@@ -110,23 +120,13 @@ class ResilientTask(Task[Any, Any]):
         request = self._entered()
         if request is None:
             return self._run(args, kwargs)
-        slot, deadline = slot_of(request), deadline_of(request)
+        deadline = deadline_of(request)
         try:
             if deadline is None:
-                value = self._run(args, kwargs)
-            else:
-                value = self._run_until(deadline, request, args, kwargs)
-        except Replaced:
-            raise
+                return self._run(args, kwargs)
+            return self._run_until(deadline, request, args, kwargs)
         except Cut as stored:  # by the body of an earlier job; no limit of this one is its own
             raise stored.error() from stored
-        except (Ignore, Reject) as error:
-            if slot is not None and not getattr(error, "requeue", False):
-                report_failure(self.resilience, slot, error)
-            raise
-        if slot is not None and slot.last:
-            report_value(self.resilience, slot, value)
-        return value
 
     def apply_async(
         self,
@@ -250,24 +250,10 @@ class ResilientTask(Task[Any, Any]):
         except Ignore as done:
             raise Replaced(*done.args) from None
 
-    def on_failure(
-        self,
-        exc: Exception,
-        task_id: str,  # noqa: ARG002 - Celery's signature
-        args: Any,  # noqa: ANN401, ARG002
-        kwargs: Any,  # noqa: ANN401, ARG002
-        einfo: Any,  # noqa: ANN401, ARG002
-    ) -> None:
-        """Tell the fan-out that the part failed for good. Overriding methods call `super()`."""
-        slot = self._slot()
-        if slot is not None:
-            report_failure(self.resilience, slot, exc)
-
-    def _slot(self) -> Slot | None:
-        request: Context | None = self.request_stack.top
-        if request is None or request.called_directly:
-            return None
-        return slot_of(request)
+    def _settle(self, request: Context, call: Callable[[], Any], *, ends: bool) -> Any:  # noqa: ANN401 - what *call* returns
+        """Return `call()`, and let everybody concerned know how the job of *request* ended."""
+        slot = slot_of(request)
+        return call() if slot is None else report_end(self.resilience, slot, call, ends=ends)
 
     def _entered(self) -> Context | None:
         """Return the request that is run; None for a body that calls its own task as a function."""

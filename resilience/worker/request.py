@@ -188,11 +188,13 @@ class ResilientRequest(Request):
         error = _told(exc_info)
         if isinstance(error, WorkerLostError | TimeLimitExceeded) and not return_ok:
             self.keep(error)
-        super().on_failure(exc_info, send_failed_event, return_ok)
-        if isinstance(error, WorkerLostError):
-            self._count(error)
-        if not return_ok:
-            self._report(error)
+        try:
+            super().on_failure(exc_info, send_failed_event, return_ok)
+        finally:  # it raises if the result backend is away
+            if isinstance(error, WorkerLostError):
+                self._count(error)
+            if not return_ok:
+                self._report(error)
 
     def _retry_worker_lost(self, exc: BaseException, exc_info: ExceptionInfo) -> bool:
         self._runs_again = bool(super()._retry_worker_lost(exc, exc_info))  # type: ignore[misc]
