@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 90.0
 """How long a program may go without a step forward."""
-STEP_PROCESSOR_SECONDS: Final = 0.5
-"""So much work is a step forward; a program that merely waits does not do it in 60 s."""
+STEP_PROCESSOR_SECONDS: Final = 0.25
+"""So much work is a step forward; a program that merely waits does not do it in 90 s."""
 WORK_MAX_PROCESSOR_SECONDS: Final = 60.0
 """A start takes some three seconds of work: one that takes so many will not end."""
 ENDS_MAX: Final = 3
@@ -33,8 +33,8 @@ class _Progress:
 class Start:
     """The start of some programs, which may take long on a busy machine but must go on.
 
-    A step forward is a line of output or half a second of processor time. There is no limit to
-    how long a start takes as long as every program makes one every minute.
+    A step forward is a line of output or a quarter of a second of processor time. There is no
+    limit to how long a start takes as long as every program makes one every 90 s.
 
     Attributes:
         missing: The programs that are not ready yet.
@@ -93,18 +93,18 @@ class Start:
             self._progress[name] = _Progress(now, lines, processor_seconds)
 
     def _give_up(self, why: str, lines: Sequence[str]) -> NoReturn:
-        tails = (tail(name, lines) for name in self.missing)
+        tails = (self._end_of(name, lines) for name in self.missing)
         missing = f"{self.ready} of {self.total} programs were ready"
         raise StartError(
             "\n".join((f"{why}; {missing}. The output of those that were not:", *tails))
         )
 
+    def _end_of(self, name: str, lines: Sequence[str]) -> str:
+        worked = f"{self._progress[name].processor_seconds:.1f} s of processor time"
+        output = of_program(name, lines)[-TAIL_LINES:] or ["nothing"]
+        return "\n".join((f"{name}, after {worked}:", *output))
+
 
 def of_program(name: str, lines: Sequence[str]) -> list[str]:
     """Return the lines that the program called *name* wrote."""
     return [line for line in lines if line.split(" ", 1)[0] == name]
-
-
-def tail(name: str, lines: Sequence[str]) -> str:
-    """Return the last lines that the program called *name* wrote."""
-    return "\n".join(of_program(name, lines)[-TAIL_LINES:]) or f"{name} has written nothing"

@@ -49,10 +49,11 @@ def test_program_that_does_nothing_ends_the_start_and_what_is_missing_is_shown()
         start.look(lines, {"front": 1.0}, now=PATIENCE_SECONDS + 1)
 
     text = str(raised.value)
-    assert "front has made no progress for 60 s" in text
+    assert "front has made no progress for 90 s" in text
     assert "1 of 3 programs were ready" in text
     assert "front | importing" in text
-    assert "worker-users has written nothing" in text
+    assert "front, after 1.0 s of processor time:" in text
+    assert "worker-users, after 0.0 s of processor time:\nnothing" in text
     assert "Visit me at" not in text
 
 
