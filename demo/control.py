@@ -17,7 +17,7 @@ from demo.traffic import Sample, percentile
 
 OTHERS_MAX: Final = 0.25
 """Processors' worth of other programs beside which a lateness is not the shop's own."""
-BUSY_SHARE: Final = 0.1
+BUSY_SHARE: Final = 0.05
 """Of a part of the script: a few seconds."""
 USUAL_SHARE: Final = 0.25
 AROUND_SECONDS: Final = 0.25

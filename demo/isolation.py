@@ -34,7 +34,7 @@ NEEDS: Final[Mapping[str, frozenset[str]]] = {
 }
 """Whom an endpoint calls."""
 RATIO_MAX: Final = 1.2
-CLEAR_RATIO: Final = 2.0
+CLEAR_RATIO: Final = 3.0
 """What a ratio must exceed to count beside other programs."""
 SLOWDOWN_MAX: Final = 4.0
 """A moment in which the control took more times as long as usual says nothing."""
