@@ -31,7 +31,10 @@ SLOT_HEADER: Final = "resilience-slot"
 LANE_HEADER: Final = "resilience-lane"
 """The lane that a publisher asked for, if it is not the task's own."""
 JOB_HEADER: Final = "resilience-job"
-"""`{"born", "attempts", "dispatches", …}`: what the ledger knew of the job."""
+"""`{"born", "attempts", "dispatches", …}`: what the ledger knew of the job.
+
+`serializer` is there if the publisher asked for one; the message of the next attempt has it, too.
+"""
 REPEATED: Final = (BUDGET_HEADER, SLOT_HEADER, LANE_HEADER, JOB_HEADER)
 """Headers that the message of a job's next attempt needs as well."""
 HOPS_MAX: Final = 16
@@ -183,8 +186,11 @@ def ledger_header(headers: Headers) -> dict[str, Any]:
         for name in ("born", "attempts", "dispatches", "lost")
         if isinstance(said.get(name), int | float) and said[name] >= 0
     }
-    origin = said.get("origin")
-    return {**numbers, "origin": origin if isinstance(origin, str) else None}
+    texts = {
+        name: said[name] if isinstance(said.get(name), str) else None
+        for name in ("origin", "serializer")
+    }
+    return numbers | texts
 
 
 def crashes_of(headers: Headers) -> int:

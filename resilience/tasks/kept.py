@@ -13,7 +13,9 @@ from celery.app.task import (  # type: ignore[attr-defined] # one is missing in 
 )
 from celery.utils.time import maybe_make_aware
 from kombu import Producer
+from kombu.exceptions import ContentDisallowed
 from kombu.message import Message
+from kombu.serialization import registry  # type: ignore[attr-defined] # missing in the stubs
 from kombu.utils.functional import maybe_list
 
 from resilience.broker import CRASHES_HEADER
@@ -22,12 +24,11 @@ from resilience.tasks.captured import Captured
 from resilience.tasks.envelope import (
     BUDGET_HEADER,
     JOB_HEADER,
-    header,
     ledger_header,
     repeated,
 )
 from resilience.tasks.resilience import Resilience
-from resilience.tasks.serialization import dumps, loads
+from resilience.tasks.serialization import dumps, loads, why_refused
 
 RENAMED: Final = {"link": "callbacks", "link_error": "errbacks"}
 """Options of `apply_async` that Celery's message calls otherwise."""
@@ -156,6 +157,7 @@ def job_in(app: Celery[Any], message: Message, *, queue: str, dependency: str) -
     args, kwargs, embed = message.payload
     headers = dict(message.headers)
     ledger, task = ledger_header(headers), app.tasks.get(headers["task"])
+    ledger["serializer"] = registry.type_to_name.get(message.content_type)
     properties = {
         name: message.properties[name] for name in PROPERTIES if name in message.properties
     }
@@ -200,6 +202,11 @@ def delay_of(app: Celery[Any], options: dict[str, Any]) -> float | None:
     return seconds if seconds > 0 else None
 
 
+def serializer_of(task: Task[Any, Any] | None, app: Celery[Any]) -> str:
+    """Return the serializer of jobs of *task* whose publisher asked for none."""
+    return str(getattr(task, "serializer", None) or app.conf.task_serializer)
+
+
 def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
     """Publish what `job_of` made, with what the ledger has learnt since in its header.
 
@@ -210,12 +217,18 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
     """
     message = loads(job.message)
     headers = {**message["headers"], "id": job.id}
-    known = {**(header(headers, JOB_HEADER) or {}), "attempts": job.attempts}
+    known = {name: said for name, said in ledger_header(headers).items() if said is not None}
+    known["attempts"] = job.attempts
     if job.origin != known.get("origin"):
         # A replay begins anew: what its letter died of does not count against it.
-        known = {"attempts": job.attempts, "born": Resilience.of(app).fleet_time()}
+        known["born"] = Resilience.of(app).fleet_time()
+        known.pop("lost", None)
         headers |= {BUDGET_HEADER: None, "expires": None, CRASHES_HEADER: 0}
     headers[JOB_HEADER] = {**known, "dispatches": job.dispatches, "origin": job.origin}
+    serializer = known.get("serializer") or serializer_of(app.tasks.get(job.task), app)
+    refused = why_refused(app, serializer)
+    if refused is not None:
+        raise ContentDisallowed(refused)
     queue = app.amqp.queues[job.queue]
     properties = {**message["properties"], "correlation_id": job.id}
     # By its name, as Celery does, a queue is found also if the broker has lost its bindings: Redis
@@ -226,7 +239,7 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
         exchange="" if by_name else queue.exchange,
         routing_key=queue.name if by_name else message.get("routing_key") or queue.routing_key,
         headers=headers,
-        serializer="json",
+        serializer=serializer,
         retry=False,
         **properties,
     )

@@ -23,9 +23,10 @@ from resilience.tasks.admission import with_lane
 from resilience.tasks.captured import CONNECTIONS, capture
 from resilience.tasks.deadline import with_budget
 from resilience.tasks.envelope import JOB_HEADER
-from resilience.tasks.kept import delay_of, keep_message
+from resilience.tasks.kept import delay_of, keep_message, serializer_of
 from resilience.tasks.names import check_names
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
+from resilience.tasks.serialization import must_keep, why_refused
 from resilience.tasks.task import ResilientTask
 
 PUBLISH_SECONDS_MAX = 0.8
@@ -76,7 +77,9 @@ class OutboxTask(ResilientTask):
 
         Raises:
             LedgerUnavailableError: Neither the broker nor the ledger takes it: it is not accepted.
-            ConfigurationError: It has no dependency, too long a name, or an app never adopted.
+            ConfigurationError: It has no dependency, too long a name, a serializer that workers
+                refuse, or an app never adopted.
+            kombu.exceptions.EncodeError: The ledger cannot keep its arguments.
         """
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, *positional, budget=budget, **options)
@@ -85,7 +88,7 @@ class OutboxTask(ResilientTask):
         options["task_id"] = options.get("task_id") or uuid()
         # Celery's default is by thread, and another one may publish.
         options["reply_to"] = options.get("reply_to") or self.app.thread_oid
-        options["headers"] = self._born(options)
+        options["headers"] = self._born(args, kwargs, options)
         delay = delay_of(self.app, options)
         error = None if delay is not None else self._publish(args, kwargs, budget, options)
         if delay is not None or error is not None:
@@ -116,9 +119,10 @@ class OutboxTask(ResilientTask):
         if self.app.conf.task_always_eager:
             return self.apply_async(args, kwargs, **options)  # type: ignore[no-any-return]
         options["task_id"] = options.get("task_id") or uuid()
-        options["headers"] = self._born(options)
+        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        options["headers"] = self._born(args, kwargs, options)
         delay = delay_of(self.app, options)
-        job = self._job(tuple(args or ()), dict(kwargs or {}), options)
+        job = self._job(args, kwargs, options)
         self.resilience.ledger.add_in(session, job, delay_seconds=delay)
         return self._result_of(options)
 
@@ -130,10 +134,24 @@ class OutboxTask(ResilientTask):
             raise ConfigurationError(msg)
         return self.resilience.dependencies.require(self.dependency, where=where)
 
-    def _born(self, options: dict[str, Any]) -> dict[str, Any]:
+    def _born(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the headers of a job that can be kept, whether it is to be or not."""
         check_names(self.resilience, options["task_id"], self.name, options.get("queue"))
+        asked = options.get("serializer")
+        serializer = asked or serializer_of(self, self.app)
+        refused = why_refused(self.app, serializer)
+        if refused is not None:
+            msg = f"task {self.name}: {refused}"
+            raise ConfigurationError(msg)
+        dump = getattr(self, "_dump_pydantic_arguments", None)
+        if dump is not None:
+            args, kwargs = dump(args, kwargs)
+        must_keep(args, kwargs, serializer=serializer, where=f"task {self.name}")
         headers = with_lane(options.get("headers"), options.pop("lane", None), str(self.name))
-        headers.setdefault(JOB_HEADER, {"born": self.resilience.fleet_time()})
+        born = {"born": self.resilience.fleet_time(), **({"serializer": asked} if asked else {})}
+        headers.setdefault(JOB_HEADER, born)
         return headers
 
     def _publish(

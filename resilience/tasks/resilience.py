@@ -34,6 +34,7 @@ from resilience.tasks.routing import (
     connect_safely,
     know_queues,
 )
+from resilience.tasks.serialization import carry_answers
 from resilience.tasks.shared import Shared, open_shared
 
 
@@ -105,6 +106,7 @@ class Resilience:
         app.steps["worker"].add("resilience.worker.lookout:Lookout")
         app.steps["consumer"].add("resilience.worker.gate:Gate")
         app.steps["consumer"].add("resilience.worker.heartbeat:QuickHeartbeat")
+        carry_answers()
         connect_safely(app)
         confirm_publishes(app)
         ask_last(app, self._route)
@@ -287,6 +289,7 @@ class Resilience:
                 )
                 raise ConfigurationError(msg)
         self._queues_clear = True
+        carry_answers()  # also what was registered since
 
     def _share(self) -> Shared:
         shared = self._shared

@@ -3,19 +3,40 @@
 On the wire an outcome is kombu's envelope around what `to_json` returns:
 `{"__type__": "resilience.Outcome", "__value__": {"data": …, "_meta": {…}}}`.
 An answer in the data has an envelope of its own.
+
+Other serializers (msgpack, yaml, an app's own) know no such registry. `carry_answers` lets them
+write the same envelope.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
 
-from kombu.exceptions import EncodeError
+from celery import Celery
+from kombu.exceptions import EncodeError, SerializerNotInstalled
+from kombu.serialization import dumps as serialize
+from kombu.serialization import loads as deserialize
+from kombu.serialization import (  # type: ignore[attr-defined] # one is missing in the stubs
+    prepare_accept_content,
+    registry,
+)
 from kombu.utils.json import dumps as kombu_dumps
 from kombu.utils.json import loads, register_type
 
 from resilience.errors import ConfigurationError
-from resilience.outcome import Outcome
+from resilience.levels import Level
+from resilience.outcome import JsonAnswer, Outcome
 from resilience.partial import PartialResponse
 
-__all__ = ["dumps", "loads", "must_encode"]
+__all__ = ["carry_answers", "dumps", "loads", "must_encode", "must_keep", "why_refused"]
+
+ANSWERS: Final[Mapping[str, type[Outcome[Any]] | type[PartialResponse]]] = {
+    "resilience.Outcome": Outcome,
+    "resilience.PartialResponse": PartialResponse,
+}
+TYPE, VALUE = "__type__", "__value__"
+"""Keys of kombu's envelope."""
+PROBE: Final = Outcome(value=[Outcome(value=1)], level=Level.STALE, reason="probe", age=1.5)
 
 register_type(Outcome, "resilience.Outcome", Outcome.to_wire, Outcome.from_json)
 register_type(
@@ -24,6 +45,98 @@ register_type(
     PartialResponse.to_wire,
     PartialResponse.from_json,
 )
+
+
+def carry_answers() -> None:
+    """Let every serializer that kombu knows by now carry outcomes and partial responses.
+
+    One that does so already stays as it is. Values without an answer in them are written as before.
+    """
+    known: Any = registry
+    for name, (content_type, encoding, encoder) in list(known._encoders.items()):  # noqa: SLF001 - Celery reads it as well
+        decoder = known._decoders.get(content_type)  # noqa: SLF001 - as above
+        if decoder is None or _carries(encoder, decoder):
+            continue
+        write, read = partial(_write, encoder), partial(_read, decoder)
+        registry.register(name, write, read, content_type, encoding)
+
+
+def why_refused(app: Celery[Any], serializer: str) -> str | None:
+    """Return why workers of *app* would refuse a message of *serializer*; None: they would not."""
+    if serializer in app.conf.accept_content:
+        return None
+    known: Any = registry
+    accepted: Any = prepare_accept_content(app.conf.accept_content)
+    if known.name_to_type.get(serializer) in accepted:
+        return None
+    return (
+        f"workers refuse messages of the serializer {serializer!r}, as accept_content is "
+        f"{list(app.conf.accept_content)!r}; add {serializer!r} to accept_content"
+    )
+
+
+def must_keep(args: object, kwargs: object, *, serializer: str, where: str) -> None:
+    """Check that the ledger, which is JSON, gives back what *serializer* would deliver.
+
+    Raises:
+        kombu.exceptions.EncodeError: It would not; the message says *where*.
+    """
+    if serializer == "json":
+        return  # whoever keeps it tries
+    given = [args, kwargs]
+    content_type, encoding, data = serialize(given, serializer=serializer)
+    sent: Any = deserialize(data, content_type, encoding, accept={content_type})
+    if [list(sent[0]), sent[1]] != loads(dumps(given)):
+        msg = (
+            f"{where}: the ledger keeps arguments as JSON, which cannot hold {given!r:.200} as "
+            f"{serializer} does; pass texts, numbers, lists and mappings with text keys"
+        )
+        raise EncodeError(msg)
+
+
+def _carries(encoder: Callable[[Any], Any], decoder: Callable[[Any], Any]) -> bool:
+    try:
+        return bool(decoder(encoder(PROBE)) == PROBE)
+    except SerializerNotInstalled:
+        return True  # it carries nothing at all
+    except Exception:  # noqa: BLE001 - of any serializer
+        return False
+
+
+def _write(encoder: Callable[[Any], Any], value: object) -> Any:  # noqa: ANN401 - texts or bytes
+    return encoder(_enveloped(value))
+
+
+def _read(decoder: Callable[[Any], Any], data: Any) -> Any:  # noqa: ANN401 - texts, bytes, buffers
+    raw = data.encode() if isinstance(data, str) else bytes(data)
+    value = decoder(data)
+    return _rebuilt(value) if TYPE.encode() in raw else value
+
+
+def _enveloped(value: Any) -> Any:  # noqa: ANN401 - anything
+    """Return *value* with envelopes in the place of answers; itself if there are none."""
+    if isinstance(value, JsonAnswer):
+        marker = next(name for name, kind in ANSWERS.items() if isinstance(value, kind))
+        return {TYPE: marker, VALUE: _enveloped(value.to_wire())}
+    if isinstance(value, dict):
+        made = {name: _enveloped(item) for name, item in value.items()}
+        return made if any(made[name] is not item for name, item in value.items()) else value
+    if isinstance(value, list | tuple):
+        items = [_enveloped(item) for item in value]
+        same = all(new is old for new, old in zip(items, value, strict=True))
+        return value if same else items
+    return value
+
+
+def _rebuilt(value: Any) -> Any:  # noqa: ANN401 - anything
+    """Return *value* with answers in the place of their envelopes."""
+    if isinstance(value, dict):
+        made = {name: _rebuilt(item) for name, item in value.items()}
+        kind = ANSWERS.get(made[TYPE]) if made.keys() == {TYPE, VALUE} else None
+        return made if kind is None else kind.from_json(made[VALUE])
+    if isinstance(value, list | tuple):
+        return [_rebuilt(item) for item in value]
+    return value
 
 
 def dumps(value: object) -> str:

@@ -52,6 +52,11 @@ class Bench:
             found: dict[str, Any] = json.loads(desk.lindex(key, run))
         return found
 
+    def types(self, job: str) -> set[str]:
+        """Return the content types of all messages of *job* that workers received."""
+        with self.module.desk() as desk:
+            return set(desk.lrange(f"received:{job}", 0, -1))
+
     def known(self) -> int:
         """Return how many jobs the ledger knows."""
         return sum(one.jobs for one in self.ledger.counts())
@@ -69,6 +74,7 @@ def running_bench(
             "APP_CONF": json.dumps(conf or {}),
             "BROKER_URL": broker.url,
             "DESK_URL": desk.url,
+            "C_FORCE_ROOT": "1",  # else no worker of root accepts pickle
             "LEDGER_URL": f"sqlite:///{paths.mktemp('ledger') / 'ledger.sqlite3'}",
         }
         for name, value in env.items():

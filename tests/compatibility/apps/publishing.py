@@ -17,6 +17,7 @@ from dateutil.parser import isoparse
 from resilience import fallback
 from resilience.dependency import Dependency
 from resilience.levels import Level
+from resilience.partial import PartialResponse
 from resilience.retry import RetryPolicy
 from resilience.settings import Settings
 from resilience.tasks import FireAndForgetTask, Resilience, ResilientTask
@@ -46,7 +47,7 @@ app: Celery[Any] = Celery(
 app.conf.update(json.loads(ENV.get("APP_CONF", "{}")))
 Resilience(
     app,
-    dependencies=[Dependency("bank", retry=POLICY, retry_share=None, timeout=20)],
+    dependencies=[Dependency("bank", breaker=None, retry=POLICY, retry_share=None, timeout=20)],
     settings=Settings(
         store_url=ENV["DESK_URL"],
         store_timeout_seconds=0.5,
@@ -59,8 +60,8 @@ Resilience(
 @signals.task_received.connect(weak=False)
 def note_received(request: Any = None, **_: object) -> None:  # noqa: ANN401 - Celery's
     """Note how the message of a job was written."""
-    wire = {"content_type": request.content_type, "name": request.name}
-    note(f"received:{request.id}", wire)
+    with desk() as client:
+        client.rpush(f"received:{request.id}", request.content_type)
 
 
 OWN_QUEUES = ("celery", "bank")
@@ -114,6 +115,16 @@ def fail(self: Any, key: str, value: object = None) -> object:  # noqa: ANN401 -
     return value
 
 
+def fail_always(_: object, key: str, value: object = None) -> None:  # noqa: ARG001 - as `echo`
+    """Fail."""
+    raise ConnectionError(key)
+
+
+def finish(_: object, response: PartialResponse, key: str) -> None:
+    """Note the response of a fan-out."""
+    note(key, {"level": int(response.level), "data": response.data})
+
+
 def declare(name: str, body: Any, base: Any = None, **options: Any) -> Any:  # noqa: ANN401 - any class
     """Declare *body* as a task of the class *base*."""
     own = {} if base is None else {"base": base}
@@ -124,13 +135,9 @@ plain = declare("plain", echo, ignore_result=False)
 plain_ignored = declare("plain_ignored", echo, ignore_result=True)
 resilient = declare("resilient", echo, ResilientTask, dependency="bank")
 bare = declare("bare", echo, ResilientTask)
-chained = declare(
-    "chained",
-    echo,
-    ResilientTask,
-    dependency="bank",
-    fallbacks=[fallback.static("static", level=Level.STATIC)],
-)
+CHAIN = {"dependency": "bank", "fallbacks": [fallback.static("static", level=Level.STATIC)]}
+chained = declare("chained", echo, ResilientTask, **CHAIN)
+chained_broken = declare("chained_broken", fail_always, ResilientTask, **CHAIN)
 fire = declare("fire", echo, FireAndForgetTask, dependency="bank")
 fire_failing = declare("fire_failing", fail, FireAndForgetTask, dependency="bank")
 
@@ -140,6 +147,8 @@ def misuse(self: Any, key: str, value: object = None) -> None:  # noqa: ANN401, 
     raise TypeError(key)
 
 
+fire_json = declare("fire_json", fail, FireAndForgetTask, dependency="bank", serializer="json")
+last = declare("last", finish, ignore_result=True)
 fire_buggy = declare("fire_buggy", misuse, FireAndForgetTask, dependency="bank")
 LIMITED = {"expires": 3600, "time_limit": 90, "soft_time_limit": 80}
 plain_limited = declare("plain_limited", echo, ignore_result=True, **LIMITED)

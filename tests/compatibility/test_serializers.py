@@ -1,0 +1,192 @@
+"""Apps that use other serializers than JSON: jobs are kept, answers arrive, nothing goes round."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import chain, chord, group
+from kombu.exceptions import EncodeError
+
+from resilience.errors import ConfigurationError
+from resilience.ledger import State
+from resilience.levels import Level
+from resilience.outcome import Outcome
+from resilience.tasks import FanOut, part
+from resilience.testing.waiting import wait_until
+from tests.compatibility.bench import ANSWER, SECONDS, Bench, running_bench
+
+TYPES = {
+    "msgpack": "application/x-msgpack",
+    "yaml": "application/x-yaml",
+    "pickle": "application/x-python-serialize",
+}
+OWN_VALUES: dict[str, Any] = {"msgpack": b"\x00\xff", "yaml": None, "pickle": b"\x00\xff"}
+UNKEEPABLE: dict[str, Any] = {"msgpack": None, "yaml": {1: "a"}, "pickle": {"a", "b"}}
+
+
+@pytest.fixture(scope="module", params=TYPES)
+def serializer(request: pytest.FixtureRequest) -> str:
+    """The app's serializer for tasks and results; workers accept it, and JSON."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, serializer: str) -> Iterator[Bench]:
+    """A worker of apps/publishing.py, and the app in this process."""
+    conf = {
+        "task_serializer": serializer,
+        "result_serializer": serializer,
+        "accept_content": [serializer, "json"],
+    }
+    with running_bench(tmp_path_factory, conf) as bench:
+        yield bench
+
+
+def _await_forgotten(bench: Bench, job: str) -> None:
+    ledger = bench.ledger
+    wait_until(lambda: ledger.letters.show(job) is None, SECONDS, f"the ledger forgot {job}")
+
+
+@pytest.mark.parametrize(
+    ("task", "kept"),
+    [("fire", False), ("fire", True), ("fire_failing", False), ("fire_failing", True)],
+)
+def test_kept_job_is_published_as_the_app_writes(
+    bench: Bench,
+    serializer: str,
+    task: str,
+    kept: bool,  # noqa: FBT001 - pytest's
+) -> None:
+    """From the outbox, and after a failure; the worker takes it, and the ledger forgets it."""
+    key = uuid4().hex
+
+    job = bench.publish(task, key, {}, kept=kept).id
+
+    assert bench.facts(key)["value"] == repr(ANSWER)
+    assert bench.types(job) == {TYPES[serializer]}
+    _await_forgotten(bench, job)
+
+
+@pytest.mark.parametrize("task", ["fire", "fire_failing"])
+def test_serializer_of_a_call_holds_for_each_attempt(bench: Bench, task: str) -> None:
+    """`apply_async(serializer="json")` in an app that writes another way."""
+    key = uuid4().hex
+
+    job = bench.publish(task, key, {"serializer": "json"}, kept=True).id
+
+    bench.facts(key)
+    assert bench.types(job) == {"application/json"}
+    _await_forgotten(bench, job)
+
+
+def test_serializer_of_a_task_holds_for_each_attempt(bench: Bench) -> None:
+    """A task declares its own with `serializer`."""
+    key = uuid4().hex
+
+    job = bench.publish("fire_json", key, {}).id
+
+    bench.facts(key)
+    assert bench.types(job) == {"application/json"}
+    _await_forgotten(bench, job)
+
+
+def test_argument_arrives_as_it_was_sent_in_each_attempt(bench: Bench, serializer: str) -> None:
+    """Also what JSON knows in an envelope only."""
+    key, value = uuid4().hex, OWN_VALUES[serializer]
+
+    bench.app.tasks["fire_failing"].delay(key, value)
+
+    assert bench.facts(key)["value"] == repr(value)
+
+
+def test_task_with_fallbacks_answers(bench: Bench) -> None:
+    """In full health and from its chain: the result can be stored and read."""
+    chained, broken = bench.app.tasks["chained"], bench.app.tasks["chained_broken"]
+
+    assert chained.delay(uuid4().hex, ANSWER).get(SECONDS) == Outcome(
+        value=ANSWER, dependency="bank"
+    )
+    outcome = broken.delay(uuid4().hex).get(SECONDS)
+    assert (outcome.value, outcome.level, outcome.reason) == (
+        "static",
+        Level.STATIC,
+        "ConnectionError",
+    )
+
+
+def test_outcome_is_handed_on(bench: Bench, serializer: str) -> None:
+    """Through a chain and a chord the level comes along, as with JSON.
+
+    A chain cannot be written as YAML, with or without this library.
+    """
+    broken, chained = bench.app.tasks["chained_broken"], bench.app.tasks["chained"]
+    key = uuid4().hex
+    if serializer == "yaml":
+        for task in (broken, bench.app.tasks["plain"]):
+            with pytest.raises(EncodeError):
+                chain(task.s(key), task.s()).delay()
+        assert chained.delay(key, broken.delay(key).get(SECONDS)).get(SECONDS).level is Level.STATIC
+        return
+
+    line = chain(broken.s(key), chained.s()).delay().get(SECONDS)
+    both = chord(group(broken.s(key), broken.s(key)), chained.s()).delay().get(SECONDS)
+
+    assert line.level is both.level is Level.STATIC
+
+
+def test_fan_out_and_its_callback_get_the_response(bench: Bench) -> None:
+    """The callback's argument is the response, written as the app writes."""
+    tasks, key = bench.app.tasks, uuid4().hex
+    fan_out = FanOut(
+        good=part(tasks["resilient"].s(uuid4().hex, ANSWER)),
+        poor=part(tasks["chained_broken"].s(uuid4().hex)),
+        fired=part(tasks["fire"].s(uuid4().hex, ANSWER)),
+    )
+
+    response = fan_out.apply_async(budget=SECONDS, on_complete=tasks["last"].s(key)).get()
+
+    assert response.data == {"good": ANSWER, "poor": "static", "fired": ANSWER}
+    assert bench.facts(key) == {"level": int(Level.STATIC), "data": response.data}
+
+
+def test_plain_task_is_as_before(bench: Bench, serializer: str) -> None:
+    """Messages and results without an answer in them are what Celery writes."""
+    result = bench.app.tasks["plain"].delay(uuid4().hex, [ANSWER, {"a": None}])
+
+    assert result.get(SECONDS) == [ANSWER, {"a": None}]
+    assert bench.types(result.id) == {TYPES[serializer]}
+
+
+def test_argument_that_the_ledger_cannot_keep_is_refused(bench: Bench, serializer: str) -> None:
+    """Where it is published, whether the broker is there or not: later it would be too late."""
+    value = UNKEEPABLE[serializer]
+    if value is None:
+        pytest.skip("the ledger keeps all that msgpack writes")
+
+    with pytest.raises(EncodeError, match="as JSON"):
+        bench.app.tasks["fire"].delay(uuid4().hex, value)
+
+
+def test_serializer_that_workers_refuse_is_refused(bench: Bench, serializer: str) -> None:
+    """The error says what to set."""
+    other = next(name for name in TYPES if name != serializer)
+
+    with pytest.raises(ConfigurationError, match=f"add '{other}' to accept_content"):
+        bench.app.tasks["fire"].apply_async((uuid4().hex,), serializer=other)
+
+
+def test_kept_job_that_workers_refuse_is_a_dead_letter(bench: Bench, serializer: str) -> None:
+    """One that another release kept: it neither goes round for ever nor is lost."""
+    other = next(name for name in TYPES if name != serializer)
+    header = {"resilience-job": {"born": 0.0, "serializer": other}}
+
+    job = bench.publish("fire", uuid4().hex, {"headers": header}, kept=True).id
+
+    letter = wait_until(
+        lambda: (found := bench.ledger.letters.show(job)) and found.state == State.DEAD and found,
+        SECONDS,
+        "it is a dead letter",
+    )
+    assert letter.reason == "unpublishable"  # type: ignore[union-attr]
