@@ -4,7 +4,7 @@ from resilience import fallback
 from resilience.breaker import BreakerPolicy
 from resilience.budget import TimeoutBudget, current_budget
 from resilience.bulkhead import AdaptiveConcurrency
-from resilience.dependency import Dependency
+from resilience.dependency import Dependency, TaskPattern
 from resilience.errors import (
     BUGS,
     UNREADABLE,
@@ -64,6 +64,7 @@ __all__ = [
     "RetryPolicy",
     "Settings",
     "StoreUnavailableError",
+    "TaskPattern",
     "TimeoutBudget",
     "current_budget",
     "fallback",

@@ -1,16 +1,18 @@
 """A remote service that jobs call, and the limits of its bulkhead."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from resilience.breaker.policy import BreakerPolicy
 from resilience.budget import SECONDS_MAX
-from resilience.bulkhead import LANES, Lane, lane_of, queue_of, queue_rank
+from resilience.bulkhead import LANES, NORMAL, Lane, lane_of, queue_of, queue_rank
 from resilience.bulkhead.adaptive import AdaptiveConcurrency
 from resilience.errors import BUGS, ConfigurationError
 from resilience.retry import RetryPolicy
@@ -20,6 +22,32 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
 Queue = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.{][A-Za-z0-9_.:/@{}+-]*$", max_length=240)]
 """No spaces, commas or leading dash: it stands behind `-Q` of `celery worker`. With
 `.sheddable.dead` behind it it has at most 255 characters, as brokers and databases demand."""
+DEFAULT_WORKER: Final = "default"
+"""Name of the worker of the app's default queue, which `celery resilience up` runs."""
+WILDCARDS: Final = frozenset("*?[")
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TaskPattern:
+    """Tasks of a dependency by their names, for processes that publish but do not import them.
+
+    Attributes:
+        pattern: A task's name, or a pattern with `*`, `?` and `[…]` that fits several.
+        fire_and_forget: Whether they are `FireAndForgetTask`s, whose jobs the outbox keeps.
+        lane: Their lane.
+
+    Raises:
+        pydantic.ValidationError: A value is out of range, or an option is unknown.
+    """
+
+    pattern: Annotated[str, Field(min_length=1, max_length=255)]
+    _: KW_ONLY
+    fire_and_forget: bool = False
+    lane: Lane = NORMAL
+
+
+def _as_patterns(given: Iterable[str | TaskPattern]) -> tuple[TaskPattern, ...]:
+    return tuple(TaskPattern(one) if isinstance(one, str) else one for one in given)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -51,6 +79,9 @@ class Dependency:
         adaptive: Lets its worker run fewer jobs at once while the dependency is slow.
         bugs: Exceptions that no answer of the dependency can cause: they are raised past every
             fallback and count for no breaker. See docs/errors.md.
+        tasks: Names of its tasks, or patterns as in `task_routes`, for processes that publish them
+            by name and do not import them; see docs/routing.md. A string stands for a
+            `TaskPattern` with its defaults.
 
     Raises:
         pydantic.ValidationError: A value is out of range, or an option is unknown.
@@ -71,6 +102,7 @@ class Dependency:
     on_open: Literal["fail_fast", "hold"] = "fail_fast"
     adaptive: AdaptiveConcurrency | None = None
     bugs: tuple[type[Exception], ...] = BUGS
+    tasks: Annotated[Sequence[str | TaskPattern], AfterValidator(_as_patterns)] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -86,8 +118,15 @@ class Dependency:
         """Let the queue bear the dependency's name unless told otherwise.
 
         Raises:
-            ConfigurationError: The queue's name is one of another lane.
+            ValueError: The name is the one of the default queue's worker, or the queue's name is
+                one of another lane.
         """
+        if self.name == DEFAULT_WORKER:
+            msg = (
+                f"no dependency may be called {DEFAULT_WORKER!r}: the worker of the app's default "
+                "queue is; choose another name"
+            )
+            raise ValueError(msg)
         if not self.queue:
             object.__setattr__(self, "queue", self.name)
         if queue_rank(self.queue) != queue_rank(self.name):
@@ -136,7 +175,7 @@ class Catalogue(Mapping[str, Dependency]):
 
         Raises:
             ConfigurationError: They are no list, one of them is no `Dependency`, or two share a
-                name or a queue.
+                name, a queue or a pattern of tasks.
         """
         given: object = dependencies
         if isinstance(given, str) or not isinstance(given, Iterable):
@@ -160,6 +199,7 @@ class Catalogue(Mapping[str, Dependency]):
                     raise ConfigurationError(msg)
             self._by_name[dependency.name] = dependency
             queues |= dict.fromkeys(dependency.queues, dependency.name)
+        self._patterns = _by_weight(self._by_name.values())
 
     def __getitem__(self, name: str) -> Dependency:
         """Return the dependency called *name*.
@@ -189,3 +229,49 @@ class Catalogue(Mapping[str, Dependency]):
             known = ", ".join(self._by_name) or "none"
             msg = f"{where} names the unknown dependency {name!r}; declared are: {known}"
             raise ConfigurationError(msg) from None
+
+    @property
+    def has_patterns(self) -> bool:
+        """Tell whether any dependency names its tasks."""
+        return bool(self._patterns)
+
+    def pattern_of(self, task: str) -> tuple[Dependency, TaskPattern] | None:
+        """Return the dependency that names *task* among its own, and the pattern that fits.
+
+        A name without wildcards comes first, then the longest pattern.
+        """
+        for found, known, pattern in self._patterns:
+            if found(task):
+                return known, pattern
+        return None
+
+
+def _by_weight(
+    dependencies: Iterable[Dependency],
+) -> list[tuple[Callable[[str], object], Dependency, TaskPattern]]:
+    """Return all patterns of tasks, the one that decides first in front.
+
+    Raises:
+        ConfigurationError: One stands twice.
+    """
+    owners: dict[str, Dependency] = {}
+    declared: list[tuple[Dependency, TaskPattern]] = []
+    for one in dependencies:
+        for pattern in _as_patterns(one.tasks):
+            if other := owners.get(pattern.pattern):
+                msg = (
+                    f"dependencies {other.name!r} and {one.name!r} both name the tasks "
+                    f"{pattern.pattern!r}; a task calls one dependency"
+                )
+                raise ConfigurationError(msg)
+            owners[pattern.pattern] = one
+            declared.append((one, pattern))
+
+    def weight(item: tuple[Dependency, TaskPattern]) -> tuple[bool, int]:
+        text = item[1].pattern
+        return bool(WILDCARDS.intersection(text)), -len(text)
+
+    return [
+        (re.compile(fnmatch.translate(pattern.pattern)).match, one, pattern)
+        for one, pattern in sorted(declared, key=weight)
+    ]

@@ -16,7 +16,7 @@ class Hold:
     """An order to take no jobs.
 
     Attributes:
-        name: Of a dependency, whose queues are meant, or of a queue.
+        name: Of a dependency, whose queues are all meant, or of one queue.
         until: Fleet time at which it ends by itself.
         actor: Who ordered it.
         reason: Why.

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import click
 from click.core import ParameterSource
 
-from resilience.dependency import Dependency
+from resilience.dependency import DEFAULT_WORKER, Dependency
 
-DEFAULT_WORKER = "default"
 INHERITED = {"workdir"}
 
 

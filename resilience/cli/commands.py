@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from resilience.cli.commandline import (
-    DEFAULT_WORKER,
     bulkhead_worker,
     celery_command,
     default_worker,
 )
 from resilience.cli.supervise import Program, supervise
+from resilience.dependency import DEFAULT_WORKER
 from resilience.errors import (
     ConfigurationError,
     LedgerUnavailableError,
@@ -125,14 +125,8 @@ def worker_programs(
         adopted: What the app declared.
         celery: As from `celery_command`.
         extra: Further options of `celery worker`, for all of them.
-
-    Raises:
-        ConfigurationError: A dependency has the name of the default queue's worker.
     """
     catalogue = adopted.dependencies
-    if DEFAULT_WORKER in catalogue:
-        msg = f"no dependency may be called {DEFAULT_WORKER!r}: the default queue's worker is"
-        raise ConfigurationError(msg)
     commands = {
         name: bulkhead_worker(celery, dependency, extra) for name, dependency in catalogue.items()
     }

@@ -24,7 +24,11 @@ COLUMNS = ("name", "seconds_left", "actor", "reason")
 @click.option("--reason", required=True, help="Why; it is kept and announced.")
 @click.pass_context
 def hold(context: click.Context, name: str, seconds: float, actor: str, reason: str) -> None:
-    """Let no worker take jobs of a dependency, or from a queue, for --seconds.
+    """Let no worker take jobs of a dependency, or from one queue, for --seconds.
+
+    The name of a dependency stands for all its queues, the name of a queue for that one: a lane,
+    the retry queue, the default queue or one of task_queues. A queue that bears the name of its
+    dependency cannot be held without the others.
 
     Jobs wait in the broker; those that run already end. Workers hear of it within two seconds, one
     that starts meanwhile does not begin.
@@ -76,8 +80,8 @@ def _checked(context: click.Context, name: str) -> Resilience:
 
 
 def _names(adopted: Resilience) -> list[str]:
-    """Return what can be held: dependencies, and the app's queues that are none of theirs."""
+    """Return what can be held: dependencies, each of their queues, and the app's other queues."""
     conf = adopted.app.conf
-    own = {queue for one in adopted.dependencies.values() for queue in (one.queue, one.retry_queue)}
+    own = [queue for one in adopted.dependencies.values() for queue in one.queues]
     others = [conf.task_default_queue, *(queue.name for queue in conf.task_queues or ())]
-    return list(dict.fromkeys([*adopted.dependencies, *(one for one in others if one not in own)]))
+    return list(dict.fromkeys([*adopted.dependencies, *own, *others]))

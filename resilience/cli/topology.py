@@ -59,11 +59,7 @@ def _not_root(user: str) -> str:
 
 
 def workers(context: click.Context) -> list[Worker]:
-    """Return the workers that belong to the app.
-
-    Raises:
-        ConfigurationError: A dependency has the name of the default queue's worker.
-    """
+    """Return the workers that belong to the app."""
     adopted = Resilience.of(context.obj.app)
     adopted.check_queues()
     _, _, _, *options = celery_command(context)  # without `python -m celery`

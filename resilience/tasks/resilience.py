@@ -10,7 +10,7 @@ from celery._state import _get_active_apps  # type: ignore[attr-defined] # missi
 from resilience.breaker import Breaker, NoBreaker
 from resilience.broker.addresses import split_urls
 from resilience.broker.amqp import confirm_publishes
-from resilience.bulkhead import NORMAL, AdaptiveLimit, Holds, Slots, Spares
+from resilience.bulkhead import AdaptiveLimit, Holds, Slots, Spares
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
@@ -27,13 +27,14 @@ from resilience.tasks.defaults import (
     safe_result_options,
     safe_transport_options,
 )
-from resilience.tasks.envelope import lane_in
+from resilience.tasks.router import BulkheadRouter
 from resilience.tasks.routing import (
     ask_last,
     check_when_final,
     connect_safely,
     know_queues,
 )
+from resilience.tasks.sending import send_as_tasks_do
 from resilience.tasks.serialization import carry_answers
 from resilience.tasks.shared import Shared, open_shared
 
@@ -49,6 +50,7 @@ class Resilience:
         settings: Operator settings.
         dependencies: What was declared, by name.
         answers: Remembered answers, for `fallback.cached` (see `Answers.remember`).
+        router: Which bulkhead a job belongs to.
         admission: Whether there is room for another job.
         time_limit_seconds: Hard limit of the worker that this is the main process of, if any.
         limits: Of jobs at once, by dependency, in a worker's main process where they are adaptive.
@@ -85,6 +87,7 @@ class Resilience:
         self.dependencies = Catalogue(dependencies)
         self.listeners = tuple(listeners)
         self.time_limit_seconds: float | None = None
+        self.router = BulkheadRouter(app, self.dependencies)
         self.admission = Admission(app, self.dependencies, self.announce)
         self.limits: dict[str, AdaptiveLimit] = {}
         self._shared: Shared | None = None
@@ -93,6 +96,7 @@ class Resilience:
         if app.finalized:  # type: ignore[attr-defined]
             for task in app.tasks.values():
                 self.check_task(type(task))
+            self.router.check_all()
         if app.configured:  # type: ignore[attr-defined]
             self.check_queues()
             self._on_configured()
@@ -110,8 +114,9 @@ class Resilience:
         connect_safely(app)
         confirm_publishes(app)
         ask_last(app, self._route)
+        send_as_tasks_do(app, self.router, self.admission)
         know_queues(app, [name for one in self.dependencies.values() for name in one.queues])
-        check_when_final(app, self.check_queues)
+        check_when_final(app, self._check_final)
         app.resilience = self  # type: ignore[attr-defined]
 
     @staticmethod
@@ -255,13 +260,16 @@ class Resilience:
         """Check that *task* names a declared dependency, if it names one.
 
         Raises:
-            ConfigurationError: It names one that no app of this process declares.
+            ConfigurationError: It names one that no app of this process declares, or it is not what
+                a dependency says of the tasks of its name.
         """
         dependency = getattr(task, "dependency", None)
         # Celery registers a task with every app of the process unless it says `shared=False`, so
         # one that another app's dependency suits is that app's; this one cannot publish it.
         if dependency is not None and not _declared_elsewhere(dependency):
             self.dependencies.require(dependency, where=f"task {task.name or task.__qualname__}")
+        if task.name:
+            self.router.check(task.name, task)
 
     def check_tasks(self) -> None:
         """Check all tasks of the app, of whatever class, and its queues.
@@ -269,9 +277,13 @@ class Resilience:
         Raises:
             ConfigurationError: As `check_task` and `check_queues`.
         """
-        self.check_queues()
         for task in self.app.tasks.values():
             self.check_task(type(task))
+        self._check_final()
+
+    def _check_final(self) -> None:
+        self.check_queues()
+        self.router.check_all()
 
     def check_queues(self) -> None:
         """Check that every bulkhead has a queue of its own; Celery then reads its configuration.
@@ -318,20 +330,15 @@ class Resilience:
         self,
         name: str,
         _args: object,
-        _kwargs: object,
+        kwargs: Mapping[str, Any] | None,
         options: Mapping[str, Any],
         task: Task[Any, Any] | None = None,
         **_: object,
     ) -> Mapping[str, str] | None:
         if not self._queues_clear:
             self.check_queues()
-        declared = task if task is not None else self.app.tasks.get(name)
-        dependency = getattr(declared, "dependency", None)
-        if dependency is None:
-            return None
-        known = self.dependencies.require(dependency, where=f"task {name}")
-        lane = lane_in(options.get("headers"), getattr(declared, "lane", NORMAL))
-        return {"queue": known.queue_of(lane)}
+        queue = self.router.queue(name, kwargs, options, task)
+        return None if queue is None else {"queue": queue}
 
 
 def _declared_elsewhere(dependency: object) -> bool:

@@ -13,9 +13,10 @@ Route = Callable[..., Mapping[str, str] | None]
 
 
 def ask_last(app: Celery[Any], route: Route) -> None:
-    """Ask *route*, as one of `task_routes`, when none of the app's own routes knows a task.
+    """Ask *route* for the queue of a task when none of the app's own routes names one.
 
-    It stays the last one whenever and however the app sets `task_routes`.
+    A route may give other options only, a priority for one: they are kept, and *route* adds the
+    queue. That is so whenever and however the app sets `task_routes`.
     """
     amqp: Any = app.amqp
     base: Any = type(amqp)
@@ -23,9 +24,43 @@ def ask_last(app: Celery[Any], route: Route) -> None:
     def routes(self: Any) -> list[Any]:  # noqa: ANN401 - whatever AMQP class the app uses
         return [*base.routes.fget(self), route]
 
-    amqp.__class__ = type(base.__name__, (base,), {"routes": property(routes)})
+    def make(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Celery's
+        return _completing(base.Router(self, *args, **kwargs), app, route)
+
+    amqp.__class__ = type(base.__name__, (base,), {"routes": property(routes), "Router": make})
     if "router" in vars(amqp):
         amqp.router = amqp.Router()
+
+
+def _completing(router: Any, app: Celery[Any], route: Route) -> Any:  # noqa: ANN401 - any router
+    """Let *router* take the queue from *route* when it finds options without a destination."""
+    look_up = router.lookup_route
+
+    def complete(
+        name: str,
+        args: Any = None,  # noqa: ANN401 - as Celery's
+        kwargs: Any = None,  # noqa: ANN401 - as Celery's
+        options: Any = None,  # noqa: ANN401 - as Celery's
+        task_type: Any = None,  # noqa: ANN401 - as Celery's
+    ) -> Any:  # noqa: ANN401 - as Celery's
+        found = look_up(name, args, kwargs, options, task_type)
+        if isinstance(found, str) or found is None or _has_destination(app, found):
+            return found
+        return {**found, **(route(name, args, kwargs, options, task=task_type) or {})}
+
+    router.lookup_route = complete
+    return router
+
+
+def _has_destination(app: Celery[Any], route: Mapping[str, Any]) -> bool:
+    """Tell whether *route* says where a job goes, as Celery reads it.
+
+    To a direct exchange, which is the default one unless the app says otherwise, Celery publishes
+    by the name of the queue, and heeds no routing key.
+    """
+    if route.get("queue") or route.get("exchange"):
+        return True
+    return bool(route.get("routing_key")) and app.conf.task_default_exchange_type != "direct"
 
 
 def know_queues(app: Celery[Any], names: Iterable[str]) -> None:

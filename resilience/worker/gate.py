@@ -39,6 +39,7 @@ class Bulkhead:
     Attributes:
         why: Why they are held, if they are.
         said: What was announced last.
+        singles: Those of its queues that can be held by themselves.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Bulkhead:
     course: Course = field(default_factory=Course)
     why: Why | None = None
     said: Why | None = None
+    singles: list["Bulkhead"] = field(default_factory=list)
 
 
 class Gate(bootsteps.StartStopStep):
@@ -91,7 +93,9 @@ class Gate(bootsteps.StartStopStep):
         for one in self._resilience.dependencies.values():
             own = tuple(name for name in one.queues if name in queues)
             if own:
-                found.append(Bulkhead(one.name, own, one))
+                # The queue that bears the dependency's name stands for all of them.
+                singles = [Bulkhead(name, (name,), None) for name in own if name != one.name]
+                found.append(Bulkhead(one.name, own, one, singles=singles))
                 queues = [name for name in queues if name not in own]
         return found + [Bulkhead(name, (name,), None) for name in queues]
 
@@ -132,7 +136,8 @@ class Gate(bootsteps.StartStopStep):
         except Exception:
             # A defect: the worker must go on.
             logger.exception("gate")
-        held = [one for one in self._bulkheads or () if one.why is not None]
+        every = [each for one in self._bulkheads or () for each in (one, *one.singles)]
+        held = [one for one in every if one.why is not None]
         consumer.controller.held_queues = {queue for one in held for queue in one.queues}
 
     def _steer(self, consumer: Any, one: Bulkhead) -> None:  # noqa: ANN401 - Celery's
@@ -149,9 +154,25 @@ class Gate(bootsteps.StartStopStep):
         if self._throttle is not None and one is self._alone():
             self._throttle.limit(self._most(one, full, now), full=full, queues=one.queues)
         if not held and one.why is not None:
+            apart = {single.name for single in one.singles if single.why is not None}
             for queue in one.queues:
-                consumer.add_task_queue(queue)
+                if queue not in apart:
+                    consumer.add_task_queue(queue)
         one.why = why
+        self._announce(consumer, one)
+        for single in one.singles:
+            self._steer_single(consumer, single, within=one)
+
+    def _steer_single(self, consumer: Any, one: Bulkhead, *, within: Bulkhead) -> None:  # noqa: ANN401 - Celery's
+        """Hold one queue of a bulkhead by itself, or go on with it unless all are held."""
+        why = self._ordered(one)
+        if why is not None:
+            one.why = why  # first, as above
+            self._cancel(consumer, one)
+        elif one.why is not None:
+            if within.why is None:
+                consumer.add_task_queue(one.name)
+            one.why = None
         self._announce(consumer, one)
 
     def _cancel(self, consumer: Any, one: Bulkhead) -> None:  # noqa: ANN401 - Celery's

@@ -100,6 +100,24 @@ def test_bulkhead_page_runs(app: Celery) -> None:
     assert called == [7]
 
 
+def test_routing_page_runs(broker: Broker, valkey: ValkeyProcess) -> None:
+    """What a front publishes by name goes where the page says."""
+    names = run_page(
+        "routing.md",
+        Celery=Celery,
+        BROKER_URL=broker.url,
+        SETTINGS=Settings(store_url=valkey.url, store_timeout_seconds=10),
+    )
+
+    queues = ("payments", "payments.critical", "mail")
+    found = [task for queue in queues for task, _ in published(broker, queue)]
+    names["front"].resilience.store.client.close()
+    names["front"].close()
+    assert found == [
+        f"shop.{name}" for name in ("payments.charge", "payments.capture", "mail.receipt")
+    ]
+
+
 def test_budget_page_runs(app: Celery, broker: Broker) -> None:
     """Shares, defaults and deadlines are as the page says."""
 

@@ -16,7 +16,6 @@ from resilience.cli import resilience
 from resilience.cli.commandline import bulkhead_worker, celery_command, default_worker
 from resilience.cli.commands import worker_programs
 from resilience.dependency import Dependency
-from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 from resilience.worker.stopping import HAND_BACK_SECONDS, SPARE_SECONDS
 
@@ -132,12 +131,6 @@ def test_workers_are_given_time_for_the_longest_call_when_stopped() -> None:
 
     seconds = 60 + SPARE_SECONDS + HAND_BACK_SECONDS
     assert {one.stop_seconds for one in programs.values()} == {seconds}
-
-
-def test_dependency_called_default_is_refused() -> None:
-    """Two workers of one name would answer for each other."""
-    with pytest.raises(ConfigurationError, match="'default'"):
-        worker_programs(adopted(Dependency("default")), ["celery"], [])
 
 
 @pytest.mark.parametrize("words", [["worker", "users"], ["up"], ["dependencies"]])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from resilience import ConfigurationError, Dependency
+from resilience import ConfigurationError, Dependency, TaskPattern
 from resilience.dependency import Catalogue
 
 
@@ -62,6 +62,12 @@ def test_dependency_refuses_a_name_that_is_not_plain(name: str) -> None:
     """Names become queues, key parts and process names, so they hold nothing special."""
     with pytest.raises(ValidationError):
         Dependency(name)
+
+
+def test_dependency_refuses_the_name_of_the_default_worker() -> None:
+    """What the command line could not start is refused where it is declared."""
+    with pytest.raises(ValidationError, match=r"'default'.*choose another name"):
+        Dependency("default")
 
 
 @pytest.mark.parametrize("given", [{"args": ["Users"]}, {"kwargs": {"name": "Users"}}], ids=str)
@@ -154,3 +160,51 @@ def test_dependency_without_a_breaker_cannot_hold_jobs() -> None:
         Dependency("users", on_open="hold", breaker=None)
     with pytest.raises(ValidationError, match="on_open"):
         Dependency("users", on_open="wait")  # type: ignore[arg-type]
+
+
+def names(*patterns: str, **others: list[str]) -> Catalogue:
+    """Return payments with *patterns*, and *others*."""
+    more = [Dependency(name, tasks=tasks) for name, tasks in others.items()]
+    return Catalogue([Dependency("payments", tasks=patterns), *more])
+
+
+@pytest.mark.parametrize(
+    ("task", "owner"),
+    [
+        ("app.pay.charge", "payments"),
+        ("app.pay.report", "reports"),
+        ("app.pay.audit.day", "audit"),
+        ("app.pay", None),
+        ("app.other", None),
+    ],
+)
+def test_name_of_a_task_leads_to_the_dependency_that_names_it_best(
+    task: str, owner: str | None
+) -> None:
+    """A whole name decides before any pattern, a longer pattern before a shorter one."""
+    catalogue = names("app.pay.*", audit=["app.pay.audit.*"], reports=["app.pay.report"])
+
+    found = catalogue.pattern_of(task)
+
+    assert (found[0].name if found else None) == owner
+
+
+def test_string_is_a_pattern_with_its_defaults() -> None:
+    """Who needs no option writes a name."""
+    assert Dependency("mail", tasks=["app.mail"]).tasks == (TaskPattern("app.mail"),)
+    assert not names().has_patterns
+
+
+@pytest.mark.parametrize(
+    "tasks", ["app.mail", [""], [3], [{"pattern": "a", "fire": True}], ["x" * 256]]
+)
+def test_pattern_that_cannot_be_is_refused(tasks: Any) -> None:  # noqa: ANN401 - what must not work
+    """A name, or several, with known options."""
+    with pytest.raises(ValidationError, match="tasks"):
+        Dependency("mail", tasks=tasks)
+
+
+def test_two_dependencies_cannot_name_the_same_tasks() -> None:
+    """A task calls one dependency."""
+    with pytest.raises(ConfigurationError, match=r"'payments' and 'mail' both name.*'app.pay'"):
+        names("app.pay", mail=["app.pay"])
