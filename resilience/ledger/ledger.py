@@ -13,7 +13,7 @@ from resilience.ledger.claims import Claims
 from resilience.ledger.database import Database, count_changes
 from resilience.ledger.failure import Failure, fingerprint
 from resilience.ledger.job import Count, Job, State
-from resilience.ledger.letters import Letters
+from resilience.ledger.letters import AT_ONCE, Letters
 from resilience.ledger.statements import Statements
 
 UNREADABLE = "unreadable"
@@ -183,6 +183,15 @@ class Ledger:
         """Forget jobs that are done, whatever state they are in; count those that were kept."""
         with self._database.stepping() as connection:
             return count_changes(connection, self._statements.finish, {"ids": list(ids)})
+
+    def revoke(self, ids: Collection[str]) -> int:
+        """Forget jobs that shall not run, but no dead letters; count those that were kept."""
+        known = list(ids)
+        with self._database.stepping() as connection:
+            return sum(
+                count_changes(connection, self._statements.revoke, {"ids": known[n : n + AT_ONCE]})
+                for n in range(0, len(known), AT_ONCE)
+            )
 
     def park(self, job: Job, *, delay_seconds: float, error: BaseException | None) -> bool:
         """Keep *job* until it is due for another call.

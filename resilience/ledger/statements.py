@@ -39,6 +39,7 @@ class Statements:
         give_back: Undo `lease`.
         extend: Put off the end of leases.
         finish: Forget jobs.
+        revoke: Forget jobs that are no dead letters.
         counts: Count jobs.
     """
 
@@ -51,6 +52,7 @@ class Statements:
     give_back: Update
     extend: Update
     finish: Delete
+    revoke: Delete
     counts: Select[Any]
 
     def __init__(self, database: Database) -> None:
@@ -106,6 +108,7 @@ class Statements:
         )
         self.extend = update(JOBS).where(these, leased).values(due=until)
         self.finish = delete(JOBS).where(these)
+        self.revoke = delete(JOBS).where(these, job.state != State.DEAD)
         kind = (job.state, job.dependency)
         overdue = now - func.min(job.due)
         self.counts = select(*kind, func.count(), overdue).group_by(*kind).order_by(*kind)

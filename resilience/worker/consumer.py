@@ -4,12 +4,18 @@ import logging
 import time
 from typing import Any, ClassVar
 
+from celery.exceptions import NotRegistered
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
+from kombu.message import Message
 from kombu.transport.native_delayed_delivery import (
     declare_native_delayed_delivery_exchanges_and_queues,
 )
 from kombu.utils import functional
+
+from resilience.tasks.fire import UNKEPT_SECONDS
+from resilience.tasks.resilience import Resilience
+from resilience.worker.unknown import keep_unknown, report_unknown
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +60,17 @@ class FailoverConsumer(Base):  # type: ignore[misc] # as above
         if self.pool.is_green:
             kombu: Any = functional
             kombu.sleep = time.sleep  # noqa: TID251 - nobody sleeps here
+
+    def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:  # noqa: ANN401 - Celery's
+        """Drop a job that this worker does not know, as Celery does, unless it would be lost."""
+        resilience: Resilience | None = getattr(self.app, "resilience", None)
+        if resilience is not None:
+            error = NotRegistered((message.headers or {}).get("task"))
+            if not keep_unknown(resilience, message, error):
+                self.timer.call_after(UNKEPT_SECONDS, message.requeue)
+                return
+            report_unknown(resilience, message, error)
+        super().on_unknown_task(body, message, exc)
 
     class Blueprint(Base.Blueprint):  # type: ignore[misc] # as above
         """The steps."""

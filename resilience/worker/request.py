@@ -30,6 +30,7 @@ from resilience.tasks.fire import LEDGER_ERRORS, FireAndForgetTask
 from resilience.tasks.reporting import report_failure
 from resilience.tasks.resilience import Resilience
 from resilience.worker.results import store_revoked
+from resilience.worker.revoking import end_kept_rows
 
 GRACE_SECONDS = 1.0
 """A prefork child that has not ended its job so long after the job's deadline is killed."""
@@ -85,7 +86,6 @@ class ResilientRequest(Request):
         if not self._already_revoked and self._has_expired():
             self.keep(TaskRevokedError("expired"))
         if super().revoked():
-            self._report(TaskRevokedError(self.id))
             return True
         deadline = self._deadline
         if deadline is None:
@@ -100,6 +100,21 @@ class ResilientRequest(Request):
         limits = [one for one in others if one]
         self.time_limits = (min([*limits, left + GRACE_SECONDS]), soft)
         return False
+
+    def _announce_revoked(
+        self,
+        reason: str,
+        terminated: bool,  # noqa: FBT001 - Celery's signature
+        signum: Any,  # noqa: ANN401 - a number or a text
+        expired: bool,  # noqa: FBT001
+    ) -> None:
+        """Let everybody hear that the job was revoked: Celery calls this at each such end."""
+        if isinstance(self.task, FireAndForgetTask) and not expired:
+            end_kept_rows(self.task.app, [str(self.id)], str(self.name))
+        try:
+            super()._announce_revoked(reason, terminated, signum, expired)  # type: ignore[misc]
+        finally:
+            self._report(TaskRevokedError(reason if terminated else self.id))
 
     def _has_expired(self) -> bool:
         return isinstance(self.task, FireAndForgetTask) and bool(self.maybe_expire())
