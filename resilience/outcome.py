@@ -22,18 +22,22 @@ class JsonAnswer(ABC):
         For an encoder that names the type of each, so that it can be rebuilt.
         """
 
-    def to_json(self) -> dict[str, Any]:
-        """Return `{"data": …, "_meta": {…}}`, the one shape of an answer on every wire.
+    def to_dict(self) -> dict[str, Any]:
+        """Return `{"data": …, "_meta": {…}}` of plain dicts and lists, for any JSON encoder.
 
         An answer in the data becomes the same; `from_json` leaves it a mapping.
         """
         wire = self.to_wire()
         return {**wire, "data": _plain(wire["data"])}
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as `to_dict`: the document, not its text."""
+        return self.to_dict()
+
 
 def _plain(value: object) -> object:
     if isinstance(value, JsonAnswer):
-        return value.to_json()
+        return value.to_dict()
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

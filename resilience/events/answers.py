@@ -35,6 +35,29 @@ class AnswerDegraded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DegradedValuePassed(Event):
+    """A task is given the value of a degraded answer; the level travels in the message's header.
+
+    Attributes:
+        task: Name of the task that is given it.
+        id: That job's id.
+        dependency: Who should have answered.
+        level: How good the answer is.
+        reason: Class name of the error that the first choice ended in.
+        source: Which step answered.
+        age: Seconds since the answer was fresh, if it has an age.
+    """
+
+    task: str
+    id: str
+    dependency: str | None
+    level: Level
+    reason: str | None
+    source: str | None
+    age: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerUnreadable(Event):
     """A call ended in an error of reading an answer: the dependency answers oddly, or a bug is.
 

@@ -1,6 +1,7 @@
 """How degraded what a task is given was, and how that carries into what it returns."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resilience.outcome import Outcome
@@ -16,15 +17,31 @@ def unwrapped(value: object) -> object:
     return value
 
 
+def values_of(
+    args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword arguments with the value of each outcome in its place."""
+    values = tuple(unwrapped(value) for value in args or ())
+    return values, {name: unwrapped(value) for name, value in (kwargs or {}).items()}
+
+
 def worst(values: list[Any]) -> Outcome[Any] | None:
     """Return the worst outcome among *values* and the lists in them, None if there is none."""
+    kinds = set(map(type, values))
+    if not any(issubclass(kind, (Outcome, list)) for kind in kinds):
+        return None  # a long list of plain values is told quickly
     found: Outcome[Any] | None = None
     for value in values:
         if isinstance(value, list):
             value = worst(value)  # noqa: PLW2901 - a chord's body gets a list of outcomes
-        if isinstance(value, Outcome) and (found is None or value.level > found.level):
-            found = value
+        if isinstance(value, Outcome):
+            found = worse(value, found)
     return found
+
+
+def worse(one: Outcome[Any], other: Outcome[Any] | None) -> Outcome[Any]:
+    """Return the more degraded of two outcomes, *one* if they are equally so."""
+    return other if other is not None and other.level > one.level else one
 
 
 def carry(before: Outcome[Any], value: object) -> Outcome[Any]:

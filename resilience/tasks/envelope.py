@@ -17,7 +17,8 @@ from resilience.broker import CRASHES_HEADER
 from resilience.budget import SECONDS_MAX
 from resilience.bulkhead import LANES, NORMAL, Lane
 from resilience.errors import BudgetExceededError
-from resilience.outcome import Hop
+from resilience.levels import Level
+from resilience.outcome import Hop, Outcome
 from resilience.store import Slot
 
 logger = logging.getLogger("resilience")
@@ -35,7 +36,10 @@ JOB_HEADER: Final = "resilience-job"
 
 `serializer` is there if the publisher asked for one; the message of the next attempt has it, too.
 """
-REPEATED: Final = (BUDGET_HEADER, SLOT_HEADER, LANE_HEADER, JOB_HEADER)
+LEVEL_HEADER: Final = "resilience-level"
+"""`{"level", "reason", "source", "age", "dependency"}`: how good the answer was that the job's
+arguments were made from, if it was one of a task with fallbacks."""
+REPEATED: Final = (BUDGET_HEADER, SLOT_HEADER, LANE_HEADER, JOB_HEADER, LEVEL_HEADER)
 """Headers that the message of a job's next attempt needs as well."""
 HOPS_MAX: Final = 16
 """Of a longer chain the last so many are kept."""
@@ -165,6 +169,34 @@ def slot_of(headers: Headers) -> Slot | None:
         name: said[name] for name, kind in SLOT_TYPES.items() if isinstance(said.get(name), kind)
     }
     return Slot(**ours) if "fan" in ours and "part" in ours else None
+
+
+def level_header(given: Outcome[Any]) -> dict[str, Any]:
+    """Return the message headers that say how good the answer *given* to a job is."""
+    said = {
+        "level": int(given.level),
+        "reason": given.reason,
+        "source": given.source,
+        "age": given.age,
+        "dependency": given.dependency,
+    }
+    return {LEVEL_HEADER: {name: value for name, value in said.items() if value is not None}}
+
+
+def level_of(headers: Headers) -> Outcome[None] | None:
+    """Return how good what the job with these *headers* was given is, without its value.
+
+    None: no answer of a task with fallbacks was among it. Malformed fields are left out.
+    """
+    said = header(headers, LEVEL_HEADER)
+    try:
+        level = Level(said["level"])
+    except (TypeError, KeyError, ValueError):
+        return None
+    texts = {name: said.get(name) for name in ("reason", "source", "dependency")}
+    texts = {name: text if isinstance(text, str) else None for name, text in texts.items()}
+    age = seconds_or(said.get("age"), -1.0)
+    return Outcome(value=None, level=level, age=age if age >= 0 else None, **texts)
 
 
 def lane_in(headers: Headers, own: Lane = NORMAL) -> Lane:

@@ -27,6 +27,7 @@ from resilience.tasks.defaults import (
     safe_result_options,
     safe_transport_options,
 )
+from resilience.tasks.passing import pass_values
 from resilience.tasks.router import BulkheadRouter
 from resilience.tasks.routing import (
     ask_last,
@@ -113,6 +114,7 @@ class Resilience:
         carry_answers()
         connect_safely(app)
         confirm_publishes(app)
+        pass_values(app, self.announce)
         ask_last(app, self._route)
         send_as_tasks_do(app, self.router, self.admission)
         know_queues(app, [name for one in self.dependencies.values() for name in one.queues])

@@ -17,7 +17,7 @@ from resilience.fallback import Step
 from resilience.outcome import Outcome
 from resilience.tasks.admission import going_on, with_lane
 from resilience.tasks.attempt import TaskPipeline
-from resilience.tasks.carried import carry, unwrapped, worst
+from resilience.tasks.carried import carry, values_of, worse, worst
 from resilience.tasks.deadline import (
     INHERIT,
     budget_of,
@@ -29,7 +29,7 @@ from resilience.tasks.deadline import (
 )
 from resilience.tasks.declaration import check_calls, check_declaration
 from resilience.tasks.ending import guard, report_end
-from resilience.tasks.envelope import Deadline, deadline_of, repeated, slot_of
+from resilience.tasks.envelope import Deadline, deadline_of, level_of, repeated, slot_of
 from resilience.tasks.holding import pipeline_of
 from resilience.tasks.once import call_once
 from resilience.tasks.refusing import end_here, is_awaited, take_refusal
@@ -119,11 +119,11 @@ class ResilientTask(Task[Any, Any]):
         """Run the body through the pipeline."""
         request = self._entered()
         if request is None:
-            return self._run(args, kwargs)
+            return self._run(args, kwargs, None)
         deadline = deadline_of(request)
         try:
             if deadline is None:
-                return self._run(args, kwargs)
+                return self._run(args, kwargs, level_of(request))
             return self._run_until(deadline, request, args, kwargs)
         except Cut as stored:  # by the body of an earlier job; no limit of this one is its own
             raise stored.error() from stored
@@ -268,16 +268,16 @@ class ResilientTask(Task[Any, Any]):
     ) -> Any:  # noqa: ANN401 - what the body returns
         """Run under what is left of the job's budget, and say where the time went."""
         resilience, name = self.resilience, str(self.name)
-        began = resilience.fleet_time()
+        began, given = resilience.fleet_time(), level_of(request)
         request.update(resilience_started=began)
         try:
             deadline.must_be_ahead(name, began)  # it may have waited in the pool's pipe
             with budget_of(deadline, began) as budget:
                 if self.dependency is not None:  # its pipeline cuts
-                    value = self._run(args, kwargs)
+                    value = self._run(args, kwargs, given)
                 else:
                     late = functools.partial(cut_short, name, budget)
-                    value = call_within(budget.remaining(), late, self._run, (args, kwargs))
+                    value = call_within(budget.remaining(), late, self._run, (args, kwargs, given))
         except (Ignore, Reject, Retry):
             raise
         except Exception:
@@ -288,11 +288,15 @@ class ResilientTask(Task[Any, Any]):
             value = dataclasses.replace(value, hops=(*deadline.hops, hop))
         return value
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], given: Outcome[Any] | None
+    ) -> Any:  # noqa: ANN401 - what the body returns
         degraded = worst([*args, *kwargs.values()])
-        if degraded is not None:
-            args = tuple(unwrapped(value) for value in args)
-            kwargs = {name: unwrapped(value) for name, value in kwargs.items()}
+        if degraded is None:
+            degraded = given
+        else:  # it did not come in a message, but eagerly or from an app that was never adopted
+            args, kwargs = values_of(args, kwargs)
+            degraded = worse(degraded, given)
         refused = take_refusal(self.request_stack.top)
         if refused is not None and self.dependency is not None:
             value = self._guarding(self.dependency).refuse(refused.error, args, kwargs)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
-from celery import Celery, Task
+from celery import Celery, Task, current_app
 from pydantic import BaseModel
 
 from resilience import Dependency, FireAndForgetTask, Resilience, ResilientTask, fallback
@@ -17,6 +17,7 @@ from resilience.retry import RetryPolicy
 from resilience.settings import Settings
 
 ENV = os.environ  # noqa: TID251 - an entry point
+BARE_QUEUES = ("bare",)
 QUEUES = ("celery", "upstream", "upstream.retry", "strict")
 EVENTS = "events"
 
@@ -72,6 +73,79 @@ def read(how: str, answer: dict[str, Any]) -> Any:  # noqa: ANN401 - as the read
     return (READERS | BUGGY)[how](answer)
 
 
+def price(item: str) -> int:
+    """Ask the service what *item* costs."""
+    if item == "down":
+        raise ConnectionError(item)
+    return 5
+
+
+def judge(value: object) -> object:
+    """Return *value*, from a service that is well."""
+    return value
+
+
+def echo(value: object) -> object:
+    """Return *value* as well."""
+    return value
+
+
+def add(one: int, two: int) -> int:
+    """Return the sum."""
+    return one + two
+
+
+def total(many: list[int]) -> int:
+    """Return the sum."""
+    return sum(many)
+
+
+def swap(self: Task[Any, Any], value: int, name: str) -> Any:  # noqa: ANN401 - a replacement
+    """Let the task called *name* answer in the place of this one."""
+    raise self.replace(self.app.signature(name, (value,)))
+
+
+def retry_once(self: Task[Any, Any], value: object, key: str) -> object:
+    """Return *value* at the second attempt."""
+    with redis.Redis.from_url(self.app.conf.result_backend) as client:
+        if client.incr(key) == 1:
+            raise self.retry(countdown=0)
+    return value
+
+
+def explode(value: object) -> None:
+    """Fail as code does."""
+    raise RuntimeError(value)
+
+
+def note(value: object, key: str) -> object:
+    """Write *value* down where a test can read it."""
+    with redis.Redis.from_url(current_app.conf.result_backend) as client:
+        client.rpush(key, json.dumps(value))
+    return value
+
+
+def note_error(request: Any, error: Exception, _: object, key: str) -> None:  # noqa: ANN401
+    """Write down which task failed, of what."""
+    note([request.task, str(error)], key)
+
+
+def header(self: Task[Any, Any], value: object) -> list[Any]:
+    """Return *value* and what the message says of it."""
+    return [value, (self.request.headers or {}).get("resilience-level")]
+
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "add": {"function": add},
+    "total": {"function": total},
+    "explode": {"function": explode},
+    "note": {"function": note},
+    "note_error": {"function": note_error},
+    "header": {"function": header, "bind": True},
+    "swap_plainly": {"function": swap, "bind": True},
+}
+
+
 class Witness:
     """A listener that writes events down where a test can read them."""
 
@@ -105,6 +179,11 @@ def adopt(app: Celery[Any], backend: str, settings: Settings) -> None:
     ):
         options = {"name": name, "dependency": dependency, "bugs": bugs, "fallbacks": static}
         app.task(base=ResilientTask, shared=False, **options)(read)
+    for name, function in (("price", price), ("judge", judge), ("echo", echo), ("swap", swap)):
+        steps = [fallback.static(-1)] if name == "price" else ()
+        options = {"dependency": "upstream", "fallbacks": steps, "bind": name == "swap"}
+        app.task(name=name, base=ResilientTask, shared=False, **options)(function)
+    app.task(name="retry_once", base=ResilientTask, bind=True, shared=False)(retry_once)
     kept = {"base": FireAndForgetTask, "dependency": "upstream", "bind": True}
 
     @app.task(name="keep", shared=False, **kept)
@@ -121,7 +200,15 @@ def make_app(*, broker: str, backend: str, settings: Settings, adopted: bool = T
     app: Celery[Any] = Celery("answers", broker=broker, backend=backend, set_as_current=False)
     if adopted:
         adopt(app, backend, settings)
+    else:
+        app.conf.task_default_queue = "bare"
+        for function in (price, judge, echo):
+            app.task(name=function.__name__, shared=False)(function)
+        app.task(name="only_there", shared=False)(add)
     app.task(name="plain_read", shared=False)(read)
+    for name, how in PLAIN.items():
+        options = {key: value for key, value in how.items() if key != "function"}
+        app.task(name=name, shared=False, **options)(how["function"])
     return app
 
 
@@ -130,4 +217,5 @@ if "ANSWERS_BROKER" in ENV:
         broker=ENV["ANSWERS_BROKER"],
         backend=ENV["ANSWERS_BACKEND"],
         settings=Settings.from_environment(),
+        adopted=ENV.get("ANSWERS_ADOPTED") != "no",
     )
