@@ -26,6 +26,7 @@ BUDGETS = {
     "search": budgets.SEARCH,
     "profile": budgets.PROFILE,
     "dashboard": budgets.DASHBOARD,
+    "ping": budgets.PING,
 }
 READS = ("/recommendations/7", "/search?q=oak%20chair", "/profile/7", "/dashboard")
 ORDER = {"user_id": 7, "product_id": 9, "quantity": 2}
@@ -38,7 +39,7 @@ class Shop:
     Attributes:
         front: The web front.
         valkey: Broker and store.
-        workers: One per bulkhead, by the name of its dependency.
+        workers: One per bulkhead, by the name of its dependency, and `default`.
         upstreams: What it depends on, by name.
     """
 
@@ -81,8 +82,7 @@ def running_shop(
 ) -> Iterator[Shop]:
     """Run workers and front on what runs already, until the end of the block."""
     env = environment(upstreams, valkey, database_url)
-    names = [dependency.name for dependency in DEPENDENCIES]
-    queues = {one.name: one.queues for one in DEPENDENCIES}
+    queues = {one.name: one.queues for one in DEPENDENCIES} | {"default": ("celery",)}
     contexts = {
         name: run_worker(
             "workers.app", queues=all_of_it, concurrency=2, env=env, loglevel="WARNING"
@@ -98,10 +98,10 @@ def running_shop(
     )
     with ExitStack() as stack:
         stack.callback(front.stop)
-        with ThreadPoolExecutor(len(names) + 1) as pool:
+        with ThreadPoolExecutor(len(queues) + 1) as pool:
             started = pool.submit(front.start)
             workers = dict(
-                zip(names, pool.map(stack.enter_context, contexts.values()), strict=True)
+                zip(queues, pool.map(stack.enter_context, contexts.values()), strict=True)
             )
             # Their shutdown takes seconds and tells nothing.
             stack.callback(lambda: [worker.kill() for worker in workers.values()])

@@ -369,3 +369,14 @@ def test_order_without_json_is_refused(healthy_shop: Shop) -> None:
     )
 
     assert_problem(broken, 422)
+
+
+def test_control_answers_in_full_while_every_service_hangs(healthy_shop: Shop) -> None:
+    """`/ping` takes the way of all endpoints and calls nobody, so no dependency makes it late."""
+    for upstream in healthy_shop.upstreams.values():
+        upstream.put_fault("hang")
+
+    answer = healthy_shop.get("/ping")
+
+    assert level_of(answer) is Level.FULL
+    assert answer.json()["data"] == {"ping": "pong"}
