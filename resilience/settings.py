@@ -49,8 +49,8 @@ class Settings(BaseModel):
             are. In the variable, separated by commas.
         store_timeout_seconds: Longest wait for one exchange with the store.
         publish_timeout_seconds: Longest wait for the broker to connect or to take a message.
-        grace_seconds: How long after SIGTERM a worker's jobs may end; then they are cut and handed
-            back to the broker. Default: the longest timeout of a dependency, and 5 s more.
+        grace_seconds: How long after SIGTERM jobs of dependencies may end; then they are cut and
+            handed back to the broker. Default: the longest timeout of a dependency, and 5 s more.
         health_seconds: A worker is unhealthy when its event loop has not run, or its broker has not
             answered, for so long; at least 1.
         runtime_directory: Where workers leave their marks for `resilience health`. Default:

@@ -27,11 +27,6 @@ def is_redis(url: str) -> bool:
     return url.startswith((*SCHEMES, "sentinel://"))
 
 
-def is_amqp(url: str) -> bool:
-    """Tell whether *url* leads to a RabbitMQ."""
-    return url.startswith(("amqp://", "amqps://", "pyamqp://"))
-
-
 def find_store(setting: object, options: Mapping[str, Any], tls: object = None) -> str | None:
     """Return the URL of the store that is the first Redis of a broker or result backend.
 

@@ -198,9 +198,9 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's
         """Ask for messages; a server that has none now tells when there is one."""
-        room = self.qos.can_consume_max_estimate()
+        most = self.qos.room(AT_ONCE)
         queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues or room == 0:
+        if not queues or not most:
             return
         connection = self.client.connection
         self._track(connection)
@@ -209,7 +209,6 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         prefix = self.global_keyprefix
         keys = [prefix + self._q_for_pri(queue, priority) for queue, priority in lists]
         keys = [*self.unacked.keys, *keys]
-        most = AT_ONCE if room is None else min(room, AT_ONCE)
         how = ("EVALSHA", _TAKE_SHA) if self._known else ("EVAL", _TAKE)
         self._in_poll, self._brpop_sent_at = connection, SystemClock.monotonic()
         self._asks, self._waits = True, False

@@ -10,6 +10,8 @@ from resilience.errors import ConfigurationError
 
 NEEDS_QUEUE: Final = (spec.Queue.Bind, spec.Basic.Consume)
 """What follows on a queue's declaration."""
+INVALID: Final = "invalid arg"
+"""What RabbitMQ says of an argument that no queue of this type can have."""
 CONTROL: Final = ".pidbox"
 """How queues for remote control end: one belongs to a worker, and goes with it."""
 
@@ -23,7 +25,7 @@ class Declaring:
         """Declare *queue*.
 
         Raises:
-            ConfigurationError: There is one of that name, made otherwise.
+            ConfigurationError: There is one of that name, made otherwise, or none can be made so.
             RecoverableConnectionError: It is the control queue of a worker of the same name, which
                 goes with that worker, of another release perhaps. The connection is closed.
         """
@@ -35,6 +37,13 @@ class Declaring:
                 raise given_up(self.connection, why) from error
             if isinstance(error, ResourceLocked):
                 raise
+            if INVALID in str(error):
+                msg = (
+                    f"the broker makes no queue {queue!r} as this app declares it ({error}). "
+                    "Take the argument that it names out of the queue's `queue_arguments` in "
+                    "`task_queues`, or give the queue another x-queue-type"
+                )
+                raise ConfigurationError(msg) from error
             msg = (
                 f"the broker has a queue {queue!r} that was made otherwise than this app declares "
                 f"it ({error}). Let its jobs end and delete it (rabbitmqctl delete_queue {queue}), "

@@ -14,6 +14,15 @@ KombuQoS: Any = kombu_redis.QoS
 class SafeQoS(KombuQoS):  # type: ignore[misc] # kombu has few types
     """What a channel holds."""
 
+    def room(self, most: int) -> int:
+        """Return how many messages may be taken in one step, *most* or fewer."""
+        if "can_consume" in vars(self):
+            # Celery's `worker_disable_prefetch` answers here in place of the class. It counts jobs
+            # that run, and must be asked again after each message.
+            return int(self.can_consume())
+        estimate = self.can_consume_max_estimate()
+        return most if estimate is None else min(estimate, most)
+
     def append(self, message: Any, delivery_tag: str) -> None:  # noqa: ANN401 - kombu's
         """Hold *message*; the script that took it has noted that."""
         if self.channel.was_noted(delivery_tag):

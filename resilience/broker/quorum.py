@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from celery import Celery
 from kombu import Queue
-
-from resilience.broker.addresses import is_amqp, split_urls
 
 DELIVERY_LIMIT: Final = 20
 """A message that came back so often is set aside by the broker; the default of RabbitMQ 4."""
@@ -30,13 +27,6 @@ def came_back_too_often(headers: Mapping[str, Any] | None) -> bool:
     """
     count = (headers or {}).get(COUNT_HEADER)
     return isinstance(count, int) and count >= RETURNS_MAX
-
-
-def on_rabbitmq(app: Celery[Any]) -> bool:
-    """Tell whether *app* publishes to a RabbitMQ."""
-    conf: Any = app.conf
-    urls = split_urls(conf.broker_write_url or conf.broker_url)
-    return bool(urls) and is_amqp(urls[0])
 
 
 def as_quorum(queue: Queue) -> Queue:

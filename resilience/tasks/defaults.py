@@ -1,11 +1,12 @@
 """Settings of Celery that keep a job safe and every wait bounded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from celery.app.defaults import DEFAULTS
+from kombu.transport import pyamqp
 
-from resilience.broker.addresses import is_amqp, is_redis
+from resilience.broker.redis import SafeTransport
 from resilience.bulkhead.lanes import LaneCycle
 from resilience.settings import Settings
 
@@ -13,6 +14,10 @@ SILENT_SECONDS = 5
 """What a worker holds that was not heard of for so long runs elsewhere; a live one beats faster."""
 USUAL_HEARTBEAT: Final = float(DEFAULTS["broker_heartbeat"])  # type: ignore[arg-type] # it is a number
 """Celery's; another object than any that an app sets, though it be as much."""
+RABBITMQ_DEFAULTS: Final = {"control_queue_exclusive": False, "control_queue_durable": True}
+"""RabbitMQ would keep a worker that connects anew from a queue that belongs to its lost connection
+alone, until it notices the loss: a minute or more. On Redis kombu would declare the queue of the
+answers once only, and forget it with the first answer: the next ones would be lost."""
 LANE_ORDER = f"{LaneCycle.__module__}:{LaneCycle.__name__}"
 
 
@@ -25,10 +30,6 @@ def safe_defaults(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # A worker waits for no broker but its own.
         "worker_consumer": "resilience.worker.consumer:FailoverConsumer",
-        # RabbitMQ would keep a worker that connects anew from a queue that belongs to its lost
-        # connection alone, until it notices the loss: a minute or more.
-        "control_queue_exclusive": False,
-        "control_queue_durable": True,
         # JSON only: a message cannot run code.
         "task_serializer": "json",
         "result_serializer": "json",
@@ -36,7 +37,6 @@ def safe_defaults(settings: Settings) -> dict[str, Any]:
         # A publisher waits for the broker about `publish_timeout_seconds`, not for ever.
         "broker_connection_timeout": publish,
         "broker_pool_acquire_timeout": publish,
-        "broker_connection_retry_on_startup": True,
         # A worker does not give its broker up: after an outage nobody is to start it again.
         "broker_connection_max_retries": None,
         # Whoever made no wish has this very object: see resilience.worker.heartbeat.
@@ -59,16 +59,25 @@ def safe_defaults(settings: Settings) -> dict[str, Any]:
     }
 
 
-def safe_transport_options(urls: Sequence[str], settings: Settings) -> Mapping[str, Any]:
-    """Return transport options of the broker at *urls*, each used if the app has none."""
-    broker_url, publish = next(iter(urls), ""), settings.publish_timeout_seconds
-    if is_redis(broker_url):
+def safe_transport_options(
+    transport: type[Any], alternates: int, settings: Settings
+) -> Mapping[str, Any]:
+    """Return transport options of a broker, each used if the app has none.
+
+    Args:
+        transport: Class of kombu's transport. One that is not ours has no heartbeat: it gets none
+            of these, as jobs longer than its visibility timeout would run again and again.
+        alternates: How many brokers there are beside the first.
+        settings: Those of the operator.
+    """
+    publish = settings.publish_timeout_seconds
+    if issubclass(transport, SafeTransport):
         return {
             "socket_timeout": publish,
             "socket_connect_timeout": publish,
             "socket_keepalive": True,
             # Each address is asked once: what was refused just now is refused again.
-            "max_retries": max(0, len(urls) - 1),
+            "max_retries": max(0, alternates),
             "interval_start": 0,
             "interval_step": 0.1,
             # A worker takes from a lane only when those before it are empty.
@@ -80,7 +89,7 @@ def safe_transport_options(urls: Sequence[str], settings: Settings) -> Mapping[s
             # A silent connection for control commands is given up after three of these.
             "health_check_interval": 5,
         }
-    if is_amqp(broker_url):
+    if issubclass(transport, pyamqp.Transport):
         return {
             "connect_timeout": publish,
             "read_timeout": publish,

@@ -8,7 +8,6 @@ from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 
 from resilience.breaker import Breaker, NoBreaker
-from resilience.broker.addresses import split_urls
 from resilience.broker.amqp import confirm_publishes
 from resilience.bulkhead import AdaptiveLimit, Holds, Slots, Spares
 from resilience.dependency import Catalogue, Dependency
@@ -22,11 +21,7 @@ from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
 from resilience.tasks.admission import Admission
-from resilience.tasks.defaults import (
-    safe_defaults,
-    safe_result_options,
-    safe_transport_options,
-)
+from resilience.tasks.following import apply_defaults, follow
 from resilience.tasks.passing import pass_values
 from resilience.tasks.router import BulkheadRouter
 from resilience.tasks.routing import (
@@ -101,6 +96,8 @@ class Resilience:
         if app.configured:  # type: ignore[attr-defined]
             self.check_queues()
             self._on_configured()
+        else:
+            follow(app, self.settings)
         # Also when the app is configured again, with another source.
         app.on_after_configure.connect(self._on_configured, weak=False)
         app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
@@ -316,17 +313,7 @@ class Resilience:
 
     def _on_configured(self, **_: object) -> None:
         self._queues_clear = False
-        conf: Any = self.app.conf
-        defaults = safe_defaults(self.settings)
-        # Above what Celery ships and below all that the app set: `add_defaults` would put them
-        # above what the app reads from an object.
-        for layers in (conf.maps, conf.defaults):
-            layers.insert(-1, defaults)
-        urls = list(split_urls(conf.broker_write_url or conf.broker_url))
-        options = safe_transport_options(urls, self.settings)
-        conf.broker_transport_options = {**options, **(conf.broker_transport_options or {})}
-        own = conf.result_backend_transport_options or {}
-        conf.result_backend_transport_options = {**safe_result_options(), **own}
+        apply_defaults(self.app, self.settings)
 
     def _route(
         self,

@@ -7,7 +7,9 @@ from celery import Celery
 from kombu import Connection
 
 from resilience.broker import SafeConnection
-from resilience.broker.quorum import as_quorum, on_rabbitmq
+from resilience.broker.priorities import without_priorities
+from resilience.broker.quorum import as_quorum
+from resilience.broker.transports import on_rabbitmq
 
 Route = Callable[..., Mapping[str, str] | None]
 
@@ -74,21 +76,48 @@ def know_queues(app: Celery[Any], names: Iterable[str]) -> None:
     base: Any = type(amqp)
     names = list(names)
 
-    def complete(queues: Any) -> Any:  # noqa: ANN401 - whatever class of queues the app uses
-        quorum = on_rabbitmq(app)
-        if quorum or not queues.create_missing:
-            for name in names:
-                if name not in queues:
-                    made = queues.new_missing(name)
-                    queues.add(as_quorum(made) if quorum else made)
-        return queues
+    class Knowing(base):  # type: ignore[misc] # whatever AMQP class the app uses
+        queues_cls = without_priorities(base.queues_cls)
 
-    def make(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Celery's
-        return complete(base.Queues(self, *args, **kwargs))
+        def Queues(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, N802 - Celery's
+            return _complete(super().Queues(*args, **kwargs), names, quorum=on_rabbitmq(app))
 
-    amqp.__class__ = type(base.__name__, (base,), {"Queues": make})
+        def Router(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, N802 - Celery's
+            """Before the first job is published: the broker may have been set since."""
+            _complete(self.queues, names, quorum=on_rabbitmq(app))
+            return super().Router(*args, **kwargs)
+
+        def TaskConsumer(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, N802 - Celery's
+            """Before a worker declares its queues: likewise."""
+            _complete(self.queues, names, quorum=on_rabbitmq(app))
+            return super().TaskConsumer(*args, **kwargs)
+
+    Knowing.__name__ = base.__name__
+    amqp.__class__ = Knowing
     if "queues" in vars(amqp):
-        complete(amqp.queues)
+        queues = amqp.queues
+        queues.__class__ = without_priorities(type(queues))
+        _complete(queues, names, quorum=on_rabbitmq(app))
+
+
+def _complete(queues: Any, names: Iterable[str], *, quorum: bool) -> Any:  # noqa: ANN401 - any class of queues
+    """Let *queues* have all *names*; what the app defined itself stays as it is."""
+    defined = vars(queues).setdefault("defined", frozenset(queues))
+    for name in names:
+        if quorum and name not in defined:
+            _add_quorum(queues, name)
+        elif not queues.create_missing and name not in queues:
+            queues.add(queues.new_missing(name))
+    return queues
+
+
+def _add_quorum(queues: Any, name: str) -> None:  # noqa: ANN401 - as above
+    """Let the queue *name* be a quorum queue, also if it was made before the broker was known."""
+    made = as_quorum(queues.new_missing(name))
+    if name not in queues:
+        queues.add(made)
+    elif not queues[name].queue_arguments:
+        queues[name].queue_arguments = made.queue_arguments
 
 
 def connect_safely(app: Celery[Any]) -> None:

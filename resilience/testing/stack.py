@@ -54,6 +54,7 @@ def run_worker(
     env: Mapping[str, str] | None = None,
     hostname: str | None = None,
     loglevel: str = LOG_LEVEL,
+    extra: Sequence[str] = (),
 ) -> Iterator[WorkerProcess]:
     """Run `celery -A app_path worker` as a real process, and stop it at the end of the block.
 
@@ -70,6 +71,7 @@ def run_worker(
             and CELERY_RESULT_BACKEND.
         hostname: Node name, `name@host`; None: a new one.
         loglevel: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+        extra: Further options of `celery worker`.
 
     Yields:
         The worker, ready to consume.
@@ -83,7 +85,7 @@ def run_worker(
     alone = ["--without-gossip", "--without-mingle"]
     with tempfile.TemporaryDirectory(prefix="worker-") as directory:
         worker = WorkerProcess(
-            [*command, *options, *alone],
+            [*command, *options, *alone, *extra],
             hostname=hostname or f"worker-{uuid4().hex[:8]}@localhost",
             # No probe is to see the marks of a test's worker but the test's own.
             env={"RESILIENCE_RUNTIME_DIRECTORY": directory, **(env or {})},

@@ -1,4 +1,4 @@
-"""Ends a worker that is to stop, when its grace period is over at the latest."""
+"""Ends the jobs of dependencies in a worker that is to stop, after a grace period at the latest."""
 
 import functools
 import logging
@@ -22,12 +22,14 @@ logger = logging.getLogger(__name__)
 
 SPARE_SECONDS = 5.0
 """How much longer than the longest timeout the grace period is, unless a setting says it."""
+LOOK_SECONDS = 0.25
+"""How often a pool of threads is looked at for plain jobs that still run."""
 HAND_BACK_SECONDS = 5.0
 """What a process manager adds to the grace period before it kills: jobs are handed back in it."""
 
 
 def grace_seconds(resilience: Resilience) -> float:
-    """Return how long after SIGTERM running jobs may end: as set, or to suit all timeouts."""
+    """Return how long after SIGTERM jobs of dependencies may run: as set, or as timeouts need."""
     if resilience.settings.grace_seconds is not None:
         return resilience.settings.grace_seconds
     timeouts = [one.timeout for one in resilience.dependencies.values() if one.timeout]
@@ -42,8 +44,9 @@ def stop_seconds(resilience: Resilience) -> float:
 class GracefulStop(bootsteps.StartStopStep):
     """Hands back to the broker what a worker that stops will not end.
 
-    Celery waits for running jobs as long as they take. Here, jobs that were not begun go back as
-    soon as the worker stops, and those that still run after the grace period are cut and go back.
+    Celery waits for running jobs as long as they take, and so it does here for those of tasks
+    without a dependency. Jobs that were not begun go back as soon as the worker stops. Jobs of
+    dependencies that still run after the grace period are cut and go back.
     """
 
     def __init__(self, parent: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's signature
@@ -95,19 +98,46 @@ class GracefulStop(bootsteps.StartStopStep):
         threading.Event().wait(grace)
         if parent.blueprint.state == TERMINATE:
             return
-        left = tuple(state.active_requests)
+        running = tuple(state.active_requests)
+        left = [one for one in running if is_bounded(one)]
+        plain = [one for one in running if not is_bounded(one)]
         logger.warning(
-            "the grace period of %g s is over: %d jobs are cut and handed back: %s",
+            "the grace period of %g s is over: %d jobs are cut and handed back: %s; "
+            "%d jobs of tasks without a dependency run on until they end: %s",
             grace,
             len(left),
-            ", ".join(f"{one.name}[{one.id}]" for one in left),
+            _named(left),
+            len(plain),
+            _named(plain),
         )
         if isinstance(parent.pool, prefork.TaskPool):
             _kill(parent.pool, left)
         elif parent.pool.is_green:
             _kill_greenlets(parent.pool, left)
-        else:
+        elif not plain:
             _leave(parent)
+        else:
+            _leave_behind(parent, plain)
+
+
+def is_bounded(request: Any) -> bool:  # noqa: ANN401 - Celery's
+    """Tell whether the job of *request* is one of a dependency, and has the grace period to end."""
+    return getattr(request.task, "dependency", None) is not None
+
+
+def _named(requests: Sequence[Any]) -> str:
+    return ", ".join(f"{one.name}[{one.id}]" for one in requests) or "none"
+
+
+def _leave_behind(parent: Any, plain: Sequence[Any]) -> None:  # noqa: ANN401 - Celery's
+    """End the process when the *plain* jobs have ended, and are acknowledged.
+
+    Threads of other jobs cannot be cut before.
+    """
+    while any(one in state.active_requests or not one.acknowledged for one in plain):
+        threading.Event().wait(LOOK_SECONDS)
+    if any(is_bounded(one) for one in tuple(state.active_requests)):
+        _leave(parent)
 
 
 def _flush(pool: Any) -> None:  # noqa: ANN401 - Celery's

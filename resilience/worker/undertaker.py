@@ -9,7 +9,8 @@ from celery.exceptions import WorkerLostError
 from celery.utils.imports import symbol_by_name
 from kombu.message import Message
 
-from resilience.broker.quorum import DELIVERY_LIMIT, dead_queue, on_rabbitmq
+from resilience.broker.quorum import DELIVERY_LIMIT, dead_queue
+from resilience.broker.transports import on_rabbitmq
 from resilience.dependency import Dependency
 from resilience.errors import text_of
 from resilience.events import JobBuried

@@ -206,6 +206,17 @@ def test_holding_page_runs(app: Celery) -> None:
     assert not app.resilience.holds.all()  # type: ignore[attr-defined]
 
 
+def test_adopting_page_runs() -> None:
+    """What the app sets itself holds, and the other options of its broker stay safe."""
+    names = run_page("adopting.md", Celery=Alone)
+
+    conf = names["app"].conf
+    assert (conf.task_acks_late, conf.worker_prefetch_multiplier) == (False, 4)
+    assert conf.broker_transport_options["visibility_timeout"] == 60
+    assert conf.broker_transport_options["socket_timeout"] == 1.0
+    names["app"].close()
+
+
 def test_brokers_page_runs() -> None:
     """The app connects to nothing, and its dependency has a quorum queue."""
     names = run_page("brokers.md", Celery=Alone)

@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery
 
 from resilience import Dependency, Resilience, ResilientTask
-from resilience.broker.quorum import on_rabbitmq
+from resilience.broker.transports import on_rabbitmq
 from resilience.clock import SystemClock
 from resilience.settings import Settings
 

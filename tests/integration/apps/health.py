@@ -6,7 +6,7 @@ from typing import Any
 from celery import Celery
 from celery.worker.control import control_command
 
-from resilience.broker.quorum import on_rabbitmq
+from resilience.broker.transports import on_rabbitmq
 from resilience.dependency import Dependency
 from resilience.tasks import Resilience
 
