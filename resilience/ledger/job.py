@@ -28,7 +28,7 @@ class Job:
         queue: Where a relay publishes it.
         message: A JSON object with all that publishing needs, kept as it is. Views show it, and
             redact what is under a key that is to be hidden; `{"names": […], "args": […]}` lets
-            them do that for positional arguments as well.
+            them do that for positional arguments as well; null for the names hides all of these.
         origin: Id of the dead letter that it is a replay of.
         attempts: Calls that have failed.
         dispatches: How often a relay has published it. It must travel with the message: what a

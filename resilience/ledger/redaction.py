@@ -13,9 +13,10 @@ SUMMARIES = ("argsrepr", "kwargsrepr")
 def redacted(message: object, errors: Sequence[object], names: Collection[str]) -> tuple[Any, Any]:
     """Return *message* with what is under a key in *names*, at any depth, hidden; and *errors*.
 
-    So are positional arguments: `args` beside `names`, the names of all of them; and `argsrepr` and
-    `kwargsrepr`, if anything is. Hidden values of four or more characters are hidden in all texts
-    of both as well, as they are and as Python writes them: an error may quote an argument.
+    So are positional arguments: `args` beside `names`, the names of all of them, or None if nobody
+    knew those, which hides all of them; and `argsrepr` and `kwargsrepr`, if anything is. Hidden
+    values of four or more characters are hidden in all texts of both as well, as they are and as
+    Python writes them: an error may quote an argument.
     """
     if not names:
         return message, errors
@@ -29,7 +30,9 @@ def redacted(message: object, errors: Sequence[object], names: Collection[str]) 
 
 def _places(value: Mapping[str, Any], names: Collection[str]) -> set[int]:
     """Return the places in `args` of arguments that are to be hidden."""
-    positional, args = value.get("names"), value.get("args")
+    positional, args = value.get("names", ()), value.get("args")
+    if positional is None and isinstance(args, list):
+        return set(range(len(args)))
     if not isinstance(positional, list) or not isinstance(args, list):
         return set()
     return {place for place, name in enumerate(positional[: len(args)]) if name in names}

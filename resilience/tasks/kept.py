@@ -95,7 +95,7 @@ def keep_message(
         "embed": embed,
         "headers": message.headers,
         "properties": message.properties,
-        "names": _positional(task.run),
+        "names": None if getattr(task, "is_remote", False) else _positional(task.run),
     }
     if message.routing_key is not None:
         content["routing_key"] = message.routing_key
@@ -167,7 +167,7 @@ def job_in(app: Celery[Any], message: Message, *, queue: str, dependency: str) -
         "embed": embed,
         "headers": {name: headers[name] for name in headers if not name.startswith("x-")},
         "properties": properties,
-        "names": [] if task is None else _positional(task.run),
+        "names": None if task is None else _positional(task.run),
     }
     return Job(
         id=str(headers["id"]),

@@ -33,7 +33,7 @@ class StandIns:
         """Make the classes of tasks that are not known by more than their names."""
         self._kinds: dict[bool, type[ResilientTask]] = {}
         for kept, base in ((False, ResilientTask), (True, FireAndForgetTask)):
-            body = {"run": _run, "typing": False, "__module__": __name__}
+            body = {"run": _run, "typing": False, "is_remote": True, "__module__": __name__}
             kind: Any = type("RemoteTask", (base,), body)
             kind.bind(app)
             self._kinds[kept] = kind

@@ -16,6 +16,7 @@ from celery import Celery, chain, chord, group, xmap
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError
 from celery.exceptions import TaskRevokedError
 from kombu import Connection
+from sqlalchemy import create_engine, select
 
 from resilience import (
     BulkheadFullError,
@@ -29,6 +30,8 @@ from resilience import (
 )
 from resilience.clock import SystemClock
 from resilience.events import Event, JobKept
+from resilience.ledger.redaction import redacted
+from resilience.ledger.tables import JOBS
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import run_worker
 from resilience.testing.waiting import wait_until
@@ -162,21 +165,24 @@ def test_options_of_the_publisher_win_over_the_name(halves: Halves) -> None:
 def test_job_published_by_name_is_refused_when_its_bulkhead_is_full(
     halves: Halves, form: str
 ) -> None:
-    """Admission asks who owns the name."""
+    """Admission asks who owns the name; a fire-and-forget job goes to the outbox instead."""
     app = halves.front()
     put(halves.broker, app, "narrow", 2)
 
-    # The scheduler wraps whatever a publish raises, logs it and goes on.
-    with pytest.raises(
-        (BulkheadFullError, SchedulingError), match="the bulkhead of narrow is full"
-    ):
-        FORMS[form](app, "app.narrow.charge")
+    def refused() -> bool:
+        """Publish; while a slow broker has told no depth yet, everybody is admitted."""
+        try:
+            FORMS[form](app, "app.narrow.charge")
+        except (BulkheadFullError, SchedulingError) as error:  # beat wraps what a publish raises
+            return "the bulkhead of narrow is full" in str(error)
+        return False
 
-    before = len(halves.events)
-    halves.front().send_task("app.narrow.mail", ("k",))
-    assert [one.task for one in halves.events[before:] if isinstance(one, JobKept)] == [
-        "app.narrow.mail"
-    ]
+    def kept() -> bool:
+        app.send_task("app.narrow.mail", ("k",))
+        return any(isinstance(one, JobKept) for one in halves.events)
+
+    wait_until(refused, SECONDS, "a job is refused")
+    wait_until(kept, SECONDS, "a job is kept")
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["by-name", "imported"])
@@ -219,6 +225,17 @@ def test_fire_and_forget_by_name_waits_for_its_time_in_the_ledger(halves: Halves
     found = halves.await_noted(key, 2)
     assert [queue for queue, _ in found] == ["mail", "mail.retry"]
     assert {job for _, job in found} == {result.id}
+
+
+def test_arguments_whose_names_nobody_knows_are_hidden_from_views(halves: Halves) -> None:
+    """A front cannot tell which argument is a secret, so views of its outbox show none."""
+    result = halves.front().send_task(MAIL, ("ann", "hunter2"), countdown=300)
+
+    with create_engine(halves.urls["LEDGER"]).connect() as connection:
+        text = connection.scalar(select(JOBS.c.message).where(JOBS.c.id == result.id))
+    message = json.loads(text)
+    assert message["args"] == ["ann", "hunter2"]
+    assert "hunter2" not in json.dumps(redacted(message, [], {"password"})[0])
 
 
 def test_unknown_name_is_published_as_ever_with_one_warning(

@@ -126,6 +126,8 @@ def test_error_that_was_never_raised_is_kept() -> None:
             {"args": ["ann", "12345"], "names": ["to", "pin"]},
             {"args": ["ann", "***"], "names": ["to", "pin"]},
         ),
+        ({"args": ["ann", 1], "names": None}, {"args": ["***", "***"], "names": None}),
+        ({"args": ["ann"]}, {"args": ["ann"]}),
         ({"args": ["ann"], "names": ["to", "pin"]}, {"args": ["ann"], "names": ["to", "pin"]}),
         (
             {"pin": {"old": 12345, "new": "67890"}, "argsrepr": "('12345', '67890', 'ann')"},
