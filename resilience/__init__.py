@@ -1,5 +1,7 @@
 """Celery jobs that degrade gracefully."""
 
+from typing import TYPE_CHECKING
+
 from resilience import fallback
 from resilience.breaker import BreakerPolicy
 from resilience.budget import TimeoutBudget, current_budget
@@ -70,3 +72,16 @@ __all__ = [
     "fallback",
     "part",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:  # a type checker would take every name for one of the module
+
+    def __getattr__(name: str) -> str:
+        """Return `__version__`, which is looked up only when somebody asks: it reads files."""
+        if name != "__version__":
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        from importlib.metadata import version  # noqa: PLC0415 - see above
+
+        return version("celery-resilience")

@@ -7,26 +7,35 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resilience.cli.words import briefly, plain
+from resilience.cli.words import briefly, confirm, plain
 from resilience.clock import SystemClock
 from resilience.ledger import Count, Ledger
 from resilience.ledger.database import Database
 from resilience.ledger.engines import read_url
 from resilience.ledger.upgrade import version_of
+from resilience.tasks.ledger_check import LedgerCheck
 from resilience.tasks.resilience import Resilience
 
 SECONDS = 1.0
 """Longest wait for the database."""
 
 
-def ledger_of(context: click.Context) -> Ledger:
+def ledger_of(context: click.Context, *, only: bool = True) -> Ledger:
     """Return the ledger of the app; its connections are closed when the command ends.
 
+    Args:
+        context: Of the command.
+        only: Whether it must be the ledger that other processes of the app have.
+
     Raises:
-        ConfigurationError: The app was never adopted, or its setting is none of a ledger.
+        ConfigurationError: The app was never adopted, its setting is none of a ledger, or other
+            processes have another one.
     """
-    found = Resilience.of(context.obj.app).ledger
+    adopted = Resilience.of(context.obj.app)
+    found = adopted.ledger
     context.call_on_close(found.close)
+    if only:
+        LedgerCheck.of(adopted).look()
     return found
 
 
@@ -39,7 +48,7 @@ def ledger() -> None:
 @click.pass_context
 def upgrade(context: click.Context) -> None:
     """Bring the schema of the database up to date; harmless if it is."""
-    found = ledger_of(context)
+    found = ledger_of(context, only=False)
     url = Resilience.of(context.obj.app).settings.ledger_url
     before = _schema(url)
     found.upgrade()
@@ -49,6 +58,23 @@ def upgrade(context: click.Context) -> None:
         click.echo(f"{place} has schema {after} already.")
     else:
         click.echo(f"{place}: from {before or 'no schema'} to schema {after}.")
+
+
+@ledger.command()
+@click.option("--yes", is_flag=True, help="Do not ask; needed where no terminal is.")
+@click.pass_context
+def accept(context: click.Context, *, yes: bool) -> None:
+    """Make the ledger of this command the one of the app.
+
+    For a ledger that was replaced on purpose, or moved. Processes that still have the former one
+    are refused when they start, and announce `SecondLedgerFound` while they run.
+    """
+    found = ledger_of(context, only=False)
+    place = found.identity().place
+    if not yes:
+        confirm(f"Shall all processes of the app keep their jobs in {place}?")
+    LedgerCheck.of(Resilience.of(context.obj.app)).accept()
+    click.echo(f"The ledger is {place}.")
 
 
 @ledger.command()

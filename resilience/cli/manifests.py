@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resilience.errors import ConfigurationError
+from resilience.settings import PREFIX
 
 PROBE = ("resilience-health",)
 """Without a name: in a container there is one worker."""
@@ -36,12 +37,14 @@ class Worker:
         command: The program and its arguments.
         stop_seconds: How long after SIGTERM it may be killed.
         app: Name of its app; empty if it has none.
+        environment: Variables that it needs, with the same values as whoever publishes its jobs.
     """
 
     name: str
     command: Sequence[str]
     stop_seconds: int
     app: str
+    environment: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it for JSON, with the command that tells on its host whether it is well."""
@@ -50,8 +53,10 @@ class Worker:
 
 
 def procfile(workers: Sequence[Worker]) -> str:
-    """Return a line per worker; a Procfile has no words for times and probes."""
-    return "".join(f"{one.name}: {shlex.join(one.command)}\n" for one in workers)
+    """Return a line per worker; a Procfile has no words for times, probes and variables."""
+    names = ", ".join(workers[0].environment)
+    head = f"# Needs {names}, the same for all of these and for what publishes.\n" if names else ""
+    return head + "".join(f"{one.name}: {shlex.join(one.command)}\n" for one in workers)
 
 
 def compose(workers: Sequence[Worker], image: str) -> str:
@@ -63,6 +68,7 @@ def _service(worker: Worker, image: str) -> Mapping[str, Any]:
     return {
         "image": image,
         "restart": "unless-stopped",
+        **({"environment": _required(worker)} if worker.environment else {}),
         # Compose replaces `$`, in lists as well.
         "command": [word.replace("$", "$$") for word in worker.command],
         "stop_grace_period": f"{worker.stop_seconds}s",
@@ -74,6 +80,11 @@ def _service(worker: Worker, image: str) -> Mapping[str, Any]:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
     }
+
+
+def _required(worker: Worker) -> Mapping[str, str]:
+    """Return variables that Compose takes from its own environment, and does not start without."""
+    return {name: f"${{{name}:?one for all services}}" for name in worker.environment}
 
 
 def systemd(workers: Sequence[Worker], user: str) -> str:
@@ -104,7 +115,7 @@ def systemd(workers: Sequence[Worker], user: str) -> str:
         f"User={_escaped(user)}",
         "NoNewPrivileges=yes",
         "CapabilityBoundingSet=",
-        "# EnvironmentFile= with addresses and secrets is yours to add.",
+        *_environment_file(workers[0]),
         "# SIGTERM to the worker alone: it stops its pool when the jobs have ended.",
         "KillMode=mixed",
         f"TimeoutStopSec={seconds}",
@@ -115,6 +126,15 @@ def systemd(workers: Sequence[Worker], user: str) -> str:
         "WantedBy=multi-user.target",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _environment_file(worker: Worker) -> Sequence[str]:
+    if not worker.environment:
+        return ["# EnvironmentFile= with addresses and secrets is yours to add."]
+    return [
+        f"# With {', '.join(worker.environment)}; name it in the units that publish, too.",
+        f"EnvironmentFile={_escaped(str(Path.cwd() / 'resilience.env'))}",
+    ]
 
 
 def _escaped(text: str) -> str:
@@ -158,10 +178,11 @@ def _deployment(name: str, worker: Worker, image: str) -> Mapping[str, Any]:
     live = {**probe, "exec": {"command": list(LIVE)}}
     # Else an outage of the broker would restart what starts in it.
     started = {**live, "periodSeconds": 3, "failureThreshold": START_SECONDS // 3}
-    container = {
+    container: Mapping[str, Any] = {
         "name": "worker",
         "image": image,
         "command": list(worker.command),
+        **({"env": list(map(_from_secret, worker.environment))} if worker.environment else {}),
         "startupProbe": started,
         "readinessProbe": probe,
         "livenessProbe": {**live, "failureThreshold": RESTART_AFTER},
@@ -172,7 +193,10 @@ def _deployment(name: str, worker: Worker, image: str) -> Mapping[str, Any]:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
-    pod = {"terminationGracePeriodSeconds": worker.stop_seconds, "containers": [container]}
+    pod: Mapping[str, Any] = {
+        "terminationGracePeriodSeconds": worker.stop_seconds,
+        "containers": [container],
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -183,6 +207,11 @@ def _deployment(name: str, worker: Worker, image: str) -> Mapping[str, Any]:
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
+
+
+def _from_secret(name: str) -> Mapping[str, Any]:
+    key = name.removeprefix(PREFIX).lower().replace("_", "-")
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": "resilience", "key": key}}}
 
 
 def to_yaml(value: Mapping[str, Any], indent: str = "") -> str:

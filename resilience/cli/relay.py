@@ -11,6 +11,7 @@ from types import FrameType
 import click
 
 from resilience.cli.ledger import ledger_of
+from resilience.tasks.ledger_check import LedgerCheck
 from resilience.tasks.resilience import Resilience
 from resilience.worker.relay import Relay
 
@@ -29,12 +30,14 @@ def relay(context: click.Context) -> None:
     """
     app = context.obj.app
     ledger_of(context)
+    check = LedgerCheck.of(Resilience.of(app))
+    check.join()
     publishing = Relay(Resilience.of(app))
     app.log.setup(loglevel="INFO", redirect_stdouts=False)
     with _stopping() as stopped:
         logger.info("the relay runs")
         while not select.select([stopped], [], [], publishing.look())[0]:
-            pass
+            check.rejoin()
     logger.info("the relay has stopped")
 
 

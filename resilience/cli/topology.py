@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 
 import click
 
@@ -11,6 +12,8 @@ from resilience.cli.commandline import celery_command
 from resilience.cli.commands import worker_programs
 from resilience.cli.manifests import Worker
 from resilience.errors import ConfigurationError
+from resilience.settings import PREFIX, Settings
+from resilience.tasks.ledger_check import uses_ledger
 from resilience.tasks.resilience import Resilience
 
 FORMATS = ("procfile", "compose", "systemd", "kubernetes")
@@ -28,7 +31,8 @@ def topology(
     """Print the workers of all dependencies for a process manager.
 
     They are those that `up` runs, each with the time it needs to stop and the probe of its health.
-    Addresses, secrets and resources are yours to add.
+    Where tasks need the ledger they demand its address, one for all of them. Other addresses,
+    secrets and resources are yours to add.
     """
     found = workers(context)
     if as_json:
@@ -58,10 +62,19 @@ def _not_root(user: str) -> str:
     return user
 
 
+def _needed(adopted: Resilience) -> Sequence[str]:
+    """Return the variable with the ledger's address, unless no task needs it or the app sets it."""
+    adopted.app.loader.import_default_modules()
+    by_variable = Settings.from_environment().ledger_url == adopted.settings.ledger_url
+    used = uses_ledger(adopted)
+    return [f"{PREFIX}LEDGER_URL"] if used and by_variable else []
+
+
 def workers(context: click.Context) -> list[Worker]:
     """Return the workers that belong to the app."""
     adopted = Resilience.of(context.obj.app)
     adopted.check_queues()
+    needed = _needed(adopted)
     _, _, _, *options = celery_command(context)  # without `python -m celery`
     celery = ["celery", *("-A" if word == "--app" else word for word in options)]
     return [
@@ -70,6 +83,7 @@ def workers(context: click.Context) -> list[Worker]:
             command=[*celery, "resilience", "worker", program.name],
             stop_seconds=math.ceil(program.stop_seconds),
             app=adopted.app.main or "",
+            environment=needed,
         )
         for program in worker_programs(adopted, [], []).values()
     ]

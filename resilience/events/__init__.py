@@ -28,6 +28,7 @@ from resilience.events.jobs import (
     JobSetAside,
     JobsPublished,
     JobUnkept,
+    SecondLedgerFound,
 )
 from resilience.events.lines import log_event
 
@@ -57,6 +58,7 @@ __all__ = [
     "PublishFailed",
     "QueueHeld",
     "QueueReleased",
+    "SecondLedgerFound",
     "SlotLost",
     "StoreFound",
     "StoreLost",

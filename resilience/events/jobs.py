@@ -104,3 +104,17 @@ class JobsPublished(Event):
 
     jobs: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondLedgerFound(Event):
+    """This process keeps jobs in another ledger than the other processes of the app.
+
+    Jobs that are kept here are safe, and nobody runs them.
+
+    Attributes:
+        error: Both ledgers, and what to do.
+    """
+
+    severity: ClassVar[int] = logging.ERROR
+    error: str

@@ -1,6 +1,7 @@
 """The ledger: what must never get lost, in one SQL database."""
 
 from resilience.ledger.claims import Claimed, Claims, Done, Running
+from resilience.ledger.identity import Identity
 from resilience.ledger.job import Count, Job, State
 from resilience.ledger.ledger import Ledger
 from resilience.ledger.letter import AuditEntry, Letter, Purged
@@ -14,6 +15,7 @@ __all__ = [
     "Claims",
     "Count",
     "Done",
+    "Identity",
     "Job",
     "Ledger",
     "Letter",

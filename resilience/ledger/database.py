@@ -57,6 +57,7 @@ class Database:
 
     Attributes:
         place: Its URL without the password.
+        is_file: Whether it is a file of one host, and no server.
         now: Its time in epoch seconds, as SQL; SQLite has the host's.
     """
 
@@ -68,6 +69,7 @@ class Database:
         """
         self._url = read_url(url)
         self._backend = self._url.get_backend_name()
+        self.is_file = self._backend == "sqlite"
         self.now = _now(self._backend, clock)
         self.place = self._url.render_as_string(hide_password=True)
         self._timeout_seconds = timeout_seconds

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -48,6 +49,9 @@ def read_url(url: str) -> URL:
         msg = f"{place} forgets all when the process ends: name a file, as in sqlite:////path"
         raise ConfigurationError(msg)
     drivers = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+    if is_relative(url):
+        # Now: a process that changes its directory later still has one ledger.
+        parsed = parsed.set(database=str(Path(str(parsed.database)).absolute()))
     if parsed.drivername == backend in drivers:
         parsed = parsed.set(drivername=f"{backend}+{drivers[backend]}")
     try:
@@ -58,6 +62,14 @@ def read_url(url: str) -> URL:
         msg = f"{place} needs a driver that is not installed ({error}); {mend}"
         raise ConfigurationError(msg) from error
     return parsed
+
+
+def is_relative(url: str) -> bool:
+    """Tell whether *url* names a file that depends on where the process was started."""
+    parsed = make_url(url)
+    named = str(parsed.database)
+    is_file = parsed.get_backend_name() == "sqlite" and not named.startswith(("file:", ":"))
+    return is_file and not Path(named).is_absolute()
 
 
 def driver_of(url: URL) -> Any:  # noqa: ANN401 - a module of DBAPI

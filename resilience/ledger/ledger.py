@@ -12,6 +12,7 @@ from resilience.events import JobSetAside, Listener, announce
 from resilience.ledger.claims import Claims
 from resilience.ledger.database import Database, count_changes
 from resilience.ledger.failure import Failure, fingerprint
+from resilience.ledger.identity import Identity, read_identity
 from resilience.ledger.job import Count, Job, State
 from resilience.ledger.letters import AT_ONCE, Letters
 from resilience.ledger.statements import Statements
@@ -64,12 +65,19 @@ class Ledger:
         )
         self._statements = Statements(self._database)
         self._listeners = listeners
+        self._identity: Identity | None = None
         self.letters = Letters(self._database, redact=frozenset(redact))
         self.claims = Claims(self._database)
 
     def upgrade(self) -> None:
         """Bring the schema up to date; harmless if it is."""
         self._database.upgrade()
+
+    def identity(self) -> Identity:
+        """Return what tells this ledger from any other."""
+        if self._identity is None:
+            self._identity = read_identity(self._database)
+        return self._identity
 
     def close(self) -> None:
         """Close the connections of this process; the next step opens them again."""

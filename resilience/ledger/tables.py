@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Column, Double, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.dialects.mysql import LONGTEXT
 
-HEAD = "0001"
+HEAD = "0002"
 """The schema that this version of the library reads and writes; schemas count up."""
 VERSION_TABLE = "resilience_version"
 
@@ -83,5 +83,13 @@ CLAIMS = Table(
     Column("owner", KEY, nullable=False),
     Column("until", Double, nullable=False, index=True),  # end of the lease, or of the result
     Column("result", LONG),  # JSON; null while it runs
+    **OPTIONS,
+)
+
+IDENTITY = Table(
+    "resilience_identity",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=False),  # 1: there is one row
+    Column("id", String(32), nullable=False),
     **OPTIONS,
 )

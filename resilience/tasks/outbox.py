@@ -24,6 +24,7 @@ from resilience.tasks.captured import CONNECTIONS, capture
 from resilience.tasks.deadline import with_budget
 from resilience.tasks.envelope import JOB_HEADER
 from resilience.tasks.kept import delay_of, keep_message, serializer_of
+from resilience.tasks.ledger_check import LedgerCheck
 from resilience.tasks.names import check_names
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.serialization import must_keep, why_refused
@@ -219,6 +220,7 @@ class OutboxTask(ResilientTask):
             self.resilience.ledger.add([job], delay_seconds=delay_seconds)
         except LedgerUnavailableError as lost:
             raise lost from error
+        LedgerCheck.of(self.resilience).publisher_kept()
         if error is not None:
             kept = JobKept(task=job.task, id=job.id, queue=job.queue, error=text_of(error))
             self.resilience.announce(kept)

@@ -20,6 +20,7 @@ from resilience.ledger import Job
 from resilience.tasks.admission import depth_of
 from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.kept import publish_kept
+from resilience.tasks.ledger_check import LedgerCheck, uses_ledger
 from resilience.tasks.outbox import BROKER_ERRORS
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
@@ -230,6 +231,17 @@ class LedgerRelay(BesideWorker):
     thread_name = "ledger-relay"
     _relay: Relay | None = None
 
+    def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
+        """Start to look, unless other processes of the app have another ledger.
+
+        Raises:
+            ConfigurationError: They have; the worker then ends.
+        """
+        resilience = Resilience.of(parent.app)
+        if uses_ledger(resilience):
+            LedgerCheck.of(resilience).join()
+        super().start(parent)
+
     def wanted(self, resilience: Resilience) -> bool:
         """Tell whether any task of the app is kept in the ledger."""
         return any_kept(resilience.app.tasks.values())
@@ -238,6 +250,7 @@ class LedgerRelay(BesideWorker):
         """Publish what is due; return the seconds until the next look."""
         if self._relay is None:
             self._relay = Relay(resilience)
+        LedgerCheck.of(resilience).rejoin()
         resilience.releases.tell()
         return self._relay.look()
 

@@ -17,9 +17,14 @@ from resilience.cli import resilience
 from resilience.cli.manifests import to_yaml
 from resilience.dependency import Dependency
 from resilience.settings import Settings
+from resilience.tasks import FireAndForgetTask
 from resilience.tasks.resilience import Resilience
 
 NAMES = ("mail", "slow_bank", "default")
+
+
+def _send() -> None:
+    """Do nothing."""
 
 
 def topology(
@@ -27,11 +32,14 @@ def topology(
     names: tuple[str, ...] = NAMES[:-1],
     grace: float | None = None,
     exit_code: int = 0,
+    kept: bool = False,
 ) -> str:
     """Return what the command prints for an app with dependencies of these names."""
     app = Celery("shop", set_as_current=False)
     declared = [Dependency(name, timeout=30.0) for name in names]
     Resilience(app, dependencies=declared, settings=Settings(grace_seconds=grace))
+    if kept:
+        app.task(base=FireAndForgetTask, dependency=names[0], name="send", shared=False)(_send)
     obj = CLIContext(app=app, no_color=True, workdir=None)
     done = CliRunner().invoke(resilience, ["topology", *options], obj=obj)
     assert done.exit_code == exit_code, done.output
@@ -116,6 +124,28 @@ def test_systemd_unit_does_not_run_as_root(user: str) -> None:
     said = topology("--format", "systemd", "--user", user, exit_code=2)
 
     assert "--user NAME" in said
+
+
+def test_every_format_demands_one_address_of_the_ledger_for_all_workers() -> None:
+    """If tasks need the ledger: nothing starts on a ledger of its own because nobody said which."""
+    options = ("--user", "shop", "--format")
+    services = yaml.safe_load(topology("--format", "compose", kept=True))["services"].values()
+    pods = yaml.safe_load_all(topology("--format", "kubernetes", kept=True))
+    unit = topology(*options, "systemd", kept=True)
+
+    [address] = {one["environment"]["RESILIENCE_LEDGER_URL"] for one in services}
+    assert address.startswith("${RESILIENCE_LEDGER_URL:?")
+    for pod in pods:
+        [container] = pod["spec"]["template"]["spec"]["containers"]
+        [variable] = container["env"]
+        assert variable == {
+            "name": "RESILIENCE_LEDGER_URL",
+            "valueFrom": {"secretKeyRef": {"name": "resilience", "key": "ledger-url"}},
+        }
+    assert "\nEnvironmentFile=" in unit
+    assert "RESILIENCE_LEDGER_URL" in unit
+    assert "RESILIENCE_LEDGER_URL" in topology(kept=True).splitlines()[0]
+    assert "RESILIENCE_LEDGER_URL" not in topology()
 
 
 def test_kubernetes_refuses_dependencies_that_would_share_a_deployment() -> None:

@@ -14,6 +14,8 @@ from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import resilience
+
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[a-z0-9.+!]+)( ; [^@]+)?")
@@ -66,6 +68,14 @@ def test_wheel_brings_the_probe_as_a_script_that_imports_nothing_of_it(
     assert source.startswith("#!python")  # an installer puts the interpreter's path there
     imported = re.findall(r"^(?:import|from) ([a-z_]+)", source, re.MULTILINE)
     assert set(imported) <= sys.stdlib_module_names
+
+
+def test_version_is_that_of_the_installed_package(project: dict[str, Any]) -> None:
+    """It stands in pyproject.toml only; nothing is read before somebody asks."""
+    assert resilience.__version__ == project["version"]
+    assert "__version__" not in vars(resilience)
+    with pytest.raises(AttributeError, match="no attribute 'version'"):
+        _ = resilience.version  # type: ignore[attr-defined]
 
 
 def test_wheel_holds_every_file_of_the_library(wheel: zipfile.ZipFile) -> None:

@@ -61,12 +61,12 @@ def instructions() -> list[tuple[str, str]]:
 
 def test_procfile_starts_the_workers_of_the_topology(shop: Resilience) -> None:
     """No queue is left without a worker: every dependency has one, and so has the default queue."""
-    lines = (ROOT / "Procfile").read_text().splitlines(keepends=True)
+    lines = (ROOT / "Procfile").read_text().splitlines()
+    head, *printed = topology().splitlines()
 
-    assert "".join(one for one in lines if COMMAND in one) == topology()
-    assert [line.split(":")[0] for line in topology().splitlines()] == list(
-        worker_programs(shop, [], [])
-    )
+    assert "RESILIENCE_LEDGER_URL" in head
+    assert [one for one in lines if COMMAND in one] == printed
+    assert [line.split(":")[0] for line in printed] == list(worker_programs(shop, [], []))
 
 
 def test_compose_file_starts_and_stops_the_workers_of_the_topology() -> None:
@@ -79,6 +79,7 @@ def test_compose_file_starts_and_stops_the_workers_of_the_topology() -> None:
     for name, service in printed.items():
         assert shlex.split(written[name]["command"]) == service.pop("command")
         service.pop("image")
+        assert set(service.pop("environment")) <= set(written[name]["environment"])
         assert {key: written[name][key] for key in service} == service
 
 
@@ -87,6 +88,14 @@ def test_compose_file_gives_a_worker_its_grace_period(shop: Resilience) -> None:
     services = yaml.safe_load(topology("--format", "compose"))["services"]
 
     assert {one["stop_grace_period"] for one in services.values()} == {f"{stop_seconds(shop):.0f}s"}
+
+
+def test_compose_file_gives_all_services_one_ledger() -> None:
+    """Who publishes and who works; a second ledger would strand its jobs."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    shop = [one for one in services.values() if "celery" in str(one) or "uvicorn" in str(one)]
+
+    assert len({one["environment"]["RESILIENCE_LEDGER_URL"] for one in shop}) == 1
 
 
 def test_image_is_built_in_one_stage_and_run_in_another() -> None:

@@ -13,13 +13,13 @@ app = Celery("parcels")
 Resilience(app, dependencies=[Dependency("courier"), Dependency("stamps")])
 
 
-@app.task(base=FireAndForgetTask, dependency="courier", name="parcels.send")
+@app.task(base=FireAndForgetTask, dependency="courier", name="parcels.send", shared=False)
 def send(parcel: int) -> int:
     """Do nothing, well."""
     return parcel
 
 
-@app.task(base=ResilientTask, dependency="stamps", name="parcels.stamp")
+@app.task(base=ResilientTask, dependency="stamps", name="parcels.stamp", shared=False)
 def stamp(parcel: int) -> int:
     """Do nothing that the ledger would keep."""
     return parcel
