@@ -21,6 +21,7 @@ from resilience.partial import PartialResponse
 from resilience.retry import RetryPolicy
 from resilience.settings import Settings
 from resilience.tasks import FireAndForgetTask, Resilience, ResilientTask
+from tests.compatibility.apps.declared import DECLARED
 
 ENV = os.environ  # noqa: TID251 - an entry point
 QUEUES = ("celery", "bank", "bank.retry", "elsewhere")
@@ -79,9 +80,11 @@ def _minutes(expires: str | None) -> int | None:
 def _facts(task: Any) -> dict[str, Any]:  # noqa: ANN401 - any task class
     request = task.request
     where = request.delivery_info
+    # What Celery computes from `expires` counts from the publish, which may have been later.
+    own = OWN_PROPERTIES if request.expires else (*OWN_PROPERTIES, "expiration")
     return {
         "headers": {k: v for k, v in (request.headers or {}).items() if k.startswith("x-")},
-        "properties": {k: v for k, v in request.properties.items() if k in OWN_PROPERTIES},
+        "properties": {k: v for k, v in request.properties.items() if k in own},
         "priority": where.get("priority"),
         "queue": "own" if where["routing_key"] in OWN_QUEUES else where["routing_key"],
         "minutes": _minutes(request.expires),
@@ -94,8 +97,10 @@ def _facts(task: Any) -> dict[str, Any]:  # noqa: ANN401 - any task class
         "callbacks": len(request.callbacks or ()),
         "errbacks": len(request.errbacks or ()),
         "retries": request.retries,
-        "root": request.root_id == request.id,
+        "root": "own" if request.root_id == request.id else request.root_id,
         "hidden": request.argsrepr == "(hidden)",
+        "hidden_too": request.kwargsrepr == "{hidden}",
+        "parent": request.parent_id,
     }
 
 
@@ -153,6 +158,18 @@ fire_buggy = declare("fire_buggy", misuse, FireAndForgetTask, dependency="bank")
 LIMITED = {"expires": 3600, "time_limit": 90, "soft_time_limit": 80}
 plain_limited = declare("plain_limited", echo, ignore_result=True, **LIMITED)
 fire_limited = declare("fire_limited", echo, FireAndForgetTask, dependency="bank", **LIMITED)
+
+
+def tell(self: Any, key: str, value: object = None) -> None:  # noqa: ANN401, ARG001 - as `echo`
+    """Note the attributes of the task."""
+    note(key, {name: repr(getattr(self, name)) for name in DECLARED})
+
+
+plain_declared = declare("plain_declared", tell, **DECLARED)
+resilient_declared = declare(
+    "resilient_declared", tell, ResilientTask, dependency="bank", **DECLARED
+)
+fire_declared = declare("fire_declared", tell, FireAndForgetTask, dependency="bank", **DECLARED)
 
 BEAT_SECONDS = 1
 app.conf.beat_schedule = {
