@@ -15,6 +15,12 @@ DEAD_SUFFIX: Final = ".dead"
 COUNT_HEADER: Final = "x-delivery-count"
 """How often the broker got a message of a quorum queue back, for whatever reason."""
 
+REJECTED: Final = "rejected"
+EXPIRED: Final = "expired"
+RETURNED: Final = "delivery_limit"
+"""Why the broker set a message aside: its consumer did not want it; nobody took it in time; it came
+back too often. A policy that an operator sets may add `maxlen`."""
+
 RETURNS_MAX: Final = 5
 """A job that came back so often without an end is poison. A lost worker counts, and so does a lost
 connection: a job that runs for hours may live through some of those."""
@@ -27,6 +33,17 @@ def came_back_too_often(headers: Mapping[str, Any] | None) -> bool:
     """
     count = (headers or {}).get(COUNT_HEADER)
     return isinstance(count, int) and count >= RETURNS_MAX
+
+
+def set_aside_because(headers: Mapping[str, Any] | None) -> str:
+    """Return why the broker set the message with these *headers* aside, as `x-death` says.
+
+    One that says nothing has come back too often: that is what the queues of dependencies are for.
+    """
+    deaths = (headers or {}).get("x-death")
+    newest = deaths[0] if isinstance(deaths, list) and deaths else None
+    reason = newest.get("reason") if isinstance(newest, Mapping) else None
+    return reason if isinstance(reason, str) else RETURNED
 
 
 def as_quorum(queue: Queue) -> Queue:

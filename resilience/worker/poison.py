@@ -44,7 +44,7 @@ def bury(request: ResilientRequest, timer: Any) -> None:  # noqa: ANN401 - kombu
     end(request, error)
 
 
-def end(request: ResilientRequest, error: WorkerLostError) -> None:
+def end(request: ResilientRequest, error: Exception) -> None:
     """Let all who wait for a job hear of *error*, and acknowledge it: it was given up."""
     context: Context = request._context  # type: ignore[attr-defined] # noqa: SLF001
     with logged(request.id):

@@ -5,15 +5,24 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from celery.exceptions import WorkerLostError
+from celery.exceptions import TaskRevokedError, WorkerLostError
 from celery.utils.imports import symbol_by_name
+from kombu.exceptions import OperationalError
 from kombu.message import Message
 
-from resilience.broker.quorum import DELIVERY_LIMIT, dead_queue
+from resilience.broker.quorum import (
+    DELIVERY_LIMIT,
+    EXPIRED,
+    REJECTED,
+    RETURNED,
+    dead_queue,
+    set_aside_because,
+)
 from resilience.broker.transports import on_rabbitmq
 from resilience.dependency import Dependency
 from resilience.errors import text_of
 from resilience.events import JobBuried
+from resilience.tasks.envelope import ledger_header
 from resilience.tasks.fire import LEDGER_ERRORS
 from resilience.tasks.kept import job_in
 from resilience.tasks.outbox import BROKER_ERRORS
@@ -21,18 +30,17 @@ from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
 from resilience.worker.poison import end
 from resilience.worker.request import ResilientRequest
-from resilience.worker.results import logged
+from resilience.worker.results import logged, store_revoked
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
 SAID_MAX = 1000
 """Messages that are known to be no jobs."""
-REASON = "poison"
 
 
 class Undertaker(BesideWorker):
-    """Takes what the broker set aside, as it came back too often, and makes dead letters of it.
+    """Takes what the broker set aside, and makes dead letters of what has not ended otherwise.
 
     While the ledger is away the broker keeps it.
     """
@@ -93,23 +101,44 @@ class Undertaker(BesideWorker):
 
     def _bury(self, resilience: Resilience, message: Message, dependency: str, queue: str) -> None:
         job = job_in(resilience.app, message, queue=queue, dependency=dependency)
-        error = WorkerLostError(f"it came back to the broker more than {DELIVERY_LIMIT} times")
-        if resilience.ledger.bury(job, reason=REASON, error=error):
+        cause = set_aside_because(message.headers)
+        if cause == REJECTED:  # the job has ended, and whoever waited for it knows
+            logger.info("%s[%s] rejected its message, which is dropped", job.task, job.id)
+            return
+        reason, error = _why(cause)
+        lost = cause != EXPIRED or ledger_header(message.headers)
+        if lost and resilience.ledger.bury(job, reason=reason, error=error):
             resilience.announce(
                 JobBuried(
                     task=job.task,
                     id=job.id,
                     dependency=dependency,
-                    reason=REASON,
+                    reason=reason,
                     attempts=job.attempts,
                     error=text_of(error),
                 )
             )
         task = resilience.app.tasks.get(job.task)
         kind: Any = symbol_by_name(task.Request) if task is not None else object
-        if issubclass(kind, ResilientRequest):
+        if not issubclass(kind, ResilientRequest):
+            return
+        request = kind(message, app=resilience.app, task=task)
+        if isinstance(error, TaskRevokedError):
+            store_revoked([(request, error)])
+            request.give_up(error)
+        else:
             with logged(job.id):
-                end(kind(message, app=resilience.app, task=task), error)
+                end(request, error)
+
+
+def _why(cause: str) -> tuple[str, Exception]:
+    """Return the reason of the dead letter that the broker set aside for *cause*, and its error."""
+    if cause == RETURNED:
+        times = f"it came back to the broker more than {DELIVERY_LIMIT} times"
+        return "poison", WorkerLostError(times)
+    if cause == EXPIRED:
+        return "too_old", TaskRevokedError("expired before a worker took it")
+    return "set_aside", OperationalError(f"the broker set it aside: {cause}")
 
 
 def _give_back(message: Message) -> None:
