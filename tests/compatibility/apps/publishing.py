@@ -85,7 +85,7 @@ def _facts(task: Any) -> dict[str, Any]:  # noqa: ANN401 - any task class
     return {
         "headers": {k: v for k, v in (request.headers or {}).items() if k.startswith("x-")},
         "properties": {k: v for k, v in request.properties.items() if k in own},
-        "priority": where.get("priority"),
+        "priority": where.get("priority") or 0,  # RabbitMQ takes none for 0
         "queue": "own" if where["routing_key"] in OWN_QUEUES else where["routing_key"],
         "minutes": _minutes(request.expires),
         "timelimit": list(request.timelimit or (None, None)),
