@@ -118,7 +118,7 @@ class LedgerCheck:
         except AWAY as error:
             if SystemClock.monotonic() < until:
                 return None
-            logger.warning("the ledger is not compared with other processes': %s", error)
+            logger.warning("the ledger is not compared with that of other processes: %s", error)
             return ""
 
     def _announce(self, mode: Mode) -> None:

@@ -63,6 +63,7 @@ def scene(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyProcess
 ) -> Iterator[Scene]:
     """Everything but workers."""
+    valkey.flush()
     ledger = f"sqlite:///{tmp_path}/ledger.sqlite3"
     with running_broker(tmp_path_factory) as broker:
         env = {

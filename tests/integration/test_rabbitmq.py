@@ -43,13 +43,16 @@ class Post:
             rabbitmq.start()
         self.rabbitmq, self.store, self.url = rabbitmq, store, rabbitmq.new_url()
         self.ledger_url = f"sqlite:///{path}"
+        self.namespace = uuid4().hex  # the store is shared with others, whose ledger is another
         self.app = self.another_app()
         self.resilience = Resilience.of(self.app)
         self.resilience.ledger.upgrade()
 
     def another_app(self, **options: Any) -> Celery:  # noqa: ANN401 - as of make_app
         """Return the app as another process has it."""
-        settings = Settings(ledger_url=self.ledger_url, store_url=self.store.url)
+        settings = Settings(
+            ledger_url=self.ledger_url, store_url=self.store.url, namespace=self.namespace
+        )
         return make_app(self.url, settings, **options)
 
     @contextmanager
@@ -59,6 +62,7 @@ class Post:
             "CELERY_BROKER_URL": self.url,
             "RESILIENCE_STORE_URL": self.store.url,
             "RESILIENCE_LEDGER_URL": self.ledger_url,
+            "RESILIENCE_NAMESPACE": self.namespace,
         }
         with run_worker(APP_PATH, queues=queues, env=env) as worker:
             yield worker
