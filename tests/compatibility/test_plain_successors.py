@@ -101,6 +101,12 @@ CANVASES = {
         lambda do: chord([chain(do.price, do("add", 1)), do.price], do("total")),
         lambda price: 2 * price + 1,
     ),
+    "chord of plain ends": (
+        lambda do: chord(
+            [chain(do.price, do("add", 1)), do("add", 1, 1).set(countdown=1)], do("total")
+        ),
+        lambda price: price + 3,
+    ),
     "map": (
         lambda do: chain(do.price.type.map([do.item] * 2), do("total")),
         lambda price: 2 * price,
