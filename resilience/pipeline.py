@@ -6,7 +6,7 @@ asked for; who waits for a slot holds no probe's permit, and is not slow. Nothin
 Celery: a web handler calls a dependency the same way.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -30,7 +30,7 @@ from resilience.errors import (
     retry_after_of,
 )
 from resilience.events import Listener, log_event
-from resilience.fallback import Call, StaticStep, Step, check_chain
+from resilience.fallback import Call, Progress, StaticStep, Step, check_chain
 from resilience.outcome import Outcome
 from resilience.partial import is_full, outcome_of
 from resilience.reports import Reports
@@ -92,6 +92,7 @@ class Pipeline:
         self._bugs = dependency.bugs if bugs is None else bugs
         self._transparent = (*neutral, *self._bugs)
         self._reports = Reports(name, dependency.name, listeners)
+        self._owner: object = None
         lives = [step.remember_seconds or 0.0 for step in self.fallbacks]
         self._remember_seconds = max(lives, default=0.0)
         self._allowance = Allowance(name, dependency.name, dependency.timeout)
@@ -195,7 +196,8 @@ class Pipeline:
         try:
             if limit is None:
                 return synchronous(function(*args, **kwargs), self.name)
-            return synchronous(call_within(*limit, function, args, kwargs), self.name)
+            value = call_within(*limit, function, args, kwargs, self._owner)
+            return synchronous(value, self.name)
         except Exception as error:
             self._mark(error, function, args, kwargs)
             if limit is not None and not is_bug(error, self._transparent):
@@ -244,16 +246,21 @@ class Pipeline:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: str) -> Call:
         return Call(name=self.name, args=args, kwargs=kwargs, answers=self._answers, stored=stored)
 
-    def _degrade(self, error: Exception, call: Call) -> Outcome[Any]:
-        reasons, wait = {"run": self._reports.why(error)}, retry_after_of(error)
+    def _degrade(
+        self, error: Exception, call: Call, tried: Mapping[str, str] | None = None
+    ) -> Outcome[Any]:
+        """Return what the first step answers that has an answer and is not among those *tried*.
+
+        Raises:
+            AllFallbacksFailedError: None of them had one.
+        """
+        reasons = {"run": self._reports.why(error), **(tried or {})}
+        wait = retry_after_of(error)
         for step, label in self._labelled():
+            if label in reasons:
+                continue
             try:
-                limit = self._limit_of(step)
-                answer = (
-                    step.answer(call)
-                    if limit is None
-                    else call_within(*limit, step.answer, (call,))
-                )
+                answer = self._ask(step, call, Progress(error, reasons, label))
             except Exception as also:
                 if is_bug(also, self._transparent):
                     raise
@@ -262,6 +269,13 @@ class Pipeline:
             else:
                 return self._reports.degraded(answer, error)
         raise self._reports.exhausted(reasons, wait) from error
+
+    def _ask(self, step: Step, call: Call, _: Progress) -> Outcome[Any]:
+        limit = self._limit_of(step)
+        if limit is None:
+            return step.answer(call)
+        answer: Outcome[Any] = call_within(*limit, step.answer, (call,), None, self._owner)
+        return answer
 
     async def _degrade_async(self, error: Exception, call: Call) -> Outcome[Any]:
         reasons, wait = {"run": self._reports.why(error)}, retry_after_of(error)

@@ -5,6 +5,7 @@
 | coroutine | cancelled by `asyncio.timeout` | code that does not await |
 | main thread (prefork, solo, a script) | SIGALRM unwinds it | C code that never returns |
 | greenlet (gevent) | a timer of its hub unwinds it | code that does not yield |
+| job thread (threads pool) | an exception set from outside unwinds the job's body | see `Job` |
 | any other thread | the call runs in a helper thread that is left behind | see `HelperThreads` |
 
 Code that handles or stores what cuts it is cut again every `AGAIN_SECONDS` until it ends. A call
@@ -12,6 +13,7 @@ that was cut ends in its limit's error even if it returns something in the end.
 """
 
 import asyncio
+import functools
 import os
 import sys
 import threading
@@ -20,6 +22,7 @@ from contextlib import AbstractAsyncContextManager
 from types import CoroutineType, TracebackType
 from typing import Any
 
+from resilience.budget.jobs import NEVER, current_job
 from resilience.budget.threads import AbandonedError, helper_threads
 from resilience.budget.timer import AGAIN_SECONDS, Alarm, Cut, has_cut
 from resilience.errors import ConfigurationError, as_bug
@@ -48,11 +51,13 @@ def call_within(
     function: Callable[..., Any],
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    owner: object = None,
 ) -> Any:  # noqa: ANN401 - what the function returns
     """Return `function(*args, **kwargs)`, or raise *error()* once that has taken *seconds*.
 
-    With no seconds left nothing is called. Nests: of two limits the one that ends first cuts. The
-    module's table says what cuts where.
+    In a job thread a limit of its *owner* cuts where the job runs; see `Job`. With no seconds left
+    nothing is called. Nests: of two limits the one that ends first cuts. The module's table says
+    what cuts where.
 
     Raises:
         TooManyAbandonedError: In a thread that is not the main one: so many calls that were cut
@@ -66,10 +71,7 @@ def call_within(
     if _get_ident() == _main_thread:
         with Alarm(seconds, error):
             return function(*args, **kwargs)
-    try:
-        return helper_threads.run(lambda: function(*args, **kwargs), seconds, interrupt=True)
-    except AbandonedError as abandoned:
-        raise error() from abandoned
+    return _call_in_thread(seconds, error, functools.partial(function, *args, **kwargs), owner)
 
 
 def synchronous(value: Any, what: str) -> Any:  # noqa: ANN401 - handed on
@@ -89,6 +91,24 @@ def _greenlets_switch() -> bool:
     """Tell whether gevent has replaced what blocks: only then does a call let others run."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and monkey.is_module_patched("threading")
+
+
+def _call_in_thread(
+    seconds: float,
+    error: Callable[[], BaseException],
+    function: Callable[[], Any],
+    owner: object,
+) -> Any:  # noqa: ANN401 - what the function returns
+    job = current_job()
+    if job is not None and job.takes(owner):
+        return job.call_within(seconds, error, function)
+    outer = NEVER if job is None else job.left()
+    try:
+        return helper_threads.run(function, min(seconds, outer), interrupt=True)
+    except AbandonedError as abandoned:
+        if job is not None and outer < seconds:
+            job.cut_here()
+        raise error() from abandoned
 
 
 def _call_in_greenlet(

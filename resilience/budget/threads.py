@@ -2,13 +2,15 @@
 
 import contextvars
 import functools
+import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from resilience.budget.interrupts import Interruptible, reaper
 from resilience.errors import TooManyAbandonedError
@@ -16,12 +18,27 @@ from resilience.errors import TooManyAbandonedError
 ABANDONED_MAX = 64
 """So many calls of a process may still run after they were given up; then no other is begun."""
 
-Inbox = SimpleQueue["_Run"]
+logger = logging.getLogger("resilience")
+
+
+class Run(Protocol):
+    """What a thread does next."""
+
+    def work(self) -> bool:
+        """Do it; return whether the thread may be used again."""
+
+
+Inbox = SimpleQueue[Run]
 Carrier = Callable[[], AbstractContextManager[object]]
 
 carriers: list[Carrier] = []
 """Each is called in the caller's thread and entered in the helper's, to bring along what a
 framework keeps by thread. Context variables come along anyway."""
+
+cleaners: list[Callable[[], object]] = []
+"""Each is called in a helper thread that has run an app's code and ends now, to give back what a
+framework keeps by thread, such as a `scoped_session.remove`. Django's connections are closed
+anyway."""
 
 
 class AbandonedError(Exception):
@@ -29,7 +46,10 @@ class AbandonedError(Exception):
 
 
 class HelperThreads:
-    """Runs calls in threads of its own. A thread that is done waits for the next call.
+    """Runs calls in threads of its own.
+
+    The thread of an app's call ends with it, and so does what frameworks keep by thread: none finds
+    the session of another. A thread of the library's own calls waits for the next one.
 
     A call that was given up goes on until it comes back from what it waits for: give every client
     a timeout of its own, and one that ends in time. It is then cut until it ends. A cut may come in
@@ -45,12 +65,12 @@ class HelperThreads:
     def _begin(self) -> None:
         """Forget the threads of the process that this one was forked from."""
         self._idle: deque[Inbox] = deque()
-        self._abandoned: set[_Run] = set()
+        self.left: set[Run] = set()
 
     @property
     def abandoned(self) -> int:
         """How many calls that were given up still run."""
-        return len(self._abandoned)
+        return len(self.left)
 
     def run(self, function: Callable[[], Any], seconds: float, *, interrupt: bool) -> Any:  # noqa: ANN401
         """Return what *function* returns, if it does within *seconds*.
@@ -58,19 +78,17 @@ class HelperThreads:
         Args:
             function: Takes nothing.
             seconds: How long to wait for it.
-            interrupt: Whether one that was given up is not begun any more, or else is cut until
-                it ends.
+            interrupt: Whether it is an app's code: if it is given up it is not begun any more, or
+                else is cut until it ends. Its thread is used for nothing else.
 
         Raises:
             AbandonedError: It takes longer, and goes on.
             TooManyAbandonedError: So many others do that it was not begun.
             BaseException: What *function* raised.
         """
-        abandoned = self._abandoned
-        if len(abandoned) >= ABANDONED_MAX:
-            raise TooManyAbandonedError(len(abandoned))
-        run = _Run(function, seconds, abandoned, interrupt=interrupt)
-        self._inbox().put(run)
+        self.must_have_room()
+        run = _Run(function, seconds, self.left, interrupt=interrupt)
+        self.give(run)
         try:
             in_time = run.ended.acquire(timeout=max(0.0, seconds))
         except BaseException:
@@ -81,15 +99,24 @@ class HelperThreads:
             raise AbandonedError(msg)
         return run.result()
 
-    def _inbox(self) -> Inbox:
-        """Return the inbox of a thread that has nothing to do."""
+    def must_have_room(self) -> None:
+        """Let only pass what may be left behind as well.
+
+        Raises:
+            TooManyAbandonedError: So many calls are that no other is begun.
+        """
+        if len(self.left) >= ABANDONED_MAX:
+            raise TooManyAbandonedError(len(self.left))
+
+    def give(self, run: Run) -> None:
+        """Let a thread that has nothing to do begin with *run*."""
         try:
-            return self._idle.pop()
+            inbox = self._idle.pop()
         except IndexError:
-            inbox: Inbox = SimpleQueue()
-            serve = functools.partial(_serve, inbox, self._idle, self._abandoned)
+            inbox = SimpleQueue()
+            serve = functools.partial(_serve, inbox, self._idle)
             threading.Thread(target=serve, name="resilience-helper", daemon=True).start()
-            return inbox
+        inbox.put(run)
 
 
 class _Run:
@@ -99,7 +126,7 @@ class _Run:
         self,
         function: Callable[[], Any],
         seconds: float,
-        abandoned: "set[_Run]",
+        left: set[Run],
         *,
         interrupt: bool,
     ) -> None:
@@ -107,7 +134,7 @@ class _Run:
         self._limited = Interruptible(seconds, AbandonedError) if interrupt else None
         self._context = contextvars.copy_context()
         self._carried = [carrier() for carrier in carriers]
-        self._all_abandoned = abandoned
+        self._left = left
         self._lock = threading.Lock()
         self._given_up = self._done = False
         self._value: Any = None
@@ -121,6 +148,7 @@ class _Run:
         with self._lock:
             if self._given_up and limited is not None:
                 limited.ended = True
+                self._left.discard(self)
                 return False
         try:
             if limited is None:
@@ -130,11 +158,13 @@ class _Run:
         except BaseException as error:  # noqa: BLE001 - the caller's to handle
             self._error = error
         with self._lock:
-            if self._given_up:
-                return False
-            self._done = True
-        self.ended.release()
-        return True
+            self._done = not self._given_up
+        if self._done:
+            self.ended.release()
+        if limited is not None:
+            _clean_thread()
+        self._left.discard(self)
+        return limited is None and self._done
 
     def result(self) -> Any:  # noqa: ANN401 - what the function returned
         """Return or raise what the call ended in."""
@@ -152,7 +182,7 @@ class _Run:
             if self._done:
                 return False
             self._given_up = True
-            self._all_abandoned.add(self)
+            self._left.add(self)
         if self._limited is not None:
             reaper.add(self._limited)
         return True
@@ -164,12 +194,22 @@ class _Run:
             self._value = self._function()
 
 
-def _serve(inbox: Inbox, idle: deque[Inbox], abandoned: set[_Run]) -> None:
+def _clean_thread() -> None:
+    """Give back what frameworks keep by thread."""
+    django = sys.modules.get("django.db")
+    own = cleaners if django is None else [*cleaners, django.connections.close_all]
+    for clean in own:
+        try:
+            clean()
+        except Exception:
+            logger.exception("%r failed at the end of a helper thread", clean)
+
+
+def _serve(inbox: Inbox, idle: deque[Inbox]) -> None:
     again = True
     while again:
         run = inbox.get()
         again = run.work()
-        abandoned.discard(run)
         del run  # it holds what the call returned
         if again:
             idle.append(inbox)

@@ -1,5 +1,6 @@
 """Fallback chains: increasingly degraded answers, each designed."""
 
+from resilience.fallback.progress import Progress
 from resilience.fallback.steps import (
     Call,
     FunctionStep,
@@ -15,6 +16,7 @@ from resilience.fallback.steps import (
 __all__ = [
     "Call",
     "FunctionStep",
+    "Progress",
     "StaticStep",
     "Step",
     "cached",

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Task
-from celery.utils.time import get_exponential_backoff_interval
 
-from resilience.errors import AttemptTimeoutError, RejectedError
-from resilience.fallback import Step
+from resilience.budget.jobs import current_job
+from resilience.errors import AttemptTimeoutError
+from resilience.fallback import Call, Progress, Step
+from resilience.outcome import Outcome
 from resilience.pipeline import Pipeline
+from resilience.tasks.autoretry import retry_if_declared
 from resilience.tasks.neutral import NEUTRAL
+from resilience.tasks.refusal import Refusal
 from resilience.tasks.resilience import Resilience
 
 
@@ -41,20 +44,23 @@ class TaskPipeline(Pipeline):
             bugs=getattr(task, "bugs", None),
             listeners=resilience.listeners,
         )
-        self._task = task
+        self._task = self._owner = task
         self._signature = inspect.signature(task.run)
 
-    def refuse(self, error: RejectedError, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - what a step answers
-        """Answer a call that is not made, because of *error*.
+    def refuse(self, refusal: Refusal, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - what a step answers
+        """Answer a job whose body does not run, or was given up, because of *refusal*.
 
         Raises:
-            RejectedError: *error*, as there are no fallbacks.
+            Exception: Its error, as there are no fallbacks; or Retry.
             AllFallbacksFailedError: None of them had an answer.
         """
+        error = refusal.error
+        if isinstance(error, AttemptTimeoutError) and not refusal.tried:
+            retry_if_declared(self._task, error)
         if not self.fallbacks:
             raise error
         stored = self._stored(self._task.run, args, kwargs)
-        return self._degrade(error, self._call(args, kwargs, stored))
+        return self._degrade(error, self._call(args, kwargs, stored), refusal.tried)
 
     def _stored(self, _: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if not self._remember_seconds:
@@ -72,7 +78,7 @@ class TaskPipeline(Pipeline):
             return super()._guarded(function, args, kwargs)
         except AttemptTimeoutError as error:
             # The breaker has counted it: only now may it become a neutral Retry.
-            _retry_if_declared(self._task, error)
+            retry_if_declared(self._task, error)
             raise
         except Exception as error:
             if getattr(self._task, "_kept", False) and not self.fallbacks:
@@ -88,27 +94,16 @@ class TaskPipeline(Pipeline):
     ) -> None:
         super()._mark(error, self._task.run, args, kwargs)
 
+    def _ask(self, step: Step, call: Call, progress: Progress) -> Outcome[Any]:
+        job = current_job()
+        if job is None or not job.takes(self._task):
+            return super()._ask(step, call, progress)
 
-def _retry_if_declared(task: Task[Any, Any], error: AttemptTimeoutError) -> None:
-    """Do for a timeout what Celery's `autoretry_for` does for what the body raises.
+        def degrading(error: BaseException) -> Refusal:
+            return Refusal(progress.error, progress.past(error))
 
-    Celery wraps the body itself, which a timeout cuts from outside.
-
-    Raises:
-        Retry: The task will run again.
-        AttemptTimeoutError: Its retries are used up.
-    """
-    wanted = tuple(getattr(task, "autoretry_for", ()))
-    unwanted = tuple(getattr(task, "dont_autoretry_for", ()))
-    if not isinstance(error, wanted) or isinstance(error, unwanted):
-        return
-    options: dict[str, Any] = dict(getattr(task, "retry_kwargs", {}))
-    backoff = float(getattr(task, "retry_backoff", False))
-    if backoff:
-        options["countdown"] = get_exponential_backoff_interval(
-            factor=int(max(1.0, backoff)),
-            retries=task.request.retries,
-            maximum=int(getattr(task, "retry_backoff_max", 600)),
-            full_jitter=getattr(task, "retry_jitter", True),
-        )
-    raise task.retry(exc=error, **options)
+        job.degrading = degrading
+        try:
+            return super()._ask(step, call, progress)
+        finally:
+            job.degrading = None

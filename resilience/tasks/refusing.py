@@ -1,15 +1,13 @@
 """What becomes of a job that is refused where it is published."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from billiard.einfo import (  # type: ignore[attr-defined] # one is missing in the stubs
     ExceptionInfo,
     ExceptionWithTraceback,
 )
 from celery import Task, states
-from celery.app.task import Context
 from celery.app.trace import trace_task
 from celery.backends.base import DisabledBackend
 from celery.result import EagerResult
@@ -18,18 +16,7 @@ from celery.utils import uuid
 from resilience.errors import BulkheadFullError
 from resilience.tasks.kept import message_of
 from resilience.tasks.publishing import PUBLISH_ERRORS
-
-REFUSED = "resilience_refused"
-"""Where the request of a job that is answered here keeps its `Refusal`."""
-NOTHING: Final = object()
-
-
-@dataclasses.dataclass(slots=True)
-class Refusal:
-    """Why a job is answered where it is published, and with what."""
-
-    error: BulkheadFullError
-    answer: Any = NOTHING
+from resilience.tasks.refusal import NOTHING, REFUSED, Refusal
 
 
 def end_here(
@@ -60,7 +47,7 @@ def end_here(
     dump = getattr(task, "_dump_pydantic_arguments", None)
     if dump is not None:
         args, kwargs = dump(args, kwargs)
-    refusal = Refusal(error)
+    refusal = Refusal(error, may_retry=False)
     headers, _, (sent_args, sent_kwargs, embed) = message_of(task, args, kwargs, options)
     own = options.get("headers") or {}
     request = {
@@ -85,15 +72,6 @@ def end_here(
         return EagerResult(task_id, refusal.answer, states.SUCCESS, name=task.name)
     state = states.SUCCESS if ended.info is None else ended.info.state
     return EagerResult(task_id, value, state, traceback=traceback, name=task.name)
-
-
-def take_refusal(request: Context | None) -> Refusal | None:
-    """Return why the job of *request* is answered without its body; once: a step may call that."""
-    refusal = None if request is None else request.get(REFUSED)
-    if request is None or not isinstance(refusal, Refusal):
-        return None
-    request.update({REFUSED: None})
-    return refusal
 
 
 def is_awaited(task: Task[Any, Any], options: Mapping[str, Any]) -> bool:

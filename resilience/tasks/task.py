@@ -17,6 +17,7 @@ from resilience.fallback import Step
 from resilience.outcome import Outcome
 from resilience.tasks.admission import going_on, with_lane
 from resilience.tasks.attempt import TaskPipeline
+from resilience.tasks.autoretry import retry_if_declared
 from resilience.tasks.carried import carry, values_of, worse, worst
 from resilience.tasks.deadline import (
     INHERIT,
@@ -32,7 +33,8 @@ from resilience.tasks.ending import guard, report_end
 from resilience.tasks.envelope import Deadline, deadline_of, level_of, repeated, slot_of
 from resilience.tasks.holding import pipeline_of
 from resilience.tasks.once import call_once
-from resilience.tasks.refusing import end_here, is_awaited, take_refusal
+from resilience.tasks.refusal import Refusal, refusal_of, take_refusal
+from resilience.tasks.refusing import end_here, is_awaited
 from resilience.tasks.replacing import Replaced, hand_over, with_body
 from resilience.tasks.resilience import Resilience
 
@@ -271,13 +273,15 @@ class ResilientTask(Task[Any, Any]):
         began, given = resilience.fleet_time(), level_of(request)
         request.update(resilience_started=began)
         try:
-            deadline.must_be_ahead(name, began)  # it may have waited in the pool's pipe
+            if refusal_of(request) is None:
+                deadline.must_be_ahead(name, began)  # it may have waited in the pool's pipe
             with budget_of(deadline, began) as budget:
                 if self.dependency is not None:  # its pipeline cuts
                     value = self._run(args, kwargs, given)
                 else:
                     late = functools.partial(cut_short, name, budget)
-                    value = call_within(budget.remaining(), late, self._run, (args, kwargs, given))
+                    left, run = budget.remaining(), (args, kwargs, given)
+                    value = call_within(left, late, self._run, run, None, self)
         except (Ignore, Reject, Retry):
             raise
         except Exception:
@@ -298,15 +302,26 @@ class ResilientTask(Task[Any, Any]):
             args, kwargs = values_of(args, kwargs)
             degraded = worse(degraded, given)
         refused = take_refusal(self.request_stack.top)
-        if refused is not None and self.dependency is not None:
-            value = self._guarding(self.dependency).refuse(refused.error, args, kwargs)
-            refused.answer = value if degraded is None else carry(degraded, value)
-        elif self.idempotency_key is None or self.app.conf.task_always_eager:
-            value = self._call(args, kwargs)
-        else:
-            wait_seconds = self._wait_seconds()
-            value = call_once(self, self._call, args, kwargs, wait_seconds=wait_seconds)
-        return value if degraded is None else carry(degraded, value)
+        try:
+            value = self._answered(refused, args, kwargs)
+        except Exception as error:
+            if not self._kept and (refused is None or refused.may_retry):
+                retry_if_declared(self, error)
+            raise
+        value = value if degraded is None else carry(degraded, value)
+        if refused is not None:
+            refused.answer = value
+        return value
+
+    def _answered(self, refused: Refusal | None, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - any
+        if refused is not None:
+            if self.dependency is None:
+                raise refused.error
+            return self._guarding(self.dependency).refuse(refused, args, kwargs)
+        if self.idempotency_key is None or self.app.conf.task_always_eager:
+            return self._call(args, kwargs)
+        wait_seconds = self._wait_seconds()
+        return call_once(self, self._call, args, kwargs, wait_seconds=wait_seconds)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         if self.dependency is None:

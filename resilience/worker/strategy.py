@@ -16,6 +16,7 @@ from resilience.tasks.resilience import Resilience
 from resilience.worker.backlog import acknowledge, take_late
 from resilience.worker.poison import bury, is_poison
 from resilience.worker.request import ResilientRequest, drop
+from resilience.worker.threads import use_job_threads
 
 STRATEGY = f"{__name__}:drop_late"
 
@@ -31,8 +32,10 @@ def drop_late(
     They never reach the pool. Behind one that is late there are often more: they go with it.
     Nor does a job that has killed its workers.
     """
-    handle: Callable[..., Any] = default(task, app, consumer, **options)
     resilience: Resilience | None = getattr(app, "resilience", None)
+    if resilience is not None:
+        use_job_threads(consumer.pool, resilience)
+    handle: Callable[..., Any] = default(task, app, consumer, **options)
     if resilience is None or not _can_be_dropped(task):
         return handle
     resilience.time_limit_seconds = consumer.controller.time_limit

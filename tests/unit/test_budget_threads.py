@@ -21,6 +21,7 @@ from resilience.budget.threads import (
     ABANDONED_MAX,
     AbandonedError,
     HelperThreads,
+    cleaners,
     helper_threads,
 )
 from resilience.errors import TooManyAbandonedError
@@ -120,19 +121,45 @@ def test_running_job_of_celery_comes_along(helpers: HelperThreads) -> None:
     assert helpers.run(get_current_task, SECONDS, interrupt=True) is None
 
 
-def test_thread_is_used_again(helpers: HelperThreads) -> None:
-    """Calls one after the other take one thread, also after an error."""
+def test_thread_of_the_librarys_own_calls_is_used_again(helpers: HelperThreads) -> None:
+    """Calls one after the other, as publishes are, take one thread, also after an error."""
 
     def fail() -> None:
         raise ConnectionError
 
     idents = set()
     for _ in range(50):
-        idents.add(helpers.run(threading.get_ident, SECONDS, interrupt=True))
+        idents.add(helpers.run(threading.get_ident, SECONDS, interrupt=False))
         with pytest.raises(ConnectionError):
-            helpers.run(fail, SECONDS, interrupt=True)
+            helpers.run(fail, SECONDS, interrupt=False)
 
     assert len(idents) == 1
+
+
+def test_call_of_an_app_finds_nothing_that_another_kept_by_thread(helpers: HelperThreads) -> None:
+    """Its thread ends with it, cleaned as the app has asked for, though a cleaner fails."""
+    kept, cleaned = threading.local(), threading.Semaphore(0)
+
+    def call() -> bool:
+        found = hasattr(kept, "session")
+        kept.session = "a session"
+        return found
+
+    def fail() -> None:
+        raise ConnectionError
+
+    def clean() -> None:
+        if kept.session:
+            cleaned.release()
+
+    own = [fail, clean]
+    cleaners.extend(own)
+    try:
+        assert [helpers.run(call, SECONDS, interrupt=True) for _ in range(5)] == [False] * 5
+        assert all(cleaned.acquire(timeout=SECONDS) for _ in range(5))
+    finally:
+        for one in own:
+            cleaners.remove(one)
 
 
 def test_call_that_takes_too_long_is_left_behind(

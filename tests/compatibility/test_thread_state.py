@@ -1,0 +1,98 @@
+"""What frameworks keep by thread belongs to a job of the threads pool, as in plain Celery."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from celery.result import AsyncResult
+
+from resilience import Level
+from resilience.testing.plugin import running_valkey
+from resilience.testing.stack import WorkerProcess, run_worker
+from resilience.testing.waiting import wait_until
+from tests.brokers import running_broker
+from tests.compatibility.apps.sessions import app
+
+APP = "tests.compatibility.apps.sessions"
+SECONDS = 60
+JOBS = 12
+
+
+@pytest.fixture(scope="module", params=["threads", "solo", "gevent"])
+def worker(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerProcess]:
+    """A worker of each pool whose jobs share a process."""
+    with ExitStack() as running:
+        server = running.enter_context(running_valkey(tmp_path_factory))
+        broker = running.enter_context(running_broker(tmp_path_factory))
+        app.conf.update(broker_url=broker.url, result_backend=server.url)
+        running.callback(app.close)
+        env = {"CELERY_BROKER_URL": broker.url, "CELERY_RESULT_BACKEND": server.url}
+        queues = ["celery", "alpha"]
+        yield running.enter_context(
+            run_worker(APP, queues=queues, pool=request.param, concurrency=4, env=env)
+        )
+
+
+def publish(task: str, *args: object, **options: Any) -> AsyncResult[Any]:  # noqa: ANN401 - as Celery's
+    """Publish a task of the app."""
+    return app.tasks[f"{APP}.{task}"].apply_async(args, **options)
+
+
+def connections_in_use() -> int:
+    """Return how many connections of the worker's pool are in use."""
+    found: int = publish("checked_out").get(timeout=SECONDS)
+    return found
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        pytest.param("plain", {}, id="plain Celery"),
+        pytest.param("guarded", {}, id="timeout of the dependency"),
+        pytest.param("limited", {"budget": 20.0}, id="budget of the job"),
+        pytest.param("guarded", {"budget": 20.0}, id="both"),
+        pytest.param("degraded", {}, id="fallback"),
+    ],
+)
+def test_no_job_finds_the_session_of_another(task: str, options: dict[str, Any]) -> None:
+    """Signals, body and fallback share a thread: `Session.remove()` removes the body's session."""
+    args = ("x",) if task == "degraded" else ()
+    jobs = [publish(task, *args, **options) for _ in range(JOBS)]
+    found = [job.get(timeout=SECONDS) for job in jobs]
+    found = [getattr(one, "value", one) for one in found]
+
+    assert [one["foreign"] for one in found] == [False] * JOBS
+    assert [one["same_thread"] for one in found] == [True] * JOBS
+    wait_until(lambda: not connections_in_use(), SECONDS, "all connections are given back")
+
+
+@pytest.mark.usefixtures("worker")
+def test_call_under_a_share_of_a_budget_finds_no_session_of_another() -> None:
+    """Its thread ends with it, and its session as well."""
+    jobs = [publish("shared_out") for _ in range(JOBS)]
+
+    assert [job.get(timeout=SECONDS)["foreign"] for job in jobs] == [False] * JOBS
+
+
+def test_job_that_blocks_answers_in_time_and_cleans_up_when_it_ends(worker: WorkerProcess) -> None:
+    """Its fallback answers, once; when its thread wakes up it runs `task_postrun`, and no more."""
+    if worker.hostname.startswith("never"):
+        return
+    job = publish("blocked", "body")
+    outcome = job.get(timeout=SECONDS)
+    said = publish("release", str(job.id)).get(timeout=SECONDS)
+
+    assert outcome.value == "static"
+    assert outcome.level == Level.STATIC
+    assert outcome.reason == "AttemptTimeoutError"
+    assert job.get(timeout=SECONDS).value == "static"
+    by_thread: dict[int, list[tuple[str, str | None]]] = {}
+    for name, thread, state in said["signals"]:
+        by_thread.setdefault(thread, []).append((name, state))
+    assert all([name for name, _ in one] == ["prerun", "postrun"] for one in by_thread.values())
+    assert sum(state == "SUCCESS" for one in by_thread.values() for _, state in one) == 1
+    wait_until(lambda: not connections_in_use(), SECONDS, "all connections are given back")
