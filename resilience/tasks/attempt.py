@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Task
+from celery.exceptions import Retry
 
 from resilience.budget.jobs import current_job
 from resilience.errors import AttemptTimeoutError
@@ -12,6 +13,7 @@ from resilience.fallback import Call, Progress, Step
 from resilience.outcome import Outcome
 from resilience.pipeline import Pipeline
 from resilience.tasks.autoretry import retry_if_declared
+from resilience.tasks.models import with_models
 from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.refusal import Refusal
 from resilience.tasks.resilience import Resilience
@@ -39,12 +41,13 @@ class TaskPipeline(Pipeline):
             resilience.answers,
             breaker=resilience.breaker(dependency),
             slots=resilience.slots(dependency),
-            fallbacks=fallbacks,
+            fallbacks=with_models(task, fallbacks),
             neutral=NEUTRAL,
             bugs=getattr(task, "bugs", None),
             listeners=resilience.listeners,
         )
         self._task = self._owner = task
+        self._autoretry_for = tuple(getattr(task, "autoretry_for", ()))
         self._signature = inspect.signature(task.run)
 
     def refuse(self, refusal: Refusal, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - what a step answers
@@ -65,6 +68,9 @@ class TaskPipeline(Pipeline):
     def _stored(self, _: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if not self._remember_seconds:
             return ""
+        dump = getattr(self._task, "_dump_pydantic_arguments", None)
+        if dump is not None:  # as a worker gets them, also where a task is applied locally
+            args, kwargs = dump(args, kwargs)
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError:  # the call itself says so better
@@ -74,11 +80,26 @@ class TaskPipeline(Pipeline):
     def _guarded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401 - what the function returns
+        retried: Retry | None = None
+
+        def body(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function's
+            nonlocal retried
+            try:
+                return function(*args, **kwargs)
+            except Retry as retry:
+                if not isinstance(retry.exc, self._autoretry_for):
+                    raise
+                # What Celery made of a failure: the breaker is to count it.
+                retried = retry
+                raise retry.exc from None
+
         try:
-            return super()._guarded(function, args, kwargs)
-        except AttemptTimeoutError as error:
-            # The breaker has counted it: only now may it become a neutral Retry.
-            retry_if_declared(self._task, error)
+            return super()._guarded(body if self._autoretry_for else function, args, kwargs)
+        except Exception as error:
+            if retried is not None:
+                raise retried from None
+            if isinstance(error, AttemptTimeoutError):
+                retry_if_declared(self._task, error)
             raise
         except Exception as error:
             if getattr(self._task, "_kept", False) and not self.fallbacks:

@@ -10,6 +10,7 @@ from celery import Task
 from resilience.errors import ConfigurationError
 from resilience.fallback import FunctionStep, StaticStep, Step, check_chain
 from resilience.tasks.admission import check_lane
+from resilience.tasks.models import with_models
 from resilience.tasks.once import check_key
 from resilience.tasks.serialization import must_encode
 
@@ -44,7 +45,7 @@ def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # no
         raise ConfigurationError(msg)
     if cls.idempotency_key is not None and not vars(cls).get("abstract"):
         check_key(cls.idempotency_key, _parameters(cls), where)
-    for step in chain:
+    for step in with_models(cls, chain):
         if isinstance(step, StaticStep):
             must_encode(step.value, where=f"{where}, fallback.static")
         elif isinstance(step, FunctionStep):

@@ -32,6 +32,7 @@ from resilience.tasks.declaration import check_calls, check_declaration
 from resilience.tasks.ending import guard, report_end
 from resilience.tasks.envelope import Deadline, deadline_of, level_of, repeated, slot_of
 from resilience.tasks.holding import pipeline_of
+from resilience.tasks.models import check_models
 from resilience.tasks.once import call_once
 from resilience.tasks.refusal import Refusal, refusal_of, take_refusal
 from resilience.tasks.refusing import end_here, is_awaited
@@ -314,6 +315,7 @@ class ResilientTask(Task[Any, Any]):
         return value
 
     def _answered(self, refused: Refusal | None, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - any
+        check_models(self, args, kwargs)
         if refused is not None:
             if self.dependency is None:
                 raise refused.error
