@@ -15,6 +15,7 @@ from resilience.budget.limits import (
     synchronous,
     time_limit_async,
 )
+from resilience.budget.threads import cleaners
 from resilience.budget.timer import Cut
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "TimeoutBudget",
     "call_within",
     "checked_seconds",
+    "cleaners",
     "client_timeout",
     "current_budget",
     "limit_commands",

@@ -100,9 +100,7 @@ class TaskPipeline(Pipeline):
                 raise retried from None
             if isinstance(error, AttemptTimeoutError):
                 retry_if_declared(self._task, error)
-            raise
-        except Exception as error:
-            if getattr(self._task, "_kept", False) and not self.fallbacks:
+            elif getattr(self._task, "_kept", False) and not self.fallbacks:
                 self._reports.why(error)  # it runs again in silence, for hours maybe
             raise
 
