@@ -12,6 +12,7 @@ from resilience.events import log_event
 
 OPEN_SECONDS = 2.0
 TIMEOUT_SECONDS = 0.3
+SLOT_SECONDS = 2.0
 RETRY = {"max_retries": 8, "countdown": 0.5}
 UP_KEY = "outage:up"
 
@@ -22,7 +23,7 @@ Resilience(
     dependencies=[
         Dependency("alpha", breaker=policy, timeout=None),
         Dependency("beta", breaker=None, timeout=TIMEOUT_SECONDS),
-        Dependency("gamma", breaker=None, timeout=TIMEOUT_SECONDS, slots=1),
+        Dependency("gamma", breaker=None, timeout=SLOT_SECONDS, slots=1),
         Dependency("delta", breaker=policy, timeout=None),
     ],
     listeners=[log_event],
@@ -144,7 +145,7 @@ def slow(self: Task[Any, Any], fast_at: int) -> str:
 def crowded(self: Task[Any, Any]) -> str:
     """Hold the only slot of the dependency for most of the time that a call may take."""
     note(self, "call")
-    time.sleep(0.7 * TIMEOUT_SECONDS)  # noqa: TID251 - the work
+    time.sleep(0.6 * SLOT_SECONDS)  # noqa: TID251 - the work
     return "done"
 
 
