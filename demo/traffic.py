@@ -23,7 +23,11 @@ RATES: Final[Mapping[str, int]] = {
     "dashboard": 4,
 }
 """Requests per second by endpoint: half of what two processors could serve."""
-LOW_RATES: Final[Mapping[str, int]] = {name: math.ceil(rate / 2) for name, rate in RATES.items()}
+PROBING: Final = ("recommendations", "profile")
+LOW_RATES: Final[Mapping[str, int]] = {
+    name: rate if name in PROBING else math.ceil(rate / 2) for name, rate in RATES.items()
+}
+"""Half of it, but for those whose calls probe what was broken: recovery waits for five of them."""
 CONTROL: Final = "ping"
 """The endpoint that calls no dependency; asked all the while, besides the others."""
 CONTROL_RATE: Final = 8

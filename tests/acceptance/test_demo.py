@@ -104,7 +104,7 @@ def test_interrupted_demo_leaves_nothing_behind_and_keeps_a_second_one_out(
     start_demo: StartDemo,
 ) -> None:
     """Ctrl-C in the middle of the traffic stops all; until then a second demo says who is there."""
-    demo = start_demo("--quick")
+    demo = start_demo()
     demo.await_output("warming up")
     second = start_demo("up")
 
