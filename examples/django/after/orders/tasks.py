@@ -1,0 +1,53 @@
+"""Tasks of the orders app."""
+
+import httpx
+from celery import shared_task
+from celery.contrib.django.task import DjangoTask
+from django.conf import settings
+from django.core.mail import EmailMessage
+from django.db.models import F
+
+from orders.models import Order
+from resilience import FireAndForgetTask, ResilientTask, fallback
+
+
+class KeptTask(FireAndForgetTask, DjangoTask):
+    """A fire-and-forget task with `delay_on_commit`, which Celery gives the tasks of Django."""
+
+    abstract = True
+
+
+@shared_task(
+    base=ResilientTask,
+    dependency="recommendations",
+    fallbacks=[fallback.stale(max_age=3600), fallback.static([744, 417, 118])],
+)
+def recommend(user: int) -> list[int]:
+    """Return product ids for *user*, the best first."""
+    url = f"{settings.RECOMMENDATIONS_URL}/personalised/{user}"
+    return httpx.get(url, timeout=30).raise_for_status().json()
+
+
+@shared_task
+def summarise(products: list[int]) -> str:
+    """Describe a list of products."""
+    return f"{len(products)} products"
+
+
+@shared_task(base=KeptTask, dependency="mail", idempotency_key="order:{order}:mail")
+def confirm(order: int) -> None:
+    """Send a mail about *order*, and note it."""
+    EmailMessage(
+        f"order {order}",
+        "Thank you.",
+        "shop@bookshop.example",
+        ["ann@bookshop.example"],
+        headers={"Message-ID": f"<{order}@bookshop.example>"},
+    ).send()
+    Order.objects.filter(number=order).update(mailed=True)
+
+
+@shared_task(ignore_result=True)
+def remind() -> None:
+    """Count a reminder for every order; beat asks for it."""
+    Order.objects.update(reminded=F("reminded") + 1)

@@ -1,0 +1,113 @@
+"""The apps below `examples/`, as they were and as they are once they have adopted the library."""
+
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from resilience.testing.process import ServerProcess
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.acceptance.upstream import Upstream
+from tests.examples.bookshop import Bookshop, running_bookshop
+
+FRAMEWORKS = ("flask", "django", "fastapi")
+
+
+def check_healthy(shop: Bookshop) -> None:
+    """Check what both versions of an app do while everything is well."""
+    assert len(shop.get("/recommendations/7")["data"]) == 10
+    assert shop.get("/summary/7") == {"data": "10 products"}
+    shop.order(1)
+    shop.await_mail(1)
+
+
+def put_faults(services: Mapping[str, Upstream]) -> None:
+    """Break both services."""
+    services["recommendations"].put_fault("hang")
+    services["mail"].put_fault("fail")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_example_before_adoption_fails_with_its_dependencies(
+    framework: str, services: Mapping[str, Upstream], valkey: ValkeyProcess, tmp_path: Path
+) -> None:
+    """The app as it was works, answers errors while a service hangs, and loses a mail."""
+    valkey.flush()
+    with running_bookshop(framework, "before", services, valkey.url, tmp_path) as shop:
+        check_healthy(shop)
+        put_faults(services)
+        assert shop.web.get("/recommendations/7").status_code == httpx.codes.INTERNAL_SERVER_ERROR
+        refused = services["mail"].http.get("/stats").json()["by_mode"]["fail"]
+        shop.order(2)
+        wait_until(
+            lambda: services["mail"].http.get("/stats").json()["by_mode"]["fail"] > refused,
+            20,
+            "the mail server refused the mail",
+        )
+        for service in services.values():
+            service.lift_fault()
+        shop.order(3)
+        shop.await_mail(3)
+        assert shop.mails(2) == 0
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_example_after_adoption_degrades_and_recovers(
+    framework: str, services: Mapping[str, Upstream], valkey: ValkeyProcess, tmp_path: Path
+) -> None:
+    """The adopted app works as before, answers while a service hangs, and loses no mail."""
+    valkey.flush()
+    with running_bookshop(framework, "after", services, valkey.url, tmp_path) as shop:
+        check_healthy(shop)
+        assert shop.get("/recommendations/7")["_meta"]["level"] == 0
+        put_faults(services)
+        assert shop.order(2) < 1.5
+        stale = shop.get("/recommendations/7")
+        assert (len(stale["data"]), stale["_meta"]["level"]) == (10, 1)
+        # A plain task behind a degraded one gets the value, as ever.
+        assert shop.get("/summary/8") == {"data": "3 products"}
+        for service in services.values():
+            service.lift_fault()
+        shop.await_mail(2)
+        wait_until(
+            lambda: shop.get("/recommendations/7")["_meta"]["level"] == 0, 20, "answers are full"
+        )
+        assert [shop.mails(number) for number in (1, 2)] == [1, 1]
+
+
+@pytest.mark.parametrize("version", ["before", "after"])
+def test_django_example_runs_what_beat_asks_for(
+    version: str, services: Mapping[str, Upstream], valkey: ValkeyProcess, tmp_path: Path
+) -> None:
+    """A beat that is configured in Django's settings has its plain task run, adopted or not."""
+    valkey.flush()
+    with ExitStack() as stack:
+        shop = stack.enter_context(
+            running_bookshop("django", version, services, valkey.url, tmp_path)
+        )
+        shop.order(1)
+        beat = ServerProcess(
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "bookshop",
+                "beat",
+                "-s",
+                str(tmp_path / "beat"),
+                "--pidfile=",
+            ],
+            ready="LocalTime",
+            log_path=tmp_path / "beat.log",
+            env=shop.env,
+        )
+        stack.callback(beat.stop)
+        beat.start()
+        wait_until(lambda: shop.get("/orders/1")["reminded"] >= 2, 20, "beat asked twice")
+        shop.await_mail(1)
+        wait_until(lambda: shop.get("/orders/1")["mailed"], 20, "the database knows of the mail")
