@@ -51,7 +51,7 @@ def create_app() -> Flask:
 
     @app.get("/recommendations/<int:user>")
     def recommendations(user):
-        return jsonify(recommend.delay(user).get(timeout=5).to_json())
+        return jsonify(recommend.delay(user).get(timeout=5).to_dict())
 
     @app.get("/summary/<int:user>")
     def summary(user):

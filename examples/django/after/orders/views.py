@@ -9,7 +9,7 @@ from orders.tasks import confirm, recommend, summarise
 
 def recommendations(_request: HttpRequest, user: int) -> JsonResponse:
     """Answer with what the service recommends."""
-    return JsonResponse(recommend.delay(user).get(timeout=5).to_json())
+    return JsonResponse(recommend.delay(user).get(timeout=5).to_dict())
 
 
 def summary(_request: HttpRequest, user: int) -> JsonResponse:
