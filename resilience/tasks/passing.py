@@ -74,7 +74,7 @@ def _pass_values_to_chords(app: Celery[Any]) -> None:
     A member that is a task of Celery's own returns a plain value: what it was made from is in the
     headers of its request.
     """
-    make = app._get_backend  # type: ignore[attr-defined] # noqa: SLF001 - see decision 024
+    make = app._get_backend  # type: ignore[attr-defined] # noqa: SLF001 - see decision 022
 
     def make_backend() -> Any:  # noqa: ANN401 - of any class
         backend: Any = make()
