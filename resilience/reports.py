@@ -1,4 +1,4 @@
-"""What a pipeline says of a call that did not end in a full answer."""
+"""Announces the calls of a pipeline that did not end in a full answer."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +11,7 @@ from resilience.events import (
     Listener,
     announce,
 )
+from resilience.fallback.progress import reason_of
 from resilience.outcome import Outcome
 
 
@@ -30,18 +31,17 @@ class Reports:
             error: What the call, or a step of its chain, ended in.
             source: Which step; None: the call itself.
         """
-        text, kind = text_of(error), type(error).__name__
         if is_unreadable(error):
             event = AnswerUnreadable(
                 call=self._name,
                 dependency=self._dependency,
                 source=source,
-                reason=kind,
-                error=text,
+                reason=type(error).__name__,
+                error=text_of(error),
                 place=place_of(error),
             )
             announce(event, self._listeners)
-        return f"{kind}: {text}" if text else kind
+        return reason_of(error)
 
     def degraded(self, answer: Outcome[Any], error: Exception) -> Outcome[Any]:
         """Return the *answer* of a fallback step to a call that ended in *error*; announce it."""

@@ -42,8 +42,8 @@ class Settings(BaseModel):
             breakers of equal dependencies and stale answers of equal tasks.
         ledger_url: SQL database for jobs that must not get lost, the same for all processes of an
             app: `sqlite:////path/of/file`, `postgresql+psycopg://…`, `mariadb+pymysql://…`.
-            Default: a SQLite file in the working directory, which does for processes that are all
-            started there.
+            Default: a SQLite file in the working directory, which is enough if all processes start
+            there.
         ledger_lease_seconds: A job that a relay published, and that no worker has ended or begun
             in so long, is published again.
         redact: Names of arguments whose values no view of the ledger shows; they are stored as they

@@ -25,8 +25,8 @@ def without_priorities(base: type[Any]) -> type[Any]:
             if not self._warned:
                 logger.warning(
                     "task_queue_max_priority=%s is left off quorum queues, which the queues of "
-                    "dependencies are on RabbitMQ: it refuses x-max-priority for them. Use lanes "
-                    "to run some jobs of a dependency before others, or define its queue in "
+                    "dependencies are on RabbitMQ, which refuses x-max-priority for them. Use "
+                    "lanes to run some jobs of a dependency before others, or define its queue in "
                     "task_queues as a classic one",
                     self.max_priority,
                 )

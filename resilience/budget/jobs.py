@@ -59,8 +59,8 @@ class Job:
     Attributes:
         owner: Whose limits hold in this thread; what others limit inside runs in a helper thread,
             as the job goes on if that is left behind.
-        degrading: Makes, of the error of a fallback step that is cut, what `take_over` needs to go
-            on behind that step; None while the body runs.
+        degrading: Turns the error of a fallback step that was cut into what `take_over` needs to
+            continue with the next step; None while the body runs.
     """
 
     def __init__(

@@ -13,8 +13,7 @@ from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
 from resilience.cli.letters import print_letter, print_letters
 from resilience.cli.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
-from resilience.cli.words import briefly, confirm, duration
-from resilience.cli.words import seconds as duration_in_seconds
+from resilience.cli.words import briefly, confirm, duration, duration_in_seconds
 from resilience.ledger import Ledger, State, Which
 
 LIST = 50
@@ -32,7 +31,7 @@ FILTERS = (
     ),
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-YES = click.option("--yes", is_flag=True, help="Do not ask; needed where no terminal is.")
+YES = click.option("--yes", is_flag=True, help="Skip the question; required without a terminal.")
 CHANGES = (
     click.argument("name", metavar="[ID]", required=False),
     *FILTERS,

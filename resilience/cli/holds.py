@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resilience.cli.breakers import HOLD_SECONDS, who
-from resilience.cli.words import seconds as duration_in_seconds
+from resilience.cli.words import duration_in_seconds
 from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 

@@ -61,13 +61,13 @@ def upgrade(context: click.Context) -> None:
 
 
 @ledger.command()
-@click.option("--yes", is_flag=True, help="Do not ask; needed where no terminal is.")
+@click.option("--yes", is_flag=True, help="Skip the question; required without a terminal.")
 @click.pass_context
 def accept(context: click.Context, *, yes: bool) -> None:
-    """Make the ledger of this command the one of the app.
+    """Make the ledger of this command the app's ledger.
 
-    For a ledger that was replaced on purpose, or moved. Processes that still have the former one
-    are refused when they start, and announce `SecondLedgerFound` while they run.
+    Use it after a ledger was replaced or moved on purpose. Processes that still have the former
+    one are refused when they start, and announce `SecondLedgerFound` while they run.
     """
     found = ledger_of(context, only=False)
     place = found.identity().place

@@ -22,7 +22,7 @@ FORMATS = ("procfile", "compose", "systemd", "kubernetes")
 @click.command()
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="procfile")
 @click.option("--image", default="app:latest", help="For compose and kubernetes.")
-@click.option("--user", help="For systemd: who runs the workers. By default who runs this.")
+@click.option("--user", help="For systemd: the user of the workers; by default yours.")
 @click.option("--json", "as_json", is_flag=True, help="Print the workers as a JSON list instead.")
 @click.pass_context
 def topology(
@@ -31,8 +31,8 @@ def topology(
     """Print the workers of all dependencies for a process manager.
 
     They are those that `up` runs, each with the time it needs to stop and the probe of its health.
-    Where tasks need the ledger they demand its address, one for all of them. Other addresses,
-    secrets and resources are yours to add.
+    If tasks need the ledger, each worker requires its address, one for all of them. Other
+    addresses, secrets and resources are yours to add.
     """
     found = workers(context)
     if as_json:
@@ -51,7 +51,7 @@ def topology(
 
 
 def _not_root(user: str) -> str:
-    """Return *user*.
+    """Return *user*, who must not be root.
 
     Raises:
         ConfigurationError: It is root, who should run no worker.

@@ -10,7 +10,7 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 
 def duration(text: str) -> float:
-    """Return the seconds in *text*: `90s`, `15m`, `2h` or `7d`; `0s` is one, too.
+    """Return the seconds in *text*: `90s`, `15m`, `2h`, `7d` or `0s`.
 
     Raises:
         click.BadParameter: It is no duration, has no unit, or is infinite.
@@ -29,16 +29,16 @@ def duration(text: str) -> float:
     return read
 
 
-def seconds(text: str | float) -> float:
+def duration_in_seconds(text: str | float) -> float:
     """Return the seconds in *text*, for an option whose name is the unit: `90`, `90s` or `1.5m`.
 
     Raises:
-        click.BadParameter: It is no duration, or not more than nothing.
+        click.BadParameter: It is no duration, or is 0.
     """
     written = str(text)
     read = duration(written if written[-1:] in UNITS else f"{written}s")
     if not read:
-        msg = f"{written!r} must be more than nothing."
+        msg = f"{written!r} must be more than 0."
         raise click.BadParameter(msg)
     return read
 

@@ -31,8 +31,8 @@ class Ledgers:
             ledger: Identity of this process's ledger.
             host: Of the ledger's file; empty for a database server.
             place: Where the ledger is, for people.
-            mode: `look` only compares; `join` is known to others from now on, if none differs;
-                `accept` makes this one the ledger of the queues, whatever it was before.
+            mode: `look` only compares; `join` also makes this ledger known to others, if none
+                differs; `accept` makes it the ledger of the queues, whatever that was before.
 
         Raises:
             StoreUnavailableError: The store does not answer.

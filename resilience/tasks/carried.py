@@ -29,7 +29,7 @@ def worst(values: list[Any]) -> Outcome[Any] | None:
     """Return the worst outcome among *values* and the lists in them, None if there is none."""
     kinds = set(map(type, values))
     if not any(issubclass(kind, (Outcome, list)) for kind in kinds):
-        return None  # a long list of plain values is told quickly
+        return None  # so that a long list of plain values costs little
     found: Outcome[Any] | None = None
     for value in values:
         if isinstance(value, list):

@@ -15,8 +15,8 @@ from resilience.tasks.resilience import Resilience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A part to run.
+class EagerPart:
+    """A part to run in this process.
 
     Attributes:
         signature: Of one task.
@@ -56,10 +56,10 @@ class EagerResponse(PendingResponse):
 def run_here(
     resilience: Resilience,
     fan: str,
-    calls: Mapping[str, Call],
+    calls: Mapping[str, EagerPart],
     on_complete: Signature[Any] | None,
 ) -> EagerResponse:
-    """Run all parts of a fan-out, one behind the other, and then its callback.
+    """Run all parts of a fan-out, one after the other, and then its callback.
 
     Neither store nor broker is asked. A part that fails is missing, whatever
     `task_eager_propagates` says; what the callback raises is raised.
@@ -90,7 +90,7 @@ def run_here(
     return pending
 
 
-def _answer(name: str, call: Call, result: AsyncResult[Any]) -> PartAnswer:
+def _answer(name: str, call: EagerPart, result: AsyncResult[Any]) -> PartAnswer:
     value: Any = result.result
     if result.state == states.SUCCESS:
         outcome = outcome_of(value)

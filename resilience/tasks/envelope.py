@@ -124,18 +124,18 @@ def deadline_of(headers: Headers) -> Deadline | None:
 
     A malformed one is ignored, with one warning.
     """
-    said = header(headers, BUDGET_HEADER)
-    if said is None:
+    fields = header(headers, BUDGET_HEADER)
+    if fields is None:
         return None
     try:
-        at, total, sent = (_seconds(said[name]) for name in ("deadline", "total", "sent"))
+        at, total, sent = (_seconds(fields[name]) for name in ("deadline", "total", "sent"))
         if not 0 < total <= SECONDS_MAX:
             raise ValueError(total)  # noqa: TRY301 - malformed as the rest
         hops = tuple(
-            Hop(_name(task), *map(_seconds, times)) for task, *times in said["hops"][-HOPS_MAX:]
+            Hop(_name(task), *map(_seconds, times)) for task, *times in fields["hops"][-HOPS_MAX:]
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-        _warn(f"ignored a malformed header {BUDGET_HEADER}={said!r:.200}: {error!r}")
+        _warn(f"ignored a malformed header {BUDGET_HEADER}={fields!r:.200}: {error!r}")
         return None
     return Deadline(at=at, total=total, sent=sent, hops=hops)
 
@@ -147,14 +147,14 @@ def received_of(headers: Headers, otherwise: float) -> float:
 
 def slot_header(slot: Slot) -> dict[str, Any]:
     """Return the message headers that make a task report to *slot*."""
-    said: dict[str, Any] = {"fan": slot.fan, "part": slot.part}
+    fields: dict[str, Any] = {"fan": slot.fan, "part": slot.part}
     if slot.required:
-        said["required"] = True
+        fields["required"] = True
     if slot.stale_key:
-        said |= {"stale_key": slot.stale_key, "stale_seconds": slot.stale_seconds}
+        fields |= {"stale_key": slot.stale_key, "stale_seconds": slot.stale_seconds}
     if not slot.last:
-        said["last"] = False
-    return {SLOT_HEADER: said}
+        fields["last"] = False
+    return {SLOT_HEADER: fields}
 
 
 def slot_of(headers: Headers) -> Slot | None:
@@ -162,25 +162,27 @@ def slot_of(headers: Headers) -> Slot | None:
 
     A malformed header is ignored, and so is a field of it that another release may have added.
     """
-    said = header(headers, SLOT_HEADER)
-    if not isinstance(said, Mapping):
+    fields = header(headers, SLOT_HEADER)
+    if not isinstance(fields, Mapping):
         return None
     ours = {
-        name: said[name] for name, kind in SLOT_TYPES.items() if isinstance(said.get(name), kind)
+        name: fields[name]
+        for name, kind in SLOT_TYPES.items()
+        if isinstance(fields.get(name), kind)
     }
     return Slot(**ours) if "fan" in ours and "part" in ours else None
 
 
 def level_header(given: Outcome[Any]) -> dict[str, Any]:
     """Return the message headers that say how good the answer *given* to a job is."""
-    said = {
+    fields = {
         "level": int(given.level),
         "reason": given.reason,
         "source": given.source,
         "age": given.age,
         "dependency": given.dependency,
     }
-    return {LEVEL_HEADER: {name: value for name, value in said.items() if value is not None}}
+    return {LEVEL_HEADER: {name: value for name, value in fields.items() if value is not None}}
 
 
 def level_of(headers: Headers) -> Outcome[None] | None:
@@ -188,21 +190,21 @@ def level_of(headers: Headers) -> Outcome[None] | None:
 
     None: no answer of a task with fallbacks was among it. Malformed fields are left out.
     """
-    said = header(headers, LEVEL_HEADER)
+    fields = header(headers, LEVEL_HEADER)
     try:
-        level = Level(said["level"])
+        level = Level(fields["level"])
     except (TypeError, KeyError, ValueError):
         return None
-    texts = {name: said.get(name) for name in ("reason", "source", "dependency")}
+    texts = {name: fields.get(name) for name in ("reason", "source", "dependency")}
     texts = {name: text if isinstance(text, str) else None for name, text in texts.items()}
-    age = seconds_or(said.get("age"), -1.0)
+    age = seconds_or(fields.get("age"), -1.0)
     return Outcome(value=None, level=level, age=age if age >= 0 else None, **texts)
 
 
 def lane_in(headers: Headers, own: Lane = NORMAL) -> Lane:
     """Return the lane that these *headers* name, *own* if they name none."""
-    said = header(headers, LANE_HEADER)
-    return next((lane for lane in LANES if lane == said), own)
+    wanted = header(headers, LANE_HEADER)
+    return next((lane for lane in LANES if lane == wanted), own)
 
 
 def ledger_header(headers: Headers) -> dict[str, Any]:
@@ -210,16 +212,16 @@ def ledger_header(headers: Headers) -> dict[str, Any]:
 
     Malformed fields are left out.
     """
-    said = header(headers, JOB_HEADER)
-    if not isinstance(said, Mapping):
+    fields = header(headers, JOB_HEADER)
+    if not isinstance(fields, Mapping):
         return {}
     numbers = {
-        name: said[name]
+        name: fields[name]
         for name in ("born", "attempts", "dispatches", "lost")
-        if isinstance(said.get(name), int | float) and said[name] >= 0
+        if isinstance(fields.get(name), int | float) and fields[name] >= 0
     }
     texts = {
-        name: said[name] if isinstance(said.get(name), str) else None
+        name: fields[name] if isinstance(fields.get(name), str) else None
         for name in ("origin", "serializer")
     }
     return numbers | texts
@@ -254,4 +256,4 @@ def _name(value: object) -> str:
 def _warn(text: str) -> None:
     if not _warned:
         _warned.add(text)
-        logger.warning("%s (said once per process)", text)
+        logger.warning("%s (logged once per process)", text)

@@ -18,7 +18,7 @@ from resilience.budget import checked_seconds
 from resilience.errors import BulkheadFullError, ConfigurationError, StoreUnavailableError
 from resilience.events import PublishFailed
 from resilience.store import Slot
-from resilience.tasks.eager import Call, run_here
+from resilience.tasks.eager import EagerPart, run_here
 from resilience.tasks.envelope import slot_header
 from resilience.tasks.pending import PendingResponse
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
@@ -128,7 +128,7 @@ class FanOut:
         spec = [(name, one.required) for name, one in self.parts.items()]
         pending = PendingResponse(resilience, fan, spec, budget=budget)
         if app.conf.task_always_eager:
-            return run_here(resilience, fan, self._calls(pending), on_complete)
+            return run_here(resilience, fan, self._eager_parts(pending), on_complete)
         slots = {name: self._slot(resilience, fan, name, one) for name, one in self.parts.items()}
         stale_keys = {name: slot.stale_key for name, slot in slots.items() if slot.stale_key}
         callback = "" if on_complete is None else must_encode(on_complete, where="on_complete")
@@ -154,10 +154,10 @@ class FanOut:
             pending.finish_unpublished()
         return pending
 
-    def _calls(self, pending: PendingResponse) -> dict[str, Call]:
+    def _eager_parts(self, pending: PendingResponse) -> dict[str, EagerPart]:
         """Return the parts as they are called in this process."""
         return {
-            name: Call(
+            name: EagerPart(
                 signature=one.signature,
                 required=one.required,
                 seconds=partial(_seconds_of, one.signature, pending),

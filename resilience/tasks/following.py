@@ -55,7 +55,7 @@ class Following(CelerySettings):
 
     @property
     def broker_connection_retry_on_startup(self) -> bool:
-        """Whether a worker waits for its broker at the start, as it does later unless told else."""
+        """Whether a worker waits for its broker at the start; by default, as it does later."""
         conf: Any = self
         own = conf["broker_connection_retry_on_startup"]
         return bool(conf.broker_connection_retry if own is None else own)
@@ -84,7 +84,7 @@ class Following(CelerySettings):
 
     def _of_rabbitmq(self, name: str) -> bool:
         conf: Any = self
-        # Celery refuses some pairs of these: who sets one of them sets them all.
+        # Celery refuses some pairs of these: an app that sets one of them decides on all.
         own = any(conf.value_set_for(one) for one in RABBITMQ_DEFAULTS)
         value = conf[name] if own or not on_rabbitmq(self._app) else RABBITMQ_DEFAULTS[name]
         return bool(value)

@@ -1,4 +1,4 @@
-"""Sees to it that all processes of an app keep their jobs in one ledger."""
+"""Checks that all processes of an app keep their jobs in one ledger."""
 
 import logging
 import threading
@@ -63,7 +63,7 @@ class LedgerCheck:
         self._refuse("join", patience_seconds=START_SECONDS)
 
     def look(self) -> None:
-        """Compare, and leave no trace.
+        """Compare, and change nothing in the store.
 
         Raises:
             ConfigurationError: The others have another ledger.
@@ -71,7 +71,7 @@ class LedgerCheck:
         self._refuse("look")
 
     def accept(self) -> None:
-        """Make this process's ledger the one of the app.
+        """Make this process's ledger the app's ledger.
 
         Raises:
             StoreUnavailableError: The store does not answer; or the ledger's errors.
@@ -111,7 +111,7 @@ class LedgerCheck:
             raise ConfigurationError(second)
 
     def _compared(self, mode: Mode, until: float) -> str | None:
-        """Return what to say of another ledger, empty if there is none; None: ask again."""
+        """Return the error text about another ledger, empty if there is none; None: ask again."""
         try:
             others = self._others(mode)
             return _second(self._resilience.ledger.identity().place, others) if others else ""

@@ -106,13 +106,13 @@ class OutboxTask(ResilientTask):
     ) -> AsyncResult[Any]:
         """Publish the job if, and only if, the caller's transaction is committed.
 
+        With `task_always_eager` the job runs at once, and the session is not used.
+
         Args:
             session: On the ledger's own database, in a transaction.
             args: As of `apply_async`.
             kwargs: As of `apply_async`.
             **options: As of `apply_async`.
-
-        With `task_always_eager` the job runs at once, and the session is not used.
 
         Raises:
             LedgerUnavailableError: The database lacks the ledger's tables.

@@ -54,11 +54,11 @@ def pass_values(app: Celery[Any], announce: Announce) -> None:
         if given is None:
             return message
         own = options.get("headers") or {}
-        said = level_header(worse(given, level_of(own)))
+        level = level_header(worse(given, level_of(own)))
         if LEVEL_HEADER in own:  # of a line that is more degraded by now; Celery merges it last
-            own.update(said)
-        message.headers.update(said)
-        _write_down(message.body[2], said)
+            own.update(level)
+        message.headers.update(level)
+        _write_down(message.body[2], level)
         if given.level > Level.FULL:
             announce(_passed(name, task_id, given))
         return message
@@ -139,48 +139,50 @@ def _passed(name: str, task_id: object, given: Outcome[Any]) -> DegradedValuePas
     )
 
 
-def _write_down(embed: dict[str, Any], said: Mapping[str, Any]) -> None:
-    """Write the headers *said* into all signatures of a message that will get its task's value."""
+def _write_down(embed: dict[str, Any], level: Mapping[str, Any]) -> None:
+    """Write the header *level* into all signatures of a message that will get its task's value."""
     if embed["callbacks"]:
-        embed["callbacks"] = [_marked(sig, said) for sig in embed["callbacks"]]
+        embed["callbacks"] = [_marked(sig, level) for sig in embed["callbacks"]]
     if embed["chord"]:
-        embed["chord"] = _marked(embed["chord"], said)
+        embed["chord"] = _marked(embed["chord"], level)
     if embed["chain"]:  # the next one is the last
-        embed["chain"] = _marked_line(embed["chain"][::-1], said)[::-1]
+        embed["chain"] = _marked_line(embed["chain"][::-1], level)[::-1]
 
 
-def _marked_line(sigs: Sequence[Any], said: Mapping[str, Any]) -> list[Any]:
+def _marked_line(sigs: Sequence[Any], level: Mapping[str, Any]) -> list[Any]:
     """Return signatures that follow each other, marked up to the first that takes no value."""
     line = list(sigs)
     for number, sig in enumerate(line):
         if sig.get("immutable"):
             break
-        line[number] = _marked(sig, said)
+        line[number] = _marked(sig, level)
     return line
 
 
-def _marked(sig: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the signature *sig* with the headers *said*, and so all within and behind it."""
+def _marked(sig: Mapping[str, Any], level: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the signature *sig* with the header *level*, and so all within and behind it."""
     if sig.get("immutable"):
         return dict(sig)
     kind, inner, options = sig.get("subtask_type"), dict(sig["kwargs"]), dict(sig["options"])
     if kind == "chain":
-        inner["tasks"] = _marked_line(inner["tasks"], said)
+        inner["tasks"] = _marked_line(inner["tasks"], level)
     elif kind == "group":
-        inner["tasks"] = [_marked(one, said) for one in inner["tasks"]]
+        inner["tasks"] = [_marked(one, level) for one in inner["tasks"]]
     elif kind == "chord":
         header = inner["header"]
         many = isinstance(header, (list, tuple))
-        inner["header"] = [_marked(one, said) for one in header] if many else _marked(header, said)
-        inner["body"] = _marked(inner["body"], said)
+        inner["header"] = (
+            [_marked(one, level) for one in header] if many else _marked(header, level)
+        )
+        inner["body"] = _marked(inner["body"], level)
     else:
-        options["headers"] = {**(options.get("headers") or {}), **said}
+        options["headers"] = {**(options.get("headers") or {}), **level}
     if options.get("link"):
         links = options["link"]
         links = links if isinstance(links, (list, tuple)) else [links]
-        options["link"] = [_marked(one, said) for one in links]
+        options["link"] = [_marked(one, level) for one in links]
     if options.get("chord"):
-        options["chord"] = _marked(options["chord"], said)
+        options["chord"] = _marked(options["chord"], level)
     if options.get("chain"):
-        options["chain"] = _marked_line(options["chain"][::-1], said)[::-1]
+        options["chain"] = _marked_line(options["chain"][::-1], level)[::-1]
     return {**sig, "kwargs": inner, "options": options}

@@ -30,7 +30,7 @@ class StandIns:
     """Makes stand-ins for the tasks of one app."""
 
     def __init__(self, app: Celery[Any]) -> None:
-        """Make the classes of tasks that are not known by more than their names."""
+        """Make the classes for tasks that are known only by name."""
         self._kinds: dict[bool, type[ResilientTask]] = {}
         for kept, base in ((False, ResilientTask), (True, FireAndForgetTask)):
             body = {"run": _run, "typing": False, "is_remote": True, "__module__": __name__}
@@ -39,7 +39,7 @@ class StandIns:
             self._kinds[kept] = kind
 
     def of(self, name: str, owner: Owner, task: Task[Any, Any] | None) -> StandIn | None:
-        """Return what publishes the task *name* of *owner*; *task* is itself, if it is known."""
+        """Return what publishes the task *name* of *owner*; *task* is that task, if it is known."""
         if task is None:
             made = self._kinds[owner.fire_and_forget]()
             vars(made).update(name=name, dependency=owner.dependency.name, lane=owner.lane)

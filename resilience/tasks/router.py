@@ -1,4 +1,4 @@
-"""Whose job it is that is published, and which queue it goes to if nobody says so."""
+"""Finds whose job is published, and its queue if neither call nor route names one."""
 
 import logging
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ DECLARED: Final = ("dependency", "lane", "fire_and_forget")
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose job it is.
+    """The dependency and lane that a job belongs to.
 
     Attributes:
         dependency: The one that the task's body calls.
@@ -147,7 +147,7 @@ class BulkheadRouter:
             "%s goes to the default queue %r: this process has not imported such a task, and no "
             "dependency names it. If it calls a dependency, say so there: "
             "Dependency(…, tasks=[%r]); if it calls none, give it a route: task_routes={%r: %r} "
-            "(said once)",
+            "(logged once)",
             name,
             queue,
             name,

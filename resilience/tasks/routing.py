@@ -83,12 +83,12 @@ def know_queues(app: Celery[Any], names: Iterable[str]) -> None:
             return _complete(super().Queues(*args, **kwargs), names, quorum=on_rabbitmq(app))
 
         def Router(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, N802 - Celery's
-            """Before the first job is published: the broker may have been set since."""
+            """Complete the queues, as the broker may have been set since they were made."""
             _complete(self.queues, names, quorum=on_rabbitmq(app))
             return super().Router(*args, **kwargs)
 
         def TaskConsumer(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, N802 - Celery's
-            """Before a worker declares its queues: likewise."""
+            """Complete the queues before a worker declares them, for the same reason."""
             _complete(self.queues, names, quorum=on_rabbitmq(app))
             return super().TaskConsumer(*args, **kwargs)
 

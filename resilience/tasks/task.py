@@ -58,8 +58,8 @@ class ResilientTask(Task[Any, Any]):
         dependency: Name of the dependency that the body calls; the task goes to its queue.
         fallbacks: Steps that answer when the body cannot, in non-decreasing level.
         idempotency_key: Runs once for each value of it, such as `"order:{order_id}:mail"`: names of
-            arguments in braces. Who comes while it runs waits for its result as long as the
-            dependency's timeout, who comes later gets the recorded one. Needs the ledger.
+            arguments in braces. A concurrent job with the same value waits for its result, as long
+            as the dependency's timeout; a later one gets the recorded result. Needs the ledger.
         idempotency_seconds: How long the result is recorded.
         bugs: Exceptions that are raised past every fallback, as no answer of the dependency can
             cause them; None: the dependency's. See docs/errors.md.

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from resilience.cli.words import seconds
+from resilience.cli.words import duration_in_seconds
 from resilience.testing.process import import_path, inherited_env
 from tests.compatibility.apps import parcels
 from tests.unit.desk import Desk
@@ -109,9 +109,9 @@ def test_name_that_is_not_there_exits_with_1(desk: Desk, words: tuple[str, ...])
 
 def test_order_takes_a_duration_with_a_unit() -> None:
     """The option's name is the unit of a bare number; another unit is written out."""
-    assert [seconds(text) for text in ("90", "90s", "1.5m", 600.0)] == [90, 90, 90, 600]
-    with pytest.raises(click.BadParameter, match="more than nothing"):
-        seconds("0")
+    assert [duration_in_seconds(text) for text in ("90", "90s", "1.5m", 600.0)] == [90, 90, 90, 600]
+    with pytest.raises(click.BadParameter, match="more than 0"):
+        duration_in_seconds("0")
 
 
 def test_purge_in_a_process_without_a_terminal_destroys_nothing(desk: Desk) -> None:
