@@ -76,12 +76,13 @@ def test_worker_that_starts_while_a_hold_is_in_force_takes_nothing_until_it_expi
     stage: HeldStage,
 ) -> None:
     """Not a single job is taken before; then it goes on by itself."""
-    stage.resilience.holds.hold("mail", seconds=6, actor="ann", reason="test")
+    stage.resilience.holds.hold("mail", seconds=300, actor="ann", reason="test")
     keys = stage.publish("note", 5)
     with stage.worker("mail", "mail.retry", concurrency=2) as worker:
         stage.await_event("QueueHeld", worker=worker.hostname, actor="ann")
         assert stage.waiting() == len(keys)
         assert not stage.calls()
+        stage.resilience.holds.hold("mail", seconds=1, actor="ann", reason="test")
         stage.await_done(keys)
         assert stage.events("QueueReleased", worker=worker.hostname)
         worker.kill()
