@@ -35,9 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_results_behind() -> Iterator[None]:
     """Collect what a module's tests have left while its servers still run.
 
-    Celery unsubscribes in the destructor of a result. Once the server is gone that logs a traceback,
-    for which Python 3.11 parses source; a collector that comes along while source is parsed already
-    ends the run: "SystemError: AST constructor recursion depth mismatch".
+    Celery unsubscribes in the destructor of a result. When the server is gone, that logs a
+    traceback, for which Python 3.11 parses source. A collector that runs while source is parsed
+    already then ends the run: "SystemError: AST constructor recursion depth mismatch".
     """
     yield
     gc.collect()
