@@ -7,9 +7,8 @@ all of that interval lies above the bound.
 Where other programs use the processors, every request is divided by how many times as long as
 usual the control took at the same moment (see `demo.control`), and left out where that is many
 times. What remains is uncertain, so there the interval must lie above a higher bound, or the
-promise is not judged. A shop whose bulkheads
-share a worker is found all the same: the control has a worker of its own, and is not late when
-that one is full.
+promise is not judged. A shop whose bulkheads share a worker is found all the same: the control has
+a worker of its own, and is not late when that one is full.
 """
 
 import math
@@ -126,9 +125,12 @@ def isolation_table(recording: Recording) -> Table:
         table.add_column(heading, justify="right")
     for pace in paces(recording):
         sizes = (str(len(pace.before)), str(len(pace.during)))
-        times = (_milliseconds(pace.before), _milliseconds(pace.during))
-        low, high = pace.interval()
-        table.add_row(pace.endpoint, *sizes, *times, f"{pace.ratio:.2f}", f"{low:.2f} … {high:.2f}")
+        cells = ["·"] * 4  # nothing is left to compare
+        if pace.before and pace.during:
+            low, high = pace.interval()
+            times = [_milliseconds(pace.before), _milliseconds(pace.during)]
+            cells = [*times, f"{pace.ratio:.2f}", f"{low:.2f} … {high:.2f}"]
+        table.add_row(pace.endpoint, *sizes, *cells)
     return table
 
 
@@ -136,8 +138,9 @@ def isolation_checks(recording: Recording) -> Iterator[Check]:
     """Yield whether each of these endpoints kept its p99 within 1.2 times that of before."""
     busy = was_busy(recording)
     for pace in paces(recording):
-        text = f"/{pace.endpoint} beside the outage: p99 {pace.ratio:.2f} x that of before"
-        text = f"{text} (at most {RATIO_MAX:g} x)"
+        text = f"/{pace.endpoint} beside the outage"
+        if pace.before and pace.during:
+            text = f"{text}: p99 {pace.ratio:.2f} x that of before (at most {RATIO_MAX:g} x)"
         low, _ = pace.interval()
         if pace.judged_share < JUDGED_SHARE_MIN:
             yield Check(kept=None, text=f"{text}; {not_judged(recording)}")

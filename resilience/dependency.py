@@ -199,7 +199,7 @@ class Catalogue(Mapping[str, Dependency]):
                     raise ConfigurationError(msg)
             self._by_name[dependency.name] = dependency
             queues |= dict.fromkeys(dependency.queues, dependency.name)
-        self._patterns = _by_weight(self._by_name.values())
+        self._patterns = _by_precedence(self._by_name.values())
 
     def __getitem__(self, name: str) -> Dependency:
         """Return the dependency called *name*.
@@ -238,7 +238,7 @@ class Catalogue(Mapping[str, Dependency]):
     def pattern_of(self, task: str) -> tuple[Dependency, TaskPattern] | None:
         """Return the dependency that names *task* among its own, and the pattern that fits.
 
-        A name without wildcards comes first, then the longest pattern.
+        A name without wildcards decides first, then the longest pattern.
         """
         for found, known, pattern in self._patterns:
             if found(task):
@@ -246,10 +246,10 @@ class Catalogue(Mapping[str, Dependency]):
         return None
 
 
-def _by_weight(
+def _by_precedence(
     dependencies: Iterable[Dependency],
 ) -> list[tuple[Callable[[str], object], Dependency, TaskPattern]]:
-    """Return all patterns of tasks, the one that decides first in front.
+    """Return all patterns of tasks, those that decide before others in front.
 
     Raises:
         ConfigurationError: One stands twice.
@@ -267,11 +267,11 @@ def _by_weight(
             owners[pattern.pattern] = one
             declared.append((one, pattern))
 
-    def weight(item: tuple[Dependency, TaskPattern]) -> tuple[bool, int]:
+    def precedence(item: tuple[Dependency, TaskPattern]) -> tuple[bool, int]:
         text = item[1].pattern
         return bool(WILDCARDS.intersection(text)), -len(text)
 
     return [
         (re.compile(fnmatch.translate(pattern.pattern)).match, one, pattern)
-        for one, pattern in sorted(declared, key=weight)
+        for one, pattern in sorted(declared, key=precedence)
     ]

@@ -36,7 +36,7 @@ class AnswerDegraded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DegradedValuePassed(Event):
-    """A task is given the value of a degraded answer; the level travels in the message's header.
+    """A task was given the value of a degraded answer; the level travels in a message header.
 
     Attributes:
         task: Name of the task that is given it.
@@ -59,7 +59,7 @@ class DegradedValuePassed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerUnreadable(Event):
-    """A call ended in an error of reading an answer: the dependency answers oddly, or a bug is.
+    """A call ended in an error of reading an answer: it was unexpected, or the code has a bug.
 
     It counts as a failure of the dependency, but somebody should look at it.
 

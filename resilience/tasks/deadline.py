@@ -132,7 +132,9 @@ def announce_exceeded(
     resilience.announce(event)
 
 
-def end_failed(resilience: Resilience, task: str, request: Context, deadline: Deadline) -> None:
+def announce_if_exceeded(
+    resilience: Resilience, task: str, request: Context, deadline: Deadline
+) -> None:
     """Announce that the job with *request* has used up its budget, if it failed because of that."""
     now = resilience.fleet_time()
     if deadline.left(now) > RESERVE_SECONDS_MAX:

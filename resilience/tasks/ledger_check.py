@@ -24,8 +24,9 @@ AGAIN_SECONDS = 10.0
 START_SECONDS = 5.0
 """How long a process tries to compare when it starts, and can still be stopped."""
 LOOK_SECONDS = 0.2
+"""Pause between two tries at the start."""
 AWAY = (StoreUnavailableError, LedgerUnavailableError, SchemaError)
-"""Then nothing can be compared, and the process goes on."""
+"""Errors with which nothing can be compared: the process goes on."""
 RELATIVE = (
     "the ledger %s is relative to the directory in which a process starts: one that starts "
     "elsewhere opens another ledger, whose jobs nobody runs; set RESILIENCE_LEDGER_URL to an "
@@ -84,7 +85,7 @@ class LedgerCheck:
         if self._is_time():
             self._announce("join")
 
-    def publisher_kept(self) -> None:
+    def look_after_keeping(self) -> None:
         """Compare after a publisher has kept a job, if it is time, and announce another ledger.
 
         A publisher is not asked to stop, as the job is safe where it is.

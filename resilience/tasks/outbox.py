@@ -220,7 +220,7 @@ class OutboxTask(ResilientTask):
             self.resilience.ledger.add([job], delay_seconds=delay_seconds)
         except LedgerUnavailableError as lost:
             raise lost from error
-        LedgerCheck.of(self.resilience).publisher_kept()
+        LedgerCheck.of(self.resilience).look_after_keeping()
         if error is not None:
             kept = JobKept(task=job.task, id=job.id, queue=job.queue, error=text_of(error))
             self.resilience.announce(kept)

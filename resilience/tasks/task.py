@@ -21,9 +21,9 @@ from resilience.tasks.autoretry import retry_if_declared
 from resilience.tasks.carried import carry, values_of, worse, worst
 from resilience.tasks.deadline import (
     INHERIT,
+    announce_if_exceeded,
     budget_of,
     cut_short,
-    end_failed,
     hop_of,
     refuse_late_retry,
     with_budget,
@@ -286,7 +286,7 @@ class ResilientTask(Task[Any, Any]):
         except (Ignore, Reject, Retry):
             raise
         except Exception:
-            end_failed(resilience, name, request, deadline)
+            announce_if_exceeded(resilience, name, request, deadline)
             raise
         if isinstance(value, Outcome):
             hop = hop_of(request, deadline, resilience.fleet_time())

@@ -298,6 +298,7 @@ def test_machine_that_made_all_late_leaves_budgets_and_pace_open() -> None:
 
     assert (in_time.kept, pace.kept) == (None, None)
     assert all("not judged: other programs used 1.0" in one.text for one in (in_time, pace))
+    assert "nan" not in pace.text
 
 
 @pytest.mark.parametrize(
