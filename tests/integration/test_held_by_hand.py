@@ -55,7 +55,7 @@ def test_order_holds_a_queue_until_it_is_ended(stage: HeldStage, order: Any) -> 
     ("arguments", "said"),
     [
         pytest.param(["hold", "mial", "--reason", "x"], "Did you mean 'mail'?", id="unknown"),
-        pytest.param(["hold", "mail", "--seconds", "0", "--reason", "x"], "nothing", id="no-time"),
+        pytest.param(["hold", "mail", "--seconds", "0", "--reason", "x"], "than 0", id="no-time"),
         pytest.param(["hold", "mail", "--reason", " "], "why", id="no-reason"),
         pytest.param(["release", "cellery"], "Did you mean 'celery'?", id="release"),
     ],
