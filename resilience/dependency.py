@@ -57,9 +57,9 @@ class Dependency:
     Attributes:
         name: Lower-case letters, digits, `_` and `-`; unique in the app.
         concurrency: Jobs its worker runs at once, at least 1.
-        timeout: Seconds one attempt may take, more than 0; None: only a budget limits it. In a
-            thread that is not the main one, as in the threads pool, the call runs in a helper
-            thread to be limited: with None it stays in the thread of its caller.
+        timeout: Seconds one attempt may take, more than 0; None: only a budget limits it. With a
+            timeout, a call in a thread other than the main one runs in a helper thread; the body of
+            a job on the threads pool shares one thread with its signals. See docs/budget.md.
         queue: Name of its Celery queue, without spaces or commas; by default the dependency's.
             One that the app defines in `task_queues` is used as defined there.
         pool: Celery pool of its worker.
