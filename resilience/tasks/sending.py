@@ -1,9 +1,12 @@
 """Publishing by name in an adopted app: as its task would publish itself."""
 
+import contextvars
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import celery.app.base
 from celery import Celery
 from celery.utils.imports import symbol_by_name
 
@@ -12,10 +15,12 @@ from resilience.tasks.router import BulkheadRouter, called_by
 
 STAND_INS: Final = "resilience.tasks.remote:StandIns"
 """By its path, and when it is needed: it is made of the classes that need this module."""
+_quiet = contextvars.ContextVar("_quiet", default=False)
 
 
 def send_as_tasks_do(app: Celery[Any], router: BulkheadRouter, admission: Admission) -> None:
     """Let `app.send_task` hold to the bulkhead of the task that it publishes by name."""
+    logging.getLogger(celery.app.base.__name__).addFilter(_needed)
     app.send_task = Sender(app, router, admission)  # type: ignore[method-assign]
 
 
@@ -59,7 +64,13 @@ class Sender:
             self._admit(inner, options)
         # Looked up anew: instrumentation replaces the method of the class at any time.
         send = self._before or type(self._app).send_task.__get__(self._app)
-        return send(name, args, kwargs, **options)
+        if not (options.get("countdown") or options.get("eta")):
+            return send(name, args, kwargs, **options)
+        token = _quiet.set(True)
+        try:
+            return send(name, args, kwargs, **options)
+        finally:
+            _quiet.reset(token)
 
     def _stand_in(self, name: str) -> Any:  # noqa: ANN401 - a StandIn
         """Return what publishes the task *name* as the task itself would, None if nothing does."""
@@ -85,6 +96,15 @@ class Sender:
         full = self._admission.ask(inner, owner.dependency.name, owner.lane, options)
         if full is not None:
             raise full
+
+
+def _needed(record: logging.LogRecord) -> bool:
+    """Tell whether a warning of Celery's is one for the users of an adopted app.
+
+    As its queues on RabbitMQ are quorum queues, Celery would say with every countdown that it may
+    block a worker. Its workers make room for such jobs.
+    """
+    return not (_quiet.get() and str(record.msg).startswith("Direct exchanges are not supported"))
 
 
 def _named(positional: tuple[Any, ...]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from celery.exceptions import NotRegistered
@@ -45,6 +46,17 @@ class DelayedDeliveryHere(Step):  # type: ignore[misc] # Celery has few types
             raise
         except Exception:
             logger.exception("native delayed delivery cannot be set up")
+
+    def _bind_queues(self, app: Any, connection: Any) -> None:  # noqa: ANN401 - as above
+        """Bind the queues that it can deliver to; kombu warns of every other one at each start."""
+        queues = {name: one for name, one in app.amqp.queues.items() if _can_be_delayed(one)}
+        if queues:
+            super()._bind_queues(SimpleNamespace(amqp=SimpleNamespace(queues=queues)), connection)
+
+
+def _can_be_delayed(queue: Any) -> bool:  # noqa: ANN401 - kombu's
+    """Tell whether jobs may reach *queue* by another way than a direct exchange."""
+    return bool(queue.bindings) or queue.exchange.type != "direct"
 
 
 class FailoverConsumer(Base):  # type: ignore[misc] # as above

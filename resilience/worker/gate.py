@@ -131,6 +131,8 @@ class Gate(bootsteps.StartStopStep):
         try:
             for one in self._bulkheads or ():
                 self._steer(consumer, one)
+            if self._throttle is not None and self._alone() is None:
+                self._throttle.settle()
         except (*consumer.connection_errors, *consumer.channel_errors):
             raise
         except Exception:
@@ -152,7 +154,7 @@ class Gate(bootsteps.StartStopStep):
             one.why = why  # first: if the connection is lost now, the next one is to go on from it
             self._cancel(consumer, one)
         if self._throttle is not None and one is self._alone():
-            self._throttle.limit(self._most(one, full, now), full=full, queues=one.queues)
+            self._throttle.limit(self._most(one, full, now), full=full)
         if not held and one.why is not None:
             apart = {single.name for single in one.singles if single.why is not None}
             for queue in one.queues:

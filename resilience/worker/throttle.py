@@ -11,6 +11,8 @@ from celery.worker.state import (  # type: ignore[attr-defined] # missing in the
 from kombu.common import ignore_errors
 
 NO_LIMIT = 0
+MORE_MAX = 8
+"""So many consumers are added before one takes the place of all."""
 
 
 class Throttle:
@@ -20,9 +22,9 @@ class Throttle:
     prefetch count is the number of jobs in flight. Celery goes on to count as it likes (jobs with
     an ETA, pools that grow, reconnects); the smaller of both reaches the broker.
 
-    A quorum queue gives each consumer a count of its own, for good, and what a consumer that was
-    cancelled still holds counts for no other. So more of them are added when the cap rises, and
-    all make place for a new one when it falls.
+    In an app with a quorum queue each consumer has a count of its own, for good, and what a
+    consumer that was cancelled still holds counts for no other. So more of them are added when the
+    count rises, and all make place for a new one when it falls, or when there are too many.
     """
 
     def __init__(self, consumer: Any) -> None:  # noqa: ANN401 - Celery's
@@ -36,15 +38,26 @@ class Throttle:
         consumer.qos.callback = self
 
     def __call__(self, *, prefetch_count: int) -> None:
-        """Take what Celery wants; it may be `NO_LIMIT`."""
-        self._asked = prefetch_count
-        self._tell(self._wanted())
+        """Take what Celery wants; it may be `NO_LIMIT`.
 
-    def limit(self, jobs: int, *, full: int, queues: Sequence[str]) -> None:
-        """Let *jobs* be in flight of *full*, which is no limit; *queues* are all of the worker."""
+        A job with an ETA holds a message and does not run: room for another is made at once, or
+        those behind it would wait until then. That there is too much of it can wait for `settle`.
+        """
+        self._asked = prefetch_count
+        wanted, consumed = self._wanted(), self._consumed()
+        if not self._is_static() or not consumed:
+            self._tell(wanted)
+        elif wanted > self._told != NO_LIMIT:
+            self._fit(wanted, consumed)
+
+    def limit(self, jobs: int, *, full: int) -> None:
+        """Let *jobs* be in flight of *full*, which is no limit."""
         self._cap = jobs if jobs < full else None
-        wanted = self._wanted()
-        consumed = [one for one in queues if self._consumer.task_consumer.consuming_from(one)]
+        self.settle()
+
+    def settle(self) -> None:
+        """Let as many messages be in flight as are wanted now."""
+        wanted, consumed = self._wanted(), self._consumed()
         if self._is_static() and consumed:
             self._follow()
             self._fit(wanted, consumed)
@@ -77,6 +90,10 @@ class Throttle:
         capped = self._cap + len(scheduled_requests)
         return min(self._asked, capped) if self._asked else capped
 
+    def _consumed(self) -> list[str]:
+        own = self._consumer.task_consumer
+        return [queue.name for queue in own.queues if own.consuming_from(queue.name)]
+
     def _is_static(self) -> bool:
         """Tell whether the broker heeds a new count for new consumers only: AMQP, quorum queues."""
         transport = self._consumer.connection.transport
@@ -89,7 +106,10 @@ class Throttle:
         if wanted < self._told or NO_LIMIT in {wanted, self._told}:
             self._begin_anew(wanted, queues)
         elif (room := wanted - self._told - self._left_behind()) > 0:
-            self._add(room, queues)
+            if len(self._more) < MORE_MAX:
+                self._add(room, queues)
+            else:
+                self._begin_anew(wanted, queues)
 
     def _begin_anew(self, wanted: int, queues: Sequence[str]) -> None:
         self.end()
@@ -128,7 +148,8 @@ class Throttle:
         )
 
 
-def _reserved() -> list[Any]:
+def _reserved() -> set[Any]:
+    """Return the jobs whose messages the worker holds, those that wait for their ETA included."""
     while True:
         with suppress(RuntimeError):  # a job of another thread ended meanwhile
-            return list(reserved_requests)
+            return {*reserved_requests, *scheduled_requests}
