@@ -139,6 +139,7 @@ class OutboxTask(ResilientTask):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> dict[str, Any]:
         """Return the headers of a job that can be kept, whether it is to be or not."""
+        _ = self._catalogued  # or the first failure could be kept nowhere
         check_names(self.resilience, options["task_id"], self.name, options.get("queue"))
         asked = options.get("serializer")
         serializer = asked or serializer_of(self, self.app)
