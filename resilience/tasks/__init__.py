@@ -1,5 +1,6 @@
 """The Celery layer."""
 
+import resilience.compat  # noqa: F401 - the modules below need what it adds to Celery 5.6
 from resilience.tasks.fanout import FanOut, Part, part
 from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.pending import PendingResponse

@@ -7,10 +7,10 @@ from contextvars import ContextVar
 from typing import Any
 
 from celery import Celery
-from celery.app.amqp import _callback_publish_retry  # type: ignore[attr-defined] # no public sign
 
 from resilience.bulkhead import LANES, Lane, Room
 from resilience.clock import SystemClock
+from resilience.compat import callback_publish
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import BulkheadFullError, ConfigurationError, text_of
 from resilience.events import Event, JobRefused
@@ -44,7 +44,7 @@ def goes_on(options: Mapping[str, Any]) -> bool:
     gives what it publishes behind a job, errbacks among it, that job as its parent.
     """
     parent = options.get("parent_id") is not None
-    return parent or bool(_goes_on.get()) or bool(_callback_publish_retry.get())
+    return parent or bool(_goes_on.get()) or bool(callback_publish.get())
 
 
 def check_lane(lane: object, where: str) -> Lane:

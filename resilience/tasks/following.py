@@ -9,6 +9,7 @@ from celery.app.utils import Settings as CelerySettings
 
 from resilience.broker.addresses import split_urls
 from resilience.broker.transports import on_rabbitmq, transport_of
+from resilience.compat import is_set, named_as
 from resilience.settings import Settings
 from resilience.tasks.defaults import (
     RABBITMQ_DEFAULTS,
@@ -85,7 +86,7 @@ class Following(CelerySettings):
     def _of_rabbitmq(self, name: str) -> bool:
         conf: Any = self
         # Celery refuses some pairs of these: an app that sets one of them decides on all.
-        own = any(conf.value_set_for(one) for one in RABBITMQ_DEFAULTS)
+        own = any(is_set(conf, one) for one in RABBITMQ_DEFAULTS)
         value = conf[name] if own or not on_rabbitmq(self._app) else RABBITMQ_DEFAULTS[name]
         return bool(value)
 
@@ -102,7 +103,7 @@ def apply_defaults(app: Celery[Any], settings: Settings) -> None:
     They are below all that the app sets, now or later, and above what Celery ships.
     """
     conf: Any = app.conf
-    defaults = safe_defaults(settings)
+    defaults = named_as(conf.maps[-1], safe_defaults(settings))
     # `add_defaults` would put them above what the app reads from an object.
     for layers in (conf.maps, conf.defaults):
         layers.insert(-1, defaults)

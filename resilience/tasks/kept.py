@@ -7,10 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from celery import Celery, Task, signals
-from celery.app.task import (  # type: ignore[attr-defined] # one is missing in the stubs
-    Context,
-    get_actual_ignore_result,
-)
+from celery.app.task import Context
+from celery.app.trace import get_actual_ignore_result  # type: ignore[attr-defined] # missing in stubs
 from celery.utils.time import maybe_make_aware
 from kombu import Producer
 from kombu.exceptions import ContentDisallowed

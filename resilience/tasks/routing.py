@@ -10,6 +10,7 @@ from resilience.broker import SafeConnection
 from resilience.broker.priorities import without_priorities
 from resilience.broker.quorum import as_quorum
 from resilience.broker.transports import on_rabbitmq
+from resilience.compat import consume_from_these_only
 
 Route = Callable[..., Mapping[str, str] | None]
 
@@ -102,7 +103,10 @@ def know_queues(app: Celery[Any], names: Iterable[str]) -> None:
 
 def _complete(queues: Any, names: Iterable[str], *, quorum: bool) -> Any:  # noqa: ANN401 - any class of queues
     """Let *queues* have all *names*; what the app defined itself stays as it is."""
-    defined = vars(queues).setdefault("defined", frozenset(queues))
+    if "defined" not in vars(queues):
+        queues.defined = frozenset(queues)
+        consume_from_these_only(queues)
+    defined = queues.defined
     for name in names:
         if quorum and name not in defined:
             _add_quorum(queues, name)

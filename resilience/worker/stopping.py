@@ -15,6 +15,7 @@ from celery.concurrency import prefork
 from celery.signals import worker_shutting_down
 from celery.worker import state
 
+from resilience.compat import acknowledge_ended
 from resilience.tasks.resilience import Resilience
 from resilience.worker.liveness import worker_mark
 
@@ -180,8 +181,7 @@ def _leave(parent: Any) -> None:  # noqa: ANN401 - Celery's
     """End the process: a thread cannot be cut."""
     try:
         if parent.hub is not None:
-            # Acknowledges what has ended.
-            prefork._run_ready_callbacks(parent.hub)  # type: ignore[attr-defined] # noqa: SLF001
+            acknowledge_ended(parent.hub)
         else:
             parent.consumer.perform_pending_operations()
         parent.consumer.connection.close()  # hands back the rest

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from celery.worker.state import (  # type: ignore[attr-defined] # missing in the stubs
-    reserved_requests,
-    scheduled_requests,
-)
+from celery.worker.state import reserved_requests
 from kombu.common import ignore_errors
+
+from resilience.compat import scheduled_in
 
 NO_LIMIT = 0
 MORE_MAX = 8
@@ -87,7 +86,7 @@ class Throttle:
         if self._cap is None:
             return self._asked
         # Jobs with an ETA are unacknowledged as well, but do not run.
-        capped = self._cap + len(scheduled_requests)
+        capped = self._cap + len(scheduled_in(self._consumer))
         return min(self._asked, capped) if self._asked else capped
 
     def _consumed(self) -> list[str]:
@@ -143,13 +142,12 @@ class Throttle:
         }
         return sum(
             request.message.delivery_info.get("consumer_tag") not in live
-            for request in _reserved()
+            for request in self._held()
             if not request.acknowledged
         )
 
-
-def _reserved() -> set[Any]:
-    """Return the jobs whose messages the worker holds, those that wait for their ETA included."""
-    while True:
-        with suppress(RuntimeError):  # a job of another thread ended meanwhile
-            return {*reserved_requests, *scheduled_requests}
+    def _held(self) -> set[Any]:
+        """Return the jobs whose messages the worker holds, those that wait for their ETA included."""
+        while True:
+            with suppress(RuntimeError):  # a job of another thread ended meanwhile
+                return {*reserved_requests, *scheduled_in(self._consumer)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.app.defaults import DEFAULTS
 from kombu import Connection, Queue
 
 from benchmarks.diary import Diary
@@ -129,7 +130,8 @@ def test_own_control_queue_is_celerys(own: dict[str, bool]) -> None:
     """Who sets one option of the control queues has Celery's default for the other."""
     app = adopted_app(RABBITMQ, **own)
 
-    assert app.control.mailbox.queue_exclusive is True
+    exclusive = own.get("control_queue_exclusive", DEFAULTS["control_queue_exclusive"])
+    assert app.control.mailbox.queue_exclusive is exclusive
     assert app.control.mailbox.queue_durable is False
 
 
