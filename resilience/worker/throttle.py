@@ -147,7 +147,7 @@ class Throttle:
         )
 
     def _held(self) -> set[Any]:
-        """Return the jobs whose messages the worker holds, those that wait for their ETA included."""
+        """Return the jobs whose messages the worker holds, also those that wait for their ETA."""
         while True:
             with suppress(RuntimeError):  # a job of another thread ended meanwhile
                 return {*reserved_requests, *scheduled_in(self._consumer)}
