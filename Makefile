@@ -39,7 +39,7 @@ test-celery-5.6: .venv ## what differs between the versions of Celery, and what 
 	$(BIN)/celery --version | grep --quiet "^5\.6\."
 	$(BIN)/python -m pytest -W "ignore:Call to deprecated setex:DeprecationWarning" --numprocesses=3 --dist=worksteal \
 	  tests/unit/test_compat.py $(addprefix tests/integration/test_,adopt.py adopt_queues.py fire.py task_canvas.py \
-	  task_outcome.py) $(addprefix tests/compatibility/test_,by_name.py ends.py hooks.py intake.py publish_options.py routes.py)
+	  task_outcome.py) $(addprefix tests/compatibility/test_,by_name.py ends.py hooks.py intake.py)
 
 chaos: .venv ## kills for minutes on both brokers, and says what became of the jobs
 	$(BIN)/python -m pytest -m chaos -s
