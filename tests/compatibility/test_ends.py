@@ -182,7 +182,10 @@ def test_job_of_a_task_that_the_worker_does_not_know_is_a_dead_letter(stage: Sta
 
     letters = stage.ledger.letters
     found = wait_until(lambda: letters.find(Which(id=job), limit=1), SECONDS, "it is dead")
-    assert (found[0].reason, found[0].message["args"]) == ("unknown_task", [1])
+    assert (found[0].reason, found[0].message["args"]) == (
+        "unknown_task",
+        ["***"],  # which of them are secret, a worker without the code cannot know
+    )
 
 
 def test_fan_out_hears_of_a_part_that_the_worker_does_not_know(stage: Stage) -> None:
