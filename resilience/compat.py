@@ -10,6 +10,7 @@ from celery import Celery, Task
 from celery.app.utils import _new_key_to_old  # type: ignore[attr-defined] # missing in the stubs
 from celery.concurrency import prefork
 from celery.result import AsyncResult, ResultSet
+from celery.utils.quorum_queues import detect_quorum_queues
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.message import Message
@@ -38,6 +39,29 @@ def scheduled_in(consumer: Any) -> Collection[Any]:  # noqa: ANN401 - Celery's
 
 def _first(waiting: Any) -> tuple[Any, ...]:  # noqa: ANN401 - kombu's
     return tuple(waiting.entry.args or ())[:1]
+
+
+def size_of(pool: Any) -> int:  # noqa: ANN401 - Celery's
+    """Return how many jobs *pool* can run at once.
+
+    On gevent Celery 5.6 would tell how many are running.
+    """
+    return int(pool.limit if pool.is_green else pool.num_processes)
+
+
+def has_global_qos(consumer: Any) -> bool:  # noqa: ANN401 - Celery's
+    """Tell whether the broker counts the prefetch of *consumer* for its channel as a whole.
+
+    It counts for each consumer apart where there are quorum queues. Celery 5.6 keeps no note of it.
+    """
+    noted = getattr(consumer, "qos_global", None)
+    if noted is not None:
+        return bool(noted)
+    app, connection = consumer.app, consumer.connection
+    quorum, _ = detect_quorum_queues(app, connection.transport.driver_type)
+    if quorum and app.conf.worker_detect_quorum_queues:
+        return False
+    return not connection.qos_semantics_matches_spec
 
 
 def named_as(shipped: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

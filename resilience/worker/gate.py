@@ -12,6 +12,7 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 from resilience.breaker import State
 from resilience.bulkhead import AdaptiveLimit, Course, Mode, jobs_at_once, next_course
 from resilience.clock import SystemClock
+from resilience.compat import size_of
 from resilience.dependency import Dependency
 from resilience.events import QueueHeld, QueueReleased
 from resilience.tasks.resilience import Resilience
@@ -108,7 +109,7 @@ class Gate(bootsteps.StartStopStep):
         if one is not None and one.dependency is not None and one.dependency.adaptive is not None:
             dice = random.Random()  # noqa: S311 - jitter is no secret
             limit = AdaptiveLimit(
-                one.dependency.adaptive, maximum=consumer.pool.num_processes, dice=dice
+                one.dependency.adaptive, maximum=size_of(consumer.pool), dice=dice
             )
             self._resilience.limits[one.name] = limit
 
@@ -143,7 +144,7 @@ class Gate(bootsteps.StartStopStep):
         consumer.controller.held_queues = {queue for one in held for queue in one.queues}
 
     def _steer(self, consumer: Any, one: Bulkhead) -> None:  # noqa: ANN401 - Celery's
-        now, full = SystemClock.monotonic(), consumer.pool.num_processes
+        now, full = SystemClock.monotonic(), size_of(consumer.pool)
         state, ordered = self._state(consumer, one), self._ordered(one)
         why = ordered or self._refused(one, state)
         held = why is not None

@@ -7,7 +7,7 @@ from typing import Any
 from celery.worker.state import reserved_requests
 from kombu.common import ignore_errors
 
-from resilience.compat import scheduled_in
+from resilience.compat import has_global_qos, scheduled_in
 
 NO_LIMIT = 0
 MORE_MAX = 8
@@ -96,7 +96,7 @@ class Throttle:
     def _is_static(self) -> bool:
         """Tell whether the broker heeds a new count for new consumers only: AMQP, quorum queues."""
         transport = self._consumer.connection.transport
-        return transport.driver_type == "amqp" and not self._consumer.qos_global
+        return transport.driver_type == "amqp" and not has_global_qos(self._consumer)
 
     def _fit(self, wanted: int, queues: Sequence[str]) -> None:
         """Let the consumers of *queues* have as many messages as *wanted*, all together."""

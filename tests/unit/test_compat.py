@@ -4,12 +4,19 @@ from typing import Any
 
 import pytest
 from celery import Celery, Task
+from celery.concurrency import get_implementation
 from celery.result import AsyncResult
 from kombu import Queue
 from kombu.asynchronous import Hub
 from kombu.message import Message
 
-from resilience.compat import acknowledge_ended, consume_from_these_only, is_set, named_as
+from resilience.compat import (
+    acknowledge_ended,
+    consume_from_these_only,
+    is_set,
+    named_as,
+    size_of,
+)
 
 
 class Acknowledged(Message):
@@ -54,6 +61,14 @@ def test_worker_that_is_told_no_queues_takes_from_those_of_the_app_only() -> Non
 
     queues.select(["payments"])
     assert set(queues.consume_from) == {"payments"}
+
+
+@pytest.mark.parametrize("pool", ["gevent", "threads", "solo"])
+def test_size_of_a_pool_is_what_it_can_run(pool: str) -> None:
+    """Also while nothing runs in it."""
+    kind: Any = get_implementation(pool)
+
+    assert size_of(kind(limit=4)) == (1 if pool == "solo" else 4)
 
 
 @pytest.mark.parametrize("namespace", [None, "CELERY"])
