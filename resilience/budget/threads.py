@@ -196,8 +196,10 @@ class _Run:
 
 def _clean_thread() -> None:
     """Give back what frameworks keep by thread."""
-    django = sys.modules.get("django.db")
-    own = cleaners if django is None else [*cleaners, django.connections.close_all]
+    django, conf = sys.modules.get("django.db"), sys.modules.get("django.conf")
+    own = list(cleaners)
+    if django is not None and conf is not None and conf.settings.configured:
+        own.append(django.connections.close_all)
     for clean in own:
         try:
             clean()

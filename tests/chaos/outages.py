@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from benchmarks.diary import Diary
 from resilience.clock import SystemClock
@@ -78,14 +79,16 @@ class Site:
         self.diary = Diary(home / "diary")
         self.url = url
         ledger_url = f"sqlite:///{home}/ledger.sqlite3"
+        namespace = uuid4().hex  # the store knows the ledgers of other stages
         self._env = {
             "CELERY_BROKER_URL": url,
             "RESILIENCE_STORE_URL": store_url,
             "RESILIENCE_LEDGER_URL": ledger_url,
+            "RESILIENCE_NAMESPACE": namespace,
             "DIARY": str(home / "diary"),
             "OPTIONS": json.dumps(options),
         }
-        settings = Settings(store_url=store_url, ledger_url=ledger_url)
+        settings = Settings(store_url=store_url, ledger_url=ledger_url, namespace=namespace)
         self.app = make_app(url, settings, self.diary, listeners=[self._hear], **options)
         self._fired: dict[int, float] = {}
         self._kept: set[str] = set()

@@ -61,6 +61,7 @@ def relaying(
 ) -> Iterator[Relaying]:
     """A relay that runs, with nothing to do."""
     path = tmp_path / "ledger.sqlite3"
+    valkey.flush()  # it knows the ledger of another test
     with ExitStack() as stack:
         broker = stack.enter_context(running_broker(tmp_path_factory))
         env = {

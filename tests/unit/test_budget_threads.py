@@ -316,6 +316,19 @@ def test_limit_that_meets_the_end_of_its_call_hits_no_other(helpers: HelperThrea
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as above
 @pytest.mark.usefixtures("hectic")
+def test_thread_ends_in_silence_where_django_is_imported_and_not_configured(
+    helpers: HelperThreads, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A library that only imports Django makes no helper thread write an error as it ends."""
+    pytest.importorskip("django.db")
+
+    ended = helpers.run(threading.get_ident, SECONDS, interrupt=True)
+    wait_until(
+        lambda: ended not in [one.ident for one in threading.enumerate()], SECONDS, "it ended"
+    )
+    assert not caplog.records
+
+
 def test_interrupt_never_reaches_a_call_in_time(helpers: HelperThreads) -> None:
     """Calls that have time are never cut by the limits of those that have none beside them."""
 

@@ -11,6 +11,7 @@ from resilience import errors
 from resilience.errors import (
     AllFallbacksFailedError,
     AlreadyRunningError,
+    AnswerTooOldError,
     AttemptTimeoutError,
     BudgetExceededError,
     BulkheadFullError,
@@ -47,6 +48,7 @@ SAMPLES = [
     AllFallbacksFailedError("payments", REASONS),
     AllFallbacksFailedError("payments", REASONS, 30.0),
     NoStoredAnswerError("said"),
+    AnswerTooOldError("said"),
     StoreUnavailableError("said"),
     LedgerUnavailableError("said"),
     UnkeepableError("said"),
