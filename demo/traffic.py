@@ -12,8 +12,7 @@ from typing import Any, Final
 import httpx
 
 from jobs import budgets, catalogue, words
-from jobs.notifications import confirmation_id
-from jobs.orders import QUEUED
+from jobs.confirmation import QUEUED, confirmation_id
 
 RATES: Final[Mapping[str, int]] = {
     "recommendations": 3,

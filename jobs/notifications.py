@@ -5,6 +5,7 @@ from email.message import EmailMessage
 from celery import shared_task
 
 from jobs.clients import clients
+from jobs.confirmation import confirmation_id
 from resilience import FireAndForgetTask
 
 SENDER = "orders@shop.example"
@@ -24,8 +25,3 @@ def confirm_order(order_id: str, email: str, product: str, quantity: int) -> Non
     message["Message-ID"] = confirmation_id(order_id)
     message.set_content(f"{quantity} x {product}: thank you. It is on its way.\n")
     clients().send(message)
-
-
-def confirmation_id(order_id: str) -> str:
-    """Return the Message-ID of an order's mail."""
-    return f"<{order_id}@shop.example>"

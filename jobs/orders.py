@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from jobs.asking import require
 from jobs.clients import clients
+from jobs.confirmation import QUEUED
 from jobs.models import Order, Product
 from jobs.notifications import confirm_order
 from jobs.payments import charge
@@ -34,8 +35,6 @@ LOOKUP_SECONDS: Final = 0.9
 AFTER_PAYMENT_SECONDS: Final = 0.6
 """Kept for what follows a payment: money taken for an order that is not recorded is the worst."""
 AFTER_RECORD_SECONDS: Final = 0.2
-QUEUED: Final = "queued"
-"""What an answer says of a mail that will be sent."""
 ID_MAX: Final = 2**31 - 1
 QUANTITY_MAX: Final = 100
 
