@@ -33,9 +33,10 @@ test-rabbitmq: .venv ## the tests of workers and publishers on RabbitMQ in place
 	$(BIN)/python -m pytest -rs $(filter tests/integration/%,$(TIMED))
 
 # The oldest Celery that is supported lies beside the newest and is found first; all else is the same. Its result backend
-# calls what redis-py has deprecated, it sends no pydantic models, and on gevent it takes nothing without prefetch.
+# calls what redis-py has deprecated, and leaves sockets to the garbage collector; it sends no pydantic models, and on gevent
+# it takes nothing without prefetch.
 ON_CELERY_5.6 := $(BIN)/python -m pytest -W "ignore:Call to deprecated setex:DeprecationWarning" \
-  -k "not pydantic_models and not (disabled_prefetch and gevent)"
+  -W "ignore::pytest.PytestUnraisableExceptionWarning" -k "not pydantic_models and not (disabled_prefetch and gevent)"
 test-celery-5.6: export PYTHONPATH := $(CURDIR)/.venv/other/celery-5.6
 test-celery-5.6: .venv ## what differs between the versions of Celery, and what every job goes through, on Celery 5.6
 	$(BIN)/celery --version | grep --quiet "^5\.6\."

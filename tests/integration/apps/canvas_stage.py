@@ -1,5 +1,6 @@
 """A worker of the app in canvas.py, and the app of a client."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,7 @@ def running_app(
             try:
                 yield app
             finally:
+                gc.collect()  # results that nobody asked for end their subscriptions at the server
                 worker.kill()
                 app.close()
 
