@@ -68,11 +68,14 @@ class Control:
                 yield one.seconds
 
 
-def was_busy(recording: Recording) -> bool:
-    """Tell whether other programs used the processors for some time before or during the outage."""
+def was_busy(recording: Recording, *parts: str) -> bool:
+    """Tell whether other programs used the processors for some time in one of *parts*.
+
+    By default those are before and during the outage.
+    """
     return any(
         sum(one.others > OTHERS_MAX for one in readings) > BUSY_SHARE * len(readings)
-        for readings in (_readings(recording, part) for part in ("before", "during"))
+        for readings in (_readings(recording, part) for part in parts or ("before", "during"))
     )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.table import Table
 
-from demo.control import Control, not_judged
+from demo.control import Control, not_judged, was_busy
 from demo.script import Recording
 from demo.traffic import (
     BUDGETS,
@@ -23,6 +23,8 @@ from demo.traffic import (
 PARTS: Final = ("before", "during", "after")
 LEVELS: Final = range(5)
 RECOVERY_SECONDS: Final = 5.0
+CLEAR_RECOVERY_SECONDS: Final = 1.5 * RECOVERY_SECONDS
+"""What recovery must exceed to count beside other programs."""
 STALE_LEVEL: Final = 1
 EXCUSED_SHARE_MAX: Final = 0.1
 """If more requests were late because the machine was, budgets cannot be judged on it."""
@@ -143,6 +145,8 @@ def _recovered(recording: Recording, control: Control) -> Check:
     if judged != degraded:
         left_out = len(degraded) - len(judged)
         text = f"{text}, but for {left_out} while the control was late, too"
+    if RECOVERY_SECONDS < seconds <= CLEAR_RECOVERY_SECONDS and was_busy(recording, "after"):
+        return Check(kept=None, text=f"{text}; {not_judged(recording)}")
     return Check(kept=seconds <= RECOVERY_SECONDS, text=text)
 
 

@@ -321,6 +321,18 @@ def test_recovery_is_judged_where_the_machine_lets_it(
     assert recovered.kept is kept
 
 
+@pytest.mark.parametrize(("busy", "kept"), [((), False), ([WHOLE_TIME], None)])
+def test_recovery_that_is_a_little_late_counts_where_nothing_else_ran(
+    busy: Sequence[tuple[float, float]], *, kept: bool | None
+) -> None:
+    """Beside other programs, half a second too much may be theirs."""
+    lapse = sample(sent=AFTER + 5.5, meta=STALE)
+
+    *_, recovered = checks(recording([*GOOD, lapse], controls=steady_controls(), busy=busy))
+
+    assert recovered.kept is kept
+
+
 RECORDINGS = Path(__file__).parent / "recordings"
 
 
