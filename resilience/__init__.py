@@ -17,11 +17,14 @@ from resilience.errors import (
     BulkheadFullError,
     CircuitOpenError,
     ConfigurationError,
+    FeatureShedError,
     LedgerUnavailableError,
+    OrderConflictError,
     RejectedError,
     ResilienceError,
     StoreUnavailableError,
 )
+from resilience.flags import Feature
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.partial import PartAnswer, PartialResponse
@@ -34,6 +37,7 @@ from resilience.tasks import (
     PendingResponse,
     Resilience,
     ResilientTask,
+    degradable,
     part,
 )
 
@@ -51,9 +55,12 @@ __all__ = [
     "ConfigurationError",
     "Dependency",
     "FanOut",
+    "Feature",
+    "FeatureShedError",
     "FireAndForgetTask",
     "LedgerUnavailableError",
     "Level",
+    "OrderConflictError",
     "Outcome",
     "PartAnswer",
     "PartialResponse",
@@ -69,6 +76,7 @@ __all__ = [
     "TaskPattern",
     "TimeoutBudget",
     "current_budget",
+    "degradable",
     "fallback",
     "part",
 ]

@@ -95,6 +95,31 @@ class BulkheadFullError(RejectedError):
         return f"the bulkhead of {self.dependency} is full{when}"
 
 
+class FeatureShedError(RejectedError):
+    """A feature is shed, so what it does was not tried.
+
+    Attributes:
+        feature: Its name.
+        level: How good an answer is without it, as a number.
+        rule: Why it is shed.
+        source: Who decided: `order`, `brownout`, `controller`, `trial` or `default`.
+    """
+
+    def __init__(
+        self, feature: str, level: int, rule: str, source: str, retry_after: float | None = None
+    ) -> None:
+        ResilienceError.__init__(self, feature, int(level), rule, source, retry_after)
+        self.feature = self.dependency = feature
+        self.level = int(level)
+        self.rule = rule
+        self.source = source
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        when = "" if self.retry_after is None else f"; retry after {self.retry_after:.3g} s"
+        return f"the feature {self.feature} is shed by {self.source} ({self.rule}){when}"
+
+
 class AlreadyRunningError(RejectedError):
     """Another job with the same idempotency key runs just now.
 
@@ -123,6 +148,28 @@ class TooManyAbandonedError(RejectedError):
         return (
             f"not called: {self.calls} calls that were given up still run in threads of this "
             "process; give their clients timeouts of their own"
+        )
+
+
+class OrderConflictError(ResilienceError):
+    """An order was given on what was seen, and somebody has given another one since.
+
+    Attributes:
+        feature: Whose order it is.
+        actor: Who gave the other one.
+        reason: Why.
+    """
+
+    def __init__(self, feature: str, actor: str, reason: str) -> None:
+        super().__init__(feature, actor, reason)
+        self.feature = feature
+        self.actor = actor
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.feature}: {self.actor} has given another order since ({self.reason}); "
+            "look again before you order"
         )
 
 

@@ -6,9 +6,9 @@ asked for; who waits for a slot holds no probe's permit, and is not slow. Nothin
 Celery: a web handler calls a dependency the same way.
 """
 
+import copy
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
-from types import FunctionType
+from functools import cached_property, partial
 from typing import Any
 
 from resilience.breaker import Breaker, NoBreaker
@@ -23,7 +23,7 @@ from resilience.budget import (
 from resilience.bulkhead import Slots
 from resilience.dependency import Dependency
 from resilience.errors import (
-    ConfigurationError,
+    FeatureShedError,
     as_bug,
     is_bug,
     mark_wrong_call,
@@ -31,10 +31,12 @@ from resilience.errors import (
 )
 from resilience.events import Listener, log_event
 from resilience.fallback import Call, Progress, StaticStep, Step, check_chain
+from resilience.flags.shedding import Shedding, steps_without
 from resilience.outcome import Outcome
 from resilience.partial import is_full, outcome_of
 from resilience.reports import Reports
 from resilience.store import Answers
+from resilience.store.answers import name_of
 
 SLOT_WAIT_SECONDS = 5.0
 """How long a call waits for a slot that neither a timeout nor a budget limits."""
@@ -62,6 +64,7 @@ class Pipeline:
         *,
         breaker: Breaker | NoBreaker | None = None,
         slots: Slots | None = None,
+        shedding: Shedding | None = None,
         fallbacks: Sequence[Step] = (),
         neutral: tuple[type[Exception], ...] = (),
         bugs: tuple[type[Exception], ...] | None = None,
@@ -76,6 +79,8 @@ class Pipeline:
             answers: Where `fallback.stale` and `fallback.cached` find answers.
             breaker: Guards the calls; None: nothing does.
             slots: Cap on calls in flight; None: there is none.
+            shedding: Tells whether the feature is shed that the calls are part of; None: they are
+                part of none.
             fallbacks: Steps in non-decreasing level, tried in order.
             neutral: Exceptions that are no failure and always raised (Celery's `Retry`).
             bugs: Exceptions that are always raised as the code is wrong; None: the dependency's.
@@ -89,6 +94,7 @@ class Pipeline:
         self.fallbacks = check_chain(fallbacks, where=name)
         self._answers = answers
         self._breaker = breaker or NoBreaker()
+        self._shedding = shedding
         self._bugs = dependency.bugs if bugs is None else bugs
         self._transparent = (*neutral, *self._bugs)
         self._reports = Reports(name, dependency.name, listeners)
@@ -113,18 +119,20 @@ class Pipeline:
             ConfigurationError: Its answers are to be remembered and nothing tells whose they are:
                 the pipeline has no name of its own, nor has *function* (a lambda, a method).
         """
+        if self._shedding is not None and (side := self._shedding.side()) is not True:
+            return self._shedding.call(side, self._whole, function, args, kwargs)
         if not self.fallbacks:
             return self._guarded(function, args, kwargs)
         stored = self._stored(function, args, kwargs)
         refused = self._breaker.refusal()
         if refused is not None:
-            return self._degrade(refused, self._call(args, kwargs, stored))
+            return self.degrade(refused, self._call(args, kwargs, stored))
         try:
             value = self._guarded(function, args, kwargs)
         except Exception as error:
             if is_bug(error, self._transparent):
                 raise
-            return self._degrade(error, self._call(args, kwargs, stored))
+            return self.degrade(error, self._call(args, kwargs, stored))
         outcome = outcome_of(value, dependency=self.dependency.name)
         if stored and is_full(outcome):
             self._answers.refresh(stored, outcome.value, max_age=self._remember_seconds)
@@ -138,23 +146,49 @@ class Pipeline:
         **kwargs: Any,  # noqa: ANN401 - handed on
     ) -> Any:  # noqa: ANN401 - what the function returns
         """Do the same as `call` for a coroutine function."""
+        if self._shedding is not None and (side := self._shedding.side()) is not True:
+            return await self._shedding.call_async(side, self._whole, function, args, kwargs)
         if not self.fallbacks:
             return await self._admitted_async(function, args, kwargs)
         stored = self._stored(function, args, kwargs)
         refused = await self._breaker.refusal_async()
         if refused is not None:
-            return await self._degrade_async(refused, self._call(args, kwargs, stored))
+            return await self.degrade_async(refused, self._call(args, kwargs, stored))
         try:
             value = await self._admitted_async(function, args, kwargs)
         except Exception as error:
             if is_bug(error, self._transparent):
                 raise
-            return await self._degrade_async(error, self._call(args, kwargs, stored))
+            return await self.degrade_async(error, self._call(args, kwargs, stored))
         outcome = outcome_of(value, dependency=self.dependency.name)
         if stored and is_full(outcome):
             life = self._remember_seconds
             await self._answers.refresh_async(stored, outcome.value, max_age=life)
         return outcome
+
+    def without(
+        self,
+        error: FeatureShedError,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Exception, Call, Mapping[str, str]]:
+        """Return what `degrade` needs to answer for a call that *error* keeps from being made.
+
+        Raises:
+            FeatureShedError: There are no fallbacks.
+        """
+        if not self.fallbacks:
+            raise error
+        call = self._call(args, kwargs, self._stored(function, args, kwargs))
+        return error, call, steps_without([*self._labelled()], error.level)
+
+    @cached_property
+    def _whole(self) -> "Pipeline":
+        """The same pipeline, as if its calls were part of no feature."""
+        twin = copy.copy(self)
+        twin._shedding = None  # noqa: SLF001 - of this class
+        return twin
 
     def _guarded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -240,13 +274,13 @@ class Pipeline:
         if not self._remember_seconds:
             return ""
         own = self.name != self.dependency.name
-        name = self.name if own else f"{self.name}:{_name_of(function)}"
+        name = self.name if own else f"{self.name}:{name_of(function)}"
         return self._answers.key_of_call(name, args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: str) -> Call:
         return Call(name=self.name, args=args, kwargs=kwargs, answers=self._answers, stored=stored)
 
-    def _degrade(
+    def degrade(
         self, error: Exception, call: Call, tried: Mapping[str, str] | None = None
     ) -> Outcome[Any]:
         """Return what the first step answers that has an answer and is not among those *tried*.
@@ -277,9 +311,15 @@ class Pipeline:
         answer: Outcome[Any] = call_within(*limit, step.answer, (call,), None, self._owner)
         return answer
 
-    async def _degrade_async(self, error: Exception, call: Call) -> Outcome[Any]:
-        reasons, wait = {"run": self._reports.why(error)}, retry_after_of(error)
+    async def degrade_async(
+        self, error: Exception, call: Call, tried: Mapping[str, str] | None = None
+    ) -> Outcome[Any]:
+        """Do the same as `degrade` without blocking the event loop."""
+        reasons = {"run": self._reports.why(error), **(tried or {})}
+        wait = retry_after_of(error)
         for step, label in self._labelled():
+            if label in reasons:
+                continue
             try:
                 limit = self._limit_of(step)
                 if limit is None:
@@ -303,18 +343,3 @@ class Pipeline:
     def _limit_of(self, step: Step) -> Limit | None:
         # A static answer takes no time, and is there even if nothing else is.
         return None if isinstance(step, StaticStep) else self._allowance.of_step(step.source)
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    """Return the name that no other function bears.
-
-    Raises:
-        ConfigurationError: It has none: what it answers may depend on more than its arguments.
-    """
-    if not isinstance(function, FunctionType) or "<" in function.__qualname__:
-        msg = (
-            f"{function!r} has no name to remember its answers under; "
-            'give the pipeline one of its own: name="…"'
-        )
-        raise ConfigurationError(msg)
-    return f"{function.__module__}.{function.__qualname__}"

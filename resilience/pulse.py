@@ -65,6 +65,20 @@ class Member(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Somebody who wants to know the state of the features."""
+
+    version: int
+
+    def hear(self, flags: bytes | None) -> None:
+        """Learn that the store answered: what it keeps, if that is another version."""
+        ...
+
+    def restart(self) -> None:
+        """Go on in a forked child."""
+        ...
+
+
 class Pulse:
     """Carries evidence up and decisions down, for all members in one exchange.
 
@@ -86,6 +100,7 @@ class Pulse:
         self._clock = clock or SystemClock()
         self._alone = MemoryFleet(clock=self._clock)
         self._members: dict[str, Member] = {}
+        self._watcher: Watcher | None = None
         self._circuits: dict[str, Kept] = {}
         self._offset, self._doubt = 0.0, float("inf")
         self._timed = float("-inf")
@@ -99,6 +114,7 @@ class Pulse:
         self._process = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.due = self._last = self._told = self._began = float("-inf")
         self.sent = 0
+        self._beside: asyncio.Task[None] | None = None
 
     def restart(self) -> None:
         """Begin anew in a forked child: with own evidence, lock and name."""
@@ -106,6 +122,13 @@ class Pulse:
         self._alone.restart()
         for member in self._members.values():
             member.restart()
+        if self._watcher is not None:
+            self._watcher.restart()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Let *watcher* hear of the state of the features from now on."""
+        self._watcher = watcher
+        self.due = float("-inf")
 
     def join(self, member: Member) -> None:
         """Pulse for *member*, too, from now on.
@@ -208,6 +231,17 @@ class Pulse:
             finally:
                 turn.release()
 
+    def freshen(self, now: float) -> None:
+        """Do the same for a plain function that may run in an event loop.
+
+        There the pulse is sent beside it, and blocks it only if all that is known is stale.
+        """
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - the public one raises where none runs
+        if loop is None or now - self._last > STALE_SECONDS:
+            self.beat(now)
+        elif self._beside is None or self._beside.done():
+            self._beside = loop.create_task(self.beat_async(now))
+
     async def beat_async(self, now: float) -> None:
         """Do the same as `beat` without blocking the event loop."""
         stale, turn = now - self._last > STALE_SECONDS, self._turn(now)
@@ -247,7 +281,9 @@ class Pulse:
         # Whoever comes now need not ask as well.
         planned = self.due = now + PULSE_SECONDS
         began = self._began = self._clock.monotonic()
-        reply: Reply = yield Exchange(process=self._process, evidence=seen)
+        watcher = self._watcher
+        known = None if watcher is None else watcher.version
+        reply: Reply = yield Exchange(process=self._process, evidence=seen, flags=known)
         ended = self._clock.monotonic()
         self.sent += 1
         if self.scope == "fleet":
@@ -258,6 +294,8 @@ class Pulse:
         hastened = self.due < planned  # by a failure that this exchange does not tell of
         self.due = ended + (FAILURE_SECONDS if hastened else PULSE_SECONDS)
         self._circuits = dict(reply.circuits)
+        if watcher is not None and self.scope == "fleet":
+            watcher.hear(reply.flags)
         for member in members:
             member.adopt(reply.circuits.get(member.name), self.due)
         for member in members:

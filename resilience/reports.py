@@ -3,7 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-from resilience.errors import AllFallbacksFailedError, is_unreadable, place_of, text_of
+from resilience.errors import (
+    AllFallbacksFailedError,
+    FeatureShedError,
+    is_unreadable,
+    place_of,
+    text_of,
+)
 from resilience.events import (
     AnswerDegraded,
     AnswerUnreadable,
@@ -12,6 +18,7 @@ from resilience.events import (
     announce,
 )
 from resilience.fallback.progress import reason_of
+from resilience.levels import Level
 from resilience.outcome import Outcome
 
 
@@ -45,11 +52,13 @@ class Reports:
 
     def degraded(self, answer: Outcome[Any], error: Exception) -> Outcome[Any]:
         """Return the *answer* of a fallback step to a call that ended in *error*; announce it."""
-        reason = type(error).__name__
+        reason, level = type(error).__name__, answer.level
+        if isinstance(error, FeatureShedError):
+            level = max(level, Level(error.level))
         event = AnswerDegraded(
             call=self._name,
             dependency=self._dependency,
-            level=answer.level,
+            level=level,
             reason=reason,
             error=text_of(error),
             source=str(answer.source),
@@ -58,7 +67,7 @@ class Reports:
         announce(event, self._listeners)
         return Outcome(
             value=answer.value,
-            level=answer.level,
+            level=level,
             reason=reason,
             source=answer.source,
             age=answer.age,

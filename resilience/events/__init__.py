@@ -21,6 +21,16 @@ from resilience.events.circuits import (
     StoreFound,
     StoreLost,
 )
+from resilience.events.features import (
+    BrownoutOrdered,
+    FeatureOrdered,
+    FeatureRestored,
+    FeatureShed,
+    FeatureShedLong,
+    FlagMisused,
+    FlagsLost,
+    TrialEnded,
+)
 from resilience.events.jobs import (
     JobBuried,
     JobKept,
@@ -35,6 +45,7 @@ from resilience.events.lines import log_event
 __all__ = [
     "AnswerDegraded",
     "AnswerUnreadable",
+    "BrownoutOrdered",
     "BudgetExceeded",
     "BulkheadFull",
     "CircuitClosed",
@@ -45,6 +56,12 @@ __all__ = [
     "Event",
     "FallbacksExhausted",
     "FanOutFinished",
+    "FeatureOrdered",
+    "FeatureRestored",
+    "FeatureShed",
+    "FeatureShedLong",
+    "FlagMisused",
+    "FlagsLost",
     "JobBuried",
     "JobKept",
     "JobParked",
@@ -62,6 +79,7 @@ __all__ = [
     "SlotLost",
     "StoreFound",
     "StoreLost",
+    "TrialEnded",
     "announce",
     "log_event",
 ]

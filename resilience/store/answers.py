@@ -7,12 +7,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import redis.asyncio
 
 from resilience.clock import Clock, SystemClock
-from resilience.errors import StoreUnavailableError
+from resilience.errors import ConfigurationError, StoreUnavailableError
 from resilience.store.connection import Store
 
 REWRITE_SHARE = 0.02
@@ -164,3 +165,18 @@ class Answers:
         while len(self._written) > THROTTLED_KEYS:
             self._written.popitem(last=False)
         return True
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name to remember the answers of *function* under, which no other one bears.
+
+    Raises:
+        ConfigurationError: It has none: what it answers may depend on more than its arguments.
+    """
+    if not isinstance(function, FunctionType) or "<" in function.__qualname__:
+        msg = (
+            f"{function!r} has no name to remember its answers under; "
+            'give the pipeline one of its own: name="…"'
+        )
+        raise ConfigurationError(msg)
+    return f"{function.__module__}.{function.__qualname__}"

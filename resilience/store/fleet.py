@@ -13,6 +13,7 @@ import redis.asyncio
 
 from resilience.errors import StoreUnavailableError
 from resilience.store.connection import Store
+from resilience.store.flags import KEY as FLAGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,19 +106,29 @@ class Reply:
         now: Fleet time in seconds.
         circuits: All circuits that ever changed, by dependency.
         windows: Windows of the dependencies it sent evidence of.
+        flags: State of the features, if that is another version than it knows; empty: there is
+            none.
     """
 
     now: float
     circuits: Mapping[str, Kept] = field(default_factory=dict)
     windows: Mapping[str, Window] = field(default_factory=dict)
+    flags: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """Add evidence, unless its generation has passed, and learn what is agreed: a `Reply`."""
+    """Add evidence, unless its generation has passed, and learn what is agreed: a `Reply`.
+
+    Attributes:
+        process: Who saw it.
+        evidence: What it saw.
+        flags: Version of the state of the features that it knows; None: it wants none.
+    """
 
     process: str
     evidence: Sequence[Evidence]
+    flags: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +210,9 @@ class StoreFleet:
         match question:
             case Exchange():
                 windows = [key("window", one.name) for one in question.evidence]
-                keys = [circuits, key("told"), *windows]
-                values: list[str | float] = [question.process]
+                keys = [circuits, key("told"), key(FLAGS), *windows]
+                flags = "" if question.flags is None else question.flags
+                values: list[str | float] = [question.process, flags]
                 for one in question.evidence:
                     values += [one.name, one.generation, one.window_seconds]
                     values += [one.ok, one.failed, int(one.failed_age), one.slow, one.tail]
@@ -228,7 +240,7 @@ def _read(question: Question, answer: Any) -> Any:  # noqa: ANN401 - by question
             granted, first, ok, failed = answer
             return Probes(granted=bool(granted), first=bool(first), ok=ok, failed=failed)
         case Exchange():
-            seconds, microseconds, circuits, *windows = answer
+            seconds, microseconds, circuits, flags, *windows = answer
             names = [name.decode() for name in circuits[::2]]
             return Reply(
                 now=int(seconds) + int(microseconds) / 1e6,
@@ -241,4 +253,5 @@ def _read(question: Question, answer: Any) -> Any:  # noqa: ANN401 - by question
                         question.evidence, windows, strict=True
                     )
                 },
+                flags=flags,
             )

@@ -2,14 +2,17 @@
 --
 -- KEYS[1]    circuits  hash  dependency -> "<generation>|<open until, ms>|<text>"
 -- KEYS[2]    told      string  the process that has told last
--- KEYS[3…]   window    hash  one per piece of evidence, counts by second of server time
+-- KEYS[3]    flags     string  see flags.lua
+-- KEYS[4…]   window    hash  one per piece of evidence, counts by second of server time
 --                            g         generation that it counts for
 --                            o:<s> f:<s> t:<s>   calls that ended well, failed, were slow
 --                            r:<process>         last second in which it saw a bad call
 --                            c         failures in a row
--- ARGV[1] process, then eight values per piece of evidence: name, generation, window in seconds,
+-- ARGV[1] process, ARGV[2] the version of the flags that it knows, "" if it wants none,
+-- then eight values per piece of evidence: name, generation, window in seconds,
 -- ok, failed, age of failed, slow, failures since the last ok
--- -> {seconds, microseconds, {name, circuit, …}, {calls, failed, slow, reporters, in a row}, …}
+-- -> {seconds, microseconds, {name, circuit, …}, flags if they are others and "" if there are none,
+--     {calls, failed, slow, reporters, in a row}, …}
 
 local process = ARGV[1]
 local time = redis.call('TIME')
@@ -48,8 +51,8 @@ end
 redis.call('SET', KEYS[2], process, 'EX', day)
 
 local windows = {}
-for i = 3, #KEYS do
-  local window, at = KEYS[i], (i - 3) * 8 + 1
+for i = 4, #KEYS do
+  local window, at = KEYS[i], (i - 4) * 8 + 2
   local name, generation, length = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
   local ok, failed, failed_age = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
   local slow, tail = tonumber(ARGV[at + 7]), tonumber(ARGV[at + 8])
@@ -80,4 +83,10 @@ end
 
 local circuits = redis.call('HGETALL', KEYS[1])
 if #circuits > 0 then redis.call('EXPIRE', KEYS[1], day) end
-return { time[1], time[2], circuits, unpack(windows) }
+local flags = false
+if ARGV[2] ~= '' then
+  flags = redis.pcall('GET', KEYS[3]) or ''
+  if type(flags) == 'table' then flags = '?' end -- no string: the key is in other hands
+  if string.match(flags, '^%d+') == ARGV[2] then flags = false end
+end
+return { time[1], time[2], circuits, flags, unpack(windows) }

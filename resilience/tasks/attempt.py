@@ -41,6 +41,7 @@ class TaskPipeline(Pipeline):
             resilience.answers,
             breaker=resilience.breaker(dependency),
             slots=resilience.slots(dependency),
+            shedding=resilience.shedding(getattr(task, "feature", None), where=f"task {name}"),
             fallbacks=with_models(task, fallbacks),
             neutral=NEUTRAL,
             bugs=getattr(task, "bugs", None),
@@ -63,7 +64,7 @@ class TaskPipeline(Pipeline):
         if not self.fallbacks:
             raise error
         stored = self._stored(self._task.run, args, kwargs)
-        return self._degrade(error, self._call(args, kwargs, stored), refusal.tried)
+        return self.degrade(error, self._call(args, kwargs, stored), refusal.tried)
 
     def _stored(self, _: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if not self._remember_seconds:

@@ -14,7 +14,15 @@ from resilience.tasks.models import with_models
 from resilience.tasks.once import check_key
 from resilience.tasks.serialization import must_encode
 
-OURS = ("bugs", "dependency", "fallbacks", "idempotency_key", "idempotency_seconds", "lane")
+OURS = (
+    "bugs",
+    "dependency",
+    "fallbacks",
+    "feature",
+    "idempotency_key",
+    "idempotency_seconds",
+    "lane",
+)
 LIKENESS = 0.81
 """From here on a name counts as a misspelling of ours; `dependencies` does, `fallback_on` not."""
 
@@ -42,6 +50,12 @@ def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # no
     # A base class leaves it to those made from it to name their dependency.
     if chain and cls.dependency is None and not vars(cls).get("abstract"):
         msg = f"{where} declares fallbacks but no dependency; name the one its body calls"
+        raise ConfigurationError(msg)
+    if cls.feature is not None and not (isinstance(cls.feature, str) and cls.feature):
+        msg = f"{where}: feature must be the name of one, got {cls.feature!r}"
+        raise ConfigurationError(msg)
+    if cls.feature and cls.dependency is None and not vars(cls).get("abstract"):
+        msg = f"{where} declares a feature but no dependency; name the one its body calls"
         raise ConfigurationError(msg)
     if cls.idempotency_key is not None and not vars(cls).get("abstract"):
         check_key(cls.idempotency_key, _parameters(cls), where)

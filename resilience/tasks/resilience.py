@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery import Celery, Task
-from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 
 from resilience.breaker import Breaker, NoBreaker
 from resilience.broker.amqp import confirm_publishes
@@ -14,6 +13,8 @@ from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
+from resilience.flags import Feature, Features, Flags
+from resilience.flags.shedding import Shedding
 from resilience.ledger import Ledger
 from resilience.pipeline import Pipeline
 from resilience.pulse import Pulse
@@ -32,7 +33,8 @@ from resilience.tasks.routing import (
 )
 from resilience.tasks.sending import send_as_tasks_do
 from resilience.tasks.serialization import carry_answers
-from resilience.tasks.shared import Shared, open_shared
+from resilience.tasks.shared import Shared, declared_elsewhere, open_shared
+from resilience.tasks.steps import add_steps
 
 
 class Resilience:
@@ -45,6 +47,7 @@ class Resilience:
         app: The Celery app.
         settings: Operator settings.
         dependencies: What was declared, by name.
+        features: What was declared, by name.
         answers: Remembered answers, for `fallback.cached` (see `Answers.remember`).
         router: Which bulkhead a job belongs to.
         admission: Whether there is room for another job.
@@ -57,6 +60,7 @@ class Resilience:
         app: Celery[Any],
         *,
         dependencies: Iterable[Dependency],
+        features: Iterable[Feature] = (),
         settings: Settings | None = None,
         listeners: Sequence[Listener] = (log_event,),
     ) -> None:
@@ -65,6 +69,7 @@ class Resilience:
         Args:
             app: Any Celery app, configured already or later.
             dependencies: What its tasks call.
+            features: What may be shed to save the rest; see docs/flags.md.
             settings: By default read from `RESILIENCE_*` variables.
             listeners: Who hears of events.
 
@@ -81,6 +86,7 @@ class Resilience:
         self.app = app
         self.settings = settings or Settings.from_environment()
         self.dependencies = Catalogue(dependencies)
+        self.features = Features(features, self.dependencies)
         self.listeners = tuple(listeners)
         self.time_limit_seconds: float | None = None
         self.router = BulkheadRouter(app, self.dependencies)
@@ -100,14 +106,7 @@ class Resilience:
             follow(app, self.settings)
         # Also when the app is configured again, with another source.
         app.on_after_configure.connect(self._on_configured, weak=False)
-        app.steps["worker"].add("resilience.worker.sweeper:FanInSweeper")
-        app.steps["worker"].add("resilience.worker.relay:LedgerRelay")
-        app.steps["worker"].add("resilience.worker.undertaker:Undertaker")
-        app.steps["worker"].add("resilience.worker.stopping:GracefulStop")
-        app.steps["worker"].add("resilience.worker.liveness:Liveness")
-        app.steps["worker"].add("resilience.worker.lookout:Lookout")
-        app.steps["consumer"].add("resilience.worker.gate:Gate")
-        app.steps["consumer"].add("resilience.worker.heartbeat:QuickHeartbeat")
+        add_steps(app)
         carry_answers()
         connect_safely(app)
         confirm_publishes(app)
@@ -182,6 +181,11 @@ class Resilience:
         return self._share().spares
 
     @property
+    def flags(self) -> Flags:
+        """Which features are on, and orders to switch them."""
+        return self._share().flags
+
+    @property
     def pulse(self) -> Pulse:
         """What connects this process's breakers with those of the others."""
         return self._share().pulse
@@ -225,6 +229,7 @@ class Resilience:
         dependency: str,
         *,
         name: str = "",
+        feature: str | None = None,
         fallbacks: Sequence[Step] = (),
         neutral: tuple[type[Exception], ...] = (),
     ) -> Pipeline:
@@ -233,23 +238,37 @@ class Resilience:
         Args:
             dependency: Name of a declared dependency.
             name: What is called, for events; by default the dependency's name.
+            feature: Name of a declared feature; while it is shed the fallbacks answer.
             fallbacks: Steps in non-decreasing level.
             neutral: Exceptions that are no failure.
 
         Raises:
-            ConfigurationError: The dependency is unknown or *fallbacks* are no chain.
+            ConfigurationError: The dependency or the feature is unknown, or *fallbacks* are no
+                chain.
         """
-        found = self.dependencies.require(dependency, where=f"pipeline {name or dependency!r}")
+        where = f"pipeline {name or dependency!r}"
+        found = self.dependencies.require(dependency, where=where)
         return Pipeline(
             name or dependency,
             found,
             self.answers,
             breaker=self.breaker(dependency),
             slots=self.slots(dependency),
+            shedding=self.shedding(feature, where=where),
             fallbacks=fallbacks,
             neutral=neutral,
             listeners=self.listeners,
         )
+
+    def shedding(self, feature: str | None, *, where: str) -> Shedding | None:
+        """Return what tells whether calls of *feature* are shed; None: they are of none.
+
+        Raises:
+            ConfigurationError: The feature is unknown; the message says *where* it is named.
+        """
+        if feature is None:
+            return None
+        return Shedding(self.features.require(feature, where=where).name, self.flags)
 
     def announce(self, event: Event) -> None:
         """Tell the app's listeners of *event*."""
@@ -265,8 +284,11 @@ class Resilience:
         dependency = getattr(task, "dependency", None)
         # Celery registers a task with every app of the process unless it says `shared=False`, so
         # one that another app's dependency suits is that app's; this one cannot publish it.
-        if dependency is not None and not _declared_elsewhere(dependency):
+        if dependency is not None and not declared_elsewhere(dependency):
             self.dependencies.require(dependency, where=f"task {task.name or task.__qualname__}")
+        feature = getattr(task, "feature", None)
+        if feature is not None and dependency in self.dependencies:
+            self.features.require(feature, where=f"task {task.name or task.__qualname__}")
         if task.name:
             self.router.check(task.name, task)
 
@@ -307,7 +329,7 @@ class Resilience:
         if shared is None:
             with self._sharing:
                 shared = self._shared = self._shared or open_shared(
-                    self.app, self.settings, self.dependencies, self.listeners
+                    self.app, self.settings, self.dependencies, self.features, self.listeners
                 )
         return shared
 
@@ -328,11 +350,3 @@ class Resilience:
             self.check_queues()
         queue = self.router.queue(name, kwargs, options, task)
         return None if queue is None else {"queue": queue}
-
-
-def _declared_elsewhere(dependency: object) -> bool:
-    """Tell whether any adopted app of this process declares *dependency*."""
-    if not isinstance(dependency, str):
-        return False
-    adopted = (getattr(app, "resilience", None) for app in _get_active_apps())
-    return any(dependency in one.dependencies for one in adopted if isinstance(one, Resilience))

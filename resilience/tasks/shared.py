@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery import Celery
+from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 from kombu.utils.url import maybe_sanitize_url
 
 from resilience.breaker import Breaker, NoBreaker
@@ -12,11 +13,13 @@ from resilience.broker.addresses import find_store
 from resilience.bulkhead import Holds, Renewal, Slots, Spares
 from resilience.dependency import Catalogue, Dependency
 from resilience.events import Listener
+from resilience.flags import Features, Flags
 from resilience.ledger import Ledger
 from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
+from resilience.store.flags import FlagStore
 from resilience.store.fleet import StoreFleet
 from resilience.store.slots import SlotStore
 from resilience.tasks.identity import identity_of
@@ -41,10 +44,15 @@ class Shared:
     holds: Holds
     spares: Spares
     slots: Mapping[str, Slots]
+    flags: Flags
 
 
 def open_shared(
-    app: Celery[Any], settings: Settings, dependencies: Catalogue, listeners: Sequence[Listener]
+    app: Celery[Any],
+    settings: Settings,
+    dependencies: Catalogue,
+    features: Features,
+    listeners: Sequence[Listener],
 ) -> Shared:
     """Make it; connects to nothing.
 
@@ -66,6 +74,7 @@ def open_shared(
         holds=Holds(store, time=pulse.refresh, listeners=listeners),
         spares=Spares(store),
         slots=_slots(dependencies, None if alone else store, listeners),
+        flags=Flags(features, pulse, None if alone else FlagStore(store), listeners=listeners),
     )
 
 
@@ -119,3 +128,11 @@ def _open_store(app: Celery[Any], settings: Settings, listeners: Sequence[Listen
         timeout_seconds=settings.store_timeout_seconds,
         listeners=listeners,
     )
+
+
+def declared_elsewhere(dependency: object) -> bool:
+    """Tell whether any adopted app of this process declares *dependency*."""
+    if not isinstance(dependency, str):
+        return False
+    adopted = (getattr(app, "resilience", None) for app in _get_active_apps())
+    return any(dependency in getattr(one, "dependencies", ()) for one in adopted)

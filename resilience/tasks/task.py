@@ -63,6 +63,8 @@ class ResilientTask(Task[Any, Any]):
         idempotency_seconds: How long the result is recorded.
         bugs: Exceptions that are raised past every fallback, as no answer of the dependency can
             cause them; None: the dependency's. See docs/errors.md.
+        feature: Name of the feature that the task is part of; while it is shed the fallbacks answer
+            at the feature's level, and without any the job ends in `FeatureShedError`.
         lane: `critical`, `normal` or `sheddable`: which jobs of the dependency are served first,
             and which are refused first when too many wait; see docs/admission.md.
 
@@ -82,6 +84,7 @@ class ResilientTask(Task[Any, Any]):
     idempotency_key: ClassVar[str | None] = None
     idempotency_seconds: ClassVar[float] = 86_400.0
     bugs: ClassVar[tuple[type[Exception], ...] | None] = None
+    feature: ClassVar[str | None] = None
     lane: ClassVar[Lane] = NORMAL
 
     _kept: ClassVar[bool] = False

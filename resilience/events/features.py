@@ -1,0 +1,154 @@
+"""What became of features."""
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+from resilience.events.base import Event
+from resilience.levels import Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureOrdered(Event):
+    """Somebody ordered a feature on or off, or left it to the controller again.
+
+    Attributes:
+        feature: Its name.
+        order: `on`, `off` or `auto`.
+        until: Fleet time at which the order ends by itself.
+        actor: Who ordered it.
+        reason: Why.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    feature: str
+    order: str
+    until: float
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrownoutOrdered(Event):
+    """Somebody ordered to shed every feature of a level and below, or ended that.
+
+    Attributes:
+        level: That level; FULL: the brownout is over.
+        until: Fleet time at which the order ends by itself.
+        actor: Who ordered it.
+        reason: Why.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    level: Level
+    until: float
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureShed(Event):
+    """The controller switched a feature off.
+
+    Attributes:
+        feature: Its name.
+        level: How good answers are without it.
+        rule: Which rule said so, such as `open:search` or `load`.
+        measured: What was measured, in the unit of the rule.
+        threshold: What that exceeded.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    feature: str
+    level: Level
+    rule: str
+    measured: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureRestored(Event):
+    """The controller switched a feature on again.
+
+    Attributes:
+        feature: Its name.
+        rule: Which rule had it shed.
+        measured: What was measured now, in the unit of the rule.
+        threshold: What that had to stay below.
+        seconds: How long the feature was shed.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    feature: str
+    rule: str
+    measured: float
+    threshold: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureShedLong(Event):
+    """A feature has been shed for so long that somebody should look; announced once each time.
+
+    Attributes:
+        feature: Its name.
+        rule: Which rule has it shed.
+        seconds: How long that has been.
+    """
+
+    severity: ClassVar[int] = logging.ERROR
+    feature: str
+    rule: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagsLost(Event):
+    """This process does not know any more what is ordered and shed.
+
+    It goes on with what it knew for five minutes, and then with the defaults.
+
+    Attributes:
+        error: Why.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagMisused(Event):
+    """A flag was asked for that is not declared, and was answered with the caller's default.
+
+    Announced once for each name in each process.
+
+    Attributes:
+        feature: What was asked for.
+        answer: The default.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    feature: str
+    answer: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialEnded(Event):
+    """A trial of what a feature costs is over.
+
+    Attributes:
+        feature: Its name.
+        conclusion: What it found, or why it found nothing.
+        calls: Calls on both sides.
+        seconds: Worker-seconds that a call takes less without the feature; None: not known.
+        low: Lower end of the 99 % confidence interval.
+        high: Upper end.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    feature: str
+    conclusion: str
+    calls: int
+    seconds: float | None = None
+    low: float | None = None
+    high: float | None = None

@@ -1,0 +1,8 @@
+"""Features that can be shed to save the rest of the app."""
+
+from resilience.flags.decision import Decision, Source
+from resilience.flags.feature import Feature, Features
+from resilience.flags.flags import Flags
+from resilience.flags.trial import Arm
+
+__all__ = ["Arm", "Decision", "Feature", "Features", "Flags", "Source"]

@@ -1,0 +1,77 @@
+"""Whether a feature is on, and why: data and time in, data out."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from resilience.flags.document import BROWNOUT, Document
+from resilience.flags.feature import Feature
+from resilience.levels import Level
+
+
+class Source(StrEnum):
+    """Who decided about a feature, the one that wins first."""
+
+    ORDER = "order"
+    """A person, or the provider whose flags the app follows."""
+    BROWNOUT = "brownout"
+    """A person, for all features of a level and below."""
+    CONTROLLER = "controller"
+    """The controller, as something was in trouble."""
+    TRIAL = "trial"
+    """A trial, for this one call."""
+    DEFAULT = "default"
+    """Nobody: the declaration holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Whether a feature is on.
+
+    Attributes:
+        feature: Its name.
+        enabled: Whether it is on.
+        level: How good an answer is now: FULL if it is on, else the feature's level.
+        source: Who decided.
+        rule: Why, in a word or a sentence: the rule of the controller, the reason of the order.
+        until: Fleet time at which that ends by itself; None: open end.
+        version: Of the document that says so.
+    """
+
+    feature: str
+    enabled: bool
+    level: Level
+    source: Source
+    rule: str
+    until: float | None
+    version: int
+
+
+def decide(feature: Feature, document: Document, now: float) -> Decision:
+    """Return whether *feature* is on at fleet time *now*. Manual orders win."""
+    order = document.orders.get(feature.name)
+    if order is not None and order.state != "auto" and now < order.until:
+        return _decision(feature, document, Source.ORDER, order.reason, order.until, order.state)
+    brownout = document.brownout
+    if brownout is not None and now < brownout.until and feature.level <= brownout.level:
+        return _decision(feature, document, Source.BROWNOUT, brownout.reason, brownout.until, "off")
+    shed = document.shed.get(feature.name)
+    if shed is not None:
+        source = Source.BROWNOUT if shed.rule == BROWNOUT else Source.CONTROLLER
+        return _decision(feature, document, source, shed.rule, None, "off")
+    state = "on" if feature.default else "off"
+    return _decision(feature, document, Source.DEFAULT, "declared so", None, state)
+
+
+def _decision(
+    feature: Feature, document: Document, source: Source, rule: str, until: float | None, state: str
+) -> Decision:
+    enabled = state == "on"
+    return Decision(
+        feature=feature.name,
+        enabled=enabled,
+        level=Level.FULL if enabled else feature.level,
+        source=source,
+        rule=rule,
+        until=until,
+        version=document.version,
+    )

@@ -1,0 +1,366 @@
+"""The flags of one app: what a process knows of them, and orders for all processes."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+from resilience.clock import Clock, SystemClock
+from resilience.errors import (
+    ConfigurationError,
+    FeatureShedError,
+    OrderConflictError,
+    StoreUnavailableError,
+)
+from resilience.events import (
+    BrownoutOrdered,
+    FeatureOrdered,
+    FlagMisused,
+    FlagsLost,
+    Listener,
+    announce,
+)
+from resilience.flags.decision import Decision, Source, decide
+from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order, Shed
+from resilience.flags.feature import Feature
+from resilience.flags.trial import Arm, Trial
+from resilience.levels import Level
+from resilience.pulse import Pulse
+from resilience.store.flags import FlagStore
+
+KNOWN_SECONDS = 300.0
+"""What was last known is in force for so long without the store, and then the defaults."""
+CHANGE_TRIES = 20
+ORDER_SECONDS = 1800.0
+"""How long an order is in force unless told otherwise."""
+
+Edit = Callable[[Document, float], Document | None]
+"""Makes the next document of one and fleet time; None: nothing is to be changed."""
+
+
+class Flags:
+    """The flags of one app, as this process knows them.
+
+    Evaluation asks nobody: the process's pulse brings what is agreed, at most four times a second.
+    A process that has not asked for a second does so first. Safe across fork, with threads, gevent
+    and event loops.
+
+    When the store is down, what was last known is in force for `KNOWN_SECONDS`, and then the
+    defaults. Orders in that time are refused.
+
+    Attributes:
+        features: What was declared, by name.
+        version: Of the document that this process knows; -1: it knows none.
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, Feature],
+        pulse: Pulse,
+        store: FlagStore | None,
+        *,
+        keep: Callable[[str, Order | BrownoutOrder], None] = lambda _name, _order: None,
+        listeners: Iterable[Listener] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        """Know nothing yet; connects to nothing.
+
+        Args:
+            features: By name.
+            pulse: Brings what is agreed.
+            store: Where orders go; None: there is no store, and the defaults hold.
+            keep: Keeps an order in the ledger, by the name of its feature.
+            listeners: Who hears of orders.
+            clock: Where time comes from.
+        """
+        self.features = features
+        self.version = -1
+        self._pulse = pulse
+        self._store = store
+        self._keep = keep
+        self._listeners = listeners
+        self._monotonic = (clock or SystemClock()).monotonic
+        self._document = Document()
+        self._heard = self._monotonic()
+        self._lost = False
+        self._trials: Mapping[str, Trial] = {}
+        self._answers: dict[str, bool | Trial] = {}
+        self._misused: set[str] = set()
+        self._until = self._changes = float("-inf")
+        if features and store is not None:
+            pulse.watch(self)
+
+    def enabled(self, name: str, default: bool = True) -> bool:  # noqa: FBT001, FBT002 - as in every flag library
+        """Tell whether the feature called *name* is on; never raises.
+
+        Args:
+            name: Of a declared feature.
+            default: The answer if there is none of that name, which is announced once.
+        """
+        if self._monotonic() >= self._until:
+            self._renew()
+        try:
+            answer = self._answers[name]
+        except (KeyError, TypeError):
+            return self._unknown(name, default=default)
+        if answer is True or answer is False:
+            return answer
+        return answer.draw() is not Arm.SHED
+
+    def arm(self, name: str) -> "bool | Arm":
+        """Return whether a declared feature is on, or on which side of a trial this call is."""
+        if self._monotonic() >= self._until:
+            self._renew()
+        answer = self._answers[name]
+        return answer if answer is True or answer is False else answer.draw()
+
+    def decide(self, name: str) -> Decision:
+        """Return whether the declared feature called *name* is on, and why.
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        if self._monotonic() >= self._until:
+            self._renew()
+        return decide(self.features[name], self._document, self._now())
+
+    def shed_error(self, name: str, arm: Arm | None = None) -> FeatureShedError:
+        """Return the error of a call that is not made as the declared feature *name* is shed."""
+        decision, level = self.decide(name), self.features[name].level
+        if arm is Arm.SHED:
+            return FeatureShedError(name, level, "measures what it costs", str(Source.TRIAL))
+        left = None if decision.until is None else max(0.0, decision.until - self._now())
+        return FeatureShedError(name, level, decision.rule, str(decision.source), left)
+
+    def trial(self, name: str) -> Trial:
+        """Return the trial of the feature called *name*, whose arm was drawn just now."""
+        return self._trials[name]
+
+    @property
+    def document(self) -> Document:
+        """All that is agreed, as far as this process knows."""
+        if self._monotonic() >= self._until:
+            self._renew()
+        return self._document
+
+    def order(
+        self,
+        name: str,
+        state: Literal["on", "off", "auto"],
+        *,
+        actor: str,
+        reason: str,
+        seconds: float = ORDER_SECONDS,
+        seen: int | None = None,
+    ) -> Order:
+        """Order a feature on or off for *seconds* in the whole fleet, or leave it to the rules.
+
+        Args:
+            name: Of the feature.
+            state: `on`, `off`, or `auto` to end an order.
+            actor: Who orders it.
+            reason: Why.
+            seconds: How long, more than 0.
+            seen: Version of the last order of the feature that *actor* has seen, 0 for none; None:
+                whatever there is.
+
+        Raises:
+            ConfigurationError: There is no such feature, *seconds* is out of range, or nobody or no
+                reason is named.
+            OrderConflictError: Somebody has given another order than the one *seen*.
+            StoreUnavailableError: The order did not reach the fleet.
+        """
+        self._check(name, actor, reason, seconds)
+        if name not in self.features:
+            known = ", ".join(self.features) or "none"
+            msg = f"order: there is no feature {name!r}; declared are: {known}"
+            raise ConfigurationError(msg)
+
+        def edit(now: Document, time: float) -> Document:
+            before = now.orders.get(name)
+            if before is not None and seen is not None and before.version != seen:
+                raise OrderConflictError(name, before.actor, before.reason)
+            order = Order(
+                state=state,
+                until=time + seconds,
+                actor=actor,
+                reason=reason,
+                version=now.version + 1,
+                at=time,
+            )
+            return now.model_copy(update={"orders": {**now.orders, name: order}})
+
+        made = self.change(edit).orders[name]
+        announce(
+            FeatureOrdered(feature=name, order=state, until=made.until, actor=actor, reason=reason),
+            self._listeners,
+        )
+        self._keep(name, made)
+        return made
+
+    def brownout(
+        self, level: Level, *, actor: str, reason: str, seconds: float = ORDER_SECONDS
+    ) -> BrownoutOrder:
+        """Shed every feature of *level* and below for *seconds*; FULL ends that.
+
+        Then the controller restores the features one by one. An order for a single feature wins.
+
+        Raises:
+            ConfigurationError: *seconds* is out of range, or nobody or no reason is named.
+            StoreUnavailableError: The order did not reach the fleet.
+        """
+        self._check(BROWNOUT, actor, reason, seconds)
+
+        def edit(now: Document, time: float) -> Document:
+            order = BrownoutOrder(
+                level=level,
+                until=time + seconds,
+                actor=actor,
+                reason=reason,
+                version=now.version + 1,
+                at=time,
+            )
+            # Behind what is shed already: the controller restores from the end.
+            new = Shed(rule=BROWNOUT, measured=level, threshold=level, since=time)
+            names = [one.name for one in by_cost(self.features.values(), now)]
+            shed = {
+                name: new
+                for name in names
+                if self.features[name].level <= level and name not in now.shed
+            }
+            return now.model_copy(update={"brownout": order, "shed": {**now.shed, **shed}})
+
+        made = self.change(edit).brownout
+        assert made is not None  # noqa: S101 - just set
+        announce(
+            BrownoutOrdered(level=level, until=made.until, actor=actor, reason=reason),
+            self._listeners,
+        )
+        self._keep(BROWNOUT, made)
+        return made
+
+    def change(self, edit: Edit) -> Document:
+        """Change what is agreed, in one step for the fleet; *edit* may run several times.
+
+        Raises:
+            StoreUnavailableError: There is no store, it does not answer, or others change it all
+                the time; the change may or may not have been made.
+        """
+        if self._store is None:
+            msg = "flags need a store, and no setting says where one is"
+            raise StoreUnavailableError(msg)
+        for _ in range(CHANGE_TRIES):
+            time = self._pulse.refresh()
+            text = self._store.read()
+            now = self._parse(text) if text else None
+            now = self._document if now is None else now  # flushed or tampered: go on from ours
+            # Never less than this process has seen: the store may have lost some.
+            now = now.model_copy(update={"version": max(now.version, self.version, 0)})
+            made = edit(now, time)
+            if made is None:
+                return now
+            made = made.model_copy(update={"version": now.version + 1})
+            if self._store.swap(text, made.text()):
+                self._learn(made)
+                return made
+        msg = f"the flags changed {CHANGE_TRIES} times meanwhile; try again"
+        raise StoreUnavailableError(msg)
+
+    def hear(self, flags: bytes | None) -> None:
+        """Learn what the store keeps; called by the pulse, whenever the store has answered.
+
+        Without a document it was flushed, or never had one: what is known stays in force until a
+        controller has written it again.
+        """
+        if not flags and flags is not None:
+            return self._forget_late("the store keeps no state of the features")
+        document = self._parse(flags) if flags else None
+        if flags and document is None:
+            return self._forget_late("the store keeps an unreadable state of the features")
+        self._heard, self._lost = self._monotonic(), False
+        if document is not None:
+            self._learn(document)
+        return None
+
+    def restart(self) -> None:
+        """Ask before the next answer, in a forked child."""
+        self._until = float("-inf")
+
+    def _renew(self) -> None:
+        """Let the pulse bring what is new, and work out all answers."""
+        now = self._monotonic()
+        if now >= self._pulse.due:
+            self._pulse.freshen(now)
+            now = self._monotonic()
+        if self._pulse.scope == "local" and self._store is not None:
+            self._forget_late("the store is down")
+        if now >= self._changes:
+            self._work_out()
+        self._until = min(self._pulse.due, self._changes)
+
+    def _forget_late(self, error: str) -> None:
+        """Note that nothing new is known, and go back to the defaults after `KNOWN_SECONDS`."""
+        if not self._lost and self.version >= 0:
+            self._lost = True
+            announce(FlagsLost(error=error), self._listeners)
+        if self.version >= 0 and self._monotonic() - self._heard > KNOWN_SECONDS:
+            self.version = -1
+            self._document = Document()
+            self._work_out()
+
+    def _parse(self, text: bytes) -> Document | None:
+        try:
+            return Document.parse(text)
+        except ValueError:
+            return None
+
+    def _learn(self, document: Document) -> None:
+        self._document, self.version = document, document.version
+        self._work_out()
+
+    def _work_out(self) -> None:
+        """Answer for every feature until something changes, or ends by itself."""
+        now = self._now()
+        document, before = self._document, self._trials
+        trials = {}
+        for name, plan in document.trials.items():
+            if plan.began <= now < plan.until and name in self.features:
+                known = before.get(name)
+                trials[name] = known if known and known.plan == plan else Trial(name, plan)
+        self._trials = trials
+        answers: dict[str, bool | Trial] = {}
+        for name, feature in self.features.items():
+            on = decide(feature, document, now).enabled
+            answers[name] = trials.get(name, True) if on else False
+        self._answers = answers
+        self._changes = self._monotonic() + document.next_change(now) - now
+
+    def _now(self) -> float:
+        return self._pulse.fleet_time(self._monotonic())
+
+    def _unknown(self, name: object, *, default: bool) -> bool:
+        said = repr(name)[:100]
+        if said not in self._misused:
+            self._misused.add(said)
+            announce(FlagMisused(feature=said, answer=default), self._listeners)
+        return default
+
+    @staticmethod
+    def _check(name: str, actor: str, reason: str, seconds: float) -> None:
+        if not (math.isfinite(seconds) and seconds > 0):
+            msg = f"order {name}: seconds must be more than 0, got {seconds!r}"
+            raise ConfigurationError(msg)
+        if not actor.strip() or not reason.strip():
+            msg = f"order {name}: say who orders it and why, got {actor!r} and {reason!r}"
+            raise ConfigurationError(msg)
+
+
+def by_cost(features: Iterable[Feature], document: Document) -> list[Feature]:
+    """Return *features*, the costliest first: measured cost, then given cost, then none."""
+
+    def cost(feature: Feature) -> float:
+        measured = document.costs.get(feature.name)
+        if measured is not None:
+            return measured.seconds
+        return -1.0 if feature.cost is None else feature.cost
+
+    return sorted(features, key=lambda feature: (-cost(feature), feature.level, feature.name))

@@ -1,0 +1,54 @@
+"""The state of the features, as one text in the store."""
+
+from importlib.resources import files
+from typing import Any
+
+import redis
+
+from resilience.store.connection import Store
+
+KEY = "flags"
+UNREADABLE = "?"
+"""Stands for a text without a version: somebody else wrote it."""
+
+
+class FlagStore:
+    """Reads and changes that text; what it says is the business of `resilience.flags`."""
+
+    def __init__(self, store: Store) -> None:
+        """Keep it in *store*; connects to nothing."""
+        self._store = store
+        self._key = store.key(KEY)
+        code = files("resilience.store").joinpath("flags.lua").read_text()
+        self._script = store.client.register_script(code)
+
+    def read(self) -> bytes | None:
+        """Return the text; None: there is none, as it was never written or the store was flushed.
+
+        Raises:
+            StoreUnavailableError: Nobody knows.
+        """
+        text: bytes | None = self._store.run(self._get)
+        return text
+
+    def _get(self, client: redis.Redis) -> Any:  # noqa: ANN401 - as the client's
+        try:
+            return client.get(self._key)
+        except redis.ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                return UNREADABLE.encode()
+            raise
+
+    def swap(self, before: bytes | None, after: str) -> bool:
+        """Write *after* if the text still has the version of *before*; tell whether it had.
+
+        Raises:
+            StoreUnavailableError: The store does not answer, and may or may not have done it.
+        """
+        version = "" if before is None else _version(before)
+        return bool(self._store.run(lambda _: self._script([self._key], [version, after])))
+
+
+def _version(text: bytes) -> str:
+    number, bar, _ = text.partition(b"|")
+    return number.decode() if bar and number.isdigit() else UNREADABLE
