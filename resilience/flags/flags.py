@@ -1,14 +1,11 @@
 """The flags of one app: what a process knows of them, and orders for all processes."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from resilience.clock import Clock, SystemClock
 from resilience.errors import (
-    ConfigurationError,
     FeatureShedError,
-    OrderConflictError,
     StoreUnavailableError,
 )
 from resilience.events import (
@@ -20,8 +17,9 @@ from resilience.events import (
     announce,
 )
 from resilience.flags.decision import Decision, Source, decide
-from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order, Shed
-from resilience.flags.feature import Feature
+from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order
+from resilience.flags.feature import Features
+from resilience.flags.orders import Edit, brownout_edit, order_edit
 from resilience.flags.trial import Arm, Trial
 from resilience.levels import Level
 from resilience.pulse import Pulse
@@ -32,9 +30,6 @@ KNOWN_SECONDS = 300.0
 CHANGE_TRIES = 20
 ORDER_SECONDS = 1800.0
 """How long an order is in force unless told otherwise."""
-
-Edit = Callable[[Document, float], Document | None]
-"""Makes the next document of one and fleet time; None: nothing is to be changed."""
 
 
 class Flags:
@@ -54,7 +49,7 @@ class Flags:
 
     def __init__(
         self,
-        features: Mapping[str, Feature],
+        features: Features,
         pulse: Pulse,
         store: FlagStore | None,
         *,
@@ -169,26 +164,9 @@ class Flags:
             OrderConflictError: Somebody has given another order than the one *seen*.
             StoreUnavailableError: The order did not reach the fleet.
         """
-        self._check(name, actor, reason, seconds)
-        if name not in self.features:
-            known = ", ".join(self.features) or "none"
-            msg = f"order: there is no feature {name!r}; declared are: {known}"
-            raise ConfigurationError(msg)
+        self.features.require(name, where="order")
 
-        def edit(now: Document, time: float) -> Document:
-            before = now.orders.get(name)
-            if before is not None and seen is not None and before.version != seen:
-                raise OrderConflictError(name, before.actor, before.reason)
-            order = Order(
-                state=state,
-                until=time + seconds,
-                actor=actor,
-                reason=reason,
-                version=now.version + 1,
-                at=time,
-            )
-            return now.model_copy(update={"orders": {**now.orders, name: order}})
-
+        edit = order_edit(name, state, seconds, actor, reason, seen)
         made = self.change(edit).orders[name]
         announce(
             FeatureOrdered(feature=name, order=state, until=made.until, actor=actor, reason=reason),
@@ -208,27 +186,7 @@ class Flags:
             ConfigurationError: *seconds* is out of range, or nobody or no reason is named.
             StoreUnavailableError: The order did not reach the fleet.
         """
-        self._check(BROWNOUT, actor, reason, seconds)
-
-        def edit(now: Document, time: float) -> Document:
-            order = BrownoutOrder(
-                level=level,
-                until=time + seconds,
-                actor=actor,
-                reason=reason,
-                version=now.version + 1,
-                at=time,
-            )
-            # Behind what is shed already: the controller restores from the end.
-            new = Shed(rule=BROWNOUT, measured=level, threshold=level, since=time)
-            names = [one.name for one in by_cost(self.features.values(), now)]
-            shed = {
-                name: new
-                for name in names
-                if self.features[name].level <= level and name not in now.shed
-            }
-            return now.model_copy(update={"brownout": order, "shed": {**now.shed, **shed}})
-
+        edit = brownout_edit(level, self.features.values(), seconds, actor, reason)
         made = self.change(edit).brownout
         assert made is not None  # noqa: S101 - just set
         announce(
@@ -343,24 +301,3 @@ class Flags:
             self._misused.add(said)
             announce(FlagMisused(feature=said, answer=default), self._listeners)
         return default
-
-    @staticmethod
-    def _check(name: str, actor: str, reason: str, seconds: float) -> None:
-        if not (math.isfinite(seconds) and seconds > 0):
-            msg = f"order {name}: seconds must be more than 0, got {seconds!r}"
-            raise ConfigurationError(msg)
-        if not actor.strip() or not reason.strip():
-            msg = f"order {name}: say who orders it and why, got {actor!r} and {reason!r}"
-            raise ConfigurationError(msg)
-
-
-def by_cost(features: Iterable[Feature], document: Document) -> list[Feature]:
-    """Return *features*, the costliest first: measured cost, then given cost, then none."""
-
-    def cost(feature: Feature) -> float:
-        measured = document.costs.get(feature.name)
-        if measured is not None:
-            return measured.seconds
-        return -1.0 if feature.cost is None else feature.cost
-
-    return sorted(features, key=lambda feature: (-cost(feature), feature.level, feature.name))

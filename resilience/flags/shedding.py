@@ -1,36 +1,12 @@
 """A call that is part of a feature: made, answered without the feature, or measured by a trial."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from resilience.errors import FeatureShedError
 from resilience.fallback import Step
 from resilience.flags.flags import Flags
 from resilience.flags.trial import Arm
-
-
-class Callee(Protocol):
-    """A pipeline as if its calls were part of no feature."""
-
-    @property
-    def call(self) -> Callable[..., Any]:
-        """Make a call, with its fallbacks."""
-
-    @property
-    def call_async(self) -> Callable[..., Any]:
-        """Do the same without blocking the event loop."""
-
-    @property
-    def degrade(self) -> Callable[..., Any]:
-        """Answer with the fallbacks."""
-
-    @property
-    def degrade_async(self) -> Callable[..., Any]:
-        """Do the same without blocking the event loop."""
-
-    @property
-    def without(self) -> Callable[..., Any]:
-        """Return what `degrade` is to be called with, or raise if there are no fallbacks."""
 
 
 class Shedding:
@@ -48,7 +24,7 @@ class Shedding:
     def call(
         self,
         side: Arm | Literal[False],
-        through: Callee,
+        through: Any,  # noqa: ANN401 - a pipeline, which knows of this module
         function: Any,  # noqa: ANN401 - handed on
         args: Any,  # noqa: ANN401 - handed on
         kwargs: Any,  # noqa: ANN401 - handed on
@@ -66,7 +42,7 @@ class Shedding:
     async def call_async(
         self,
         side: Arm | Literal[False],
-        through: Callee,
+        through: Any,  # noqa: ANN401 - a pipeline, which knows of this module
         function: Any,  # noqa: ANN401 - handed on
         args: Any,  # noqa: ANN401 - handed on
         kwargs: Any,  # noqa: ANN401 - handed on
