@@ -17,6 +17,7 @@ from demo.layout import HTTP_UPSTREAMS, Layout
 from demo.runner import LOG, running_shop
 from demo.sabotage import Sabotage
 from demo.script import FULL_SCRIPT, QUICK_SCRIPT, Phase, Play, Recording, Script
+from demo.shedding import shedding_checks, shedding_table
 from demo.starting import Start, StartError
 from demo.verdict import checks, endpoint_table
 
@@ -103,7 +104,8 @@ def _stay_up(console: Console) -> int:
 
 def _judge(console: Console, recording: Recording, *, quick: bool) -> int:
     console.print(endpoint_table(recording))
-    verdict = list(checks(recording))
+    console.print(shedding_table(recording))
+    verdict = [*checks(recording), *shedding_checks(recording)]
     if not quick:  # else there are too few requests for a p99
         console.print(isolation_table(recording))
         verdict += isolation_checks(recording)

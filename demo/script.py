@@ -26,7 +26,11 @@ MAIL_SECONDS: Final = 20.0
 HANG: Final = {"mode": "hang"}
 FAIL: Final = {"mode": "fail"}
 SLOW: Final = {"mode": "slow", "latency_seconds": 2.5}
-BREAKABLE: Final = ("recommendations", "payments")
+LOADED: Final = {"mode": "slow", "latency_seconds": 0.2}
+"""As long as ranking takes while more than usual is asked of it; no call fails for that."""
+BREAKABLE: Final = ("recommendations", "payments", "search")
+RUSH: Final = {"search": 12}
+"""More searches a second than usual; each makes two jobs of 0.2 s, for two workers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +39,17 @@ class Phase:
 
     Attributes:
         name: For the progress display.
-        part: Which column of the table it belongs to: before, during or after; empty: none.
+        part: Which column of the table it belongs to: before, during or after; `rush` or `calm`: of
+            no column; empty: it is not judged.
         seconds: How long it takes.
+        rush: Requests per second by endpoint, besides the usual ones.
         faults: What the upstream services are told when it begins, those not named to be well.
     """
 
     name: str
     part: str
     seconds: float
+    rush: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -76,8 +83,16 @@ PHASES: Final[Sequence[Phase]] = (
         faults={"recommendations": HANG, "payments": SLOW},
     ),
     Phase(name="after: both are back", part="after", seconds=15),
+    Phase(
+        name="rush: three times the searches",
+        part="rush",
+        seconds=12,
+        rush=RUSH,
+        faults={"search": LOADED},
+    ),
+    Phase(name="calm: the rush is over", part="calm", seconds=16),
 )
-QUICK_SECONDS: Final = (2, 6, 4, 6, 6, 8)
+QUICK_SECONDS: Final = (2, 6, 4, 6, 6, 8, 9, 14)
 FULL_SCRIPT: Final = Script(phases=PHASES, rates=RATES)
 QUICK_SCRIPT: Final = Script(
     phases=[
@@ -189,7 +204,9 @@ class Play:
             ):
                 group.create_task(Traffic(front, rates, self._samples.append).run(stop))
                 group.create_task(self._measure(stop))
-                stretches = [await self._play(phase, control) for phase in self._script.phases]
+                stretches = [
+                    await self._play(phase, control, front) for phase in self._script.phases
+                ]
                 stop.set()
             mails = await self._mails(control)
         return Recording(
@@ -223,14 +240,20 @@ class Play:
             await asyncio.sleep(TICK_SECONDS)
             self._readings.append(await asyncio.to_thread(meter.read))
 
-    async def _play(self, phase: Phase, control: httpx.AsyncClient) -> Stretch:
+    async def _play(
+        self, phase: Phase, control: httpx.AsyncClient, front: httpx.AsyncClient
+    ) -> Stretch:
         told = perf_counter()
         for name in BREAKABLE:
             fault = phase.faults.get(name, {"mode": "ok"})
             answer = await control.put(f"{self._layout.url(name)}/fault", json=fault)
             answer.raise_for_status()
-        began = perf_counter()
-        while (now := perf_counter()) < began + phase.seconds:
-            self._tick(phase, now - began, len(self._samples))
-            await asyncio.sleep(min(TICK_SECONDS, began + phase.seconds - now))
+        began, stop = perf_counter(), asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            if phase.rush:
+                group.create_task(Traffic(front, phase.rush, self._samples.append).run(stop))
+            while (now := perf_counter()) < began + phase.seconds:
+                self._tick(phase, now - began, len(self._samples))
+                await asyncio.sleep(min(TICK_SECONDS, began + phase.seconds - now))
+            stop.set()
         return Stretch(phase=phase, told=told, began=began, ended=perf_counter())

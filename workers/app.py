@@ -5,6 +5,7 @@ from celery.signals import worker_process_shutdown, worker_shutdown
 
 from jobs.clients import close_clients
 from jobs.dependencies import DEPENDENCIES
+from jobs.features import FEATURES
 from jobs.settings import ShopSettings
 from resilience import Resilience
 
@@ -22,7 +23,7 @@ TASKS = (
 settings = ShopSettings.from_environment()
 
 app = Celery("shop", broker=settings.broker_url, backend=settings.broker_url, include=TASKS)
-resilience = Resilience(app, dependencies=DEPENDENCIES)
+resilience = Resilience(app, dependencies=DEPENDENCIES, features=FEATURES)
 
 worker_process_shutdown.connect(close_clients, weak=False)
 worker_shutdown.connect(close_clients, weak=False)

@@ -15,7 +15,7 @@ from demo.verdict import checks
 
 PHASE_SECONDS = 10.0
 STARTS = {phase.name: PHASE_SECONDS * nth for nth, phase in enumerate(PHASES)}
-WARMING, BEFORE, FAILING, HANGING, PAYMENTS, AFTER = STARTS.values()
+WARMING, BEFORE, FAILING, HANGING, PAYMENTS, AFTER, RUSH, CALM = STARTS.values()
 STALE = {"level": 1, "reason": "ReadTimeout", "age": 3.0, "partial": True}
 MAILS = ("<1@shop.example>", "<2@shop.example>")
 FULL: Mapping[str, Any] = {"level": 0, "partial": False}
