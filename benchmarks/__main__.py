@@ -16,6 +16,7 @@ NAMES = (
     "hold",
     "crash",
     "isolation",
+    "shedding",
 )
 PARTS = ("crash_redis", "crash_rabbitmq", "hold_redis", "hold_rabbitmq")
 """Of some of those, by themselves; `all` has them already."""

@@ -76,7 +76,7 @@ def recording(
 
 def readings(busy: Sequence[tuple[float, float]]) -> list[Reading]:
     """Return two readings a second of what others used."""
-    times = [nth / 2 for nth in range(int(2 * (AFTER + PHASE_SECONDS)))]
+    times = [nth / 2 for nth in range(int(2 * (CALM + PHASE_SECONDS)))]
     return [
         Reading(
             began=at,
