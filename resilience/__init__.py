@@ -24,7 +24,7 @@ from resilience.errors import (
     ResilienceError,
     StoreUnavailableError,
 )
-from resilience.flags import Feature
+from resilience.flags import Feature, FollowProvider
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.partial import PartAnswer, PartialResponse
@@ -58,6 +58,7 @@ __all__ = [
     "Feature",
     "FeatureShedError",
     "FireAndForgetTask",
+    "FollowProvider",
     "LedgerUnavailableError",
     "Level",
     "OrderConflictError",

@@ -3,6 +3,7 @@
 from resilience.flags.decision import Decision, Source
 from resilience.flags.feature import Feature, Features
 from resilience.flags.flags import Flags
+from resilience.flags.intent import FollowProvider
 from resilience.flags.trial import Arm
 
-__all__ = ["Arm", "Decision", "Feature", "Features", "Flags", "Source"]
+__all__ = ["Arm", "Decision", "Feature", "Features", "Flags", "FollowProvider", "Source"]

@@ -45,6 +45,7 @@ class Flags:
     Attributes:
         features: What was declared, by name.
         version: Of the document that this process knows; -1: it knows none.
+        set_id: Where the fleet keeps that document; None: nowhere.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Flags:
         """
         self.features = features
         self.version = -1
+        self.set_id = None if store is None else store.key
         self._pulse = pulse
         self._store = store
         self._keep = keep
@@ -78,7 +80,8 @@ class Flags:
         self._heard = self._monotonic()
         self._lost = False
         self._trials: Mapping[str, Trial] = {}
-        self._answers: dict[str, bool | Trial] = {}
+        self._decisions: Mapping[str, Decision] = {}
+        self._answers: Mapping[str, bool | Trial] = {}
         self._misused: set[str] = set()
         self._until = self._changes = float("-inf")
         if features and store is not None:
@@ -116,7 +119,13 @@ class Flags:
         """
         if self._monotonic() >= self._until:
             self._renew()
-        return decide(self.features[name], self._document, self._now())
+        return self._decisions[name]
+
+    async def freshen_async(self) -> None:
+        """Let what is new come without blocking the event loop, before something is asked there."""
+        now = self._monotonic()
+        if now >= self._pulse.due:
+            await self._pulse.beat_async(now)
 
     def shed_error(self, name: str, arm: Arm | None = None) -> FeatureShedError:
         """Return the error of a call that is not made as the declared feature *name* is shed."""
@@ -285,11 +294,12 @@ class Flags:
                 known = before.get(name)
                 trials[name] = known if known and known.plan == plan else Trial(name, plan)
         self._trials = trials
-        answers: dict[str, bool | Trial] = {}
-        for name, feature in self.features.items():
-            on = decide(feature, document, now).enabled
-            answers[name] = trials.get(name, True) if on else False
-        self._answers = answers
+        decisions = {one.name: decide(one, document, now) for one in self.features.values()}
+        self._decisions = decisions
+        self._answers = {
+            name: trials.get(name, True) if one.enabled else False
+            for name, one in decisions.items()
+        }
         self._changes = self._monotonic() + document.next_change(now) - now
 
     def _now(self) -> float:

@@ -13,12 +13,16 @@ UNREADABLE = "?"
 
 
 class FlagStore:
-    """Reads and changes that text; what it says is the business of `resilience.flags`."""
+    """Reads and changes that text; what it says is the business of `resilience.flags`.
+
+    Attributes:
+        key: Under which the store keeps it.
+    """
 
     def __init__(self, store: Store) -> None:
         """Keep it in *store*; connects to nothing."""
         self._store = store
-        self._key = store.key(KEY)
+        self.key = store.key(KEY)
         code = files("resilience.store").joinpath("flags.lua").read_text()
         self._script = store.client.register_script(code)
 
@@ -33,7 +37,7 @@ class FlagStore:
 
     def _get(self, client: redis.Redis) -> Any:  # noqa: ANN401 - as the client's
         try:
-            return client.get(self._key)
+            return client.get(self.key)
         except redis.ResponseError as error:
             if "WRONGTYPE" in str(error):
                 return UNREADABLE.encode()
@@ -46,7 +50,7 @@ class FlagStore:
             StoreUnavailableError: The store does not answer, and may or may not have done it.
         """
         version = "" if before is None else _version(before)
-        return bool(self._store.run(lambda _: self._script([self._key], [version, after])))
+        return bool(self._store.run(lambda _: self._script([self.key], [version, after])))
 
 
 def _version(text: bytes) -> str:

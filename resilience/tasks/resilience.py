@@ -13,7 +13,7 @@ from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
-from resilience.flags import Feature, Features, Flags
+from resilience.flags import Feature, Features, Flags, FollowProvider
 from resilience.flags.shedding import Shedding
 from resilience.ledger import Ledger
 from resilience.pipeline import Pipeline
@@ -48,6 +48,7 @@ class Resilience:
         settings: Operator settings.
         dependencies: What was declared, by name.
         features: What was declared, by name.
+        intent: Provider whose flags are orders, if any.
         answers: Remembered answers, for `fallback.cached` (see `Answers.remember`).
         router: Which bulkhead a job belongs to.
         admission: Whether there is room for another job.
@@ -61,6 +62,7 @@ class Resilience:
         *,
         dependencies: Iterable[Dependency],
         features: Iterable[Feature] = (),
+        intent: FollowProvider | None = None,
         settings: Settings | None = None,
         listeners: Sequence[Listener] = (log_event,),
     ) -> None:
@@ -70,6 +72,7 @@ class Resilience:
             app: Any Celery app, configured already or later.
             dependencies: What its tasks call.
             features: What may be shed to save the rest; see docs/flags.md.
+            intent: Provider whose flags are orders; see docs/openfeature.md.
             settings: By default read from `RESILIENCE_*` variables.
             listeners: Who hears of events.
 
@@ -87,6 +90,7 @@ class Resilience:
         self.settings = settings or Settings.from_environment()
         self.dependencies = Catalogue(dependencies)
         self.features = Features(features, self.dependencies)
+        self.intent = intent
         self.listeners = tuple(listeners)
         self.time_limit_seconds: float | None = None
         self.router = BulkheadRouter(app, self.dependencies)

@@ -4,21 +4,36 @@ import ast
 import asyncio
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from celery import Celery, chain
+from openfeature import api
+from openfeature.evaluation_context import EvaluationContext
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.semconv._incubating.attributes import feature_flag_attributes as semconv
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import resilience
-from resilience import Dependency, Outcome, Resilience, ResilientTask, Settings, TimeoutBudget
+from resilience import (
+    Dependency,
+    Feature,
+    Level,
+    Outcome,
+    Resilience,
+    ResilientTask,
+    Settings,
+    TimeoutBudget,
+)
 from resilience.ledger import Ledger, State
 from resilience.tasks.envelope import Deadline, deadline_of
 from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
 from tests.brokers import Broker
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -226,6 +241,58 @@ def test_brokers_page_runs() -> None:
     assert queue.queue_arguments["x-queue-type"] == "quorum"
     assert made.conf.broker_transport_options["confirm_publish"] is True
     made.close()
+
+
+def test_openfeature_page_runs(broker: Broker, valkey: ValkeyProcess) -> None:
+    """A shed feature is answered as the page says, and its telemetry has the names of semconv."""
+    settings = Settings(store_url=valkey.url, namespace=uuid4().hex, store_timeout_seconds=10)
+    asking, following = (Alone(f"docs-{n}", broker=broker.url, set_as_current=False) for n in "ab")
+    feature = Feature("search.ai_ranking", level=Level.REDUCED)
+    flags = Resilience(asking, dependencies=[], features=[feature], settings=settings).flags
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESILIENCE_STORE_URL", valkey.url)
+        patch.setenv("RESILIENCE_NAMESPACE", settings.namespace or "")
+        names = run_page("openfeature.md", app=asking, another_app=following)
+    try:
+        assert (names["details"].reason, names["status"]["enabled"]) == ("STATIC", True)
+        leading: Resilience = names["resilience"]
+        assert leading.intent is not None
+        leading.intent.look(leading.flags, leading.announce)  # as the worker that leads does
+        wait_until(lambda: not flags.enabled("search.ai_ranking"), 2, "the order is heard")
+        asked = {"flag_key": "search.ai_ranking", "default_value": True}
+        events = spans_of(lambda: names["client"].get_boolean_value(**asked))
+        context = EvaluationContext("user-7")
+        events += spans_of(lambda: names["client"].get_string_value("serach", "x", context))
+    finally:
+        api.shutdown()
+        for made in (asking, following):
+            made.resilience.store.client.close()  # type: ignore[attr-defined]
+            made.close()
+    assert [event.name for event in events] == ["feature_flag.evaluation"] * 2
+    assert dict(events[0].attributes or {}) == {
+        semconv.FEATURE_FLAG_KEY: "search.ai_ranking",
+        semconv.FEATURE_FLAG_PROVIDER_NAME: "celery-resilience",
+        semconv.FEATURE_FLAG_RESULT_VALUE: False,
+        semconv.FEATURE_FLAG_RESULT_VARIANT: "off",
+        semconv.FEATURE_FLAG_RESULT_REASON: "order",
+        semconv.FEATURE_FLAG_VERSION: str(flags.version),
+        semconv.FEATURE_FLAG_SET_ID: flags.set_id,
+    }
+    assert dict(events[1].attributes or {}) == {
+        semconv.FEATURE_FLAG_KEY: "serach",
+        semconv.FEATURE_FLAG_PROVIDER_NAME: "celery-resilience",
+        semconv.FEATURE_FLAG_RESULT_REASON: "error",
+        semconv.FEATURE_FLAG_CONTEXT_ID: "user-7",
+        ERROR_TYPE: "flag_not_found",
+    }
+
+
+def spans_of(call: Callable[[], object]) -> list[Event]:
+    """Return the events of the span that is current during *call*."""
+    with TracerProvider().get_tracer("docs").start_as_current_span("request") as span:
+        call()
+    assert isinstance(span, ReadableSpan)
+    return list(span.events)
 
 
 def test_errors_page_runs() -> None:
