@@ -16,6 +16,7 @@ NAMES = (
     "hold",
     "crash",
     "isolation",
+    "flags",
     "shedding",
 )
 PARTS = ("crash_redis", "crash_rabbitmq", "hold_redis", "hold_rabbitmq")

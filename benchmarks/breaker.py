@@ -6,18 +6,15 @@ machine may be busy with other things.
 
 import asyncio
 import statistics
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import repeat
-from time import perf_counter
-from typing import cast
 
 import redis
 
-from benchmarks.breaker_fleet import best_us, join, running_server, times
+from benchmarks.breaker_fleet import best_us, join, round_trips, running_server, times
 from benchmarks.breaker_peers import AsyncCall, guarded, guarded_async, noop, noop_async
 from benchmarks.figure import Figure, in_turns, paired_ratio
 from resilience.breaker import Breaker
@@ -25,7 +22,6 @@ from resilience.dependency import Dependency
 from resilience.errors import CircuitOpenError
 from resilience.fallback import static
 from resilience.pipeline import Pipeline
-from resilience.pulse import Pulse
 from resilience.store import Answers, Store
 from resilience.tasks.serialization import dumps, loads
 
@@ -34,13 +30,8 @@ VALUE_US = 2.0
 EXCEPTION_US = 4.0
 PIPELINE_US = 4.0
 PIPELINE_WITH_TIMER_US = 8.0
-PULSES_PER_SECOND = 5.0
 
 CALLS_PER_RUN = 1000
-COUNTED_CALLS = 100_000
-PAUSE_SECONDS = 0.02
-EXCHANGES = ("evalsha", "eval", "script|load", "ping", "get", "set", "multi")
-"""What a client may have sent; the other commands in the statistics are those of the script."""
 
 
 def run(*, quick: bool) -> Iterator[Figure]:
@@ -51,7 +42,7 @@ def run(*, quick: bool) -> Iterator[Figure]:
         yield from _closed(breaker, rounds)
         yield from _closed_async(breaker, rounds)
         yield from _pipeline(breaker, server.url, repeats)
-        yield from _round_trips("closed", breaker(noop), pulse, server.client())
+        yield from round_trips("breaker_closed", breaker(noop), pulse, server.client())
         yield from _refused(server.url, server.client(), repeats)
 
 
@@ -145,37 +136,7 @@ def _refused(url: str, client: redis.Redis, repeats: int) -> Iterator[Figure]:
         raise RuntimeError(msg)
     yield _best("breaker_refused_by_value", best_us(breaker.refusal, repeats=repeats), VALUE_US)
     yield _best("breaker_refused_by_exception", best_us(raising, repeats=repeats), EXCEPTION_US)
-    yield from _round_trips("open", breaker.refusal, pulse, client)
-
-
-def _round_trips(
-    state: str, call: Callable[[], object], pulse: Pulse, client: redis.Redis
-) -> Iterator[Figure]:
-    """Count at the server what 100,000 calls ask of it."""
-    pause, batch = threading.Event(), times(CALLS_PER_RUN, call)
-    client.config_resetstat()
-    sent, began = pulse.sent, perf_counter()
-    for _ in range(COUNTED_CALLS // CALLS_PER_RUN):
-        batch()
-        pause.wait(PAUSE_SECONDS)
-    seconds, pulses = perf_counter() - began, pulse.sent - sent
-    stats = cast("dict[str, dict[str, int]]", client.info("commandstats"))
-    commands = {name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()}
-    exchanges = sum(commands.get(name, 0) for name in EXCHANGES)
-    yield Figure(
-        name=f"breaker_{state}_round_trips_beside_pulses",
-        value=exchanges - pulses,
-        unit="count",
-        bound=0,
-        sides={"calls": COUNTED_CALLS, "exchanges": exchanges, "commandstats": commands},
-    )
-    yield Figure(
-        name=f"breaker_{state}_pulses",
-        value=exchanges / seconds,
-        unit="1/s",
-        bound=PULSES_PER_SECOND,
-        sides={"exchanges": exchanges, "seconds": round(seconds, 2)},
-    )
+    yield from round_trips("breaker_open", breaker.refusal, pulse, client)
 
 
 def _best(name: str, microseconds: float, bound: float) -> Figure:
