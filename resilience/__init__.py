@@ -24,7 +24,7 @@ from resilience.errors import (
     ResilienceError,
     StoreUnavailableError,
 )
-from resilience.flags import Feature, FollowProvider
+from resilience.flags import Feature, FollowProvider, SheddingPolicy
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.partial import PartAnswer, PartialResponse
@@ -73,6 +73,7 @@ __all__ = [
     "ResilientTask",
     "RetryPolicy",
     "Settings",
+    "SheddingPolicy",
     "StoreUnavailableError",
     "TaskPattern",
     "TimeoutBudget",

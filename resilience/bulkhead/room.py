@@ -132,6 +132,11 @@ class Room:
             depth = self._known(now)
         return depth is not None and depth >= SHARES[lane] * self.max_queue
 
+    def depth(self) -> int | None:
+        """Return how many jobs are in the lanes; None: not known."""
+        with _guard.lock:
+            return self._known(self._clock.monotonic())
+
     def _known(self, now: float) -> int | None:
         if self._depth is None or now - self._asked >= KNOWN_SECONDS:
             return None

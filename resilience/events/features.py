@@ -55,7 +55,7 @@ class FeatureShed(Event):
         level: How good answers are without it.
         rule: Which rule said so, such as `open:search` or `load`.
         measured: What was measured, in the unit of the rule.
-        threshold: What that exceeded.
+        threshold: What that reached.
     """
 
     severity: ClassVar[int] = logging.WARNING
@@ -74,7 +74,7 @@ class FeatureRestored(Event):
         feature: Its name.
         rule: Which rule had it shed.
         measured: What was measured now, in the unit of the rule.
-        threshold: What that had to stay below.
+        threshold: What that had to come down to.
         seconds: How long the feature was shed.
     """
 

@@ -4,6 +4,16 @@ from resilience.flags.decision import Decision, Source
 from resilience.flags.feature import Feature, Features
 from resilience.flags.flags import Flags
 from resilience.flags.intent import FollowProvider
+from resilience.flags.policy import SheddingPolicy
 from resilience.flags.trial import Arm
 
-__all__ = ["Arm", "Decision", "Feature", "Features", "Flags", "FollowProvider", "Source"]
+__all__ = [
+    "Arm",
+    "Decision",
+    "Feature",
+    "Features",
+    "Flags",
+    "FollowProvider",
+    "SheddingPolicy",
+    "Source",
+]

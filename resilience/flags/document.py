@@ -8,6 +8,8 @@ from resilience.levels import Level
 
 Time = Annotated[float, Field(allow_inf_nan=False)]
 """Fleet time in seconds."""
+OPEN = "open:"
+"""Begin of the rule that sheds features of a dependency whose circuit is open."""
 BROWNOUT = "brownout"
 """Rule of what a brownout shed, and the name under which its orders are kept."""
 
@@ -59,7 +61,7 @@ class Shed(Entry):
     Attributes:
         rule: What made it decide, such as `open:search` or `load`.
         measured: What it measured, in the unit of the rule.
-        threshold: What that exceeded.
+        threshold: What that reached.
         since: When it decided.
         escalated: Whether it has been announced that this lasts long.
     """

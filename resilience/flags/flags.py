@@ -17,9 +17,9 @@ from resilience.events import (
     announce,
 )
 from resilience.flags.decision import Decision, Source, decide
-from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order
+from resilience.flags.document import BROWNOUT, OPEN, BrownoutOrder, Document, Order
 from resilience.flags.feature import Features
-from resilience.flags.orders import Edit, brownout_edit, order_edit
+from resilience.flags.orders import Edit, after_loss, brownout_edit, order_edit
 from resilience.flags.trial import Arm, Trial
 from resilience.levels import Level
 from resilience.pulse import Pulse
@@ -55,6 +55,7 @@ class Flags:
         store: FlagStore | None,
         *,
         keep: Callable[[str, Order | BrownoutOrder], None] = lambda _name, _order: None,
+        half_open: Callable[[str], bool] = lambda _dependency: False,
         listeners: Iterable[Listener] = (),
         clock: Clock | None = None,
     ) -> None:
@@ -65,6 +66,7 @@ class Flags:
             pulse: Brings what is agreed.
             store: Where orders go; None: there is no store, and the defaults hold.
             keep: Keeps an order in the ledger, by the name of its feature.
+            half_open: Tells whether the circuit of a dependency lets only probes through.
             listeners: Who hears of orders.
             clock: Where time comes from.
         """
@@ -74,6 +76,7 @@ class Flags:
         self._pulse = pulse
         self._store = store
         self._keep = keep
+        self._half_open = half_open
         self._listeners = listeners
         self._monotonic = (clock or SystemClock()).monotonic
         self._document = Document()
@@ -83,6 +86,7 @@ class Flags:
         self._decisions: Mapping[str, Decision] = {}
         self._answers: Mapping[str, bool | Trial] = {}
         self._misused: set[str] = set()
+        self._probing = False  # whether an answer depends on a circuit
         self._until = self._changes = float("-inf")
         if features and store is not None:
             pulse.watch(self)
@@ -208,6 +212,8 @@ class Flags:
     def change(self, edit: Edit) -> Document:
         """Change what is agreed, in one step for the fleet; *edit* may run several times.
 
+        A store that has lost what was agreed gets what this process knows, whatever *edit* returns.
+
         Raises:
             StoreUnavailableError: There is no store, it does not answer, or others change it all
                 the time; the change may or may not have been made.
@@ -218,13 +224,16 @@ class Flags:
         for _ in range(CHANGE_TRIES):
             time = self._pulse.refresh()
             text = self._store.read()
-            now = self._parse(text) if text else None
-            now = self._document if now is None else now  # flushed or tampered: go on from ours
+            kept = self._parse(text) if text else None
+            # Flushed or tampered: go on from what this process knows.
+            now = after_loss(self._document, self.features, time) if kept is None else kept
             # Never less than this process has seen: the store may have lost some.
-            now = now.model_copy(update={"version": max(now.version, self.version, 0)})
+            now = now.model_copy(update={"version": max(now.version, self.version)})
             made = edit(now, time)
             if made is None:
-                return now
+                if kept is not None:
+                    return now
+                made = now
             made = made.model_copy(update={"version": now.version + 1})
             if self._store.swap(text, made.text()):
                 self._learn(made)
@@ -260,7 +269,7 @@ class Flags:
             now = self._monotonic()
         if self._pulse.scope == "local" and self._store is not None:
             self._forget_late("the store is down")
-        if now >= self._changes:
+        if now >= self._changes or self._probing:
             self._work_out()
         self._until = min(self._pulse.due, self._changes)
 
@@ -296,11 +305,21 @@ class Flags:
         self._trials = trials
         decisions = {one.name: decide(one, document, now) for one in self.features.values()}
         self._decisions = decisions
+        self._probing = any(one.rule.startswith(OPEN) for one in document.shed.values())
         self._answers = {
-            name: trials.get(name, True) if one.enabled else False
+            name: trials.get(name, True) if one.enabled or self._may_probe(one) else False
             for name, one in decisions.items()
         }
         self._changes = self._monotonic() + document.next_change(now) - now
+
+    def _may_probe(self, decision: Decision) -> bool:
+        """Tell whether calls of a feature are on that is shed because a circuit was open.
+
+        Half-open, the circuit refuses all but its probes; without them it would never close.
+        """
+        if decision.source is not Source.CONTROLLER or not decision.rule.startswith(OPEN):
+            return False
+        return self._half_open(decision.rule.removeprefix(OPEN))
 
     def _now(self) -> float:
         return self._pulse.fleet_time(self._monotonic())

@@ -73,6 +73,16 @@ def brownout_edit(
     return edit
 
 
+def after_loss(known: Document, features: Iterable[str], time: float) -> Document:
+    """Return what a store gets that has lost the document, from what one process has *known*.
+
+    Others may have known more: no version of theirs is used again, and the controller leaves all
+    *features* alone for a while, as if it had just switched them.
+    """
+    version = max(known.version, int(time * 1000))
+    return known.model_copy(update={"version": version, "switched": dict.fromkeys(features, time)})
+
+
 def by_cost(features: Iterable[Feature], document: Document) -> list[Feature]:
     """Return *features*, the costliest first: by measured cost, else the given one, then none."""
 

@@ -136,6 +136,17 @@ class Admission:
         self._refresh(known, room)
         return room.enter(lane) is None
 
+    def depth_share(self, dependency: str) -> float:
+        """Return how full the lanes are, as a share of `max_queue`; NaN: not known.
+
+        Raises:
+            KeyError: *dependency* has no `max_queue`.
+        """
+        known, room = self._bulkheads[dependency]
+        self._refresh(known, room)
+        depth = room.depth()
+        return float("nan") if depth is None else depth / room.max_queue
+
     def full_queues(self) -> list[str]:
         """Return the queues that are known to have no room, without asking for any depth."""
         return [

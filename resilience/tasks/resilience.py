@@ -13,7 +13,8 @@ from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
-from resilience.flags import Feature, Features, Flags, FollowProvider
+from resilience.flags import Feature, Features, Flags, FollowProvider, SheddingPolicy
+from resilience.flags.reports import JobTimes
 from resilience.flags.shedding import Shedding
 from resilience.ledger import Ledger
 from resilience.pipeline import Pipeline
@@ -27,13 +28,14 @@ from resilience.tasks.passing import pass_values
 from resilience.tasks.router import BulkheadRouter
 from resilience.tasks.routing import (
     ask_last,
+    check_default_queue,
     check_when_final,
     connect_safely,
     know_queues,
 )
 from resilience.tasks.sending import send_as_tasks_do
 from resilience.tasks.serialization import carry_answers
-from resilience.tasks.shared import Shared, declared_elsewhere, open_shared
+from resilience.tasks.shared import Shared, check_unadopted, declared_elsewhere, open_shared
 from resilience.tasks.steps import add_steps
 
 
@@ -54,6 +56,8 @@ class Resilience:
         admission: Whether there is room for another job.
         time_limit_seconds: Hard limit of the worker that this is the main process of, if any.
         limits: Of jobs at once, by dependency, in a worker's main process where they are adaptive.
+        shedding_policy: When features are shed without an order.
+        job_times: Of the worker that this is the main process of, if its app has features.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Resilience:
         dependencies: Iterable[Dependency],
         features: Iterable[Feature] = (),
         intent: FollowProvider | None = None,
+        shedding: SheddingPolicy | None = None,
         settings: Settings | None = None,
         listeners: Sequence[Listener] = (log_event,),
     ) -> None:
@@ -73,6 +78,7 @@ class Resilience:
             dependencies: What its tasks call.
             features: What may be shed to save the rest; see docs/flags.md.
             intent: Provider whose flags are orders; see docs/openfeature.md.
+            shedding: When features are shed and restored without an order.
             settings: By default read from `RESILIENCE_*` variables.
             listeners: Who hears of events.
 
@@ -80,22 +86,19 @@ class Resilience:
             ConfigurationError: Names or queues clash, a task names an unknown dependency, *app* is
                 no Celery app or was adopted before.
         """
-        if not isinstance(app, Celery):
-            msg = f"{app!r} is no Celery app; write Resilience(app, dependencies=[…])"
-            raise ConfigurationError(msg)
-        if getattr(app, "resilience", None) is not None:
-            msg = f"{app!r} has been adopted already; call Resilience(app, …) once"
-            raise ConfigurationError(msg)
+        check_unadopted(app)
         self.app = app
         self.settings = settings or Settings.from_environment()
         self.dependencies = Catalogue(dependencies)
         self.features = Features(features, self.dependencies)
         self.intent = intent
+        self.shedding_policy = shedding or SheddingPolicy()
         self.listeners = tuple(listeners)
         self.time_limit_seconds: float | None = None
         self.router = BulkheadRouter(app, self.dependencies)
         self.admission = Admission(app, self.dependencies, self.announce)
         self.limits: dict[str, AdaptiveLimit] = {}
+        self.job_times: JobTimes | None = None
         self._shared: Shared | None = None
         self._sharing = threading.Lock()
         self._queues_clear = False
@@ -316,15 +319,7 @@ class Resilience:
         Raises:
             ConfigurationError: A dependency's queue is also the app's default queue.
         """
-        taken = self.app.conf.task_default_queue
-        for dependency in self.dependencies.values():
-            if taken in dependency.queues:
-                msg = (
-                    f"dependency {dependency.name!r} would share the queue {taken!r} with the "
-                    "app's default queue; give the dependency another one: "
-                    f'Dependency("{dependency.name}", queue="…")'
-                )
-                raise ConfigurationError(msg)
+        check_default_queue(self.app, self.dependencies)
         self._queues_clear = True
         carry_answers()  # also what was registered since
 

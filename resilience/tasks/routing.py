@@ -11,6 +11,8 @@ from resilience.broker.priorities import without_priorities
 from resilience.broker.quorum import as_quorum
 from resilience.broker.transports import on_rabbitmq
 from resilience.compat import consume_from_these_only
+from resilience.dependency import Dependency
+from resilience.errors import ConfigurationError
 
 Route = Callable[..., Mapping[str, str] | None]
 
@@ -144,3 +146,20 @@ def check_when_final(app: Celery[Any], check: Callable[[], None]) -> None:
         check()
 
     app.finalize = finalize_and_check  # type: ignore[method-assign]
+
+
+def check_default_queue(app: Celery[Any], dependencies: Mapping[str, Dependency]) -> None:
+    """Check that no dependency shares its queue with jobs of none.
+
+    Raises:
+        ConfigurationError: The queue of one is also the default queue of *app*.
+    """
+    taken = app.conf.task_default_queue
+    for dependency in dependencies.values():
+        if taken in dependency.queues:
+            msg = (
+                f"dependency {dependency.name!r} would share the queue {taken!r} with the "
+                "app's default queue; give the dependency another one: "
+                f'Dependency("{dependency.name}", queue="…")'
+            )
+            raise ConfigurationError(msg)

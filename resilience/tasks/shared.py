@@ -8,10 +8,11 @@ from celery import Celery
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 from kombu.utils.url import maybe_sanitize_url
 
-from resilience.breaker import Breaker, NoBreaker
+from resilience.breaker import Breaker, NoBreaker, State
 from resilience.broker.addresses import find_store
 from resilience.bulkhead import Holds, Renewal, Slots, Spares
 from resilience.dependency import Catalogue, Dependency
+from resilience.errors import ConfigurationError
 from resilience.events import Listener
 from resilience.flags import Features, Flags
 from resilience.ledger import Ledger
@@ -63,6 +64,7 @@ def open_shared(
     answers = Answers(store, dumps=dumps, loads=loads)
     alone = isinstance(store, NoStore)
     pulse = Pulse(None if alone else StoreFleet(store))
+    breakers = {one.name: _breaker(one, pulse, listeners) for one in dependencies.values()}
     return Shared(
         store=store,
         answers=answers,
@@ -70,11 +72,19 @@ def open_shared(
         ledger=Ledger(settings.ledger_url, redact=settings.redact, listeners=listeners),
         releases=Releases(None if alone else store),
         pulse=pulse,
-        breakers={one.name: _breaker(one, pulse, listeners) for one in dependencies.values()},
+        breakers=breakers,
         holds=Holds(store, time=pulse.refresh, listeners=listeners),
         spares=Spares(store),
         slots=_slots(dependencies, None if alone else store, listeners),
-        flags=Flags(features, pulse, None if alone else FlagStore(store), listeners=listeners),
+        flags=Flags(
+            features,
+            pulse,
+            None if alone else FlagStore(store),
+            half_open=lambda name: (
+                name in breakers and breakers[name].known_state is State.HALF_OPEN
+            ),
+            listeners=listeners,
+        ),
     )
 
 
@@ -128,6 +138,20 @@ def _open_store(app: Celery[Any], settings: Settings, listeners: Sequence[Listen
         timeout_seconds=settings.store_timeout_seconds,
         listeners=listeners,
     )
+
+
+def check_unadopted(app: object) -> None:
+    """Check that *app* can be adopted.
+
+    Raises:
+        ConfigurationError: It is no Celery app, or was adopted before.
+    """
+    if not isinstance(app, Celery):
+        msg = f"{app!r} is no Celery app; write Resilience(app, dependencies=[…])"
+        raise ConfigurationError(msg)
+    if getattr(app, "resilience", None) is not None:
+        msg = f"{app!r} has been adopted already; call Resilience(app, …) once"
+        raise ConfigurationError(msg)
 
 
 def declared_elsewhere(dependency: object) -> bool:

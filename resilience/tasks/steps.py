@@ -11,6 +11,7 @@ WORKER = (
     "stopping:GracefulStop",
     "liveness:Liveness",
     "lookout:Lookout",
+    "shedding:Shedding",
 )
 CONSUMER = ("gate:Gate", "heartbeat:QuickHeartbeat")
 

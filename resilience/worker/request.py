@@ -70,6 +70,10 @@ class ResilientRequest(Request):
         return bool(headers.get("retries") or known.get("dispatches") or redelivered)
 
     @property
+    def _adopted(self) -> Resilience | None:
+        return getattr(self.app, "resilience", None)
+
+    @property
     def resilience(self) -> Resilience:
         """What its app declared."""
         app: Celery[Any] | None = self.app
@@ -160,6 +164,10 @@ class ResilientRequest(Request):
     def on_accepted(self, pid: Any, time_accepted: float) -> None:  # noqa: ANN401 - a number; the stubs say text
         """Note when the job began, in monotonic seconds."""
         self._accepted = time_accepted
+        adopted = self._adopted
+        if adopted is not None and adopted.job_times is not None and self._deadline is not None:
+            waited = adopted.fleet_time() - self._deadline.sent
+            adopted.job_times.begun(self.dependency or "", waited)
         super().on_accepted(pid, time_accepted)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
@@ -178,13 +186,15 @@ class ResilientRequest(Request):
             super().acknowledge()
 
     def _measure(self) -> None:
-        """Let the limit of the worker follow how long the job took, from its begin to its end."""
-        if self.app is None or self._accepted is None or not self.task.acks_late:
+        """Note how long the job took, from its begin to its end."""
+        adopted, name = self._adopted, self.dependency or ""
+        if adopted is None or self._accepted is None or not self.task.acks_late:
             return
-        adopted: Resilience | None = getattr(self.app, "resilience", None)
-        limit = adopted.limits.get(self.dependency or "") if adopted is not None else None
-        if limit is not None:
-            limit.observe(self._accepted, SystemClock.monotonic(), ok=not self._failed)
+        ended = SystemClock.monotonic()
+        if (limit := adopted.limits.get(name)) is not None:
+            limit.observe(self._accepted, ended, ok=not self._failed)
+        if adopted.job_times is not None:
+            adopted.job_times.ended(name, ended - self._accepted)
         self._accepted = None
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature

@@ -1,0 +1,194 @@
+"""Which feature is shed or restored next: data and time in, data out."""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from resilience.events import Event, FeatureRestored, FeatureShed, FeatureShedLong
+from resilience.flags.decision import Source, decide
+from resilience.flags.document import Document, Shed
+from resilience.flags.feature import Feature
+from resilience.flags.orders import by_cost
+from resilience.flags.policy import SheddingPolicy
+
+LOAD = "load"
+"""Rule of the load of the hosts."""
+JITTER = 0.2
+"""A feature waits longer for its return by up to so much, each by its own amount."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one rule measures now.
+
+    Attributes:
+        rule: `load`, or its kind and a dependency, such as `open:search`.
+        measured: The value, in the unit of the rule; NaN: not known, so that the rule neither sheds
+            nor restores.
+        threshold: The value from which on the rule sheds features; at half of it they come back.
+    """
+
+    rule: str
+    measured: float
+    threshold: float
+
+    @property
+    def in_trouble(self) -> bool:
+        """Tell whether the rule sheds features."""
+        return self.measured >= self.threshold
+
+    @property
+    def well(self) -> bool:
+        """Tell whether what the rule has shed may come back."""
+        return self.measured <= self.threshold / 2
+
+
+def step(
+    features: Mapping[str, Feature],
+    document: Document,
+    readings: Sequence[Reading],
+    now: float,
+    policy: SheddingPolicy,
+) -> tuple[Document | None, list[Event]]:
+    """Return what is agreed next, None if nothing changes, and what that announces.
+
+    Each cause, which is a dependency or the load of the hosts, sheds one feature in a dwell: the
+    costliest that depends on it. Each restores its features in reverse, and one comes back in a
+    dwell. What a person has ordered stays as it is.
+
+    Args:
+        features: What is declared, by name.
+        document: What is agreed.
+        readings: What the rules measure. Of several for one cause the first in trouble sheds. A
+            rule that is not among them exists no more, and what it has shed comes back.
+        now: Fleet time.
+        policy: When features are shed.
+    """
+    return _Step(features, document, readings, now, policy).run()
+
+
+@dataclass(slots=True)
+class _Step:
+    features: Mapping[str, Feature]
+    before: Document
+    readings: Sequence[Reading]
+    now: float
+    policy: SheddingPolicy
+    shed: dict[str, Shed] = field(init=False)
+    switched: dict[str, float] = field(init=False)
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Begin without what is not declared any more."""
+        self.shed = {name: one for name, one in self.before.shed.items() if name in self.features}
+        gone = dict.fromkeys(self.before.shed.keys() - self.shed.keys(), self.now)
+        self.switched = {**self.before.switched, **gone}
+
+    def run(self) -> tuple[Document | None, list[Event]]:
+        causes = dict.fromkeys(_cause_of(one.rule) for one in self.readings)
+        sheds = [self.next_to_shed(cause) for cause in causes]
+        back = self.next_to_restore()
+        if back is not None:
+            self.restore(back)
+        for name, reading in filter(None, sheds):
+            if name not in self.shed:  # for another cause in this step
+                self.put_away(name, reading)
+        self.escalate()
+        if self.shed == self.before.shed:
+            return None, []
+        recent = {name: at for name, at in self.switched.items() if self.is_within(2.0, at)}
+        changes = {"shed": self.shed, "switched": recent}
+        return self.before.model_copy(update=changes), self.events
+
+    def next_to_shed(self, cause: str) -> tuple[str, Reading] | None:
+        """Return the costliest feature that helps, and why; None: none, or it is too early."""
+        trouble = next(
+            (one for one in self.readings if one.in_trouble and _cause_of(one.rule) == cause), None
+        )
+        steps = [one.since for one in self.shed.values() if _cause_of(one.rule) == cause]
+        if trouble is None or self.is_within(1.0, *steps):
+            return None
+        for feature in by_cost(self.features.values(), self.before):
+            decision = decide(feature, self.before, self.now)
+            untouched = decision.enabled and decision.source is Source.DEFAULT
+            useful = feature.automatic and untouched and _concerns(cause, feature)
+            if useful and not self.is_within(1.0, self.switched.get(feature.name, -math.inf)):
+                return feature.name, trouble
+        return None
+
+    def next_to_restore(self) -> str | None:
+        """Return what may come back: of each cause only what it shed last."""
+        sheds = {(name, one.since) for name, one in self.shed.items()}
+        restored = [at for name, at in self.switched.items() if (name, at) not in sheds]
+        seen = set()
+        for name, entry in reversed(self.shed.items()):
+            cause = _cause_of(entry.rule)
+            if cause in seen or self.is_ordered(name):
+                continue
+            seen.add(cause)
+            dice = random.Random(f"{name} {entry.since}")  # noqa: S311 - the same for any leader
+            wait = 1.0 + JITTER * dice.random()
+            if not self.is_within(wait, entry.since, *restored) and self.is_well(name, entry):
+                return name
+        return None
+
+    def is_well(self, name: str, entry: Shed) -> bool:
+        """Tell whether no rule would shed the feature, and its own is far from that."""
+        own = self.reading(entry.rule)
+        concerning = (
+            one for one in self.readings if _concerns(_cause_of(one.rule), self.features[name])
+        )
+        return (own is None or own.well) and not any(one.in_trouble for one in concerning)
+
+    def reading(self, rule: str) -> Reading | None:
+        return next((one for one in self.readings if one.rule == rule), None)
+
+    def restore(self, name: str) -> None:
+        entry = self.shed.pop(name)
+        self.switched[name] = self.now
+        own, seconds = self.reading(entry.rule), self.now - entry.since
+        value, half = 0.0 if own is None else own.measured, (own or entry).threshold / 2
+        rule = entry.rule
+        self.events.append(
+            FeatureRestored(
+                feature=name, rule=rule, measured=value, threshold=half, seconds=seconds
+            )
+        )
+
+    def put_away(self, name: str, reading: Reading) -> None:
+        why: dict[str, Any] = asdict(reading)
+        self.shed[name] = Shed(**why, since=self.now)
+        self.switched[name] = self.now
+        self.events.append(FeatureShed(feature=name, level=self.features[name].level, **why))
+
+    def escalate(self) -> None:
+        """Announce once more what has been shed for long; an order's end is known anyway."""
+        for name, entry in self.shed.items():
+            seconds = self.now - entry.since
+            late = seconds > self.policy.escalate_seconds and not entry.escalated
+            if late and not self.is_ordered(name):
+                self.shed[name] = entry.model_copy(update={"escalated": True})
+                self.events.append(FeatureShedLong(feature=name, rule=entry.rule, seconds=seconds))
+
+    def is_ordered(self, name: str) -> bool:
+        """Tell whether an order or a brownout decides, which both have an end."""
+        return decide(self.features[name], self.before, self.now).until is not None
+
+    def is_within(self, dwells: float, *times: float) -> bool:
+        """Tell whether one of *times* is less than so many dwells away, on either side.
+
+        What lies far ahead was tampered with, or a clock was set.
+        """
+        return any(abs(self.now - at) < dwells * self.policy.dwell_seconds for at in times)
+
+
+def _cause_of(rule: str) -> str:
+    """Return `:` and the dependency, or the rule if it is of none."""
+    return "".join(rule.partition(":")[1:]) or rule
+
+
+def _concerns(cause: str, feature: Feature) -> bool:
+    """Tell whether it would help to shed *feature*."""
+    return cause == LOAD or cause.removeprefix(":") in feature.depends_on

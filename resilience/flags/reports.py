@@ -1,0 +1,121 @@
+"""What workers report about their hosts and jobs, and what that amounts to."""
+
+import math
+import os
+import statistics
+from collections import Counter, deque
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from resilience.clock import Clock, SystemClock
+
+WINDOW_SECONDS = 10.0
+"""So old are the jobs that count."""
+JOBS_MAX = 10_000
+"""A worker counts no more jobs in that time."""
+LEAST_JOBS = 20
+"""Fewer jobs of the whole fleet say nothing."""
+GROWTH = 1.1
+"""A bucket of the histogram holds times up to so many times longer than the one before."""
+PRESSURE = Path("/proc/pressure/cpu")
+
+Bucket = Annotated[int, Field(ge=-200, le=200)]
+Histogram = dict[str, dict[Bucket, Annotated[int, Field(ge=0, le=JOBS_MAX)]]]
+"""Jobs by dependency and by bucket: the logarithm of their seconds to the base `GROWTH`."""
+
+
+class Report(BaseModel):
+    """What one worker has seen; another version of this library may write more.
+
+    Attributes:
+        host: Where it runs.
+        load: Of that host, in the unit of `SheddingPolicy.load`.
+        waits: How long jobs waited in their queues.
+        runs: How long they ran.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    host: Annotated[str, Field(max_length=255)]
+    load: Annotated[float, Field(ge=0, le=1)]
+    waits: Histogram = {}
+    runs: Histogram = {}
+
+    @classmethod
+    def all_of(cls, texts: Iterable[bytes]) -> list[Self]:
+        """Return what workers wrote, without what none of them can have written."""
+        found = []
+        for text in texts:
+            with suppress(ValidationError):
+                found.append(cls.model_validate_json(text))
+        return found
+
+
+class JobTimes:
+    """How long the jobs of one worker waited and ran; any thread may count."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        """Have seen none."""
+        self._monotonic = (clock or SystemClock()).monotonic
+        self._waits: deque[tuple[float, str, float]] = deque(maxlen=JOBS_MAX)
+        self._runs: deque[tuple[float, str, float]] = deque(maxlen=JOBS_MAX)
+
+    def begun(self, dependency: str, waited: float) -> None:
+        """Count a job of *dependency* that began after so many seconds in its queue."""
+        self._waits.append((self._monotonic(), dependency, waited))
+
+    def ended(self, dependency: str, ran: float) -> None:
+        """Count a job of *dependency* that took so many seconds."""
+        self._runs.append((self._monotonic(), dependency, ran))
+
+    def report(self, host: str) -> Report:
+        """Return what is to be reported about *host* and the jobs of the last ten seconds."""
+        since = self._monotonic() - WINDOW_SECONDS
+        waits, runs = (_histogram(one.copy(), since) for one in (self._waits, self._runs))
+        return Report(host=host, load=host_load(), waits=waits, runs=runs)
+
+
+def _histogram(seen: Iterable[tuple[float, str, float]], since: float) -> Histogram:
+    counts: dict[str, Counter[int]] = {}
+    for at, dependency, seconds in seen:
+        if at >= since:
+            bucket = math.ceil(math.log(max(seconds, 1e-6), GROWTH))
+            counts.setdefault(dependency, Counter())[min(bucket, 200)] += 1
+    return {name: dict(found) for name, found in counts.items()}
+
+
+def p95(histograms: Iterable[Histogram], dependency: str) -> float:
+    """Return the seconds in which 95 of 100 jobs of *dependency* ended, to a twentieth.
+
+    0 if there were fewer than `LEAST_JOBS`.
+    """
+    counts: Counter[int] = Counter()
+    for one in histograms:
+        counts.update(one.get(dependency, {}))
+    jobs = sum(counts.values())
+    if jobs < LEAST_JOBS:
+        return 0.0
+    slower = 0
+    for bucket in sorted(counts, reverse=True):
+        slower += counts[bucket]
+        if slower > jobs * 0.05:
+            break
+    return float(GROWTH ** (bucket - 0.5))
+
+
+def median_load(reports: Iterable[Report]) -> float:
+    """Return the load of the median host; NaN: no worker has reported."""
+    hosts = {one.host: one.load for one in reports}
+    return statistics.median(hosts.values()) if hosts else math.nan
+
+
+def host_load() -> float:
+    """Return the load of this host, in the unit of `SheddingPolicy.load`."""
+    with suppress(OSError, ValueError, IndexError):
+        return min(1.0, float(PRESSURE.read_text().split("avg10=")[1].split()[0]) / 100)
+    share = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return min(1.0, max(0.0, share - 1.0))

@@ -1,0 +1,114 @@
+"""Reports what a worker sees, and lets one of the workers shed and restore features for all."""
+
+import logging
+import platform
+from collections.abc import Iterator, Sequence
+
+from resilience.breaker.keeper import NOT_ADMITTED
+from resilience.clock import SystemClock
+from resilience.errors import StoreUnavailableError
+from resilience.events import Event
+from resilience.flags.controller import LOAD, Reading, step
+from resilience.flags.document import OPEN, Document
+from resilience.flags.reports import JobTimes, Report, median_load, p95
+from resilience.store.shedding import Reports
+from resilience.tasks.resilience import Resilience
+from resilience.worker.beside import BesideWorker
+
+logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 1.0
+"""How often a worker reports."""
+PATIENCE_SECONDS = 3.0
+"""A leader that knows no state of the features, as the store does not, leaves it to the others for
+so long to write what they know."""
+
+
+class Shedding(BesideWorker):
+    """Reports in one exchange a second; the worker that leads needs two more."""
+
+    thread_name = "shedding"
+    _times: JobTimes
+    _reports: Reports
+    _lead_since: float | None = None
+
+    def wanted(self, resilience: Resilience) -> bool:
+        """Tell whether there are features to shed, and a store to meet the other workers in."""
+        if not resilience.features or resilience.why_no_store is not None:
+            return False
+        self._times = resilience.job_times = JobTimes()
+        self._reports = Reports(resilience.store)
+        return True
+
+    def look(self, resilience: Resilience) -> float:
+        """Report; return the seconds until the next report."""
+        try:
+            heard = self._reports.send(self._times.report(platform.node()).model_dump_json())
+            if not heard.kept and resilience.flags.version >= 0:
+                resilience.flags.change(_nothing)  # the store has lost what this worker knows
+        except StoreUnavailableError:
+            return REPORT_SECONDS  # the store said so once; look again
+        now = SystemClock.monotonic()
+        since = self._lead_since = (self._lead_since or now) if heard.leads else None
+        knows = heard.kept or resilience.flags.version >= 0
+        if since is not None and (knows or now - since >= PATIENCE_SECONDS):
+            lead(resilience, Report.all_of(heard.reports))
+        return REPORT_SECONDS
+
+
+def lead(resilience: Resilience, reports: Sequence[Report]) -> None:
+    """Do what one worker does for all; a duty that fails keeps none of the others from its turn."""
+    for duty in (shed_and_restore,):
+        try:
+            duty(resilience, reports)
+        except StoreUnavailableError:
+            continue  # said already
+        except Exception:
+            logger.exception("leading: %s", duty.__name__)
+
+
+def shed_and_restore(resilience: Resilience, reports: Sequence[Report]) -> None:
+    """Switch what the controller wants to be switched, and announce it.
+
+    Raises:
+        StoreUnavailableError: The fleet could not agree.
+    """
+    readings = list(measure(resilience, reports))
+    said: list[Event] = []
+
+    def edit(document: Document, now: float) -> Document | None:
+        policy = resilience.shedding_policy
+        made, said[:] = step(resilience.features, document, readings, now, policy)
+        return made
+
+    resilience.flags.change(edit)
+    for event in said:
+        resilience.announce(event)
+
+
+def measure(resilience: Resilience, reports: Sequence[Report]) -> Iterator[Reading]:
+    """Read all rules of the policy; of each dependency that a feature needs, the worst first."""
+    policy = resilience.shedding_policy
+    features = resilience.features.values()
+    for name in dict.fromkeys(name for one in features for name in one.depends_on):
+        known = resilience.dependencies[name]
+        refusing = resilience.breaker(name).known_state in NOT_ADMITTED
+        yield Reading(rule=f"{OPEN}{name}", measured=float(refusing), threshold=1.0)
+        held = resilience.holds.known(name, resilience.fleet_time()) is not None
+        yield Reading(rule=f"held:{name}", measured=float(held), threshold=1.0)
+        if known.max_queue is not None and policy.depth_share is not None:
+            share = resilience.admission.depth_share(name)
+            yield Reading(rule=f"depth:{name}", measured=share, threshold=policy.depth_share)
+        if policy.age_seconds is not None:
+            age = p95((one.waits for one in reports), name)
+            yield Reading(rule=f"age:{name}", measured=age, threshold=policy.age_seconds)
+        if known.timeout is not None and policy.p95_share is not None:
+            ran = p95((one.runs for one in reports), name)
+            limit = policy.p95_share * known.timeout
+            yield Reading(rule=f"p95:{name}", measured=ran, threshold=limit)
+    if policy.load is not None:
+        yield Reading(rule=LOAD, measured=median_load(reports), threshold=policy.load)
+
+
+def _nothing(_document: Document, _now: float) -> None:
+    return None
