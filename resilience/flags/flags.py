@@ -1,6 +1,7 @@
 """The flags of one app: what a process knows of them, and orders for all processes."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 from resilience.clock import Clock, SystemClock
@@ -18,7 +19,7 @@ from resilience.events import (
 )
 from resilience.flags.decision import Decision, Source, decide
 from resilience.flags.document import BROWNOUT, OPEN, BrownoutOrder, Document, Order
-from resilience.flags.feature import Features
+from resilience.flags.feature import Feature, Features
 from resilience.flags.orders import Edit, after_loss, brownout_edit, order_edit
 from resilience.flags.trial import Arm, Trial
 from resilience.levels import Level
@@ -231,7 +232,7 @@ class Flags:
             now = now.model_copy(update={"version": max(now.version, self.version)})
             made = edit(now, time)
             if made is None:
-                if kept is not None:
+                if kept is not None or self.version < 0:
                     return now
                 made = now
             made = made.model_copy(update={"version": now.version + 1})
@@ -303,23 +304,25 @@ class Flags:
                 known = before.get(name)
                 trials[name] = known if known and known.plan == plan else Trial(name, plan)
         self._trials = trials
-        decisions = {one.name: decide(one, document, now) for one in self.features.values()}
+        decisions = {one.name: self._decide(one, now) for one in self.features.values()}
         self._decisions = decisions
         self._probing = any(one.rule.startswith(OPEN) for one in document.shed.values())
         self._answers = {
-            name: trials.get(name, True) if one.enabled or self._may_probe(one) else False
+            name: trials.get(name, True) if one.enabled else False
             for name, one in decisions.items()
         }
         self._changes = self._monotonic() + document.next_change(now) - now
 
-    def _may_probe(self, decision: Decision) -> bool:
-        """Tell whether calls of a feature are on that is shed because a circuit was open.
+    def _decide(self, feature: Feature, now: float) -> Decision:
+        """Decide, but let calls probe a half-open circuit that had their feature shed.
 
-        Half-open, the circuit refuses all but its probes; without them it would never close.
+        The circuit refuses all calls but its probes; without those it would never close.
         """
-        if decision.source is not Source.CONTROLLER or not decision.rule.startswith(OPEN):
-            return False
-        return self._half_open(decision.rule.removeprefix(OPEN))
+        made = decide(feature, self._document, now)
+        if made.source is not Source.CONTROLLER or not made.rule.startswith(OPEN):
+            return made
+        probing = self._half_open(made.rule.removeprefix(OPEN))
+        return replace(made, enabled=True, level=Level.FULL) if probing else made
 
     def _now(self) -> float:
         return self._pulse.fleet_time(self._monotonic())

@@ -48,8 +48,7 @@ class Resilience:
     Attributes:
         app: The Celery app.
         settings: Operator settings.
-        dependencies: What was declared, by name.
-        features: What was declared, by name.
+        dependencies: What was declared, by name; `features` likewise.
         intent: Provider whose flags are orders, if any.
         answers: Remembered answers, for `fallback.cached` (see `Answers.remember`).
         router: Which bulkhead a job belongs to.

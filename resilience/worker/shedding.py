@@ -3,6 +3,7 @@
 import logging
 import platform
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from resilience.breaker.keeper import NOT_ADMITTED
 from resilience.clock import SystemClock
@@ -20,8 +21,8 @@ logger = logging.getLogger(__name__)
 REPORT_SECONDS = 1.0
 """How often a worker reports."""
 PATIENCE_SECONDS = 3.0
-"""A leader that knows no state of the features, as the store does not, leaves it to the others for
-so long to write what they know."""
+"""A leader that knows no state of the features leaves it to the other workers for so long to write
+into the store what they know."""
 
 
 class Shedding(BesideWorker):
@@ -42,29 +43,44 @@ class Shedding(BesideWorker):
 
     def look(self, resilience: Resilience) -> float:
         """Report; return the seconds until the next report."""
-        try:
-            heard = self._reports.send(self._times.report(platform.node()).model_dump_json())
-            if not heard.kept and resilience.flags.version >= 0:
-                resilience.flags.change(_nothing)  # the store has lost what this worker knows
-        except StoreUnavailableError:
-            return REPORT_SECONDS  # the store said so once; look again
-        now = SystemClock.monotonic()
-        since = self._lead_since = (self._lead_since or now) if heard.leads else None
-        knows = heard.kept or resilience.flags.version >= 0
-        if since is not None and (knows or now - since >= PATIENCE_SECONDS):
-            lead(resilience, Report.all_of(heard.reports))
+        with suppress(StoreUnavailableError):  # the store said so once; look again
+            self._report(resilience)
         return REPORT_SECONDS
+
+    def _report(self, resilience: Resilience) -> None:
+        heard = self._reports.send(self._times.report(platform.node()).model_dump_json())
+        flags, now = resilience.flags, SystemClock.monotonic()
+        since = self._lead_since = (self._lead_since or now) if heard.leads else None
+        if flags.version >= 0:
+            if not heard.kept:
+                flags.change(lambda *_: None)  # the store has lost what this worker knows
+        elif since is None or now - since < PATIENCE_SECONDS:
+            return
+        else:
+            flags.change(lambda document, _: document)  # nobody knows of any
+        if since is not None:
+            lead(resilience, Report.all_of(heard.reports))
 
 
 def lead(resilience: Resilience, reports: Sequence[Report]) -> None:
     """Do what one worker does for all; a duty that fails keeps none of the others from its turn."""
-    for duty in (shed_and_restore,):
+    for duty in (follow_provider, shed_and_restore):
         try:
             duty(resilience, reports)
         except StoreUnavailableError:
             continue  # said already
         except Exception:
             logger.exception("leading: %s", duty.__name__)
+
+
+def follow_provider(resilience: Resilience, _reports: Sequence[Report]) -> None:
+    """Make orders of what the flags of a provider say, if the app follows one.
+
+    Raises:
+        StoreUnavailableError: The orders did not reach the fleet.
+    """
+    if resilience.intent is not None:
+        resilience.intent.look(resilience.flags, resilience.announce)
 
 
 def shed_and_restore(resilience: Resilience, reports: Sequence[Report]) -> None:
@@ -108,7 +124,3 @@ def measure(resilience: Resilience, reports: Sequence[Report]) -> Iterator[Readi
             yield Reading(rule=f"p95:{name}", measured=ran, threshold=limit)
     if policy.load is not None:
         yield Reading(rule=LOAD, measured=median_load(reports), threshold=policy.load)
-
-
-def _nothing(_document: Document, _now: float) -> None:
-    return None

@@ -47,6 +47,7 @@ ANY = st.integers(0, WORKERS - 1)
 class Store:
     """What flags.lua does, in a variable."""
 
+    key = "flags"
     text: bytes | None = None
 
     def read(self) -> bytes | None:
@@ -145,7 +146,8 @@ class Fleet(RuleBasedStateMachine):
     @rule(who=ANY)
     def hear(self, who: int) -> None:
         """Let a worker hear what is agreed; those that do not go on from older copies."""
-        self.workers[who].change(lambda *_: None) if self.store.text else None
+        if self.store.text:
+            self.workers[who].change(lambda *_: None)
 
     @rule(who=ANY)
     def lead_beside_the_leader(self, who: int) -> None:
@@ -165,6 +167,8 @@ class Fleet(RuleBasedStateMachine):
             Reading(rule=name, measured=float(share), threshold=1.0)
             for name, share in measured.items()
         ]
+        if flags.version < 0:
+            flags.change(lambda document, _: document)
         before: list[Document] = []
         said: list[Event] = []
 
@@ -212,7 +216,7 @@ class Fleet(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let all be well: everything comes back."""
-        if not hasattr(self, "store"):
+        if not hasattr(self, "workers"):
             return
         self.measured = dict.fromkeys(RULES, 0.0)
         steps = int(100 + (len(FEATURES) + 2) * DWELL * (1 + JITTER))
