@@ -119,8 +119,8 @@ class Pipeline:
             ConfigurationError: Its answers are to be remembered and nothing tells whose they are:
                 the pipeline has no name of its own, nor has *function* (a lambda, a method).
         """
-        if self._shedding is not None and (side := self._shedding.side()) is not True:
-            return self._shedding.call(side, self._whole, function, args, kwargs)
+        if self._shedding is not None:
+            return self._shedding.call(self._whole, function, args, kwargs)
         if not self.fallbacks:
             return self._guarded(function, args, kwargs)
         stored = self._stored(function, args, kwargs)
@@ -146,8 +146,8 @@ class Pipeline:
         **kwargs: Any,  # noqa: ANN401 - handed on
     ) -> Any:  # noqa: ANN401 - what the function returns
         """Do the same as `call` for a coroutine function."""
-        if self._shedding is not None and (side := self._shedding.side()) is not True:
-            return await self._shedding.call_async(side, self._whole, function, args, kwargs)
+        if self._shedding is not None:
+            return await self._shedding.call_async(self._whole, function, args, kwargs)
         if not self.fallbacks:
             return await self._admitted_async(function, args, kwargs)
         stored = self._stored(function, args, kwargs)

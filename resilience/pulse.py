@@ -68,7 +68,10 @@ class Member(Protocol):
 class Watcher(Protocol):
     """Somebody who wants to know the state of the features."""
 
-    version: int
+    @property
+    def version(self) -> int:
+        """Which state is known."""
+        ...
 
     def hear(self, flags: bytes | None) -> None:
         """Learn that the store answered: what it keeps, if that is another version."""
@@ -237,9 +240,11 @@ class Pulse:
         There the pulse is sent beside it, and blocks it only if all that is known is stale.
         """
         loop = asyncio._get_running_loop()  # noqa: SLF001 - the public one raises where none runs
-        if loop is None or now - self._last > STALE_SECONDS:
+        if loop is None:
             self.beat(now)
-        elif self._beside is None or self._beside.done():
+        elif now - self._last > STALE_SECONDS:
+            self.refresh(patience=0.0)  # a coroutine of this very loop may have the turn
+        elif self._beside is None or self._beside.done() or self._beside.get_loop() is not loop:
             self._beside = loop.create_task(self.beat_async(now))
 
     async def beat_async(self, now: float) -> None:
@@ -256,12 +261,12 @@ class Pulse:
         finally:
             turn.release()
 
-    def refresh(self) -> float:
-        """Send a pulse now and return fleet time."""
+    def refresh(self, *, patience: float = WAIT_SECONDS) -> float:
+        """Send a pulse now and return fleet time; wait for at most *patience* for another one's."""
         now = self._clock.monotonic()
         # If it cannot be had, a coroutine of this very thread may hold it, which waits for us.
         turn = self._turn(now)
-        held = turn.acquire(timeout=WAIT_SECONDS)
+        held = turn.acquire(timeout=patience)
         try:
             self.run(self._steps(now))
         finally:
@@ -294,8 +299,8 @@ class Pulse:
         hastened = self.due < planned  # by a failure that this exchange does not tell of
         self.due = ended + (FAILURE_SECONDS if hastened else PULSE_SECONDS)
         self._circuits = dict(reply.circuits)
-        if watcher is not None and self.scope == "fleet":
-            watcher.hear(reply.flags)
+        if watcher is not None and self.scope == "fleet" and watcher.version == known:
+            watcher.hear(reply.flags)  # else it learned more while this reply was on its way
         for member in members:
             member.adopt(reply.circuits.get(member.name), self.due)
         for member in members:

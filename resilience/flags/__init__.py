@@ -5,10 +5,8 @@ from resilience.flags.feature import Feature, Features
 from resilience.flags.flags import Flags
 from resilience.flags.intent import FollowProvider
 from resilience.flags.policy import SheddingPolicy
-from resilience.flags.trial import Arm
 
 __all__ = [
-    "Arm",
     "Decision",
     "Feature",
     "Features",

@@ -21,13 +21,17 @@ from resilience.flags.decision import Decision, Source, decide
 from resilience.flags.document import BROWNOUT, OPEN, BrownoutOrder, Document, Order
 from resilience.flags.feature import Feature, Features
 from resilience.flags.orders import Edit, after_loss, brownout_edit, order_edit
-from resilience.flags.trial import Arm, Trial
+from resilience.flags.trial import Drawn, Trial
 from resilience.levels import Level
 from resilience.pulse import Pulse
 from resilience.store.flags import FlagStore
 
 KNOWN_SECONDS = 300.0
 """What was last known is in force for so long without the store, and then the defaults."""
+NOTHING = Document(version=-1)
+"""What a process knows that has not reached the store yet, or lost it for too long."""
+LOOK_AGAIN_SECONDS = 30.0
+"""A refused call is told to come back this soon, as any order may be lifted before its end."""
 CHANGE_TRIES = 20
 ORDER_SECONDS = 1800.0
 """How long an order is in force unless told otherwise."""
@@ -36,17 +40,16 @@ ORDER_SECONDS = 1800.0
 class Flags:
     """The flags of one app, as this process knows them.
 
-    Evaluation asks nobody: the process's pulse brings what is agreed, at most four times a second.
-    A process that has not asked for a second does so first. Safe across fork, with threads, gevent
-    and event loops.
+    Evaluation costs no round trip: the process's pulse fetches what is agreed, at most four times a
+    second. A process that has not asked for a second asks first, so that an answer is never older
+    than that. Safe across fork, with threads, gevent and event loops.
 
     When the store is down, what was last known is in force for `KNOWN_SECONDS`, and then the
     defaults. Orders in that time are refused.
 
     Attributes:
         features: What was declared, by name.
-        version: Of the document that this process knows; -1: it knows none.
-        set_id: Where the fleet keeps that document; None: nowhere.
+        set_id: Where the fleet keeps the document; None: nowhere.
     """
 
     def __init__(
@@ -72,7 +75,6 @@ class Flags:
             clock: Where time comes from.
         """
         self.features = features
-        self.version = -1
         self.set_id = None if store is None else store.key
         self._pulse = pulse
         self._store = store
@@ -80,7 +82,7 @@ class Flags:
         self._half_open = half_open
         self._listeners = listeners
         self._monotonic = (clock or SystemClock()).monotonic
-        self._document = Document()
+        self._document = NOTHING
         self._heard = self._monotonic()
         self._lost = False
         self._trials: Mapping[str, Trial] = {}
@@ -98,19 +100,18 @@ class Flags:
         Args:
             name: Of a declared feature.
             default: The answer if there is none of that name, which is announced once.
+
+        A trial sheds no feature here: what the caller then does cannot be measured.
         """
         if self._monotonic() >= self._until:
             self._renew()
         try:
-            answer = self._answers[name]
+            return self._answers[name] is not False
         except (KeyError, TypeError):
             return self._unknown(name, default=default)
-        if answer is True or answer is False:
-            return answer
-        return answer.draw() is not Arm.SHED
 
-    def arm(self, name: str) -> "bool | Arm":
-        """Return whether a declared feature is on, or on which side of a trial this call is."""
+    def draw(self, name: str) -> bool | Drawn:
+        """Return whether a declared feature is on, or how a trial measures this call."""
         if self._monotonic() >= self._until:
             self._renew()
         answer = self._answers[name]
@@ -132,17 +133,19 @@ class Flags:
         if now >= self._pulse.due:
             await self._pulse.beat_async(now)
 
-    def shed_error(self, name: str, arm: Arm | None = None) -> FeatureShedError:
+    def shed_error(self, name: str, *, trial: bool = False) -> FeatureShedError:
         """Return the error of a call that is not made as the declared feature *name* is shed."""
         decision, level = self.decide(name), self.features[name].level
-        if arm is Arm.SHED:
+        if trial:
             return FeatureShedError(name, level, "measures what it costs", str(Source.TRIAL))
-        left = None if decision.until is None else max(0.0, decision.until - self._now())
+        until = float("inf") if decision.until is None else decision.until
+        left = min(max(0.0, until - self._now()), LOOK_AGAIN_SECONDS)
         return FeatureShedError(name, level, decision.rule, str(decision.source), left)
 
-    def trial(self, name: str) -> Trial:
-        """Return the trial of the feature called *name*, whose arm was drawn just now."""
-        return self._trials[name]
+    @property
+    def version(self) -> int:
+        """Version of the document that this process knows; -1: it knows none."""
+        return self._document.version
 
     @property
     def document(self) -> Document:
@@ -229,7 +232,7 @@ class Flags:
             # Flushed or tampered: go on from what this process knows.
             now = after_loss(self._document, self.features, time) if kept is None else kept
             # Never less than this process has seen: the store may have lost some.
-            now = now.model_copy(update={"version": max(now.version, self.version)})
+            now = now.model_copy(update={"version": max(now.version, self.version, 0)})
             made = edit(now, time)
             if made is None:
                 if kept is not None or self.version < 0:
@@ -259,8 +262,9 @@ class Flags:
         return None
 
     def restart(self) -> None:
-        """Ask before the next answer, in a forked child."""
-        self._until = float("-inf")
+        """Ask before the next answer, in a forked child; the parent's samples are the parent's."""
+        self._trials = {}
+        self._until = self._changes = float("-inf")
 
     def _renew(self) -> None:
         """Let the pulse bring what is new, and work out all answers."""
@@ -280,9 +284,7 @@ class Flags:
             self._lost = True
             announce(FlagsLost(error=error), self._listeners)
         if self.version >= 0 and self._monotonic() - self._heard > KNOWN_SECONDS:
-            self.version = -1
-            self._document = Document()
-            self._work_out()
+            self._learn(NOTHING)
 
     def _parse(self, text: bytes) -> Document | None:
         try:
@@ -291,34 +293,37 @@ class Flags:
             return None
 
     def _learn(self, document: Document) -> None:
-        self._document, self.version = document, document.version
+        self._document = document
         self._work_out()
 
     def _work_out(self) -> None:
         """Answer for every feature until something changes, or ends by itself."""
-        now = self._now()
-        document, before = self._document, self._trials
-        trials = {}
-        for name, plan in document.trials.items():
-            if plan.began <= now < plan.until and name in self.features:
-                known = before.get(name)
-                trials[name] = known if known and known.plan == plan else Trial(name, plan)
-        self._trials = trials
-        decisions = {one.name: self._decide(one, now) for one in self.features.values()}
-        self._decisions = decisions
-        self._probing = any(one.rule.startswith(OPEN) for one in document.shed.values())
-        self._answers = {
-            name: trials.get(name, True) if one.enabled else False
-            for name, one in decisions.items()
-        }
-        self._changes = self._monotonic() + document.next_change(now) - now
+        while True:
+            now, document, before = self._now(), self._document, self._trials
+            trials = {}
+            for name, plan in document.trials.items():
+                if plan.began <= now < plan.until and name in self.features:
+                    known = before.get(name)
+                    trials[name] = known if known and known.plan == plan else Trial(plan)
+            decisions = {
+                one.name: self._decide(one, document, now) for one in self.features.values()
+            }
+            self._trials, self._decisions = trials, decisions
+            self._probing = any(one.rule.startswith(OPEN) for one in document.shed.values())
+            self._answers = {
+                name: trials.get(name, True) if one.enabled else False
+                for name, one in decisions.items()
+            }
+            self._changes = self._monotonic() + document.next_change(now) - now
+            if document is self._document:  # else another thread has learned more meanwhile
+                return
 
-    def _decide(self, feature: Feature, now: float) -> Decision:
+    def _decide(self, feature: Feature, document: Document, now: float) -> Decision:
         """Decide, but let calls probe a half-open circuit that had their feature shed.
 
         The circuit refuses all calls but its probes; without those it would never close.
         """
-        made = decide(feature, self._document, now)
+        made = decide(feature, document, now)
         if made.source is not Source.CONTROLLER or not made.rule.startswith(OPEN):
             return made
         probing = self._half_open(made.rule.removeprefix(OPEN))

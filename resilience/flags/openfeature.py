@@ -1,7 +1,7 @@
 """The features of an app for code that asks OpenFeature; needs the extra `openfeature`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, Never, TypeVar
 
@@ -12,7 +12,6 @@ from openfeature.provider import AbstractProvider, Metadata
 
 from resilience.flags.decision import Decision, Source
 from resilience.flags.flags import Flags
-from resilience.flags.trial import Arm
 
 T = TypeVar("T")
 Context = EvaluationContext | None
@@ -104,15 +103,11 @@ class ResilienceProvider(AbstractProvider):
     resolve_string_details = resolve_integer_details = resolve_float_details = _mismatch
 
     def _decide(self, key: str) -> Decision | None:
-        """Return what holds for one call; None: there is no such feature."""
+        """Return what holds; None: there is no such feature."""
         try:
-            side, decision = self._flags.arm(key), self._flags.decide(key)
+            return self._flags.decide(key)
         except (KeyError, TypeError):  # the latter for a list, say
             return None
-        if side is not Arm.SHED:
-            return decision
-        level, rule = self._flags.features[key].level, "measures what it costs"
-        return replace(decision, enabled=False, level=level, source=Source.TRIAL, rule=rule)
 
     def _resolved(self, decision: Decision, value: T) -> FlagResolutionDetails[T]:
         known = self._known.get(decision.feature)

@@ -1,41 +1,56 @@
 """What a feature costs, measured on a share of its calls against an equal control."""
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import Enum
+from random import Random, SystemRandom
+from typing import Literal, Self, TypeVar
 
 from resilience.flags.document import TrialPlan
 
+T = TypeVar("T")
+_random = SystemRandom()  # forked children must not draw alike
 
-class Arm(Enum):
-    """Which side of a trial a call is on."""
 
-    NEITHER = "neither"
-    """The call counts for nothing; the feature is on."""
-    CONTROL = "control"
-    """The feature is on, and the call is measured."""
-    SHED = "shed"
-    """The feature is shed for this call, which is measured."""
+class Sample:
+    """One call that is measured: a context manager around it.
+
+    Attributes:
+        shed: Whether the feature is shed for this call; otherwise the call is part of the control.
+    """
+
+    __slots__ = ("shed",)
+
+    def __init__(self, *, shed: bool) -> None:
+        """Measure a call."""
+        self.shed = shed
+
+    def judge(self, value: T) -> T:
+        """Return *value*, which the call returned."""
+        return value
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        return None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        return None
+
+
+Drawn = Literal[True] | Sample
 
 
 class Trial:
     """One trial in one process."""
 
-    def __init__(self, feature: str, plan: TrialPlan, dice: random.Random | None = None) -> None:
-        """Follow *plan* for *feature*."""
-        self.feature = feature
+    def __init__(self, plan: TrialPlan, dice: Random = _random) -> None:
+        """Follow *plan*."""
         self.plan = plan
-        self._dice = dice or random.Random()  # noqa: S311 - statistics, no secrets
+        self._dice = dice
 
-    @contextmanager
-    def measured(self, arm: Arm) -> Iterator[None]:  # noqa: ARG002 - not counted yet
-        """Count what happens inside as one call on the side of *arm*."""
-        yield
-
-    def draw(self) -> Arm:
-        """Return the side of one more call."""
+    def draw(self) -> Drawn:
+        """Return how to measure one more call; True: not at all, and the feature is on."""
         drawn = self._dice.random()
-        if drawn < self.plan.share:
-            return Arm.SHED
-        return Arm.CONTROL if drawn < 2 * self.plan.share else Arm.NEITHER
+        return Sample(shed=drawn < self.plan.share) if drawn < 2 * self.plan.share else True

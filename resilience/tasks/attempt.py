@@ -13,6 +13,7 @@ from resilience.fallback import Call, Progress, Step
 from resilience.outcome import Outcome
 from resilience.pipeline import Pipeline
 from resilience.tasks.autoretry import retry_if_declared
+from resilience.tasks.carried import noting
 from resilience.tasks.models import with_models
 from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.refusal import Refusal
@@ -94,8 +95,11 @@ class TaskPipeline(Pipeline):
                 retried = retry
                 raise retry.exc from None
 
+        guarded, run = super()._guarded, body if self._autoretry_for else function
         try:
-            return super()._guarded(body if self._autoretry_for else function, args, kwargs)
+            if self.fallbacks:
+                return noting(guarded, run, args, kwargs)
+            return guarded(run, args, kwargs)
         except Exception as error:
             if retried is not None:
                 raise retried from None

@@ -1,11 +1,14 @@
 """How degraded what a task is given was, and how that carries into what it returns."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from resilience.outcome import Outcome
 from resilience.partial import outcome_of
+
+_noted: ContextVar[list[Any] | None] = ContextVar("resilience_noted", default=None)
 
 
 def unwrapped(value: object) -> object:
@@ -50,3 +53,22 @@ def carry(before: Outcome[Any], value: object) -> Outcome[Any]:
     if outcome.level >= before.level:
         return outcome
     return dataclasses.replace(before, value=outcome.value)
+
+
+def note(degraded: Outcome[Any]) -> None:
+    """Note that the body that runs, if one does, was given a degraded answer."""
+    noted = _noted.get()
+    if noted is not None:
+        noted.append(degraded)
+
+
+def noting(body: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401 - as the body's
+    """Return `body(*args)`, as an outcome if a degraded answer was noted meanwhile."""
+    noted: list[Any] = []
+    token = _noted.set(noted)
+    try:
+        value = body(*args)
+    finally:
+        _noted.reset(token)
+    degraded = worst(noted)
+    return value if degraded is None else carry(degraded, value)

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, ParamSpec, TypeVar, cast
 
 from celery._state import (  # type: ignore[attr-defined] # missing in the stubs
@@ -10,13 +11,16 @@ from celery._state import (  # type: ignore[attr-defined] # missing in the stubs
     get_current_app,
 )
 
-from resilience.errors import ConfigurationError, FeatureShedError
+from resilience.errors import ConfigurationError
 from resilience.events import AnswerDegraded, announce
-from resilience.flags import Flags
+from resilience.levels import Level
+from resilience.outcome import Outcome
+from resilience.tasks.carried import note
 from resilience.tasks.resilience import Resilience
 
 P = ParamSpec("P")
 R = TypeVar("R")
+SOURCE = "otherwise"
 
 
 def degradable(
@@ -25,8 +29,11 @@ def degradable(
     """Let *otherwise* answer in place of the decorated function while *feature* is shed.
 
     Both get the same arguments. A coroutine function stays one; *otherwise* then may be either.
-    Each answer of *otherwise* is announced as `AnswerDegraded`. The feature is the current Celery
-    app's, or that of the adopted app that declares it.
+    Each answer of *otherwise* is announced as `AnswerDegraded`. The body of a `ResilientTask` with
+    fallbacks that got one returns an `Outcome` of the feature's level.
+
+    The feature is that of the current Celery app, or else of any adopted app that declares it. If
+    none does, the decorated function is called.
 
     Args:
         feature: Name of a declared feature.
@@ -54,10 +61,14 @@ def degradable(
         @functools.wraps(function)
         def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
             adopted = find()
-            if adopted is None or adopted.flags.enabled(feature):
+            drawn = True if adopted is None else adopted.flags.draw(feature)
+            if adopted is None or drawn is True:
                 return function(*args, **kwargs)
-            value = otherwise(*args, **kwargs)
-            _announce(adopted, feature, function)
+            with drawn or nullcontext():
+                if drawn and not drawn.shed:
+                    return function(*args, **kwargs)
+                value = otherwise(*args, **kwargs)
+            _report(adopted, feature, function, trial=bool(drawn))
             return value
 
         return chosen
@@ -71,57 +82,71 @@ def _degradable_async(feature: str, function: Callable[..., Any], otherwise: Any
     @functools.wraps(function)
     async def chosen(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function's
         adopted = find()
-        if adopted is None or adopted.flags.enabled(feature):
+        if adopted is None:
             return await function(*args, **kwargs)
-        value = otherwise(*args, **kwargs)
-        if inspect.isawaitable(value):
-            value = await value
-        _announce(adopted, feature, function)
+        await adopted.flags.freshen_async()
+        drawn = adopted.flags.draw(feature)
+        if drawn is True:
+            return await function(*args, **kwargs)
+        async with drawn or nullcontext():
+            if drawn and not drawn.shed:
+                return await function(*args, **kwargs)
+            value = otherwise(*args, **kwargs)
+            if inspect.isawaitable(value):
+                value = await value
+        _report(adopted, feature, function, trial=bool(drawn))
         return value
 
     return chosen
 
 
 class _Finder:
-    """Finds the app whose feature it is; remembers it as long as the current app is the same."""
+    """Finds the app that declares the feature; remembers it for the current app."""
 
     def __init__(self, feature: str) -> None:
         self._feature = feature
-        self._current: object = None
-        self._found: Resilience | None = None
+        # One attribute, as threads may have different current apps.
+        self._known: tuple[object, Resilience | None] = (None, None)
 
     def __call__(self) -> Resilience | None:
+        """Return that app, the current one first; None: none declares it."""
         current = get_current_app()
-        if current is not self._current or self._found is None:
-            self._found, self._current = self._look(current), current
-        return self._found
+        known, found = self._known
+        if current is not known or found is None:
+            found = self._look(current)
+            self._known = current, found
+        return found
 
     def _look(self, current: object) -> Resilience | None:
-        """Return whose feature it is; in a thread, Celery's current app may be none of ours."""
+        """Look at all apps: in a thread, Celery's current one may be none of ours."""
         adopted = [
             one
             for app in (current, *_get_active_apps())
             if isinstance(one := getattr(app, "resilience", None), Resilience)
         ]
-        declaring = [one for one in adopted if self._feature in one.flags.features]
-        return next(iter(declaring or adopted), None)
+        for one in adopted:
+            if self._feature in one.features:
+                return one
+        if adopted:
+            adopted[0].flags.enabled(self._feature)  # announces that nobody declares it
+        return None
 
 
-def _announce(adopted: Resilience, feature: str, function: Callable[..., Any]) -> None:
-    flags: Flags = adopted.flags
-    if feature not in flags.features:
-        return
-    decision = flags.decide(feature)
-    declared = flags.features[feature]
-    error = FeatureShedError(feature, declared.level, decision.rule, str(decision.source))
+def _report(
+    adopted: Resilience, feature: str, function: Callable[..., Any], *, trial: bool
+) -> None:
+    """Announce an answer of *otherwise*, and note it for the task whose body asked."""
+    error = adopted.flags.shed_error(feature, trial=trial)
+    level, reason = Level(error.level), type(error).__name__
+    note(Outcome(value=None, level=level, reason=reason, source=SOURCE, dependency=feature))
     announce(
         AnswerDegraded(
             call=getattr(function, "__qualname__", repr(function)),
             dependency=feature,
-            level=declared.level,
-            reason=type(error).__name__,
+            level=level,
+            reason=reason,
             error=str(error),
-            source="otherwise",
+            source=SOURCE,
             age=None,
         ),
         adopted.listeners,

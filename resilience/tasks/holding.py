@@ -45,7 +45,7 @@ class HoldingPipeline(TaskPipeline):
         Raises:
             Reject: The job goes back to its queue.
         """
-        if self._can_go_back():
+        if self._shedding is None and self._can_go_back():
             refused = self._breaker.refusal()
             if refused is not None:
                 _go_back(refused, BACK_SECONDS)

@@ -1,6 +1,5 @@
 """What one Celery app declares, and the parts that its tasks share."""
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -98,8 +97,7 @@ class Resilience:
         self.admission = Admission(app, self.dependencies, self.announce)
         self.limits: dict[str, AdaptiveLimit] = {}
         self.job_times: JobTimes | None = None
-        self._shared: Shared | None = None
-        self._sharing = threading.Lock()
+        self._shared: dict[str, Shared] = {}
         self._queues_clear = False
         if app.finalized:  # type: ignore[attr-defined]
             for task in app.tasks.values():
@@ -323,12 +321,14 @@ class Resilience:
         carry_answers()  # also what was registered since
 
     def _share(self) -> Shared:
-        shared = self._shared
+        shared = self._shared.get("made")
         if shared is None:
-            with self._sharing:
-                shared = self._shared = self._shared or open_shared(
-                    self.app, self.settings, self.dependencies, self.features, self.listeners
-                )
+            made = open_shared(
+                self.app, self.settings, self.dependencies, self.features, self.listeners
+            )
+            # The first one is kept. With a lock, a child that is forked meanwhile would wait for
+            # a thread that it does not have.
+            shared = self._shared.setdefault("made", made)
         return shared
 
     def _on_configured(self, **_: object) -> None:

@@ -1,0 +1,286 @@
+"""A flip reaches every kind of process within a second: forked, threaded, evented, web, idle."""
+
+import importlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+from resilience.clock import SystemClock
+from resilience.errors import StoreUnavailableError
+from resilience.testing.plugin import running_valkey
+from resilience.testing.ports import LOCALHOST, free_port
+from resilience.testing.process import ServerProcess, import_path, inherited_env
+from resilience.testing.stack import WorkerProcess, run_worker
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+
+APP = "tests.integration.apps.flip"
+POOLS = {"prefork": 2, "threads": 2, "gevent": 2, "solo": 1}
+BOUND_SECONDS = 1.0
+PROBE_SECONDS = 1.5
+"""A store that was down is looked for once a second."""
+PHASE_SECONDS = 1.3
+"""Longer than the bound: a process that looks once a phase knows nothing fresh."""
+WHO: dict[str, Any] = {"actor": "ann", "reason": "drill"}
+SECONDS = 30.0
+monotonic = SystemClock.monotonic
+
+Seen = list[tuple[bool, float, float]]
+
+
+class Record:
+    """Flips, and what each process answered meanwhile.
+
+    Attributes:
+        flips: When each was ordered, what holds from then on, and how late it may come.
+        seen: By kind, for each process: answers, and from when until when it gave them.
+        lag: Longest lag of the web process's event loop, in seconds; by what happened.
+    """
+
+    def __init__(self) -> None:
+        """Nothing happened yet."""
+        self.flips: list[tuple[float, bool, float]] = []
+        self.seen: dict[str, list[Seen]] = {}
+        self.lag: dict[str, float] = {}
+
+    def late(self, kind: str) -> list[float]:
+        """Return for how long each flip did not reach the slowest process of *kind*."""
+        ends = [*(at for at, _, _ in self.flips[1:]), float("inf")]
+        worst = []
+        for (at, value, _), end in zip(self.flips, ends, strict=True):
+            wrong = [
+                min(last, end) - at
+                for process in self.seen[kind]
+                for answer, first, last in process
+                if answer != value and last > at and first < end
+            ]
+            worst.append(max(wrong, default=0.0))
+        return worst
+
+
+class Stage:
+    """Servers and processes that evaluate, and the app of somebody who gives orders."""
+
+    def __init__(
+        self, stack: ExitStack, store: ValkeyProcess, path: Path, env: dict[str, str]
+    ) -> None:
+        """Start them."""
+        self.stack, self.store, self.path, self.env = stack, store, path, env
+        self.record = Record()
+        self.module: ModuleType = importlib.import_module(APP)
+        self.module.app.conf.update(
+            broker_url=env["CELERY_BROKER_URL"], result_backend=env["CELERY_BROKER_URL"]
+        )
+        stack.callback(self.module.app.close)
+        stack.callback(self.module.resilience.store.client.close)
+        self.end = path / "end"
+        workers = [self._worker(pool, pool, number) for pool, number in POOLS.items()]
+        recycled = self._worker("recycled", "prefork", 1, ["--max-tasks-per-child", "1"])
+        enter_all(stack, [*workers, recycled])
+        watch = self.module.watch
+        self.jobs = {
+            pool: [watch.apply_async((str(self.end),), queue=pool) for _ in range(number)]
+            for pool, number in POOLS.items()
+        }
+        self.forked = self._script("fork", str(self.end))
+        self.idle = self._script("idle")
+        self.web = self._web()
+        for script in (self.forked, self.idle):
+            assert script.stdout is not None
+            assert script.stdout.readline() == "ready\n"
+        expected = sum(POOLS.values()) + self.module.CHILDREN
+        wait_until(lambda: len(list(path.glob("end-*"))) == expected, SECONDS, "all evaluate")
+
+    def _worker(
+        self, queue: str, pool: str, concurrency: int, extra: Sequence[str] = ()
+    ) -> AbstractContextManager[WorkerProcess]:
+        env = {**self.env, **({"EVALUATE_BEFORE_FORK": "1"} if extra else {})}
+        return run_worker(
+            APP, queues=[queue], pool=pool, concurrency=concurrency, env=env, extra=extra
+        )
+
+    def _script(self, *args: str) -> subprocess.Popen[str]:
+        process = self.stack.enter_context(
+            subprocess.Popen(  # noqa: S603 - of this directory
+                [sys.executable, "-m", APP, *args],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=inherited_env(self.env),
+            )
+        )
+        self.stack.callback(process.kill)
+        return process
+
+    def _web(self) -> httpx.Client:
+        port = free_port()
+        server = ServerProcess(
+            [sys.executable, "-m", "uvicorn", f"{APP}_web:web", "--port", str(port)],
+            ready="Uvicorn running",
+            log_path=self.path / "web.log",
+            env=self.env,
+        )
+        server.start()
+        self.stack.callback(server.kill)
+        client = httpx.Client(base_url=f"http://{LOCALHOST}:{port}", timeout=SECONDS)
+        return self.stack.enter_context(client)
+
+    def flip(self, state: str, *, seconds: float = 600.0, within: float = BOUND_SECONDS) -> None:
+        """Order the feature, and ask everybody who is asked once a phase."""
+        at = monotonic()
+        self.module.resilience.flags.order("ranking", state, seconds=seconds, **WHO)
+        self.record.flips.append((at, state == "on", within))
+        self.ask()
+
+    def ask(self) -> None:
+        """Ask those that have asked the store for longer than the bound."""
+        value = self._ask_idle()
+        self.record.seen.setdefault("idle", [[]])[0].append((value, monotonic(), monotonic()))
+
+    def ask_children(self) -> None:
+        """Ask a child that was forked before the flip, and one that was forked since."""
+        seen = self.record.seen.setdefault("recycled", [[]])[0]
+        for _ in range(2):
+            value, at, _ = self.module.look.apply_async(queue="recycled").get(timeout=SECONDS)
+            seen.append((value, at, at))
+
+    def _ask_idle(self) -> bool:
+        assert self.idle.stdin is not None
+        assert self.idle.stdout is not None
+        self.idle.stdin.write("\n")
+        self.idle.stdin.flush()
+        return bool(json.loads(self.idle.stdout.readline())[0])
+
+    def pass_time(self, seconds: float = PHASE_SECONDS) -> None:
+        """Let everybody evaluate for a while."""
+        until = monotonic() + seconds
+        wait_until(lambda: monotonic() > until, SECONDS, "time has passed")
+
+    def measure_lag(self, what: str) -> None:
+        """Take the lag of the web process's loop for what has just happened."""
+        self.record.lag[what] = self.web.get("/lag").json()
+
+    def gather(self) -> None:
+        """Let all processes end, and take what they have seen."""
+        self.end.touch()
+        for kind, jobs in self.jobs.items():
+            self.record.seen[kind] = [job.get(timeout=SECONDS) for job in jobs]
+        assert self.forked.stdout is not None
+        assert self.forked.stdin is not None
+        self.forked.stdin.close()
+        self.record.seen["forked"] = json.loads(self.forked.stdout.read())
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
+    """Flips in both directions, one that ends by itself, and an outage, seen by all at once."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        store, desk = (stack.enter_context(running_valkey(tmp_path_factory)) for _ in range(2))
+        env = {
+            "CELERY_BROKER_URL": desk.url,
+            "CELERY_RESULT_BACKEND": desk.url,
+            "RESILIENCE_STORE_URL": store.url,
+            # A loaded machine may take more than the tenth of a second after which it is lost.
+            "RESILIENCE_STORE_TIMEOUT_SECONDS": "0.5",
+            "PYTHONPATH": import_path(),
+        }
+        for name, value in env.items():
+            patch.setenv(name, value)
+        stage = Stage(stack, store, tmp_path_factory.mktemp("flip"), env)
+        polling = threading.Thread(target=_poll, args=(stage,))
+        polling.start()
+        _play(stage)
+        stage.gather()
+        polling.join()
+        yield stage.record
+
+
+def _poll(stage: Stage) -> None:
+    seen = stage.record.seen
+    seen.update({"web": [[]], "web degradable": [[]]})
+    while not stage.end.exists():
+        stage.module.add(seen["web"][0], stage.web.get("/plain").json())
+        stage.module.add(seen["web degradable"][0], stage.web.get("/degradable").json())
+        threading.Event().wait(0.02)
+
+
+def enter_all(stack: ExitStack, managers: Sequence[AbstractContextManager[WorkerProcess]]) -> None:
+    """Enter them side by side, as most of a start is to import."""
+    with ThreadPoolExecutor(len(managers)) as pool:
+        entered = {manager: pool.submit(manager.__enter__) for manager in managers}
+    for manager, future in entered.items():
+        if future.exception() is None:
+            stack.push(manager)
+            stack.callback(future.result().kill)  # how it shuts down is no matter
+    for future in entered.values():
+        future.result()
+
+
+def _play(stage: Stage) -> None:
+    record = stage.record
+    stage.ask()
+    stage.ask_children()
+    stage.pass_time()
+    stage.measure_lag("start")
+    for state in ("off", "on"):
+        stage.flip(state)
+        stage.ask_children()
+        stage.pass_time()
+    stage.measure_lag("flips")
+    stage.flip("off", seconds=PHASE_SECONDS)
+    record.flips.append((record.flips[-1][0] + PHASE_SECONDS, True, BOUND_SECONDS))
+    stage.pass_time(2 * PHASE_SECONDS)
+    stage.flip("off")
+    stage.pass_time()
+    stage.store.stop()
+    stage.pass_time()
+    stage.measure_lag("outage")
+    stage.store.start()
+
+    def ordered() -> bool:
+        try:
+            stage.flip("on", within=BOUND_SECONDS + PROBE_SECONDS)
+        except StoreUnavailableError:
+            return False
+        return True
+
+    wait_until(ordered, SECONDS, "the store takes orders")
+    stage.pass_time(BOUND_SECONDS + PROBE_SECONDS)
+    stage.ask()
+
+
+KINDS = (*POOLS, "recycled", "forked", "web", "web degradable", "idle")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flip_reaches_every_process_within_a_second(record: Record, kind: str) -> None:
+    """Both ways, at an order's end, and after an outage, in which the answers stay as they were."""
+    late = record.late(kind)
+    print(f"\n{kind}: worst {max(late[:-1]):.3f} s; after an outage {late[-1]:.3f} s")  # noqa: T201
+    assert all(
+        seconds <= bound for seconds, (_, _, bound) in zip(late, record.flips, strict=True)
+    ), late
+    answers = {answer for process in record.seen[kind] for answer, _, _ in process}
+    assert answers == {True, False}
+
+
+@pytest.mark.parametrize("kind", ["idle", "recycled"])
+def test_first_answer_after_a_flip_is_right(record: Record, kind: str) -> None:
+    """A process that has not asked for a second asks before it answers, and so does a new child."""
+    assert max(record.late(kind)[:-1]) == 0.0
+
+
+def test_event_loop_goes_on(record: Record) -> None:
+    """Evaluation never holds up the loop of a web process, not even when the store is lost."""
+    print(f"\nlag of the loop in s: {record.lag}")  # noqa: T201
+    assert max(record.lag["flips"], record.lag["outage"]) < 0.25
