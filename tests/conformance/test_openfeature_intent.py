@@ -15,6 +15,7 @@ from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
 from resilience import Dependency, FollowProvider
+from resilience.clock import SystemClock
 from resilience.errors import StoreUnavailableError
 from resilience.events import Event, FeatureOrdered, FlagsLost
 from resilience.flags import Feature, Features, Flags, Source, intent
@@ -203,9 +204,10 @@ def test_provider_that_hangs_keeps_nobody_waiting_and_renews_nothing(flags: Flag
     provider = Broken(ranking=False)
     leader = Leader(flags, provider)
     assert not leader.looks()["ranking"]
-    version, provider.does = flags.version, hang
+    version, provider.does, began = flags.version, hang, SystemClock.monotonic()
     for _ in range(3):
         assert not leader.looks()["ranking"]
+    assert SystemClock.monotonic() - began < 5
     assert (len(asked), flags.version) == (1, version)
     assert [type(one) for one in leader.said] == [FeatureOrdered, FlagsLost]
     provider.does = None
