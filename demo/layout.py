@@ -98,6 +98,7 @@ class Layout:
             "SHOP_DATABASE_URL": self.database_url,
             "RESILIENCE_LEDGER_URL": f"sqlite:///{self.directory / 'ledger.db'}",
             "RESILIENCE_RUNTIME_DIRECTORY": str(self.directory / "marks"),
+            "SHOP_DWELL_SECONDS": "3",
             "SHOP_MAIL_HOST": LOCALHOST,
             "SHOP_MAIL_PORT": str(self.ports["smtp"]),
             # Forty processes on few processors: a pause of 0.1 s is no lost store here.

@@ -13,7 +13,7 @@ HttpUrl = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class ShopSettings(BaseSettings):
-    """Addresses, each an environment variable `SHOP_<NAME>`. None has a default to get wrong.
+    """Settings, each an environment variable `SHOP_<NAME>`. No address has a default to get wrong.
 
     Attributes:
         broker_url: Broker, result backend and shared store: a Redis or Valkey.
@@ -24,6 +24,7 @@ class ShopSettings(BaseSettings):
         search_url: Ranking and spelling.
         mail_host: Host of the mail server, which speaks SMTP.
         mail_port: Its port.
+        dwell_seconds: How long the controller waits between two features that it sheds or restores.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -36,6 +37,7 @@ class ShopSettings(BaseSettings):
     search_url: HttpUrl
     mail_host: str
     mail_port: Annotated[int, Field(ge=1, le=65_535)]
+    dwell_seconds: Annotated[float, Field(gt=0, le=3_600)] = 10.0
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -7,7 +7,7 @@ from jobs.clients import close_clients
 from jobs.dependencies import DEPENDENCIES
 from jobs.features import FEATURES
 from jobs.settings import ShopSettings
-from resilience import Resilience
+from resilience import Resilience, SheddingPolicy
 
 TASKS = (
     "jobs.dashboard",
@@ -23,7 +23,9 @@ TASKS = (
 settings = ShopSettings.from_environment()
 
 app = Celery("shop", broker=settings.broker_url, backend=settings.broker_url, include=TASKS)
-resilience = Resilience(app, dependencies=DEPENDENCIES, features=FEATURES)
+# Not by the load of the host: the whole shop, and whatever else runs there, is on one.
+shedding = SheddingPolicy(dwell_seconds=settings.dwell_seconds, load=None, p95_share=None)
+resilience = Resilience(app, dependencies=DEPENDENCIES, features=FEATURES, shedding=shedding)
 
 worker_process_shutdown.connect(close_clients, weak=False)
 worker_shutdown.connect(close_clients, weak=False)

@@ -122,6 +122,7 @@ def environment(
         "SHOP_BROKER_URL": valkey.url,
         "SHOP_DATABASE_URL": database_url,
         "RESILIENCE_LEDGER_URL": f"{database_url}-ledger",
+        "SHOP_DWELL_SECONDS": "1",
         "SHOP_MAIL_HOST": "127.0.0.1",
         "SHOP_MAIL_PORT": str(upstreams["mail"].port),
         # Thirty processes on few processors: a pause of 0.1 s is no lost store here.
