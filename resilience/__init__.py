@@ -24,7 +24,8 @@ from resilience.errors import (
     ResilienceError,
     StoreUnavailableError,
 )
-from resilience.flags import Feature, FollowProvider, SheddingPolicy
+from resilience.flags import Feature, FollowProvider
+from resilience.flags.policy import SheddingPolicy
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.partial import PartAnswer, PartialResponse

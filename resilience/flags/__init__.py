@@ -4,14 +4,5 @@ from resilience.flags.decision import Decision, Source
 from resilience.flags.feature import Feature, Features
 from resilience.flags.flags import Flags
 from resilience.flags.intent import FollowProvider
-from resilience.flags.policy import SheddingPolicy
 
-__all__ = [
-    "Decision",
-    "Feature",
-    "Features",
-    "Flags",
-    "FollowProvider",
-    "SheddingPolicy",
-    "Source",
-]
+__all__ = ["Decision", "Feature", "Features", "Flags", "FollowProvider", "Source"]

@@ -66,35 +66,27 @@ def step(
         now: Fleet time.
         policy: When features are shed.
     """
-    return _Step(features, document, readings, now, policy).run()
+    by_rule = {one.rule: one for one in readings}
+    return _Step(features, document, by_rule, now, policy).run()
 
 
 @dataclass(slots=True)
 class _Step:
     features: Mapping[str, Feature]
     before: Document
-    readings: Sequence[Reading]
+    readings: Mapping[str, Reading]
     now: float
     policy: SheddingPolicy
     shed: dict[str, Shed] = field(init=False)
     switched: dict[str, float] = field(init=False)
     events: list[Event] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        """Begin without what is not declared any more."""
-        self.shed = {name: one for name, one in self.before.shed.items() if name in self.features}
-        gone = dict.fromkeys(self.before.shed.keys() - self.shed.keys(), self.now)
-        self.switched = {**self.before.switched, **gone}
-
     def run(self) -> tuple[Document | None, list[Event]]:
-        causes = dict.fromkeys(_cause_of(one.rule) for one in self.readings)
-        sheds = [self.next_to_shed(cause) for cause in causes]
-        back = self.next_to_restore()
-        if back is not None:
-            self.restore(back)
-        for name, reading in filter(None, sheds):
-            if name not in self.shed:  # for another cause in this step
-                self.put_away(name, reading)
+        self.shed = {name: one for name, one in self.before.shed.items() if name in self.features}
+        self.switched = dict(self.before.switched)
+        for cause in dict.fromkeys(map(_cause_of, self.readings)):
+            self.shed_for(cause)
+        self.restore_one()
         self.escalate()
         if self.shed == self.before.shed:
             return None, []
@@ -102,24 +94,26 @@ class _Step:
         changes = {"shed": self.shed, "switched": recent}
         return self.before.model_copy(update=changes), self.events
 
-    def next_to_shed(self, cause: str) -> tuple[str, Reading] | None:
-        """Return the costliest feature that helps, and why; None: none, or it is too early."""
-        trouble = next(
-            (one for one in self.readings if one.in_trouble and _cause_of(one.rule) == cause), None
-        )
+    def shed_for(self, cause: str) -> None:
+        """Shed the costliest feature that helps, if the cause is in trouble and it is time."""
         steps = [one.since for one in self.shed.values() if _cause_of(one.rule) == cause]
+        readings = [one for rule, one in self.readings.items() if _cause_of(rule) == cause]
+        trouble = next((one for one in readings if one.in_trouble), None)
         if trouble is None or self.is_within(1.0, *steps):
-            return None
+            return
         for feature in by_cost(self.features.values(), self.before):
-            decision = decide(feature, self.before, self.now)
+            decision, name = decide(feature, self.before, self.now), feature.name
             untouched = decision.enabled and decision.source is Source.DEFAULT
             useful = feature.automatic and untouched and _concerns(cause, feature)
-            if useful and not self.is_within(1.0, self.switched.get(feature.name, -math.inf)):
-                return feature.name, trouble
-        return None
+            if useful and not self.is_within(1.0, self.switched.get(name, -math.inf)):
+                why: dict[str, Any] = asdict(trouble)
+                self.shed[name] = Shed(**why, since=self.now)
+                self.switched[name] = self.now
+                self.events.append(FeatureShed(feature=name, level=feature.level, **why))
+                return
 
-    def next_to_restore(self) -> str | None:
-        """Return what may come back: of each cause only what it shed last."""
+    def restore_one(self) -> None:
+        """Restore one feature, if one may come back: of each cause only what it shed last."""
         sheds = {(name, one.since) for name, one in self.shed.items()}
         restored = [at for name, at in self.switched.items() if (name, at) not in sheds]
         seen = set()
@@ -131,37 +125,25 @@ class _Step:
             dice = random.Random(f"{name} {entry.since}")  # noqa: S311 - the same for any leader
             wait = 1.0 + JITTER * dice.random()
             if not self.is_within(wait, entry.since, *restored) and self.is_well(name, entry):
-                return name
+                return self.restore(name, entry)
         return None
+
+    def own(self, entry: Shed) -> Reading:
+        gone = Reading(rule=entry.rule, measured=0.0, threshold=1.0)
+        return self.readings.get(entry.rule, gone)
 
     def is_well(self, name: str, entry: Shed) -> bool:
         """Tell whether no rule would shed the feature, and its own is far from that."""
-        own = self.reading(entry.rule)
-        concerning = (
-            one for one in self.readings if _concerns(_cause_of(one.rule), self.features[name])
-        )
-        return (own is None or own.well) and not any(one.in_trouble for one in concerning)
+        troubles = [_cause_of(rule) for rule, one in self.readings.items() if one.in_trouble]
+        feature = self.features[name]
+        return self.own(entry).well and not any(_concerns(one, feature) for one in troubles)
 
-    def reading(self, rule: str) -> Reading | None:
-        return next((one for one in self.readings if one.rule == rule), None)
-
-    def restore(self, name: str) -> None:
-        entry = self.shed.pop(name)
+    def restore(self, name: str, entry: Shed) -> None:
+        del self.shed[name]
         self.switched[name] = self.now
-        own, seconds = self.reading(entry.rule), self.now - entry.since
-        value, half = 0.0 if own is None else own.measured, (own or entry).threshold / 2
-        rule = entry.rule
-        self.events.append(
-            FeatureRestored(
-                feature=name, rule=rule, measured=value, threshold=half, seconds=seconds
-            )
-        )
-
-    def put_away(self, name: str, reading: Reading) -> None:
-        why: dict[str, Any] = asdict(reading)
-        self.shed[name] = Shed(**why, since=self.now)
-        self.switched[name] = self.now
-        self.events.append(FeatureShed(feature=name, level=self.features[name].level, **why))
+        own, seconds = self.own(entry), self.now - entry.since
+        why: dict[str, Any] = {**asdict(own), "threshold": own.threshold / 2}
+        self.events.append(FeatureRestored(feature=name, seconds=seconds, **why))
 
     def escalate(self) -> None:
         """Announce once more what has been shed for long; an order's end is known anyway."""

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,14 +15,15 @@ from resilience.clock import Clock, SystemClock
 
 WINDOW_SECONDS = 10.0
 """So old are the jobs that count."""
-JOBS_MAX = 10_000
-"""A worker counts no more jobs in that time."""
+JOBS_MAX = 20_000
+"""A worker counts no more begins and ends of jobs in that time."""
 LEAST_JOBS = 20
 """Fewer jobs of the whole fleet say nothing."""
 GROWTH = 1.1
 """A bucket of the histogram holds times up to so many times longer than the one before."""
 PRESSURE = Path("/proc/pressure/cpu")
 
+Kind = Literal["waits", "runs"]
 Bucket = Annotated[int, Field(ge=-200, le=200)]
 Histogram = dict[str, dict[Bucket, Annotated[int, Field(ge=0, le=JOBS_MAX)]]]
 """Jobs by dependency and by bucket: the logarithm of their seconds to the base `GROWTH`."""
@@ -61,31 +62,22 @@ class JobTimes:
     def __init__(self, clock: Clock | None = None) -> None:
         """Have seen none."""
         self._monotonic = (clock or SystemClock()).monotonic
-        self._waits: deque[tuple[float, str, float]] = deque(maxlen=JOBS_MAX)
-        self._runs: deque[tuple[float, str, float]] = deque(maxlen=JOBS_MAX)
+        self._seen: deque[tuple[float, Kind, str, float]] = deque(maxlen=JOBS_MAX)
 
-    def begun(self, dependency: str, waited: float) -> None:
-        """Count a job of *dependency* that began after so many seconds in its queue."""
-        self._waits.append((self._monotonic(), dependency, waited))
-
-    def ended(self, dependency: str, ran: float) -> None:
-        """Count a job of *dependency* that took so many seconds."""
-        self._runs.append((self._monotonic(), dependency, ran))
+    def count(self, kind: Kind, dependency: str, seconds: float) -> None:
+        """Count a job of *dependency* that waited, or ran, for so many seconds."""
+        self._seen.append((self._monotonic(), kind, dependency, seconds))
 
     def report(self, host: str) -> Report:
         """Return what is to be reported about *host* and the jobs of the last ten seconds."""
         since = self._monotonic() - WINDOW_SECONDS
-        waits, runs = (_histogram(one.copy(), since) for one in (self._waits, self._runs))
-        return Report(host=host, load=host_load(), waits=waits, runs=runs)
-
-
-def _histogram(seen: Iterable[tuple[float, str, float]], since: float) -> Histogram:
-    counts: dict[str, Counter[int]] = {}
-    for at, dependency, seconds in seen:
-        if at >= since:
-            bucket = math.ceil(math.log(max(seconds, 1e-6), GROWTH))
-            counts.setdefault(dependency, Counter())[min(bucket, 200)] += 1
-    return {name: dict(found) for name, found in counts.items()}
+        found: dict[Kind, Histogram] = {"waits": {}, "runs": {}}
+        for at, kind, dependency, seconds in self._seen.copy():
+            if at >= since:
+                bucket = min(math.ceil(math.log(max(seconds, 1e-6), GROWTH)), 200)
+                counts = found[kind].setdefault(dependency, {})
+                counts[bucket] = counts.get(bucket, 0) + 1
+        return Report(host=host, load=host_load(), waits=found["waits"], runs=found["runs"])
 
 
 def p95(histograms: Iterable[Histogram], dependency: str) -> float:

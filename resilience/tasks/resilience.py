@@ -12,7 +12,8 @@ from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
-from resilience.flags import Feature, Features, Flags, FollowProvider, SheddingPolicy
+from resilience.flags import Feature, Features, Flags, FollowProvider
+from resilience.flags.policy import SheddingPolicy
 from resilience.flags.reports import JobTimes
 from resilience.flags.shedding import Shedding
 from resilience.ledger import Ledger
@@ -49,7 +50,6 @@ class Resilience:
         settings: Operator settings.
         dependencies: What was declared, by name; `features` likewise.
         intent: Provider whose flags are orders, if any.
-        answers: Remembered answers, for `fallback.cached` (see `Answers.remember`).
         router: Which bulkhead a job belongs to.
         admission: Whether there is room for another job.
         time_limit_seconds: Hard limit of the worker that this is the main process of, if any.
@@ -161,7 +161,7 @@ class Resilience:
 
     @property
     def answers(self) -> Answers:
-        """Remembered answers; without a store there are none."""
+        """Remembered answers, for `fallback.cached`; without a store there are none."""
         return self._share().answers
 
     @property

@@ -167,7 +167,7 @@ class ResilientRequest(Request):
         adopted = self._adopted
         if adopted is not None and adopted.job_times is not None and self._deadline is not None:
             waited = adopted.fleet_time() - self._deadline.sent
-            adopted.job_times.begun(self.dependency or "", waited)
+            adopted.job_times.count("waits", self.dependency or "", waited)
         super().on_accepted(pid, time_accepted)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
@@ -194,7 +194,7 @@ class ResilientRequest(Request):
         if (limit := adopted.limits.get(name)) is not None:
             limit.observe(self._accepted, ended, ok=not self._failed)
         if adopted.job_times is not None:
-            adopted.job_times.ended(name, ended - self._accepted)
+            adopted.job_times.count("runs", name, ended - self._accepted)
         self._accepted = None
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature

@@ -88,8 +88,8 @@ def test_times_of_a_worker_are_those_of_the_last_seconds() -> None:
     clock = HandClock()
     times = JobTimes(clock)
     for seconds in [0.1] * 90 + [3.0] * 10:
-        times.begun("search", seconds * 2)
-        times.ended("search", seconds)
+        times.count("waits", "search", seconds * 2)
+        times.count("runs", "search", seconds)
     report = times.report("here")
     assert p95([report.runs], "search") == pytest.approx(3.0, rel=0.05)
     assert p95([report.waits], "search") == pytest.approx(6.0, rel=0.05)
