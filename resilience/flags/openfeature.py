@@ -28,9 +28,9 @@ class ResilienceProvider(AbstractProvider):
     those of `Flags`.
 
     The reason is STATIC while the declaration holds, and otherwise the source of the decision:
-    ORDER, BROWNOUT, CONTROLLER or TRIAL. It is never DISABLED, and a shed feature is never
-    FLAG_NOT_FOUND: on both, a client of several providers would ask the next one, which might
-    switch the feature on.
+    ORDER, BROWNOUT or CONTROLLER. It is never DISABLED, and a shed feature is never FLAG_NOT_FOUND:
+    on both, a client of several providers would ask the next one, which might switch the feature
+    on.
 
     The provider is ready as soon as it is set, also in children that are forked later, as it needs
     no thread.

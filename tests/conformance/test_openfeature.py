@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, get_origin
 from uuid import uuid4
 
@@ -74,10 +75,12 @@ REQUIREMENTS = """
 """Those of sections 1 and 2."""
 
 
-def flags_at(url: str, **options: float) -> Flags:
-    """Return the flags of a fleet of their own."""
-    store = Store(url, namespace=uuid4().hex, **options)
-    return Flags(Features(FEATURES, []), Pulse(StoreFleet(store)), FlagStore(store))
+@contextmanager
+def flags_at(url: str) -> Iterator[Flags]:
+    """Yield the flags of a fleet of their own."""
+    store = Store(url, namespace=uuid4().hex, timeout_seconds=1.0)
+    yield Flags(Features(FEATURES, []), Pulse(StoreFleet(store)), FlagStore(store))
+    store.client.close()
 
 
 def shed(flags: Flags, name: str) -> None:
@@ -102,9 +105,10 @@ def plan_trial(flags: Flags, name: str) -> None:
 
 
 @pytest.fixture
-def flags(valkey: ValkeyProcess) -> Flags:
+def flags(valkey: ValkeyProcess) -> Iterator[Flags]:
     """The flags of an app."""
-    return flags_at(valkey.url, timeout_seconds=1.0)
+    with flags_at(valkey.url) as made:
+        yield made
 
 
 @pytest.fixture
@@ -465,8 +469,8 @@ def test_1_4_12_async_does_not_block_the_event_loop_while_the_store_hangs(kind: 
         ticking.cancel()
         return found
 
-    with black_hole() as url:
-        api.set_provider(ResilienceProvider(flags_at(url, timeout_seconds=1.0)), "hung")
+    with black_hole() as url, flags_at(url) as flags:
+        api.set_provider(ResilienceProvider(flags), "hung")
         found = asyncio.run(ask(api.get_client("hung")))
     api.shutdown()
     assert max(gaps) < 0.5
