@@ -17,6 +17,7 @@ NAMES = (
     "crash",
     "isolation",
     "flags",
+    "flag_trial",
     "shedding",
 )
 PARTS = ("crash_redis", "crash_rabbitmq", "hold_redis", "hold_rabbitmq")

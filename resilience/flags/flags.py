@@ -20,8 +20,13 @@ from resilience.events import (
 from resilience.flags.decision import Decision, Source, decide
 from resilience.flags.document import BROWNOUT, OPEN, BrownoutOrder, Document, Order
 from resilience.flags.feature import Feature, Features
-from resilience.flags.orders import Edit, after_loss, brownout_edit, order_edit
-from resilience.flags.trial import Drawn, Trial
+from resilience.flags.orders import (
+    Edit,
+    after_loss,
+    brownout_edit,
+    order_edit,
+)
+from resilience.flags.trial import Drawn, Trial, TrialOrders
 from resilience.levels import Level
 from resilience.pulse import Pulse
 from resilience.store.flags import FlagStore
@@ -37,7 +42,7 @@ ORDER_SECONDS = 1800.0
 """How long an order is in force unless told otherwise."""
 
 
-class Flags:
+class Flags(TrialOrders):
     """The flags of one app, as this process knows them.
 
     Evaluation costs no round trip: the process's pulse fetches what is agreed, at most four times a
@@ -302,9 +307,14 @@ class Flags:
             now, document, before = self._now(), self._document, self._trials
             trials = {}
             for name, plan in document.trials.items():
-                if plan.began <= now < plan.until and name in self.features:
+                feature = self.features.get(name)
+                if plan.began <= now < plan.until and feature and self._store:
                     known = before.get(name)
-                    trials[name] = known if known and known.plan == plan else Trial(plan)
+                    new = Trial(plan, feature.level, self._store)
+                    trials[name] = known if known and known.plan == plan else new
+            for name, trial in before.items():
+                if trials.get(name) is not trial:
+                    trial.send()
             decisions = {
                 one.name: self._decide(one, document, now) for one in self.features.values()
             }

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Callable, Iterable
 from typing import Literal
+from uuid import uuid4
 
 from resilience.errors import ConfigurationError, OrderConflictError
-from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order, Shed
+from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order, Shed, TrialPlan
 from resilience.flags.feature import Feature
 from resilience.levels import Level
 
+SHARE_MAX = 0.5
+"""As many calls again are the control of a trial."""
 Edit = Callable[[Document, float], Document | None]
 """Makes the next document of one and fleet time; None: nothing is to be changed."""
 
@@ -81,6 +84,40 @@ def after_loss(known: Document, features: Iterable[str], time: float) -> Documen
     """
     version = max(known.version, int(time * 1000))
     return known.model_copy(update={"version": version, "switched": dict.fromkeys(features, time)})
+
+
+def trial_edit(name: str, share: float, seconds: float, actor: str, reason: str) -> Edit:
+    """Return what begins a trial of a feature; the arguments are those of `Flags.start_trial`.
+
+    Raises:
+        ConfigurationError: A number is out of range, or nobody or no reason is named.
+    """
+    _check(f"trial of {name}", actor, reason, seconds)
+    if not 0 < share <= SHARE_MAX:
+        msg = f"trial of {name}: share must be more than 0 and at most {SHARE_MAX}, got {share!r}"
+        raise ConfigurationError(msg)
+
+    def edit(now: Document, time: float) -> Document:
+        plan = TrialPlan(
+            id=uuid4().hex,
+            share=share,
+            began=time,
+            until=time + seconds,
+            actor=actor,
+            reason=reason,
+        )
+        return now.model_copy(update={"trials": {**now.trials, name: plan}})
+
+    return edit
+
+
+def end_trial(name: str, now: Document, time: float) -> Document | None:
+    """End the trial of a feature now, if one runs."""
+    plan = now.trials.get(name)
+    if plan is None or plan.until <= time:
+        return None
+    plan = plan.model_copy(update={"until": time})
+    return now.model_copy(update={"trials": {**now.trials, name: plan}})
 
 
 def by_cost(features: Iterable[Feature], document: Document) -> list[Feature]:

@@ -1,5 +1,7 @@
 """The state of the features, as one text in the store."""
 
+from collections.abc import Mapping
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -8,6 +10,8 @@ import redis
 from resilience.store.connection import Store
 
 KEY = "flags"
+COUNTS_SECONDS = 86_400
+"""What a trial has counted is kept for so long after the last call."""
 UNREADABLE = "?"
 """Stands for a text without a version: somebody else wrote it."""
 
@@ -51,6 +55,35 @@ class FlagStore:
         """
         version = "" if before is None else _version(before)
         return bool(self._store.run(lambda _: self._script([self.key], [version, after])))
+
+    def count(self, trial: str, counts: Mapping[str, float]) -> None:
+        """Add *counts*, by name, to those of a trial.
+
+        Raises:
+            StoreUnavailableError: The store does not answer, and may or may not have done it.
+        """
+        self._store.run(partial(self._count, trial, counts))
+
+    async def count_async(self, trial: str, counts: Mapping[str, float]) -> None:
+        """Do the same without blocking the event loop."""
+        await self._store.run_async(partial(self._count, trial, counts))
+
+    def _count(self, trial: str, counts: Mapping[str, float], client: Any) -> Any:  # noqa: ANN401 - of either kind
+        key, pipe = self._store.key("trial", trial), client.pipeline(transaction=False)
+        for name, amount in counts.items():
+            pipe.hincrbyfloat(key, name, amount)
+        pipe.expire(key, COUNTS_SECONDS)
+        return pipe.execute()
+
+    def counted(self, trial: str) -> dict[str, float]:
+        """Return what all processes have counted for a trial.
+
+        Raises:
+            StoreUnavailableError: The store does not answer.
+        """
+        key = self._store.key("trial", trial)
+        found: Any = self._store.run(lambda client: client.hgetall(key))
+        return {name.decode(): float(amount) for name, amount in found.items()}
 
 
 def _version(text: bytes) -> str:

@@ -9,6 +9,7 @@ from resilience.breaker.keeper import NOT_ADMITTED
 from resilience.clock import SystemClock
 from resilience.errors import StoreUnavailableError
 from resilience.events import Event
+from resilience.flags.concluding import conclude_trials
 from resilience.flags.controller import LOAD, Reading, step
 from resilience.flags.document import OPEN, Document
 from resilience.flags.reports import JobTimes, Report, median_load, p95
@@ -64,7 +65,7 @@ class Shedding(BesideWorker):
 
 def lead(resilience: Resilience, reports: Sequence[Report]) -> None:
     """Do what one worker does for all; a duty that fails keeps none of the others from its turn."""
-    for duty in (follow_provider, shed_and_restore):
+    for duty in (follow_provider, conclude, shed_and_restore):
         try:
             duty(resilience, reports)
         except StoreUnavailableError:
@@ -81,6 +82,16 @@ def follow_provider(resilience: Resilience, _reports: Sequence[Report]) -> None:
     """
     if resilience.intent is not None:
         resilience.intent.look(resilience.flags, resilience.announce)
+
+
+def conclude(resilience: Resilience, _reports: Sequence[Report]) -> None:
+    """End the trials that are to end, and announce what they found.
+
+    Raises:
+        StoreUnavailableError: The fleet could not agree.
+    """
+    for event in conclude_trials(resilience.flags, resilience.fleet_time()):
+        resilience.announce(event)
 
 
 def shed_and_restore(resilience: Resilience, reports: Sequence[Report]) -> None:

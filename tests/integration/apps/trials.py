@@ -1,0 +1,65 @@
+"""An app with features that cost something, for trials; workers and tests import `app`."""
+
+import os
+import random
+import time
+
+from celery import Celery
+
+from resilience import Dependency, Feature, Level, Resilience, degradable, fallback
+
+COST_SECONDS = 0.04
+BASE_SECONDS = 0.01
+_random = random.Random()  # noqa: S311 - noise
+
+app = Celery("trials", broker=os.environ.get("CELERY_BROKER_URL"), set_as_current=False)  # noqa: TID251 - an entry point
+resilience = Resilience(
+    app,
+    dependencies=[Dependency("search")],
+    features=[
+        Feature("ranking", level=Level.REDUCED, cost=1.0),
+        Feature("spelling", level=Level.REDUCED),
+        Feature("broken", level=Level.REDUCED),
+        Feature("rare", level=Level.REDUCED),
+    ],
+)
+
+
+def base() -> str:
+    """Take as long as a call without the feature."""
+    time.sleep(_random.uniform(0, 2 * BASE_SECONDS))  # noqa: TID251 - what is measured
+    return "plain"
+
+
+def ranked() -> str:
+    """Take as long as a call with the feature."""
+    time.sleep(COST_SECONDS)  # noqa: TID251 - what is measured
+    return base()
+
+
+def broken() -> str:
+    """Fail, as something that was never tried."""
+    raise ConnectionError
+
+
+spelled = resilience.pipeline(
+    "search", feature="spelling", fallbacks=[fallback.call(base, level=Level.REDUCED)]
+)
+CALLS = {
+    "ranking": degradable("ranking", otherwise=base)(ranked),
+    "spelling": lambda: spelled.call(ranked),
+    "broken": degradable("broken", otherwise=broken)(base),
+    "rare": degradable("rare", otherwise=base)(ranked),
+}
+
+
+@app.task(name="burst", shared=False)
+def burst(feature: str, calls: int) -> int:
+    """Call a function of the feature so often; return how many calls raised."""
+    failed = 0
+    for _ in range(calls):
+        try:
+            CALLS[feature]()
+        except ConnectionError:
+            failed += 1
+    return failed

@@ -1,0 +1,113 @@
+"""Trials with a real worker: what a feature costs, found from its calls."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from resilience.flags.document import Cost
+from resilience.testing.plugin import running_valkey
+from resilience.testing.stack import WorkerProcess, run_worker
+from resilience.testing.waiting import wait_until
+
+APP = "tests.integration.apps.trials"
+SECONDS = 30.0
+WHO: dict[str, Any] = {"actor": "ann", "reason": "what does it cost?"}
+
+
+class Stage:
+    """The app in this process, and a worker of it that leads."""
+
+    def __init__(self, module: ModuleType, worker: WorkerProcess) -> None:
+        """Know both."""
+        self.module, self.worker = module, worker
+        self.flags = module.resilience.flags
+
+    def measure(self, feature: str, *, jobs: int, calls: int) -> Cost | None:
+        """Run a trial while *jobs* at once make *calls* each; return what it found."""
+        self.flags.start_trial(feature, share=0.5, seconds=600, **WHO)
+        burst = self.module.app.tasks["burst"]
+        results = [burst.delay(feature, calls) for _ in range(jobs)]
+        for result in results:
+            result.get(timeout=SECONDS)
+        self.flags.stop_trial(feature)
+        self.await_end(feature)
+        found: Cost | None = self.flags.document.costs.get(feature)
+        return found
+
+    def await_end(self, feature: str) -> None:
+        """Wait until the leader has ended the trial."""
+
+        def over() -> bool:
+            self.module.resilience.pulse.refresh()
+            return feature not in self.flags.document.trials
+
+        wait_until(over, SECONDS, f"the trial of {feature} is over")
+
+    def said(self, feature: str) -> str:
+        """Return what the worker announced of the end of the trial."""
+        text = f"TrialEnded feature={feature} "
+        wait_until(lambda: text in self.worker.log, SECONDS, "it is announced")
+        (line,) = [line for line in self.worker.log.splitlines() if text in line]
+        return line
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A server, a worker with threads, and the app in this process."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        server = stack.enter_context(running_valkey(tmp_path_factory))
+        env = {
+            "CELERY_BROKER_URL": server.url,
+            "CELERY_RESULT_BACKEND": server.url,
+            "RESILIENCE_STORE_URL": server.url,
+            "RESILIENCE_STORE_TIMEOUT_SECONDS": "1",
+        }
+        for name, value in env.items():
+            patch.setenv(name, value)
+        module = importlib.import_module(APP)
+        module.app.conf.result_backend = server.url
+        worker = stack.enter_context(
+            run_worker(APP, queues=["celery"], pool="threads", concurrency=8, env=env)
+        )
+        stack.callback(worker.kill)
+        yield Stage(module, worker)
+        module.resilience.store.client.close()
+        module.app.close()
+
+
+@pytest.mark.parametrize("feature", ["ranking", "spelling"])
+def test_trial_finds_what_a_feature_costs(stage: Stage, feature: str) -> None:
+    """A feature that makes calls 40 ms dearer is found out within the interval, and announced."""
+    cost = stage.measure(feature, jobs=8, calls=60)
+
+    assert cost is not None
+    assert cost.low <= stage.module.COST_SECONDS <= cost.high
+    assert cost.high - cost.low < 0.02
+    assert cost.calls > 400  # but for those that came before the worker knew of the trial
+    assert "a call takes" in stage.said(feature)
+
+
+def test_trial_concludes_nothing_from_few_calls(stage: Stage) -> None:
+    """Less than a hundred calls a side are no measurement, and the given cost stays in force."""
+    assert stage.measure("rare", jobs=2, calls=40) is None
+    assert "are too few" in stage.said("rare")
+
+
+def test_trial_that_does_harm_stops_by_itself(stage: Stage) -> None:
+    """A feature whose absence fails calls is on again for all of them, long before the end."""
+    stage.flags.start_trial("broken", share=0.5, seconds=600, **WHO)
+    burst = stage.module.app.tasks["burst"]
+
+    def fine() -> bool:
+        return bool(burst.delay("broken", 50).get(timeout=SECONDS) == 0)
+
+    wait_until(lambda: not fine(), SECONDS, "calls fail")
+    wait_until(fine, SECONDS, "it is on for all calls")
+
+    assert "stopped: " in stage.said("broken")
+    stage.await_end("broken")
+    assert "broken" not in stage.flags.document.costs
