@@ -26,11 +26,11 @@ MAIL_SECONDS: Final = 20.0
 HANG: Final = {"mode": "hang"}
 FAIL: Final = {"mode": "fail"}
 SLOW: Final = {"mode": "slow", "latency_seconds": 2.5}
-LOADED: Final = {"mode": "slow", "latency_seconds": 0.2}
+LOADED: Final = {"mode": "slow", "latency_seconds": 0.3}
 """As long as ranking takes while more than usual is asked of it; no call fails for that."""
 BREAKABLE: Final = ("recommendations", "payments", "search")
-RUSH: Final = {"search": 12}
-"""More searches a second than usual; each makes two jobs of 0.2 s, for two workers."""
+RUSH: Final = {"search": 6}
+"""More searches a second than usual. Each makes two jobs of 0.3 s, for two workers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ PHASES: Final[Sequence[Phase]] = (
     ),
     Phase(name="after: both are back", part="after", seconds=15),
     Phase(
-        name="rush: three times the searches",
+        name="rush: twice the searches",
         part="rush",
         seconds=12,
         rush=RUSH,

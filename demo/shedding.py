@@ -7,10 +7,9 @@ from rich.table import Table
 
 from demo.control import not_judged, was_busy
 from demo.script import Recording, Stretch
-from demo.traffic import BUDGETS, TOLERANCE, Sample, percentile
+from demo.traffic import BUDGETS, SHED, TOLERANCE, Sample, percentile
 from demo.verdict import Check
 
-SHED: Final = "FeatureShedError"
 FEATURES: Final[Mapping[str, str]] = {
     "ranking": "search.ai_ranking",
     "spelling": "search.spell_check",

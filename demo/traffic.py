@@ -46,6 +46,7 @@ REGULARS: Final = 40
 """Users who come again and again, so that the shop has seen them; one in ten requests is not."""
 FAILED_LEVEL: Final = 4
 UNAVAILABLE: Final = 503
+SHED: Final = "FeatureShedError"
 NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -77,6 +78,12 @@ class Sample:
     def level(self) -> int:
         """How good the answer says it is; a 503 that explains itself is level 4."""
         return FAILED_LEVEL if self.status == UNAVAILABLE else int(self.meta.get("level", 0))
+
+    @property
+    def shed(self) -> bool:
+        """Whether it lacks nothing but what shed features would have brought."""
+        reasons = set(self.meta.get("reasons", {}).values())
+        return reasons == {SHED}
 
     @property
     def late(self) -> bool:

@@ -7,7 +7,7 @@ from resilience import Dependency
 
 MAX_QUEUE: Final = 24
 """Jobs for ranking and spelling that may wait. A search waits 0.75 s for them; in that time the
-workers do more only if each takes less than 0.06 s. From half of them on features are shed."""
+workers do more only if each takes less than 0.06 s. From a fifth of them on features are shed."""
 
 DEPENDENCIES: Final[Sequence[Dependency]] = (
     Dependency("users", concurrency=2, timeout=0.8),

@@ -23,8 +23,11 @@ TASKS = (
 settings = ShopSettings.from_environment()
 
 app = Celery("shop", broker=settings.broker_url, backend=settings.broker_url, include=TASKS)
-# Not by the load of the host: the whole shop, and whatever else runs there, is on one.
-shedding = SheddingPolicy(dwell_seconds=settings.dwell_seconds, load=None, p95_share=None)
+# Not by the load of the host: the whole shop, and whatever else runs there, is on one. Jobs of a
+# search that nobody waits for any more leave its queue, so it never gets long.
+shedding = SheddingPolicy(
+    dwell_seconds=settings.dwell_seconds, depth_share=0.2, load=None, p95_share=None
+)
 resilience = Resilience(app, dependencies=DEPENDENCIES, features=FEATURES, shedding=shedding)
 
 worker_process_shutdown.connect(close_clients, weak=False)

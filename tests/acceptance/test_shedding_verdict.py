@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from demo.shedding import SHED, shedding_checks
-from demo.traffic import Sample
+from demo.shedding import shedding_checks
+from demo.traffic import SHED, Sample
 from tests.acceptance.test_verdict import CALM, RUSH, recording, sample
 
 
