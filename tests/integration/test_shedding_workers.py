@@ -94,7 +94,6 @@ def stage(servers: Stage) -> Stage:
     servers.broker.empty()
     servers.desk.flushall()
     # What this process knew of the test before, it forgets.
-    servers.flags.version = 0
     servers.flags.hear(b"0|{}")
     servers.flags.change(lambda *_: None)
     return servers
@@ -145,8 +144,7 @@ def test_circuit_that_only_the_shed_feature_calls_closes_again(stage: Stage) -> 
 def test_full_queue_sheds_until_it_is_half_as_full(stage: Stage) -> None:
     """Jobs that nobody takes: by the share of `max_queue` that the dependency's lanes hold."""
     put(stage.broker, stage.module.app, "search", stage.module.MAX_QUEUE // 2)
-    stage.desk.flushall()  # the state is one that no process knows, either
-    stage.flags.version = -1
+    stage.desk.flushall()  # no worker knows a state, either
     with stage.worker() as worker:
         stage.await_switches(SHED)
         assert [one["rule"] for one in stage.events("FeatureShed")] == ["depth:search"] * 2
