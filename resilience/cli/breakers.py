@@ -1,18 +1,14 @@
 """`celery -A app resilience breaker`: see circuits and order what they do."""
 
 import getpass
-import json
 import os
 from collections.abc import Callable
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from resilience.breaker import Breaker
+from resilience.cli.rows import JSON, check_known, print_rows
 from resilience.cli.words import duration_in_seconds
-from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 
 HOLD_SECONDS = 600.0
@@ -21,21 +17,13 @@ COLUMNS = ("dependency", "state", "seconds_left", "opened", "actor", "reason")
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@JSON
 @click.pass_context
 def breaker(context: click.Context, *, as_json: bool) -> None:
     """List the circuits of the fleet, or order what one does."""
     if context.invoked_subcommand is not None:
         return
-    rows = [_row(one) for one in _breakers(context).values()]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    table = Table(*COLUMNS)
-    for row in rows:
-        # As text: a reason may hold brackets, which rich would read as its own.
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    Console().print(table)
+    print_rows([_row(one) for one in _breakers(context).values()], COLUMNS, as_json=as_json)
 
 
 def who() -> str:
@@ -57,9 +45,7 @@ def _order(name: str, text: str, give: Callable[[Breaker, float, str, str], None
         context: click.Context, dependency: str, seconds: float, actor: str, reason: str
     ) -> None:
         known = _breakers(context)
-        if dependency not in known:
-            msg = f"No breaker guards {dependency!r}. Known are: {', '.join(known) or 'none'}."
-            raise ConfigurationError(msg)
+        check_known(dependency, known, "No breaker guards")
         give(known[dependency], seconds, actor, reason)
         click.echo(f"{dependency}: {known[dependency].state}")
 

@@ -1,24 +1,22 @@
 """The commands of `celery -A app resilience`."""
 
-import difflib
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from resilience.cli.commandline import (
     bulkhead_worker,
     celery_command,
     default_worker,
 )
+from resilience.cli.rows import JSON, check_known, print_rows
 from resilience.cli.supervise import Program, supervise
 from resilience.dependency import DEFAULT_WORKER
 from resilience.errors import (
     ConfigurationError,
     LedgerUnavailableError,
+    OrderConflictError,
     SchemaError,
     StoreUnavailableError,
 )
@@ -26,6 +24,9 @@ from resilience.tasks.resilience import Resilience
 from resilience.worker.stopping import stop_seconds
 
 COLUMNS = ("name", "queue", "concurrency", "pool", "timeout")
+
+
+REFUSALS = (StoreUnavailableError, LedgerUnavailableError, OrderConflictError, SchemaError)
 
 
 class DeclarationError(click.ClickException):
@@ -42,13 +43,14 @@ class Commands(click.Group):
 
         Raises:
             DeclarationError: What the command, or the app, asks for is wrong.
-            click.ClickException: The store or the ledger does not answer, or has another schema.
+            click.ClickException: The store or the ledger does not answer, or has another schema;
+                or somebody else was faster.
         """
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:
             raise DeclarationError(str(error)) from error
-        except (StoreUnavailableError, LedgerUnavailableError, SchemaError) as error:
+        except REFUSALS as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -96,7 +98,7 @@ def up(context: click.Context, only: str | None, extra: tuple[str, ...]) -> None
 
 
 @resilience.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@JSON
 @click.pass_context
 def dependencies(context: click.Context, *, as_json: bool) -> None:
     """List the dependencies.
@@ -107,13 +109,7 @@ def dependencies(context: click.Context, *, as_json: bool) -> None:
         {column: getattr(dependency, column) for column in COLUMNS}
         for dependency in _adopted(context).dependencies.values()
     ]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    table = Table(*COLUMNS)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
+    print_rows(rows, COLUMNS, as_json=as_json)
 
 
 def worker_programs(
@@ -143,16 +139,9 @@ def _adopted(context: click.Context) -> Resilience:
     return found
 
 
-def _check_known(names: Iterable[str], known: Iterable[str]) -> None:
-    known = list(known)
+def _check_known(names: Iterable[str], known: Mapping[str, object]) -> None:
     for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            msg = (
-                f"No dependency is called {name!r}.{hint} Known are: {', '.join(known) or 'none'}."
-            )
-            raise ConfigurationError(msg)
+        check_known(name, known, "No dependency is called")
 
 
 def _check_options(extra: Sequence[str]) -> None:

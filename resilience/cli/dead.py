@@ -2,10 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial, reduce
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import click
 
@@ -13,14 +12,13 @@ from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
 from resilience.cli.letters import print_letter, print_letters
 from resilience.cli.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
+from resilience.cli.rows import JSON, all_of
 from resilience.cli.words import briefly, confirm, duration, duration_in_seconds
 from resilience.ledger import Ledger, State, Which
 
 LIST = 50
 """Most letters that are listed unless told otherwise."""
 EVERY = sys.maxsize
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 FILTERS = (
     click.option("--dependency", help="Only those of this dependency."),
@@ -30,7 +28,6 @@ FILTERS = (
         "--older-than", "min_age_seconds", type=duration, help="Only those dead for so long."
     ),
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 YES = click.option("--yes", is_flag=True, help="Skip the question; required without a terminal.")
 CHANGES = (
     click.argument("name", metavar="[ID]", required=False),
@@ -44,17 +41,13 @@ CHANGES = (
 )
 
 
-def _all_of(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
-    return lambda command: reduce(lambda made, add: add(made), reversed(options), command)
-
-
 @click.group()
 def dead() -> None:
     """See dead letters: jobs that were given up. Run them again, or let them go."""
 
 
 @dead.command("list")
-@_all_of(FILTERS)
+@all_of(FILTERS)
 @click.option("--limit", type=click.IntRange(1), default=LIST, show_default=True)
 @JSON
 @click.pass_context
@@ -100,7 +93,7 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
 
 
 @dead.command()
-@_all_of(CHANGES)
+@all_of(CHANGES)
 @click.option(
     "--rate",
     type=click.FloatRange(0, min_open=True),
@@ -170,7 +163,7 @@ def replay(
 
 
 @dead.command()
-@_all_of(CHANGES)
+@all_of(CHANGES)
 @YES
 @click.pass_context
 def discard(

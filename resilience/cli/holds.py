@@ -1,17 +1,12 @@
 """`celery -A app resilience hold`, `release`, `holds`: queues from which no worker takes jobs."""
 
-import difflib
-import json
 from dataclasses import asdict
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from resilience.cli.breakers import HOLD_SECONDS, who
+from resilience.cli.rows import JSON, check_known, print_rows
 from resilience.cli.words import duration_in_seconds
-from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 
 COLUMNS = ("name", "seconds_left", "actor", "reason")
@@ -51,35 +46,23 @@ def release(context: click.Context, name: str, actor: str, reason: str) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@JSON
 @click.pass_context
 def holds(context: click.Context, *, as_json: bool) -> None:
     """List what somebody ordered to be held."""
     adopted = Resilience.of(context.obj.app)
     orders, now = adopted.holds.all(), adopted.pulse.refresh()
     rows = [{**asdict(one), "seconds_left": round(one.until - now, 1)} for one in orders.values()]
-    if as_json:
-        click.echo(json.dumps([{name: row[name] for name in COLUMNS} for row in rows], indent=2))
-        return
-    table = Table(*COLUMNS)
-    for row in rows:
-        # As text: a reason may hold brackets, which rich would read as its own.
-        table.add_row(*(Text(str(row[name])) for name in COLUMNS))
-    Console().print(table)
+    print_rows(rows, COLUMNS, as_json=as_json)
 
 
 def _checked(context: click.Context, name: str) -> Resilience:
     adopted = Resilience.of(context.obj.app)
-    known = _names(adopted)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        msg = f"No dependency or queue is called {name!r}.{hint} Known are: {', '.join(known)}."
-        raise ConfigurationError(msg)
+    check_known(name, queue_names(adopted), "No dependency or queue is called")
     return adopted
 
 
-def _names(adopted: Resilience) -> list[str]:
+def queue_names(adopted: Resilience) -> list[str]:
     """Return what can be held: dependencies, each of their queues, and the app's other queues."""
     conf = adopted.app.conf
     own = [queue for one in adopted.dependencies.values() for queue in one.queues]

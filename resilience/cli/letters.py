@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resilience.cli.words import briefly, plain
+from resilience.cli.words import briefly, moment, plain
 from resilience.clock import SystemClock
 from resilience.ledger import AuditEntry, Letter
 
@@ -55,13 +54,13 @@ def print_letter(name: str, letter: Letter | None, audit: Sequence[AuditEntry]) 
                 say(f"  {field:<12}{value}")
         for field in ("created", "due", "died"):
             if (at := getattr(letter, field)) is not None:
-                say(f"  {field:<12}{_when(at)}")
+                say(f"  {field:<12}{moment(at)}")
         _say_message(letter.message, say)
         for number, error in enumerate(letter.errors, 1):
             _say_error(number, error, say)
     for entry in audit:
         became = f" as {entry.replay}" if entry.replay else ""
-        say(f"{_when(entry.at)}  {entry.action} of {entry.job}{became}", "bold")
+        say(f"{moment(entry.at)}  {entry.action} of {entry.job}{became}", "bold")
         say(f"  by {entry.actor}: {entry.reason}")
 
 
@@ -78,7 +77,7 @@ def _say_error(number: int, error: Any, say: Any) -> None:  # noqa: ANN401 - any
         say(f"error {number}: {error}", "red")
         return
     at = error.get("at")
-    when = f", {_when(at)}" if isinstance(at, int | float) else ""
+    when = f", {moment(at)}" if isinstance(at, int | float) else ""
     say(f"error {number}{when}: {error.get('type')}: {error.get('text')}", "red")
     if error.get("traceback"):
         say(str(error["traceback"]).rstrip())
@@ -89,7 +88,3 @@ def _last_error(letter: Letter) -> str:
     if isinstance(error, dict):
         error = f"{str(error.get('type')).rpartition('.')[2]}: {error.get('text')}"
     return " ".join(plain(error).split())[:ERROR_LENGTH]
-
-
-def _when(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -2,6 +2,7 @@
 
 import math
 import re
+from datetime import UTC, datetime
 
 import click
 
@@ -56,6 +57,11 @@ def briefly(seconds: float) -> str:
     """Return a duration in the largest unit that it fills, as `--older-than` takes it: `3h`."""
     unit = next((unit for unit in ("d", "h", "m") if abs(seconds) >= UNITS[unit]), "s")
     return f"{int(seconds / UNITS[unit])}{unit}"
+
+
+def moment(at: float) -> str:
+    """Return the date and time that is *at* seconds since the epoch."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def plain(text: object) -> str:

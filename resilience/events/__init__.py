@@ -29,6 +29,7 @@ from resilience.events.features import (
     FeatureShedLong,
     FlagMisused,
     FlagsLost,
+    OrderUnkept,
     TrialEnded,
 )
 from resilience.events.jobs import (
@@ -70,6 +71,7 @@ __all__ = [
     "JobUnkept",
     "JobsPublished",
     "Listener",
+    "OrderUnkept",
     "PartLate",
     "PartUnreported",
     "PublishFailed",

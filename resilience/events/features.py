@@ -47,6 +47,22 @@ class BrownoutOrdered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OrderUnkept(Event):
+    """An order is in force, but the ledger did not keep it: a loss of the store would end it.
+
+    The worker that leads keeps it as soon as the ledger takes it.
+
+    Attributes:
+        feature: Whose order it is; `brownout` for a brownout.
+        error: Why it is not kept, and the mend.
+    """
+
+    severity: ClassVar[int] = logging.ERROR
+    feature: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureShed(Event):
     """The controller switched a feature off.
 

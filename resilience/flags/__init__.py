@@ -4,5 +4,14 @@ from resilience.flags.decision import Decision, Source
 from resilience.flags.feature import Feature, Features
 from resilience.flags.flags import Flags
 from resilience.flags.intent import FollowProvider
+from resilience.flags.restoring import restore_orders
 
-__all__ = ["Decision", "Feature", "Features", "Flags", "FollowProvider", "Source"]
+__all__ = [
+    "Decision",
+    "Feature",
+    "Features",
+    "Flags",
+    "FollowProvider",
+    "Source",
+    "restore_orders",
+]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from resilience.flags.document import BROWNOUT, Document
+from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order, Shed
 from resilience.flags.feature import Feature
 from resilience.levels import Level
 
@@ -33,6 +33,7 @@ class Decision:
         level: How good an answer is now: FULL if it is on, else the feature's level.
         source: Who decided.
         rule: Why, in a word or a sentence: the rule of the controller, the reason of the order.
+        since: Fleet time at which that was decided; None: declared so.
         until: Fleet time at which that ends by itself; None: open end.
         version: Of the document that says so.
     """
@@ -42,6 +43,7 @@ class Decision:
     level: Level
     source: Source
     rule: str
+    since: float | None
     until: float | None
     version: int
 
@@ -50,28 +52,37 @@ def decide(feature: Feature, document: Document, now: float) -> Decision:
     """Return whether *feature* is on at fleet time *now*. Manual orders win."""
     order = document.orders.get(feature.name)
     if order is not None and order.state != "auto" and now < order.until:
-        return _decision(feature, document, Source.ORDER, order.reason, order.until, order.state)
+        return _decision(feature, document, Source.ORDER, order, order.state)
     brownout = document.brownout
     if brownout is not None and now < brownout.until and feature.level <= brownout.level:
-        return _decision(feature, document, Source.BROWNOUT, brownout.reason, brownout.until, "off")
+        return _decision(feature, document, Source.BROWNOUT, brownout, "off")
     shed = document.shed.get(feature.name)
     if shed is not None:
         source = Source.BROWNOUT if shed.rule == BROWNOUT else Source.CONTROLLER
-        return _decision(feature, document, source, shed.rule, None, "off")
-    state = "on" if feature.default else "off"
-    return _decision(feature, document, Source.DEFAULT, "declared so", None, state)
+        return _decision(feature, document, source, shed, "off")
+    return _decision(feature, document, Source.DEFAULT, None, "on" if feature.default else "off")
 
 
 def _decision(
-    feature: Feature, document: Document, source: Source, rule: str, until: float | None, state: str
+    feature: Feature,
+    document: Document,
+    source: Source,
+    why: Order | BrownoutOrder | Shed | None,
+    state: str,
 ) -> Decision:
     enabled = state == "on"
+    rule, since, until = "declared so", None, None
+    if isinstance(why, Shed):
+        rule, since = why.rule, why.since
+    elif why is not None:
+        rule, since, until = why.reason, why.at, why.until
     return Decision(
         feature=feature.name,
         enabled=enabled,
         level=Level.FULL if enabled else feature.level,
         source=source,
         rule=rule,
+        since=since,
         until=until,
         version=document.version,
     )

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from resilience.errors import ConfigurationError
+from resilience.flags.document import BROWNOUT
 from resilience.levels import Level
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
@@ -32,7 +33,7 @@ class Feature:
 
     Raises:
         pydantic.ValidationError: A value is out of range, or an option is unknown.
-        ConfigurationError: *level* is FULL.
+        ConfigurationError: *level* is FULL, or *name* is `brownout`.
     """
 
     name: Name
@@ -54,11 +55,14 @@ class Feature:
         return given
 
     def __post_init__(self) -> None:
-        """Refuse a level at which nothing is shed.
+        """Refuse a level at which nothing is shed, and the name under which brownouts are kept.
 
         Raises:
-            ConfigurationError: It is FULL.
+            ConfigurationError: It is FULL, or that name.
         """
+        if self.name == BROWNOUT:
+            msg = f"no feature may be called {BROWNOUT!r}, as orders of a brownout are; rename it"
+            raise ConfigurationError(msg)
         if self.level is Level.FULL:
             msg = (
                 f"feature {self.name!r}: level says how good an answer is without the feature; "

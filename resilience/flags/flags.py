@@ -5,27 +5,20 @@ from dataclasses import replace
 from typing import Literal
 
 from resilience.clock import Clock, SystemClock
-from resilience.errors import (
-    FeatureShedError,
-    StoreUnavailableError,
-)
+from resilience.errors import FeatureShedError, ResilienceError, StoreUnavailableError
 from resilience.events import (
     BrownoutOrdered,
     FeatureOrdered,
     FlagMisused,
     FlagsLost,
     Listener,
+    OrderUnkept,
     announce,
 )
 from resilience.flags.decision import Decision, Source, decide
 from resilience.flags.document import BROWNOUT, OPEN, BrownoutOrder, Document, Order
 from resilience.flags.feature import Feature, Features
-from resilience.flags.orders import (
-    Edit,
-    after_loss,
-    brownout_edit,
-    order_edit,
-)
+from resilience.flags.orders import Edit, after_loss, brownout_edit, order_edit
 from resilience.flags.trial import Drawn, Trial, TrialOrders
 from resilience.levels import Level
 from resilience.pulse import Pulse
@@ -74,7 +67,7 @@ class Flags(TrialOrders):
             features: By name.
             pulse: Brings what is agreed.
             store: Where orders go; None: there is no store, and the defaults hold.
-            keep: Keeps an order in the ledger, by the name of its feature.
+            keep: Keeps an order in the ledger, by the name of its feature or as `brownout`.
             half_open: Tells whether the circuit of a dependency lets only probes through.
             listeners: Who hears of orders.
             clock: Where time comes from.
@@ -194,7 +187,7 @@ class Flags(TrialOrders):
             FeatureOrdered(feature=name, order=state, until=made.until, actor=actor, reason=reason),
             self._listeners,
         )
-        self._keep(name, made)
+        self._keep_order(name, made)
         return made
 
     def brownout(
@@ -215,8 +208,15 @@ class Flags(TrialOrders):
             BrownoutOrdered(level=level, until=made.until, actor=actor, reason=reason),
             self._listeners,
         )
-        self._keep(BROWNOUT, made)
+        self._keep_order(BROWNOUT, made)
         return made
+
+    def _keep_order(self, name: str, order: Order | BrownoutOrder) -> None:
+        """Keep an order that is in force already; it stays so if the ledger is down."""
+        try:
+            self._keep(name, order)
+        except ResilienceError as error:
+            announce(OrderUnkept(feature=name, error=str(error)), self._listeners)
 
     def change(self, edit: Edit) -> Document:
         """Change what is agreed, in one step for the fleet; *edit* may run several times.
@@ -243,7 +243,7 @@ class Flags(TrialOrders):
                 if kept is not None or self.version < 0:
                     return now
                 made = now
-            made = made.model_copy(update={"version": now.version + 1})
+            made = made.model_copy(update={"version": max(now.version, made.version) + 1})
             if self._store.swap(text, made.text()):
                 self._learn(made)
                 return made

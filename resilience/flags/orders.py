@@ -67,13 +67,21 @@ def brownout_edit(
             version=now.version + 1,
             at=time,
         )
-        # Behind what is shed already: the controller restores from the end.
-        new = Shed(rule=BROWNOUT, measured=level, threshold=level, since=time)
-        affected = [one for one in by_cost(features, now) if one.level <= level]
-        shed = {one.name: new for one in affected if one.name not in now.shed}
-        return now.model_copy(update={"brownout": order, "shed": {**now.shed, **shed}})
+        return with_brownout(now, order, features, time)
 
     return edit
+
+
+def with_brownout(
+    now: Document, order: BrownoutOrder, features: Iterable[Feature], time: float
+) -> Document:
+    """Return *now* with a brownout, and with what it sheds of *features* unless it is over."""
+    # Behind what is shed already: the controller restores from the end.
+    new = Shed(rule=BROWNOUT, measured=order.level, threshold=order.level, since=time)
+    level = order.level if time < order.until else Level.FULL
+    affected = [one for one in by_cost(features, now) if one.level <= level]
+    shed = {one.name: new for one in affected if one.name not in now.shed}
+    return now.model_copy(update={"brownout": order, "shed": {**now.shed, **shed}})
 
 
 def after_loss(known: Document, features: Iterable[str], time: float) -> Document:

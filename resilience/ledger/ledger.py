@@ -15,6 +15,7 @@ from resilience.ledger.failure import Failure, fingerprint
 from resilience.ledger.identity import Identity, read_identity
 from resilience.ledger.job import Count, Job, State
 from resilience.ledger.letters import AT_ONCE, Letters
+from resilience.ledger.orders import Orders
 from resilience.ledger.statements import Statements
 
 UNREADABLE = "unreadable"
@@ -37,6 +38,7 @@ class Ledger:
     Attributes:
         letters: The dead letters.
         claims: The idempotency records.
+        orders: The orders about features.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Ledger:
         self._identity: Identity | None = None
         self.letters = Letters(self._database, redact=frozenset(redact))
         self.claims = Claims(self._database)
+        self.orders = Orders(self._database)
 
     def upgrade(self) -> None:
         """Bring the schema up to date; harmless if it is."""

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import Column, Double, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.dialects.mysql import LONGTEXT
 
-HEAD = "0002"
+HEAD = "0003"
 """The schema that this version of the library reads and writes; schemas count up."""
 VERSION_TABLE = "resilience_version"
 
@@ -26,7 +26,7 @@ OPTIONS: dict[str, Any] = {
 
 METADATA = MetaData()
 
-# All times are epoch seconds of the database's own clock.
+# All times are epoch seconds of the database's own clock; those of orders are fleet time.
 JOBS = Table(
     "resilience_jobs",
     METADATA,
@@ -91,5 +91,20 @@ IDENTITY = Table(
     METADATA,
     Column("number", Integer, primary_key=True, autoincrement=False),  # 1: there is one row
     Column("id", String(32), nullable=False),
+    **OPTIONS,
+)
+
+ORDERS = Table(
+    "resilience_orders",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("feature", KEY, nullable=False),  # or `brownout`
+    Column("order", String(16), nullable=False),  # on, off, auto; the level of a brownout
+    Column("until", Double, nullable=False),
+    Column("actor", LONG, nullable=False),
+    Column("reason", LONG, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index("resilience_orders_once", "feature", "version", unique=True),
     **OPTIONS,
 )

@@ -65,11 +65,12 @@ def open_shared(
     alone = isinstance(store, NoStore)
     pulse = Pulse(None if alone else StoreFleet(store))
     breakers = {one.name: _breaker(one, pulse, listeners) for one in dependencies.values()}
+    ledger = Ledger(settings.ledger_url, redact=settings.redact, listeners=listeners)
     return Shared(
         store=store,
         answers=answers,
         fan_in=None if alone else FanIn(store, answers, owner=identity_of(app)),
-        ledger=Ledger(settings.ledger_url, redact=settings.redact, listeners=listeners),
+        ledger=ledger,
         releases=Releases(None if alone else store),
         pulse=pulse,
         breakers=breakers,
@@ -80,6 +81,7 @@ def open_shared(
             features,
             pulse,
             None if alone else FlagStore(store),
+            keep=ledger.orders.keep,
             half_open=lambda name: (
                 name in breakers and breakers[name].known_state is State.HALF_OPEN
             ),

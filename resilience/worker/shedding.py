@@ -7,12 +7,18 @@ from contextlib import suppress
 
 from resilience.breaker.keeper import NOT_ADMITTED
 from resilience.clock import SystemClock
-from resilience.errors import StoreUnavailableError
+from resilience.errors import (
+    LedgerUnavailableError,
+    SchemaError,
+    StoreUnavailableError,
+    UnkeepableError,
+)
 from resilience.events import Event
 from resilience.flags.concluding import conclude_trials
 from resilience.flags.controller import LOAD, Reading, step
 from resilience.flags.document import OPEN, Document
 from resilience.flags.reports import JobTimes, Report, median_load, p95
+from resilience.flags.restoring import restore_orders
 from resilience.store.shedding import Reports
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
@@ -21,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 1.0
 """How often a worker reports."""
+KEEP_AGAIN_SECONDS = 10.0
+"""A ledger that did not answer the leader is asked again after so long."""
 PATIENCE_SECONDS = 3.0
 """A leader that knows no state of the features leaves it to the other workers for so long to write
 into the store what they know."""
@@ -33,6 +41,8 @@ class Shedding(BesideWorker):
     _times: JobTimes
     _reports: Reports
     _lead_since: float | None = None
+    _kept = -1  # version of the document whose orders are in the ledger
+    _keep_at = float("-inf")
 
     def wanted(self, resilience: Resilience) -> bool:
         """Tell whether there are features to shed, and a store to meet the other workers in."""
@@ -61,6 +71,19 @@ class Shedding(BesideWorker):
             flags.change(lambda document, _: document)  # nobody knows of any
         if since is not None:
             lead(resilience, Report.all_of(heard.reports))
+            self._keep(resilience, now)
+
+    def _keep(self, resilience: Resilience, now: float) -> None:
+        """Let store and ledger have the same orders, whenever the document is another one."""
+        if resilience.flags.version == self._kept or now < self._keep_at:
+            return
+        self._keep_at = now + KEEP_AGAIN_SECONDS
+        try:
+            restore_orders(resilience.flags, resilience.ledger.orders)
+        except (LedgerUnavailableError, SchemaError, UnkeepableError) as error:
+            logger.warning("orders about features are not kept: %s", error)
+        else:
+            self._kept, self._keep_at = resilience.flags.version, now
 
 
 def lead(resilience: Resilience, reports: Sequence[Report]) -> None:

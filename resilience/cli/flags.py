@@ -1,0 +1,171 @@
+"""`celery -A app resilience flag`, `brownout`: see features, and order them on and off."""
+
+import json
+from dataclasses import asdict, fields
+from typing import Any, Literal
+
+import click
+
+from resilience.cli.breakers import who
+from resilience.cli.ledger import ledger_of
+from resilience.cli.rows import JSON, all_of, check_known, print_rows
+from resilience.cli.words import briefly, duration, moment
+from resilience.errors import ResilienceError
+from resilience.flags import Decision
+from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order
+from resilience.ledger.orders import HISTORY_LIMIT
+from resilience.levels import Level
+from resilience.tasks.resilience import Resilience
+
+COLUMNS = (*(field.name for field in fields(Decision)), "cost")
+HISTORY = ("at", "order", "until", "actor", "reason", "version")
+OFF = "off"
+OPTIONS = (
+    click.option("--for", "seconds", type=duration, default="30m", show_default=True),
+    click.option("--actor", default=who, show_default="who runs this"),
+    click.option("--reason", required=True, help="Why; it is kept and announced."),
+    JSON,
+)
+
+
+@click.group()
+def flag() -> None:
+    """See features, and order them on and off in the whole fleet."""
+
+
+@flag.command("list")
+@JSON
+@click.pass_context
+def list_flags(context: click.Context, *, as_json: bool) -> None:
+    """List the features: whether they are on, who decided that, since when, and what they cost."""
+    adopted = connected(context)
+    rows, now = flag_rows(adopted), adopted.fleet_time()
+    rows = rows if as_json else [_readable(row, now) for row in rows]
+    print_rows(rows, COLUMNS, as_json=as_json)
+
+
+def _order(state: Literal["on", "off", "auto"], text: str) -> None:
+    @flag.command(state, help=text)
+    @click.argument("name")
+    @all_of(OPTIONS)
+    @click.option("--seen", type=int, help="Version that the list showed; refused if it is old.")
+    @click.pass_context
+    def order(context: click.Context, /, name: str, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - as the options say
+        flags = connected(context).flags
+        check_known(name, flags.features, "No feature is called")
+        made = flags.order(name, state, **options)
+        _report(context, name, made, f"{name}: {state}", as_json=as_json)
+
+
+_order("on", "Keep a feature on, whatever the controller or a brownout would shed.")
+_order("off", "Shed a feature.")
+_order("auto", "End an order: the controller and the declaration decide again.")
+
+
+@flag.command()
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1), default=HISTORY_LIMIT, show_default=True)
+@JSON
+@click.pass_context
+def history(context: click.Context, name: str, limit: int, *, as_json: bool) -> None:
+    """List the orders of a feature, newest first; NAME `brownout` lists those of brownouts."""
+    features = Resilience.of(context.obj.app).features
+    orders = ledger_of(context).orders.history(name, limit=limit)
+    if not orders:  # one that was declared once may have some
+        check_known(name, [*features, BROWNOUT], "No feature is called")
+    rows = [_plain(one) for one in orders]
+    if not as_json:
+        rows = [{**row, "at": moment(row["at"]), "until": moment(row["until"])} for row in rows]
+    print_rows(rows, HISTORY, as_json=as_json)
+
+
+@click.command()
+@click.argument("level")
+@all_of(OPTIONS)
+@click.pass_context
+def brownout(context: click.Context, /, level: str, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - as the options say
+    """Shed every feature of LEVEL and below: a number or a name; `off` ends that.
+
+    Then the worker that leads restores the features, the last one shed first.
+    """
+    flags, wanted = connected(context).flags, _level(level)
+    made = flags.brownout(wanted, **options)
+    shed = [name for name, one in flags.features.items() if one.default > flags.enabled(name)]
+    said = f"brownout {_text(made)}: {', '.join(shed) or 'nothing'} shed"
+    _report(context, BROWNOUT, made, said, as_json=as_json)
+
+
+def connected(context: click.Context) -> Resilience:
+    """Return what the app declared, once the store has said what is agreed.
+
+    Raises:
+        StoreUnavailableError: The store does not answer; we would show our own ignorance.
+        ConfigurationError: The app was never adopted, or has no store.
+    """
+    adopted = Resilience.of(context.obj.app)
+    adopted.store.run(lambda client: client.ping())
+    adopted.pulse.refresh()
+    return adopted
+
+
+def flag_rows(adopted: Resilience) -> list[dict[str, Any]]:
+    """Return what this process knows of each feature; times are fleet time in seconds."""
+    flags = adopted.flags
+    return [_row(adopted, name, flags.document) for name in flags.features]
+
+
+def _row(adopted: Resilience, name: str, document: Document) -> dict[str, Any]:
+    found, order = adopted.flags.decide(name), document.orders.get(name)
+    cost: dict[str, Any] = {"seconds": adopted.features[name].cost}
+    if name in document.costs:
+        cost = document.costs[name].model_dump()
+    version = order.version if order else 0
+    return {**asdict(found), "level": found.level.name, "version": version, "cost": cost}
+
+
+def _readable(row: dict[str, Any], now: float) -> dict[str, Any]:
+    since, until, cost = row["since"], row["until"], row["cost"]
+    text = "" if cost["seconds"] is None else f"{cost['seconds']:.3g} s"
+    half = f" ± {(cost['high'] - cost['low']) / 2:.2g}" if "low" in cost else " (given)"
+    return {
+        **row,
+        "enabled": "on" if row["enabled"] else OFF,
+        "since": since and f"{briefly(now - since)} ago",
+        "until": until and f"in {briefly(until - now)}",
+        "cost": text and text + half,
+    }
+
+
+def _report(
+    context: click.Context, name: str, made: Order | BrownoutOrder, said: str, *, as_json: bool
+) -> None:
+    """Print an order that is in force, and on standard error whether the ledger lacks it."""
+    text = json.dumps({"name": name, **_plain(made)})
+    click.echo(text if as_json else f"{said}, until {moment(made.until)}")
+    try:
+        ledger_of(context).orders.keep(name, made)  # harmless, and tells what went wrong before
+    except ResilienceError as error:
+        msg = (
+            "The order is in force, but a loss of the store would end it, as the ledger did not "
+            f"keep it: {error}. Then give the order again, or let the worker that leads keep it."
+        )
+        click.echo(msg, err=True)
+
+
+def _plain(order: Order | BrownoutOrder) -> dict[str, Any]:
+    return {"order": _text(order), **order.model_dump(exclude={"state", "level"})}
+
+
+def _text(order: Order | BrownoutOrder) -> str:
+    """Return what was ordered in a word."""
+    if isinstance(order, Order):
+        return order.state
+    return order.level.name.lower() if order.level else OFF
+
+
+def _level(text: str) -> Level:
+    known = {OFF: Level.FULL}
+    known |= {str(level.value): level for level in Level if level}
+    known |= {level.name.lower(): level for level in Level if level}
+    check_known(text.lower(), known, "No level of a brownout is called")
+    return known[text.lower()]

@@ -1,0 +1,53 @@
+"""Rows that a command prints: as a table for people, as JSON for programs."""
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resilience.cli.words import plain
+from resilience.errors import ConfigurationError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def all_of(options: Sequence[Callable[[Any], Any]]) -> Callable[[Command], Command]:
+    """Return a decorator that adds *options*, which `--help` shows in this order."""
+    return lambda command: reduce(lambda made, add: add(made), reversed(options), command)
+
+
+def print_rows(
+    rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, as_json: bool
+) -> None:
+    """Print *columns* of *rows*; None is an empty cell."""
+    shown = [{name: row[name] for name in columns} for row in rows]
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+        return
+    table = Table(*columns)
+    for row in shown:
+        # As text: a reason may hold brackets, which rich would read as its own.
+        table.add_row(*(Text("" if one is None else plain(one)) for one in row.values()))
+    Console().print(table)
+
+
+def check_known(name: str, known: Iterable[str], what: str) -> None:
+    """Check that *name* is among *known*; *what* begins the error: `No queue is called`.
+
+    Raises:
+        ConfigurationError: It is not; the message says which name is meant, and which there are.
+    """
+    known = list(known)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        msg = f"{what} {name!r}.{hint} Known are: {', '.join(known) or 'none'}."
+        raise ConfigurationError(msg)

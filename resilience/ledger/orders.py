@@ -1,0 +1,57 @@
+"""Orders about features: who ordered what, when and why. None is ever changed or deleted."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import RowMapping, func, select
+
+from resilience.flags.document import BrownoutOrder, Order
+from resilience.ledger.database import Database
+from resilience.ledger.tables import ORDERS
+
+HISTORY_LIMIT = 100
+_ANY: TypeAdapter[Order | BrownoutOrder] = TypeAdapter(Order | BrownoutOrder)
+
+
+class Orders:
+    """The orders that a ledger keeps, by name of the feature; `brownout` stands for brownouts."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep them in *database*."""
+        self._database = database
+        self._new = database.insert_new(ORDERS)
+        orders = ORDERS.c
+        last = select(orders.feature, func.max(orders.version).label("version"))
+        newest = last.group_by(orders.feature).subquery()
+        same = (orders.feature == newest.c.feature) & (orders.version == newest.c.version)
+        self._latest = select(ORDERS).join(newest, same)
+
+    def keep(self, name: str, order: Order | BrownoutOrder) -> None:
+        """Keep *order*; harmless if it is kept already."""
+        row = order.model_dump(exclude={"state", "level"})
+        said = str(order.level.value) if isinstance(order, BrownoutOrder) else order.state
+        self._database.change(self._new, row | {"feature": name, "order": said})
+
+    def latest(self) -> dict[str, Order | BrownoutOrder]:
+        """Return the last order of each feature, whether it is still in force or not."""
+        with self._database.reading() as connection:
+            rows = connection.execute(self._latest).mappings().all()
+        return dict(_read(rows))
+
+    def history(self, name: str, *, limit: int = HISTORY_LIMIT) -> list[Order | BrownoutOrder]:
+        """Return the last *limit* orders of the feature called *name*, newest first."""
+        orders = select(ORDERS).where(ORDERS.c.feature == name).order_by(ORDERS.c.version.desc())
+        with self._database.reading() as connection:
+            rows = connection.execute(orders.limit(limit)).mappings().all()
+        return [order for _, order in _read(rows)]
+
+
+def _read(rows: Iterable[RowMapping]) -> list[tuple[str, Order | BrownoutOrder]]:
+    """Return names and orders of *rows*; one that somebody has changed by hand is left out."""
+    found = []
+    for row in rows:
+        said = {"state": row["order"], "level": row["order"]}
+        with suppress(ValidationError):
+            found.append((row["feature"], _ANY.validate_python({**row, **said})))
+    return found

@@ -1,0 +1,156 @@
+"""The command line sees features, and orders them on and off in the whole fleet."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resilience.testing.valkey import ValkeyProcess
+from tests.brokers import Broker
+
+COMMAND = [sys.executable, "-m", "celery", "-A", "tests.integration.apps.features", "resilience"]
+WHO = ("--actor", "[ann]", "--reason", "#471 [/x]")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(broker: Broker, valkey: ValkeyProcess, tmp_path: Path) -> Run:
+    """Run `celery … resilience` in a process of its own and return it when it has ended."""
+    urls = {
+        "CELERY_BROKER_URL": broker.url,
+        "CELERY_RESULT_BACKEND": valkey.url,
+        "RESILIENCE_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
+        "COLUMNS": "200",
+    }
+
+    def run(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - our own words
+            [*COMMAND, *arguments],
+            env={**os.environ, **urls, **changed},  # noqa: TID251 - the child's
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    valkey.flush()
+    return run
+
+
+def rows(run: Run) -> dict[str, dict[str, object]]:
+    """Return what `flag list` says, by feature."""
+    done = run("flag", "list", "--json")
+    assert done.returncode == 0, done.stderr
+    return {row["feature"]: row for row in json.loads(done.stdout)}
+
+
+def test_order_is_seen_by_another_process_and_kept(run: Run) -> None:
+    """One process orders, another lists it with who and why, and the ledger has the history."""
+    before = rows(run)
+    assert [row["enabled"] for row in before.values()] == [True, True, True, False]
+    off = run("flag", "off", "search.ranking", "--for", "10m", *WHO)
+    assert off.returncode == 0, off.stderr
+    assert off.stdout.startswith("search.ranking: off, until 20")
+    row = rows(run)["search.ranking"]
+    since, until = row.pop("since"), row.pop("until")
+    assert isinstance(since, float)
+    assert until == since + 600
+    assert row.pop("version") != 0
+    assert row == {
+        "feature": "search.ranking",
+        "enabled": False,
+        "level": "REDUCED",
+        "source": "order",
+        "rule": "#471 [/x]",
+        "cost": {"seconds": 0.05},
+    }
+    shown = run("flag", "list").stdout
+    assert "#471 [/x]" in shown
+    assert "0.05 s (given)" in shown
+
+    made = json.loads(run("flag", "auto", "search.ranking", "--json", *WHO).stdout)
+    assert rows(run)["search.ranking"] == before["search.ranking"] | {"version": made["version"]}
+    history = json.loads(run("flag", "history", "search.ranking", "--json").stdout)
+    assert [(one["order"], one["actor"]) for one in history] == [
+        ("auto", "[ann]"),
+        ("off", "[ann]"),
+    ]
+    assert "[ann]" in run("flag", "history", "search.ranking").stdout
+
+
+def test_order_on_what_is_out_of_date_is_refused(run: Run) -> None:
+    """`--seen` with an old version changes nothing, and says who was faster and why."""
+    seen = json.loads(run("flag", "off", "search", "--json", *WHO).stdout)["version"]
+    assert run("flag", "on", "search", "--seen", str(seen), *WHO).returncode == 0
+    late = run("flag", "off", "search", "--seen", str(seen), *WHO)
+    assert late.returncode == 1
+    assert "search: [ann] has given another order since (#471 [/x])" in late.stderr
+    assert rows(run)["search"]["enabled"]
+
+
+@pytest.mark.parametrize("level", ["2", "reduced", "REDUCED"])
+def test_brownout_sheds_features_of_its_level_and_below(run: Run, level: str) -> None:
+    """By number or by name; `off` leaves it to the worker that leads to restore them."""
+    done = run("brownout", level, "--for", "5m", *WHO)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("brownout reduced: search.ranking, search.spelling shed, until 2")
+    assert [row["source"] for row in rows(run).values()] == [
+        "default",
+        "brownout",
+        "brownout",
+        "brownout",
+    ]
+    assert run("brownout", "off", *WHO).returncode == 0
+    history = json.loads(run("flag", "history", "brownout", "--json").stdout)
+    assert [one["order"] for one in history] == ["off", "reduced"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(
+            ["flag", "off", "search.rankin", *WHO], "Did you mean 'search.ranking'?", id="name"
+        ),
+        pytest.param(["flag", "history", "serach"], "Did you mean 'search'?", id="history"),
+        pytest.param(["brownout", "reducd", *WHO], "Did you mean 'reduced'?", id="level"),
+        pytest.param(["brownout", "7", *WHO], "'7'", id="number"),
+        pytest.param(["flag", "off", "search"], "--reason", id="no-reason"),
+        pytest.param(["flag", "off", "search", "--for", "30", *WHO], "30m", id="no-unit"),
+        pytest.param(["flag", "off", "search", "--for", "0s", *WHO], "more than 0", id="no-time"),
+        pytest.param(["flag", "off", "search", "--reason", " "], "why", id="blank"),
+    ],
+)
+def test_order_that_makes_no_sense_is_refused_in_one_line(
+    run: Run, words: list[str], said: str
+) -> None:
+    """The line names the value and the mend; the exit code is 2, and nothing is ordered."""
+    done = run(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_order_without_a_ledger_is_in_force_and_says_so(run: Run, tmp_path: Path) -> None:
+    """A ledger that is down or old takes no order back; the command says what to do."""
+    away = {"RESILIENCE_LEDGER_URL": f"sqlite:///{tmp_path}/missing/ledger.db"}
+    done = run("flag", "off", "search", *WHO, **away)
+    assert done.returncode == 0
+    assert "search: off" in done.stdout
+    assert "The order is in force, but" in done.stderr
+    assert "make the directory" in done.stderr
+    assert not rows(run)["search"]["enabled"]
+
+
+def test_commands_say_that_the_store_does_not_answer(run: Run, valkey: ValkeyProcess) -> None:
+    """Without the store nobody can order anything, and a list would show ignorance."""
+    valkey.stop()
+    try:
+        done = [run("flag", "list"), run("flag", "off", "search", *WHO), run("brownout", "1", *WHO)]
+    finally:
+        valkey.start()
+    assert [one.returncode for one in done] == [1, 1, 1]
+    assert all("store" in one.stderr and "Traceback" not in one.stderr for one in done)
