@@ -64,6 +64,30 @@ _order("auto", "End an order: the controller and the declaration decide again.")
 
 @flag.command()
 @click.argument("name")
+@click.option("--share", type=float, default=0.01, show_default=True, help="At most 0.5.")
+@click.option("--for", "seconds", type=duration, default="5m", show_default=True)
+@click.option("--actor", default=who, show_default="who runs this")
+@click.option("--reason", required=True, help="Why.")
+@click.option("--stop", is_flag=True, help="End the trial now.")
+@click.pass_context
+def trial(context: click.Context, /, name: str, *, stop: bool, **options: Any) -> None:  # noqa: ANN401 - as the options say
+    """Measure what a feature costs: shed it for a --share of calls, and measure as many others.
+
+    The trial runs in the whole fleet, without this command. `flag list` shows what it found, which
+    the controller then uses; --stop ends it now, with what it has measured.
+    """
+    flags = connected(context).flags
+    check_known(name, flags.features, "No feature is called")
+    if stop:
+        flags.stop_trial(name)
+        click.echo(f"{name}: trial ended")
+        return
+    plan = flags.start_trial(name, **options)
+    click.echo(f"{name}: trial on {plan.share:.3g} of the calls, until {moment(plan.until)}")
+
+
+@flag.command()
+@click.argument("name")
 @click.option("--limit", type=click.IntRange(1), default=HISTORY_LIMIT, show_default=True)
 @JSON
 @click.pass_context

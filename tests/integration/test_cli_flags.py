@@ -154,3 +154,19 @@ def test_commands_say_that_the_store_does_not_answer(run: Run, valkey: ValkeyPro
         valkey.start()
     assert [one.returncode for one in done] == [1, 1, 1]
     assert all("store" in one.stderr and "Traceback" not in one.stderr for one in done)
+
+
+def test_trial_is_started_and_stopped(run: Run) -> None:
+    """A trial runs without the command that starts it; a wrong share or name is refused."""
+    made = run("flag", "trial", "search.ranking", "--share", "0.25", "--for", "2m", *WHO)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout.startswith("search.ranking: trial on 0.25 of the calls, until 20")
+    assert run("flag", "trial", "search.ranking", "--stop", *WHO).stdout == (
+        "search.ranking: trial ended\n"
+    )
+    wrong = run("flag", "trial", "search.ranking", "--share", "0.7", *WHO)
+    assert wrong.returncode == 2
+    assert "0.7" in wrong.stderr
+    unknown = run("flag", "trial", "serch.ranking", *WHO)
+    assert unknown.returncode == 2
+    assert "Did you mean 'search.ranking'?" in unknown.stderr
