@@ -12,7 +12,7 @@ from celery.utils.time import maybe_make_aware
 
 from resilience.budget import Cut, call_within
 from resilience.bulkhead import NORMAL, Lane
-from resilience.errors import BulkheadFullError
+from resilience.errors import BulkheadFullError, FeatureShedError
 from resilience.fallback import Step
 from resilience.outcome import Outcome
 from resilience.tasks.admission import going_on, with_lane
@@ -78,6 +78,7 @@ class ResilientTask(Task[Any, Any]):
     abstract = True
     Request = "resilience.worker.request:ResilientRequest"
     Strategy = "resilience.worker.strategy:drop_late"
+    throws = (FeatureShedError,)  # a line of the log and no traceback: somebody wanted that
 
     dependency: ClassVar[str | None] = None
     fallbacks: ClassVar[Sequence[Step]] = ()

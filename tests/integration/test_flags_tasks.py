@@ -114,6 +114,8 @@ def test_task_without_a_chain_raises_what_shed_its_feature(stage: Stage) -> None
     assert error.source == "order"
     assert error.retry_after is not None
     assert 0 < error.retry_after <= 30
+    wait_until(lambda: stage.count("rank_bare[") >= 2, SECONDS, "the worker has logged its end")
+    assert "Traceback" not in stage.worker.log  # nothing is wrong: somebody ordered it
 
 
 def test_shed_calls_leave_the_breaker_alone(stage: Stage) -> None:
