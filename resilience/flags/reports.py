@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from resilience.clock import Clock, SystemClock
 
 WINDOW_SECONDS = 10.0
-"""So old are the jobs that count."""
+"""Length of the window."""
 JOBS_MAX = 20_000
-"""A worker counts no more begins and ends of jobs in that time."""
-LEAST_JOBS = 20
-"""Fewer jobs of the whole fleet say nothing."""
+"""Most begins and ends of jobs that one worker counts in the window."""
+JOBS_MIN = 5
+"""Fewer jobs of the whole fleet shed nothing: one slow job is no trend."""
 GROWTH = 1.1
 """A bucket of the histogram holds times up to so many times longer than the one before."""
 PRESSURE = Path("/proc/pressure/cpu")
@@ -80,23 +80,20 @@ class JobTimes:
         return Report(host=host, load=host_load(), waits=found["waits"], runs=found["runs"])
 
 
-def p95(histograms: Iterable[Histogram], dependency: str) -> float:
-    """Return the seconds in which 95 of 100 jobs of *dependency* ended, to a twentieth.
+def p95(histograms: Iterable[Histogram], dependency: str) -> tuple[float, int]:
+    """Return the 95th percentile of the seconds of jobs, within 5 %, and the number of jobs.
 
-    0 if there were fewer than `LEAST_JOBS`.
+    Both are 0 if there were no jobs.
     """
     counts: Counter[int] = Counter()
     for one in histograms:
         counts.update(one.get(dependency, {}))
-    jobs = sum(counts.values())
-    if jobs < LEAST_JOBS:
-        return 0.0
-    slower = 0
-    for bucket in sorted(counts, reverse=True):
-        slower += counts[bucket]
-        if slower > jobs * 0.05:
-            break
-    return float(GROWTH ** (bucket - 0.5))
+    jobs = slower = sum(counts.values())
+    for bucket in sorted(counts):
+        slower -= counts[bucket]
+        if slower <= jobs * 0.05:
+            return float(GROWTH ** (bucket - 0.5)), jobs
+    return 0.0, 0
 
 
 def median_load(reports: Iterable[Report]) -> float:

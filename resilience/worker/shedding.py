@@ -17,9 +17,16 @@ from resilience.events import Event
 from resilience.flags.concluding import conclude_trials
 from resilience.flags.controller import LOAD, Reading, step
 from resilience.flags.document import OPEN, Document
-from resilience.flags.reports import JobTimes, Report, median_load, p95
+from resilience.flags.reports import (
+    JOBS_MIN,
+    Histogram,
+    JobTimes,
+    Report,
+    median_load,
+    p95,
+)
 from resilience.flags.restoring import restore_orders
-from resilience.store.shedding import Reports
+from resilience.store.election import Election
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
 
@@ -30,8 +37,7 @@ REPORT_SECONDS = 1.0
 KEEP_AGAIN_SECONDS = 10.0
 """A ledger that did not answer the leader is asked again after so long."""
 PATIENCE_SECONDS = 3.0
-"""A leader that knows no state of the features leaves it to the other workers for so long to write
-into the store what they know."""
+"""A leader without a document waits this long for a worker that has one."""
 
 
 class Shedding(BesideWorker):
@@ -39,7 +45,7 @@ class Shedding(BesideWorker):
 
     thread_name = "shedding"
     _times: JobTimes
-    _reports: Reports
+    _election: Election
     _lead_since: float | None = None
     _kept = -1  # version of the document whose orders are in the ledger
     _keep_at = float("-inf")
@@ -49,7 +55,7 @@ class Shedding(BesideWorker):
         if not resilience.features or resilience.why_no_store is not None:
             return False
         self._times = resilience.job_times = JobTimes()
-        self._reports = Reports(resilience.store)
+        self._election = Election(resilience.store)
         return True
 
     def look(self, resilience: Resilience) -> float:
@@ -59,19 +65,21 @@ class Shedding(BesideWorker):
         return REPORT_SECONDS
 
     def _report(self, resilience: Resilience) -> None:
-        heard = self._reports.send(self._times.report(platform.node()).model_dump_json())
+        report = self._times.report(platform.node())
+        standing = self._election.report(report.model_dump_json())
         flags, now = resilience.flags, SystemClock.monotonic()
-        since = self._lead_since = (self._lead_since or now) if heard.leads else None
-        if flags.version >= 0:
-            if not heard.kept:
-                flags.change(lambda *_: None)  # the store has lost what this worker knows
-        elif since is None or now - since < PATIENCE_SECONDS:
+        since = self._lead_since = (self._lead_since or now) if standing.is_leader else None
+        has_copy = flags.version >= 0
+        if has_copy and not standing.has_document:
+            flags.change(_write_back)
+        if since is None:
             return
-        else:
-            flags.change(lambda document, _: document)  # nobody knows of any
-        if since is not None:
-            lead(resilience, Report.all_of(heard.reports))
-            self._keep(resilience, now)
+        if not has_copy:
+            if now - since < PATIENCE_SECONDS:
+                return
+            flags.change(_write_first)
+        lead(resilience, Report.all_of(standing.reports))
+        self._keep(resilience, now)
 
     def _keep(self, resilience: Resilience, now: float) -> None:
         """Let store and ledger have the same orders, whenever the document is another one."""
@@ -86,8 +94,17 @@ class Shedding(BesideWorker):
             self._kept, self._keep_at = resilience.flags.version, now
 
 
+def _write_back(_document: Document, _now: float) -> None:
+    """Change nothing: `Flags.change` gives a store without a document this process's copy."""
+
+
+def _write_first(document: Document, _now: float) -> Document:
+    """Write the first document of the fleet, in which nothing is agreed."""
+    return document
+
+
 def lead(resilience: Resilience, reports: Sequence[Report]) -> None:
-    """Do what one worker does for all; a duty that fails keeps none of the others from its turn."""
+    """Do what one worker does for all. A failing duty does not stop the others."""
     for duty in (follow_provider, conclude, shed_and_restore):
         try:
             duty(resilience, reports)
@@ -150,11 +167,18 @@ def measure(resilience: Resilience, reports: Sequence[Report]) -> Iterator[Readi
             share = resilience.admission.depth_share(name)
             yield Reading(rule=f"depth:{name}", measured=share, threshold=policy.depth_share)
         if policy.age_seconds is not None:
-            age = p95((one.waits for one in reports), name)
-            yield Reading(rule=f"age:{name}", measured=age, threshold=policy.age_seconds)
+            waits = [one.waits for one in reports]
+            yield p95_reading(waits, name, f"age:{name}", policy.age_seconds)
         if known.timeout is not None and policy.p95_share is not None:
-            ran = p95((one.runs for one in reports), name)
-            limit = policy.p95_share * known.timeout
-            yield Reading(rule=f"p95:{name}", measured=ran, threshold=limit)
+            runs = [one.runs for one in reports]
+            yield p95_reading(runs, name, f"p95:{name}", policy.p95_share * known.timeout)
     if policy.load is not None:
         yield Reading(rule=LOAD, measured=median_load(reports), threshold=policy.load)
+
+
+def p95_reading(histograms: Sequence[Histogram], name: str, rule: str, threshold: float) -> Reading:
+    """Return the reading of a rule about times; too few jobs shed nothing."""
+    seconds, jobs = p95(histograms, name)
+    if jobs < JOBS_MIN:
+        seconds = min(seconds, 0.9 * threshold)
+    return Reading(rule=rule, measured=seconds, threshold=threshold)

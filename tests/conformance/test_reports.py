@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from resilience.flags.reports import (
-    LEAST_JOBS,
+    JOBS_MIN,
     WINDOW_SECONDS,
     JobTimes,
     Report,
@@ -15,10 +15,11 @@ from resilience.flags.reports import (
     p95,
 )
 from resilience.store import Store
+from resilience.store.election import LEAD_SECONDS, Election
 from resilience.store.flags import KEY
-from resilience.store.shedding import LEAD_SECONDS, Reports
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from resilience.worker.shedding import p95_reading
 from tests.unit.hand_clock import HandClock
 
 
@@ -32,10 +33,10 @@ def store(valkey: ValkeyProcess) -> Iterator[Store]:
 
 def test_one_worker_leads_and_alone_gets_the_reports(store: Store) -> None:
     """The first that reports, for as long as it goes on; the others learn nothing."""
-    one, two = Reports(store), Reports(store)
-    assert one.send("1") == (True, False, (b"1",))
-    assert two.send("2") == (False, False, ())
-    leads, _, reports = one.send("3")
+    one, two = Election(store), Election(store)
+    assert one.report("1") == (True, False, (b"1",))
+    assert two.report("2") == (False, False, ())
+    leads, _, reports = one.report("3")
     assert leads
     assert sorted(reports) == [b"2", b"3"]
 
@@ -43,34 +44,34 @@ def test_one_worker_leads_and_alone_gets_the_reports(store: Store) -> None:
 def test_another_worker_leads_when_the_leader_is_gone(store: Store) -> None:
     """In time for a takeover within ten seconds; the report of the one that is gone is, too."""
     assert LEAD_SECONDS <= 5
-    one, two = Reports(store), Reports(store)
-    one.send("1")
-    wait_until(lambda: two.send("2").leads, 10, "the second leads")
-    assert two.send("2").reports == (b"2",)
+    one, two = Election(store), Election(store)
+    one.report("1")
+    wait_until(lambda: two.report("2").is_leader, 10, "the second leads")
+    assert two.report("2").reports == (b"2",)
 
 
 def test_worker_learns_whether_the_store_keeps_a_state(store: Store) -> None:
     """Neither none nor one that nobody can read is one."""
-    one = Reports(store)
+    one = Election(store)
     found = []
-    for text in (b"", b"{}", b"?|{}", b"12|{}"):
+    for text in (b"", b"{}", b"?|{}", b"5|garbage", b"12|{}"):
         store.client.set(store.key(KEY), text)
-        found.append(one.send("1").kept)
+        found.append(one.report("1").has_document)
     store.client.delete(store.key(KEY))
     store.client.rpush(store.key(KEY), "12|{}")
-    assert [*found, one.send("1").kept] == [False, False, False, True, False]
+    assert [*found, one.report("1").has_document] == [False, False, False, False, True, False]
 
 
 @pytest.mark.parametrize("name", ["reports", "leader"])
 def test_keys_of_another_type_are_replaced(store: Store, name: str) -> None:
     """Nobody else's list keeps the workers from finding a leader."""
     store.client.rpush(store.key(name), "x")
-    assert Reports(store).send("1").leads
+    assert Election(store).report("1").is_leader
 
 
 def test_tampered_reports_are_left_out(store: Store) -> None:
     """Whatever stands where a report should be, the others count."""
-    one = Reports(store)
+    one = Election(store)
     good = Report(host="a", load=0.5, runs={"search": {3: 2}})
     for number, text in enumerate(["", "x", "99999999999999|{", "99999999999999|[]"]):
         store.client.hset(store.key("reports"), str(number), text)
@@ -80,7 +81,7 @@ def test_tampered_reports_are_left_out(store: Store) -> None:
     for runs in ('{"a":{"500":1}}', '{"a":{"x":1}}', '{"a":{"1":-5}}', '{"a":{"1":1e99}}', "[]"):
         text = f'99999999999999|{{"host":"a","load":0,"runs":{runs}}}'
         store.client.hset(store.key("reports"), f"runs {runs}", text)
-    assert Report.all_of(one.send(good.model_dump_json()).reports) == [good]
+    assert Report.all_of(one.report(good.model_dump_json()).reports) == [good]
 
 
 def test_times_of_a_worker_are_those_of_the_last_seconds() -> None:
@@ -91,19 +92,26 @@ def test_times_of_a_worker_are_those_of_the_last_seconds() -> None:
         times.count("waits", "search", seconds * 2)
         times.count("runs", "search", seconds)
     report = times.report("here")
-    assert p95([report.runs], "search") == pytest.approx(3.0, rel=0.05)
-    assert p95([report.waits], "search") == pytest.approx(6.0, rel=0.05)
-    assert p95([report.runs], "shop") == 0.0
+    assert p95([report.runs], "search")[0] == pytest.approx(3.0, rel=0.05)
+    assert p95([report.waits], "search")[0] == pytest.approx(6.0, rel=0.05)
+    assert p95([report.runs], "shop") == (0.0, 0)
     clock.advance(WINDOW_SECONDS + 1)
     assert times.report("here").runs == {}
 
 
 def test_slow_twentieth_does_not_count() -> None:
-    """It is what 95 of 100 jobs took, over all workers; a few jobs say nothing."""
+    """It is what 95 of 100 jobs took, over all workers."""
     fast, slow = {"search": {0: 95}}, {"search": {20: 5}}
-    assert p95([fast, slow], "search") < 1.1
-    assert p95([fast, slow, slow], "search") > 5
-    assert p95([{"search": {20: LEAST_JOBS - 1}}], "search") == 0.0
+    assert p95([fast, slow], "search")[0] < 1.1
+    assert p95([fast, slow, slow], "search")[0] > 5
+    assert p95([fast, slow, slow], "search")[1] == 105
+
+
+@pytest.mark.parametrize(("jobs", "sheds"), [(JOBS_MIN - 1, False), (JOBS_MIN, True)])
+def test_few_slow_jobs_shed_nothing_and_restore_nothing(jobs: int, *, sheds: bool) -> None:
+    """A dependency that is seldom called has no trend; all of its jobs being slow is no health."""
+    reading = p95_reading([{"search": {20: jobs}}], "search", "p95:search", 4.0)
+    assert (reading.in_trouble, reading.well) == (sheds, False)
 
 
 def test_load_is_that_of_the_median_host() -> None:

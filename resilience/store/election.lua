@@ -4,7 +4,7 @@
 -- KEYS[2] leader   string  the worker that leads, for as long as it lives
 -- KEYS[3] flags    string  see flags.lua
 -- ARGV[1] worker; ARGV[2] its report; ARGV[3] ms for which a report and a lead last
--- -> {1 if flags has a readable version else 0, 1 if the worker leads else 0, report, ...}
+-- -> {1 if flags looks like a document else 0, 1 if the worker leads else 0, report, ...}
 --    reports are those of live workers, and come to the leader only
 
 local worker, lasts = ARGV[1], tonumber(ARGV[3])
@@ -20,12 +20,12 @@ redis.call('HSET', KEYS[1], worker, string.format('%.0f', now) .. '|' .. ARGV[2]
 redis.call('PEXPIRE', KEYS[1], lasts)
 
 local flags = redis.pcall('GET', KEYS[3])
-local kept = type(flags) == 'string' and string.match(flags, '^%d+|') and 1 or 0
+local document = type(flags) == 'string' and string.match(flags, '^%d+|{.*}$') and 1 or 0
 local leader = redis.call('GET', KEYS[2])
-if leader and leader ~= worker then return {kept, 0} end
+if leader and leader ~= worker then return {document, 0} end
 redis.call('SET', KEYS[2], worker, 'PX', lasts)
 
-local answer = {kept, 1}
+local answer = {document, 1}
 local reports = redis.call('HGETALL', KEYS[1])
 for i = 1, #reports, 2 do
   local at, text = string.match(reports[i + 1], '^(%d+)|(.*)$')
