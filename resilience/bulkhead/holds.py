@@ -72,6 +72,7 @@ class Holds:
         self.all()  # clears away what has ended
         made = Hold(name=name, until=self._time() + seconds, actor=actor, reason=reason)
         self._store.run(lambda client: client.hset(self._key, name, json.dumps(asdict(made))))
+        self.look()
         said = QueueHeld(queue=name, worker=None, reason=reason, actor=actor, until=made.until)
         announce(said, self._listeners)
         return made
@@ -81,6 +82,7 @@ class Holds:
         _check(name, actor, reason)
         held = self.all().get(name)
         self._store.run(lambda client: client.hdel(self._key, name))
+        self.look()
         if held is None:
             return False
         said = QueueReleased(queue=name, worker=None, reason=reason, actor=actor, until=held.until)
@@ -112,6 +114,10 @@ class Holds:
         """Return the order to hold *name* at fleet time *now*, if there is one; asks nobody."""
         found = self._known.get(name)
         return found if found is not None and now < found.until else None
+
+    def in_force(self, now: float) -> list[Hold]:
+        """Return the orders in force at fleet time *now* that are known here; asks nobody."""
+        return [one for one in self._known.values() if now < one.until]
 
     def _read(self) -> dict[str, Hold]:
         kept: dict[Any, Any] = self._store.run(lambda client: client.hgetall(self._key))

@@ -8,10 +8,11 @@ from resilience.cli.health import health
 from resilience.cli.holds import hold, holds, release
 from resilience.cli.ledger import ledger
 from resilience.cli.relay import relay
+from resilience.cli.status import status
 from resilience.cli.topology import topology
 
 ORDERS = (breaker, brownout, flag, hold, release)
-for command in (*ORDERS, dead, health, holds, ledger, relay, topology):
+for command in (*ORDERS, dead, health, holds, ledger, relay, status, topology):
     resilience.add_command(command)
 
 __all__ = ["resilience"]

@@ -23,7 +23,7 @@ def breaker(context: click.Context, *, as_json: bool) -> None:
     """List the circuits of the fleet, or order what one does."""
     if context.invoked_subcommand is not None:
         return
-    print_rows([_row(one) for one in _breakers(context).values()], COLUMNS, as_json=as_json)
+    print_rows(breaker_rows(connected(Resilience.of(context.obj.app))), COLUMNS, as_json=as_json)
 
 
 def who() -> str:
@@ -44,7 +44,7 @@ def _order(name: str, text: str, give: Callable[[Breaker, float, str, str], None
     def order(
         context: click.Context, dependency: str, seconds: float, actor: str, reason: str
     ) -> None:
-        known = _breakers(context)
+        known = _breakers(connected(Resilience.of(context.obj.app)))
         check_known(dependency, known, "No breaker guards")
         give(known[dependency], seconds, actor, reason)
         click.echo(f"{dependency}: {known[dependency].state}")
@@ -74,11 +74,26 @@ _order(
 )
 
 
-def _breakers(context: click.Context) -> dict[str, Breaker]:
-    adopted = Resilience.of(context.obj.app)
-    adopted.store.run(lambda client: client.ping())  # without it we would show our own ignorance
+def connected(adopted: Resilience) -> Resilience:
+    """Return *adopted* once the store has said what is agreed.
+
+    Raises:
+        StoreUnavailableError: The store does not answer; we would show our own ignorance.
+        ConfigurationError: The app has no store.
+    """
+    adopted.store.run(lambda client: client.ping())
+    adopted.pulse.refresh()
+    return adopted
+
+
+def _breakers(adopted: Resilience) -> dict[str, Breaker]:
     found = {name: adopted.breaker(name) for name in adopted.dependencies}
     return {name: one for name, one in found.items() if isinstance(one, Breaker)}
+
+
+def breaker_rows(adopted: Resilience) -> list[dict[str, object]]:
+    """Return what this process knows of each circuit."""
+    return [_row(one) for one in _breakers(adopted).values()]
 
 
 def _row(one: Breaker) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import click
 
-from resilience.cli.breakers import who
+from resilience.cli.breakers import connected, who
 from resilience.cli.ledger import ledger_of
 from resilience.cli.rows import JSON, all_of, check_known, print_rows
 from resilience.cli.words import briefly, duration, moment
@@ -15,6 +15,7 @@ from resilience.flags import Decision
 from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order
 from resilience.ledger.orders import HISTORY_LIMIT
 from resilience.levels import Level
+from resilience.store.election import LEADER
 from resilience.tasks.resilience import Resilience
 
 COLUMNS = (*(field.name for field in fields(Decision)), "cost")
@@ -38,7 +39,7 @@ def flag() -> None:
 @click.pass_context
 def list_flags(context: click.Context, *, as_json: bool) -> None:
     """List the features: whether they are on, who decided that, since when, and what they cost."""
-    adopted = connected(context)
+    adopted = connected(Resilience.of(context.obj.app))
     rows, now = flag_rows(adopted), adopted.fleet_time()
     rows = rows if as_json else [_readable(row, now) for row in rows]
     print_rows(rows, COLUMNS, as_json=as_json)
@@ -51,7 +52,7 @@ def _order(state: Literal["on", "off", "auto"], text: str) -> None:
     @click.option("--seen", type=int, help="Version that the list showed; refused if it is old.")
     @click.pass_context
     def order(context: click.Context, /, name: str, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - as the options say
-        flags = connected(context).flags
+        flags = connected(Resilience.of(context.obj.app)).flags
         check_known(name, flags.features, "No feature is called")
         made = flags.order(name, state, **options)
         _report(context, name, made, f"{name}: {state}", as_json=as_json)
@@ -112,24 +113,15 @@ def brownout(context: click.Context, /, level: str, *, as_json: bool, **options:
 
     Then the worker that leads restores the features, the last one shed first.
     """
-    flags, wanted = connected(context).flags, _level(level)
+    wanted, adopted = _level(level), connected(Resilience.of(context.obj.app))
+    flags = adopted.flags
     made = flags.brownout(wanted, **options)
     shed = [name for name, one in flags.features.items() if one.default > flags.enabled(name)]
     said = f"brownout {_text(made)}: {', '.join(shed) or 'nothing'} shed"
     _report(context, BROWNOUT, made, said, as_json=as_json)
-
-
-def connected(context: click.Context) -> Resilience:
-    """Return what the app declared, once the store has said what is agreed.
-
-    Raises:
-        StoreUnavailableError: The store does not answer; we would show our own ignorance.
-        ConfigurationError: The app was never adopted, or has no store.
-    """
-    adopted = Resilience.of(context.obj.app)
-    adopted.store.run(lambda client: client.ping())
-    adopted.pulse.refresh()
-    return adopted
+    key = adopted.store.key(LEADER)
+    if not adopted.store.run(lambda client: client.exists(key)):
+        click.echo("No worker leads now: start one, as it is what restores the features.", err=True)
 
 
 def flag_rows(adopted: Resilience) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ from uuid import uuid4
 from resilience.store.connection import Store
 from resilience.store.flags import KEY
 
+LEADER = "leader"
+"""Key that is there while any worker leads."""
 LEAD_SECONDS = 4.0
 """A worker that has not reported for so long is gone, and another one leads."""
 
@@ -32,7 +34,7 @@ class Election:
         """Take part in *store*, under a random name; connects to nothing."""
         self._store = store
         self._worker = uuid4().hex
-        self._keys = [store.key("reports"), store.key("leader"), store.key(KEY)]
+        self._keys = [store.key("reports"), store.key(LEADER), store.key(KEY)]
         code = files("resilience.store").joinpath("election.lua").read_text()
         self._script = store.client.register_script(code)
 

@@ -17,12 +17,14 @@ from resilience.flags.policy import SheddingPolicy
 from resilience.flags.reports import JobTimes
 from resilience.flags.shedding import Shedding
 from resilience.ledger import Ledger
+from resilience.levels import Level
 from resilience.pipeline import Pipeline
 from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
 from resilience.tasks.admission import Admission
+from resilience.tasks.degradation import Degradation, degradation_of
 from resilience.tasks.following import apply_defaults, follow
 from resilience.tasks.passing import pass_values
 from resilience.tasks.router import BulkheadRouter
@@ -35,7 +37,7 @@ from resilience.tasks.routing import (
 )
 from resilience.tasks.sending import send_as_tasks_do
 from resilience.tasks.serialization import carry_answers
-from resilience.tasks.shared import Shared, check_unadopted, declared_elsewhere, open_shared
+from resilience.tasks.shared import Shared, check_names, check_unadopted, open_shared
 from resilience.tasks.steps import add_steps
 
 
@@ -81,8 +83,7 @@ class Resilience:
             listeners: Who hears of events.
 
         Raises:
-            ConfigurationError: Names or queues clash, a task names an unknown dependency, *app* is
-                no Celery app or was adopted before.
+            ConfigurationError: Names or queues clash, one is unknown, or *app* cannot be adopted.
         """
         check_unadopted(app)
         self.app = app
@@ -190,6 +191,16 @@ class Resilience:
         return self._share().flags
 
     @property
+    def degradation(self) -> Degradation:
+        """What is open, held or shed now, as far as this process knows."""
+        return degradation_of(self.app, self._share(), self.dependencies)
+
+    @property
+    def level(self) -> Level:
+        """The worst of that: the level of the whole app."""
+        return self.degradation.level
+
+    @property
     def pulse(self) -> Pulse:
         """What connects this process's breakers with those of the others."""
         return self._share().pulse
@@ -201,8 +212,7 @@ class Resilience:
         Raises:
             ConfigurationError: No setting says where the store is.
         """
-        found = self._share().fan_in
-        if found is None:
+        if (found := self._share().fan_in) is None:
             raise ConfigurationError(self.why_no_store)
         return found
 
@@ -247,8 +257,7 @@ class Resilience:
             neutral: Exceptions that are no failure.
 
         Raises:
-            ConfigurationError: The dependency or the feature is unknown, or *fallbacks* are no
-                chain.
+            ConfigurationError: A name is unknown, or *fallbacks* are no chain.
         """
         where = f"pipeline {name or dependency!r}"
         found = self.dependencies.require(dependency, where=where)
@@ -282,17 +291,9 @@ class Resilience:
         """Check that *task* names a declared dependency, if it names one.
 
         Raises:
-            ConfigurationError: It names one that no app of this process declares, or it is not what
-                a dependency says of the tasks of its name.
+            ConfigurationError: No app declares that one, or another dependency claims the task.
         """
-        dependency = getattr(task, "dependency", None)
-        # Celery registers a task with every app of the process unless it says `shared=False`, so
-        # one that another app's dependency suits is that app's; this one cannot publish it.
-        if dependency is not None and not declared_elsewhere(dependency):
-            self.dependencies.require(dependency, where=f"task {task.name or task.__qualname__}")
-        feature = getattr(task, "feature", None)
-        if feature is not None and dependency in self.dependencies:
-            self.features.require(feature, where=f"task {task.name or task.__qualname__}")
+        check_names(task, self.dependencies, self.features)
         if task.name:
             self.router.check(task.name, task)
 
@@ -326,8 +327,7 @@ class Resilience:
             made = open_shared(
                 self.app, self.settings, self.dependencies, self.features, self.listeners
             )
-            # The first one is kept. With a lock, a child that is forked meanwhile would wait for
-            # a thread that it does not have.
+            # No lock: a child that is forked meanwhile would wait for a thread that it has not.
             shared = self._shared.setdefault("made", made)
         return shared
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
 from kombu.utils.url import maybe_sanitize_url
 
@@ -154,6 +154,23 @@ def check_unadopted(app: object) -> None:
     if getattr(app, "resilience", None) is not None:
         msg = f"{app!r} has been adopted already; call Resilience(app, …) once"
         raise ConfigurationError(msg)
+
+
+def check_names(task: type[Task[Any, Any]], dependencies: Catalogue, features: Features) -> None:
+    """Check that *task* names a declared dependency and feature, if it names any.
+
+    Raises:
+        ConfigurationError: It names a dependency that no app of this process declares, or an
+            unknown feature.
+    """
+    dependency = getattr(task, "dependency", None)
+    # Celery registers a task with every app of the process unless it says `shared=False`, so
+    # one that another app's dependency suits is that app's; this one cannot publish it.
+    if dependency is not None and not declared_elsewhere(dependency):
+        dependencies.require(dependency, where=f"task {task.name or task.__qualname__}")
+    feature = getattr(task, "feature", None)
+    if feature is not None and dependency in dependencies:
+        features.require(feature, where=f"task {task.name or task.__qualname__}")
 
 
 def declared_elsewhere(dependency: object) -> bool:

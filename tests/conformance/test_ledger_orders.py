@@ -1,17 +1,13 @@
 """What a ledger promises of orders about features, whatever database it is in."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import update
 
-import resilience.ledger.migrations
 from resilience.clock import SystemClock
 from resilience.errors import SchemaError
 from resilience.events import Event, FeatureOrdered, OrderUnkept
@@ -20,13 +16,13 @@ from resilience.flags.document import BROWNOUT, BrownoutOrder, Order
 from resilience.ledger import Job, Ledger
 from resilience.ledger.database import Database
 from resilience.ledger.tables import HEAD, ORDERS
-from resilience.ledger.upgrade import version_of
 from resilience.levels import Level
 from resilience.pulse import Pulse
 from resilience.store import Store
 from resilience.store.flags import KEY, FlagStore
 from resilience.store.fleet import StoreFleet
 from resilience.testing.valkey import ValkeyProcess
+from tests.ledgers import make_ledger, revision_of
 
 FEATURES = (
     Feature("search", level=Level.FAILED),
@@ -250,19 +246,6 @@ def test_order_that_the_ledger_lacks_is_kept_later(
     assert ledger.orders.latest() == {"search": given, BROWNOUT: shed}
 
 
-@contextmanager
-def connected(url: str) -> Iterator[Config]:
-    """Yield what brings the schema of the database at *url* to any revision."""
-    made = database(url)
-    with made.translated(), made._engine().begin() as connection:  # noqa: SLF001 - the schema is older
-        config = Config()
-        config.set_main_option("script_location", str(*resilience.ledger.migrations.__path__))
-        config.set_main_option("path_separator", "os")
-        config.attributes["connection"] = connection
-        yield config
-    made.close()
-
-
 def database(url: str) -> Database:
     """Return the database at *url*."""
     return Database(url, timeout_seconds=5.0, clock=SystemClock())
@@ -272,8 +255,7 @@ def test_ledger_of_schema_0002_says_what_to_run_and_is_upgraded(
     ledger_url: str, valkey: ValkeyProcess
 ) -> None:
     """Until then orders are in force and announced as not kept; what it holds stays."""
-    with connected(ledger_url) as config:
-        command.upgrade(config, "0002")
+    make_ledger(ledger_url, "0002")
     ledger = Ledger(ledger_url, timeout_seconds=5.0)
     fleet = Fleet(valkey.url, ledger)
     ann = fleet.process()
@@ -291,7 +273,6 @@ def test_ledger_of_schema_0002_says_what_to_run_and_is_upgraded(
 
     assert ledger.orders.history("search") == [given]
     ledger.add([Job(id="1", task="t", dependency="d", queue="q", message="{}")])
-    with connected(ledger_url) as config:
-        assert version_of(config.attributes["connection"]) == HEAD
+    assert revision_of(ledger_url) == HEAD
     ledger.close()
     ann.store.client.close()

@@ -1,0 +1,36 @@
+"""Ledgers as older versions of the library left them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from alembic import command
+from alembic.config import Config
+
+import resilience.ledger.migrations
+from resilience.clock import SystemClock
+from resilience.ledger.database import Database
+from resilience.ledger.upgrade import version_of
+
+
+@contextmanager
+def _configured(url: str) -> Iterator[Config]:
+    made = Database(url, timeout_seconds=5.0, clock=SystemClock())
+    with made.translated(), made._engine().begin() as connection:  # noqa: SLF001 - of any schema
+        config = Config()
+        config.set_main_option("script_location", str(*resilience.ledger.migrations.__path__))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        yield config
+    made.close()
+
+
+def make_ledger(url: str, revision: str) -> None:
+    """Give the empty database at *url* the schema of *revision*."""
+    with _configured(url) as config:
+        command.upgrade(config, revision)
+
+
+def revision_of(url: str) -> str | None:
+    """Return the schema that the database at *url* has."""
+    with _configured(url) as config:
+        return version_of(config.attributes["connection"])
