@@ -77,7 +77,7 @@ def trial(context: click.Context, /, name: str, *, stop: bool, **options: Any) -
     The trial runs in the whole fleet, without this command. `flag list` shows what it found, which
     the controller then uses; --stop ends it now, with what it has measured.
     """
-    flags = connected(context).flags
+    flags = connected(Resilience.of(context.obj.app)).flags
     check_known(name, flags.features, "No feature is called")
     if stop:
         flags.stop_trial(name)
