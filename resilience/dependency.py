@@ -2,18 +2,18 @@
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import ArgsKwargs
 
 from resilience.breaker.policy import BreakerPolicy
 from resilience.budget import SECONDS_MAX
 from resilience.bulkhead import LANES, NORMAL, Lane, lane_of, queue_of, queue_rank
 from resilience.bulkhead.adaptive import AdaptiveConcurrency
+from resilience.declared import Declared, name_first
 from resilience.errors import BUGS, ConfigurationError
 from resilience.retry import RetryPolicy
 
@@ -104,15 +104,7 @@ class Dependency:
     bugs: tuple[type[Exception], ...] = BUGS
     tasks: Annotated[Sequence[str | TaskPattern], AfterValidator(_as_patterns)] = ()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _call_it_name(cls, given: Any) -> Any:  # noqa: ANN401 - as pydantic's
-        """Let an error speak of `name`, not of argument 0."""
-        if isinstance(given, ArgsKwargs) and len(given.args) == 1:
-            options = given.kwargs or {}
-            if "name" not in options:
-                return ArgsKwargs((), {**options, "name": given.args[0]})
-        return given
+    _name_first = model_validator(mode="before")(name_first)
 
     def __post_init__(self) -> None:
         """Let the queue bear the dependency's name unless told otherwise.
@@ -167,8 +159,10 @@ class Dependency:
         return lane_of(self.queue, queue)
 
 
-class Catalogue(Mapping[str, Dependency]):
+class Catalogue(Declared[Dependency]):
     """The dependencies of one app, by name."""
+
+    kind = "dependency"
 
     def __init__(self, dependencies: Iterable[Dependency]) -> None:
         """Collect *dependencies*.
@@ -181,7 +175,7 @@ class Catalogue(Mapping[str, Dependency]):
         if isinstance(given, str) or not isinstance(given, Iterable):
             msg = f"dependencies={given!r} is no list; write [Dependency(name, …), …]"
             raise ConfigurationError(msg)
-        self._by_name: dict[str, Dependency] = {}
+        super().__init__()
         queues: dict[str, str] = {}
         for dependency in dependencies:
             if not isinstance(dependency, Dependency):
@@ -200,35 +194,6 @@ class Catalogue(Mapping[str, Dependency]):
             self._by_name[dependency.name] = dependency
             queues |= dict.fromkeys(dependency.queues, dependency.name)
         self._patterns = _by_precedence(self._by_name.values())
-
-    def __getitem__(self, name: str) -> Dependency:
-        """Return the dependency called *name*.
-
-        Raises:
-            KeyError: There is none.
-        """
-        return self._by_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, in the order declared."""
-        return iter(self._by_name)
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._by_name)
-
-    def require(self, name: str, *, where: str) -> Dependency:
-        """Return the dependency called *name*.
-
-        Raises:
-            ConfigurationError: There is none; the message says *where* the name stands.
-        """
-        try:
-            return self._by_name[name]
-        except (KeyError, TypeError):  # the latter for a list, say
-            known = ", ".join(self._by_name) or "none"
-            msg = f"{where} names the unknown dependency {name!r}; declared are: {known}"
-            raise ConfigurationError(msg) from None
 
     @property
     def has_patterns(self) -> bool:

@@ -101,23 +101,23 @@ class FeatureShedError(RejectedError):
     Attributes:
         feature: Its name.
         level: How good an answer is without it, as a number.
-        rule: Why it is shed.
+        reason: Why it is shed.
         source: Who decided: `order`, `brownout`, `controller`, `trial` or `default`.
     """
 
     def __init__(
-        self, feature: str, level: int, rule: str, source: str, retry_after: float | None = None
+        self, feature: str, level: int, reason: str, source: str, retry_after: float | None = None
     ) -> None:
-        ResilienceError.__init__(self, feature, int(level), rule, source, retry_after)
+        ResilienceError.__init__(self, feature, int(level), reason, source, retry_after)
         self.feature = self.dependency = feature
         self.level = int(level)
-        self.rule = rule
+        self.reason = reason
         self.source = source
         self.retry_after = retry_after
 
     def __str__(self) -> str:
         when = "" if self.retry_after is None else f"; retry after {self.retry_after:.3g} s"
-        return f"the feature {self.feature} is shed by {self.source} ({self.rule}){when}"
+        return f"the feature {self.feature} is shed by {self.source} ({self.reason}){when}"
 
 
 class AlreadyRunningError(RejectedError):

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import CoroutineType, TracebackType
@@ -12,6 +11,7 @@ from resilience.breaker import blocks
 from resilience.breaker.classify import FAILED
 from resilience.breaker.keeper import NO_VALUE, Keeper, Pass
 from resilience.breaker.state import Circuit, State, closed, state_at
+from resilience.declared import check_order
 from resilience.errors import (
     CircuitOpenError,
     ConfigurationError,
@@ -320,12 +320,7 @@ class Breaker(Keeper):
         self._order(None, 0.0, actor, reason)
 
     def _order(self, manual: State | None, seconds: float, actor: str, reason: str) -> None:
-        if manual is not None and not (math.isfinite(seconds) and seconds > 0):
-            msg = f"breaker {self.name}: seconds must be more than 0, got {seconds!r}"
-            raise ConfigurationError(msg)
-        if not actor.strip() or not reason.strip():
-            msg = f"breaker {self.name}: say who orders it and why, got {actor!r} and {reason!r}"
-            raise ConfigurationError(msg)
+        check_order(f"breaker {self.name}", actor, reason, seconds if manual else 1.0)
         order = str(manual or "reset")
         event = CircuitForced(
             dependency=self.name, order=order, seconds=seconds, actor=actor, reason=reason

@@ -1,12 +1,12 @@
 """Queues that somebody ordered to be held, for all workers: kept in the store, not broadcast."""
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from resilience.errors import ConfigurationError, StoreUnavailableError
+from resilience.declared import check_order
+from resilience.errors import StoreUnavailableError
 from resilience.events import Listener, QueueHeld, QueueReleased, announce
 from resilience.store import Store
 
@@ -65,10 +65,7 @@ class Holds:
             ConfigurationError: *seconds* is not more than 0, or nobody or no reason is named.
             StoreUnavailableError: The order did not reach the fleet.
         """
-        if not (math.isfinite(seconds) and seconds > 0):
-            msg = f"hold {name}: seconds must be more than 0, got {seconds!r}"
-            raise ConfigurationError(msg)
-        _check(name, actor, reason)
+        check_order(f"hold {name}", actor, reason, seconds)
         self.all()  # clears away what has ended
         made = Hold(name=name, until=self._time() + seconds, actor=actor, reason=reason)
         self._store.run(lambda client: client.hset(self._key, name, json.dumps(asdict(made))))
@@ -79,7 +76,7 @@ class Holds:
 
     def release(self, name: str, *, actor: str, reason: str) -> bool:
         """End the order to hold *name*; tell whether there was one. Raises as `hold`."""
-        _check(name, actor, reason)
+        check_order(f"hold {name}", actor, reason)
         held = self.all().get(name)
         self._store.run(lambda client: client.hdel(self._key, name))
         self.look()
@@ -123,9 +120,3 @@ class Holds:
         kept: dict[Any, Any] = self._store.run(lambda client: client.hgetall(self._key))
         orders = map(Hold.parse, kept.values())
         return {one.name: one for one in orders if one is not None}
-
-
-def _check(name: str, actor: str, reason: str) -> None:
-    if not actor.strip() or not reason.strip():
-        msg = f"hold {name}: say who orders it and why, got {actor!r} and {reason!r}"
-        raise ConfigurationError(msg)

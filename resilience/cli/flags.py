@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, fields
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -12,21 +12,26 @@ from resilience.cli.rows import JSON, all_of, check_known, print_rows
 from resilience.cli.words import briefly, duration, moment
 from resilience.errors import ResilienceError
 from resilience.flags import Decision
-from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order
+from resilience.flags.document import BROWNOUT, Document, Order, State
 from resilience.ledger.orders import HISTORY_LIMIT
 from resilience.levels import Level
 from resilience.store.election import LEADER
 from resilience.tasks.resilience import Resilience
 
-COLUMNS = (*(field.name for field in fields(Decision)), "cost")
+COLUMNS = (
+    *(field.name for field in fields(Decision) if field.name != "version"),
+    "order_version",
+    "cost",
+)
 HISTORY = ("at", "order", "until", "actor", "reason", "version")
 OFF = "off"
 OPTIONS = (
-    click.option("--for", "seconds", type=duration, default="30m", show_default=True),
     click.option("--actor", default=who, show_default="who runs this"),
     click.option("--reason", required=True, help="Why; it is kept and announced."),
+    click.option("--seen", type=int, help="Version of the last order; refused if it is another."),
     JSON,
 )
+FOR = click.option("--for", "seconds", type=duration, default="30m", show_default=True)
 
 
 @click.group()
@@ -45,17 +50,17 @@ def list_flags(context: click.Context, *, as_json: bool) -> None:
     print_rows(rows, COLUMNS, as_json=as_json)
 
 
-def _order(state: Literal["on", "off", "auto"], text: str) -> None:
+def _order(state: State, text: str) -> None:
     @flag.command(state, help=text)
     @click.argument("name")
-    @all_of(OPTIONS)
-    @click.option("--seen", type=int, help="Version that the list showed; refused if it is old.")
+    @all_of(OPTIONS if state == "auto" else (FOR, *OPTIONS))
     @click.pass_context
     def order(context: click.Context, /, name: str, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - as the options say
         flags = connected(Resilience.of(context.obj.app)).flags
         check_known(name, flags.features, "No feature is called")
         made = flags.order(name, state, **options)
-        _report(context, name, made, f"{name}: {state}", as_json=as_json)
+        end = "left to the controller" if state == "auto" else _until(state, made)
+        _report(context, name, made, f"{name}: {end}", as_json=as_json)
 
 
 _order("on", "Keep a feature on, whatever the controller or a brownout would shed.")
@@ -106,18 +111,23 @@ def history(context: click.Context, name: str, limit: int, *, as_json: bool) -> 
 
 @click.command()
 @click.argument("level")
-@all_of(OPTIONS)
+@all_of((FOR, *OPTIONS))
 @click.pass_context
 def brownout(context: click.Context, /, level: str, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - as the options say
-    """Shed every feature of LEVEL and below: a number or a name; `off` ends that.
+    """Shed every feature whose level is at most LEVEL: a number or a name; `off` ends that.
 
-    Then the worker that leads restores the features, the last one shed first.
+    Then the leading worker restores the features, the last one shed first. `flag history brownout`
+    shows the version for --seen.
     """
     wanted, adopted = _level(level), connected(Resilience.of(context.obj.app))
     flags = adopted.flags
     made = flags.brownout(wanted, **options)
     shed = [name for name, one in flags.features.items() if one.default > flags.enabled(name)]
-    said = f"brownout {_text(made)}: {', '.join(shed) or 'nothing'} shed"
+    said = f"brownout {made.said}: "
+    if wanted:
+        said += _until(f"{', '.join(shed) or 'nothing'} shed", made)
+    else:
+        said += "the controller restores the features"
     _report(context, BROWNOUT, made, said, as_json=as_json)
     key = adopted.store.key(LEADER)
     if not adopted.store.run(lambda client: client.exists(key)):
@@ -136,7 +146,7 @@ def _row(adopted: Resilience, name: str, document: Document) -> dict[str, Any]:
     if name in document.costs:
         cost = document.costs[name].model_dump()
     version = order.version if order else 0
-    return {**asdict(found), "level": found.level.name, "version": version, "cost": cost}
+    return {**asdict(found), "level": found.level.name, "order_version": version, "cost": cost}
 
 
 def _readable(row: dict[str, Any], now: float) -> dict[str, Any]:
@@ -152,31 +162,25 @@ def _readable(row: dict[str, Any], now: float) -> dict[str, Any]:
     }
 
 
-def _report(
-    context: click.Context, name: str, made: Order | BrownoutOrder, said: str, *, as_json: bool
-) -> None:
+def _report(context: click.Context, name: str, made: Order, said: str, *, as_json: bool) -> None:
     """Print an order that is in force, and on standard error whether the ledger lacks it."""
-    text = json.dumps({"name": name, **_plain(made)})
-    click.echo(text if as_json else f"{said}, until {moment(made.until)}")
+    click.echo(json.dumps({"name": name, **_plain(made)}) if as_json else said)
     try:
-        ledger_of(context).orders.keep(name, made)  # harmless, and tells what went wrong before
+        ledger_of(context).orders.history(name, limit=1)
     except ResilienceError as error:
         msg = (
-            "The order is in force, but a loss of the store would end it, as the ledger did not "
-            f"keep it: {error}. Then give the order again, or let the worker that leads keep it."
+            f"The order is in force but is not in the ledger ({error}). It is lost if the store is "
+            "flushed. The leading worker retries."
         )
         click.echo(msg, err=True)
 
 
-def _plain(order: Order | BrownoutOrder) -> dict[str, Any]:
-    return {"order": _text(order), **order.model_dump(exclude={"state", "level"})}
+def _until(said: str, made: Order) -> str:
+    return f"{said}, until {moment(made.until)}"
 
 
-def _text(order: Order | BrownoutOrder) -> str:
-    """Return what was ordered in a word."""
-    if isinstance(order, Order):
-        return order.state
-    return order.level.name.lower() if order.level else OFF
+def _plain(order: Order) -> dict[str, Any]:
+    return {"order": order.said, **order.model_dump(exclude={"state", "kept"})}
 
 
 def _level(text: str) -> Level:

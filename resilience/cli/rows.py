@@ -1,6 +1,5 @@
 """Rows that a command prints: as a table for people, as JSON for programs."""
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resilience.cli.words import plain
+from resilience.declared import nearest
 from resilience.errors import ConfigurationError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -47,7 +47,6 @@ def check_known(name: str, known: Iterable[str], what: str) -> None:
     """
     known = list(known)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = "".join(f" Did you mean {near!r}?" for near in nearest(name, known))
         msg = f"{what} {name!r}.{hint} Known are: {', '.join(known) or 'none'}."
         raise ConfigurationError(msg)

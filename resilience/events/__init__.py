@@ -22,14 +22,14 @@ from resilience.events.circuits import (
     StoreLost,
 )
 from resilience.events.features import (
-    BrownoutOrdered,
     FeatureOrdered,
     FeatureRestored,
     FeatureShed,
     FeatureShedLong,
     FlagMisused,
+    FlagProviderFailed,
     FlagsLost,
-    OrderUnkept,
+    OrderNotRecorded,
     TrialEnded,
 )
 from resilience.events.jobs import (
@@ -46,7 +46,6 @@ from resilience.events.lines import log_event
 __all__ = [
     "AnswerDegraded",
     "AnswerUnreadable",
-    "BrownoutOrdered",
     "BudgetExceeded",
     "BulkheadFull",
     "CircuitClosed",
@@ -62,6 +61,7 @@ __all__ = [
     "FeatureShed",
     "FeatureShedLong",
     "FlagMisused",
+    "FlagProviderFailed",
     "FlagsLost",
     "JobBuried",
     "JobKept",
@@ -71,7 +71,7 @@ __all__ = [
     "JobUnkept",
     "JobsPublished",
     "Listener",
-    "OrderUnkept",
+    "OrderNotRecorded",
     "PartLate",
     "PartUnreported",
     "PublishFailed",

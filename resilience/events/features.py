@@ -10,11 +10,11 @@ from resilience.levels import Level
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureOrdered(Event):
-    """Somebody ordered a feature on or off, or left it to the controller again.
+    """Somebody gave an order: about a feature, or a brownout.
 
     Attributes:
-        feature: Its name.
-        order: `on`, `off` or `auto`.
+        feature: Its name; `brownout` for a brownout.
+        order: `on`, `off`, `auto` or `trial`; the level of a brownout, `off` if it is over.
         until: Fleet time at which the order ends by itself.
         actor: Who ordered it.
         reason: Why.
@@ -29,32 +29,14 @@ class FeatureOrdered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BrownoutOrdered(Event):
-    """Somebody ordered to shed every feature of a level and below, or ended that.
+class OrderNotRecorded(Event):
+    """An order is in force but is not in the ledger. It is lost if the store is flushed.
 
-    Attributes:
-        level: That level; FULL: the brownout is over.
-        until: Fleet time at which the order ends by itself.
-        actor: Who ordered it.
-        reason: Why.
-    """
-
-    severity: ClassVar[int] = logging.WARNING
-    level: Level
-    until: float
-    actor: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderUnkept(Event):
-    """An order is in force, but the ledger did not keep it: a loss of the store would end it.
-
-    The worker that leads keeps it as soon as the ledger takes it.
+    The leading worker retries.
 
     Attributes:
         feature: Whose order it is; `brownout` for a brownout.
-        error: Why it is not kept, and the mend.
+        error: Why it is not there, and the mend.
     """
 
     severity: ClassVar[int] = logging.ERROR
@@ -89,8 +71,9 @@ class FeatureRestored(Event):
     Attributes:
         feature: Its name.
         rule: Which rule had it shed.
-        measured: What was measured now, in the unit of the rule.
-        threshold: What that had to come down to.
+        measured: What was measured now, in the unit of the rule; 0 if it measures nothing any more,
+            such as a brownout that is over.
+        threshold: What that had to come down to; 0 likewise.
         seconds: How long the feature was shed.
     """
 
@@ -133,6 +116,22 @@ class FlagsLost(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlagProviderFailed(Event):
+    """The flag provider that the app follows does not answer; its last orders end by themselves.
+
+    Announced once, until the provider has answered in time again.
+
+    Attributes:
+        provider: Its domain at OpenFeature.
+        error: Why.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    provider: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlagMisused(Event):
     """A flag was asked for that is not declared, and was answered with the caller's default.
 
@@ -156,6 +155,8 @@ class TrialEnded(Event):
         feature: Its name.
         conclusion: What it found, or why it found nothing.
         calls: Calls on both sides.
+        actor: Who ordered it.
+        reason: Why.
         seconds: Worker-seconds that a call takes less without the feature; None: not known.
         low: Lower end of the 99 % confidence interval.
         high: Upper end.
@@ -165,6 +166,8 @@ class TrialEnded(Event):
     feature: str
     conclusion: str
     calls: int
+    actor: str
+    reason: str
     seconds: float | None = None
     low: float | None = None
     high: float | None = None

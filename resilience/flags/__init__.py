@@ -4,7 +4,7 @@ from resilience.flags.decision import Decision, Source
 from resilience.flags.feature import Feature, Features
 from resilience.flags.flags import Flags
 from resilience.flags.intent import FollowProvider
-from resilience.flags.restoring import restore_orders
+from resilience.flags.syncing import sync_orders
 
 __all__ = [
     "Decision",
@@ -13,5 +13,5 @@ __all__ = [
     "Flags",
     "FollowProvider",
     "Source",
-    "restore_orders",
+    "sync_orders",
 ]

@@ -28,7 +28,8 @@ def conclude_trials(flags: Flags, now: float) -> list[TrialEnded]:
             return document.model_copy(update={"trials": trials, "costs": costs})
 
         flags.change(edit)
-        told = cost.model_dump(include={"seconds", "low", "high"}) if cost else {}
+        told = plan.model_dump(include={"actor", "reason"})
+        told |= cost.model_dump(include={"seconds", "low", "high"}) if cost else {}
         ended.append(
             TrialEnded(feature=name, conclusion=verdict.conclusion, calls=verdict.calls, **told)
         )

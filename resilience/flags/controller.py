@@ -129,7 +129,7 @@ class _Step:
         return None
 
     def own(self, entry: Shed) -> Reading:
-        gone = Reading(rule=entry.rule, measured=0.0, threshold=1.0)
+        gone = Reading(rule=entry.rule, measured=0.0, threshold=0.0)
         return self.readings.get(entry.rule, gone)
 
     def is_well(self, name: str, entry: Shed) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order, Shed
+from resilience.flags.document import BROWNOUT, Document, Order, Shed
 from resilience.flags.feature import Feature
 from resilience.levels import Level
 
@@ -14,7 +14,7 @@ class Source(StrEnum):
     ORDER = "order"
     """A person, or the provider whose flags the app follows."""
     BROWNOUT = "brownout"
-    """A person, for all features of a level and below."""
+    """A person, for every feature whose level is at most the one ordered."""
     CONTROLLER = "controller"
     """The controller, as something was in trouble."""
     TRIAL = "trial"
@@ -32,7 +32,7 @@ class Decision:
         enabled: Whether it is on.
         level: How good an answer is now: FULL if it is on, else the feature's level.
         source: Who decided.
-        rule: Why, in a word or a sentence: the rule of the controller, the reason of the order.
+        reason: Why: the reason of the order, or the rule of the controller such as `load`.
         since: Fleet time at which that was decided; None: declared so.
         until: Fleet time at which that ends by itself; None: open end.
         version: Of the document that says so.
@@ -42,7 +42,7 @@ class Decision:
     enabled: bool
     level: Level
     source: Source
-    rule: str
+    reason: str
     since: float | None
     until: float | None
     version: int
@@ -51,37 +51,42 @@ class Decision:
 def decide(feature: Feature, document: Document, now: float) -> Decision:
     """Return whether *feature* is on at fleet time *now*. Manual orders win."""
     order = document.orders.get(feature.name)
-    if order is not None and order.state != "auto" and now < order.until:
-        return _decision(feature, document, Source.ORDER, order, order.state)
-    brownout = document.brownout
-    if brownout is not None and now < brownout.until and feature.level <= brownout.level:
-        return _decision(feature, document, Source.BROWNOUT, brownout, "off")
+    if order is not None and order.state in ("on", "off") and now < order.until:
+        return _decision(feature, document, Source.ORDER, order, enabled=order.state == "on")
+    brownout = document.orders.get(BROWNOUT)
+    if (
+        brownout is not None
+        and now < brownout.until
+        and isinstance(brownout.state, Level)
+        and feature.level <= brownout.state
+    ):
+        return _decision(feature, document, Source.BROWNOUT, brownout)
     shed = document.shed.get(feature.name)
     if shed is not None:
         source = Source.BROWNOUT if shed.rule == BROWNOUT else Source.CONTROLLER
-        return _decision(feature, document, source, shed, "off")
-    return _decision(feature, document, Source.DEFAULT, None, "on" if feature.default else "off")
+        return _decision(feature, document, source, shed)
+    return _decision(feature, document, Source.DEFAULT, None, enabled=feature.default)
 
 
 def _decision(
     feature: Feature,
     document: Document,
     source: Source,
-    why: Order | BrownoutOrder | Shed | None,
-    state: str,
+    why: Order | Shed | None,
+    *,
+    enabled: bool = False,
 ) -> Decision:
-    enabled = state == "on"
-    rule, since, until = "declared so", None, None
+    reason, since, until = "declared so", None, None
     if isinstance(why, Shed):
-        rule, since = why.rule, why.since
+        reason, since = why.rule, why.since
     elif why is not None:
-        rule, since, until = why.reason, why.at, why.until
+        reason, since, until = why.reason, why.at, why.until
     return Decision(
         feature=feature.name,
         enabled=enabled,
         level=Level.FULL if enabled else feature.level,
         source=source,
-        rule=rule,
+        reason=reason,
         since=since,
         until=until,
         version=document.version,

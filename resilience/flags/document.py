@@ -11,7 +11,8 @@ Time = Annotated[float, Field(allow_inf_nan=False)]
 OPEN = "open:"
 """Begin of the rule that sheds features of a dependency whose circuit is open."""
 BROWNOUT = "brownout"
-"""Rule of what a brownout shed, and the name under which its orders are kept."""
+"""Rule of what a brownout shed, and the key of its order: no feature has this name."""
+State = Literal["on", "off", "auto"]
 
 
 class Entry(BaseModel):
@@ -21,38 +22,33 @@ class Entry(BaseModel):
 
 
 class Order(Entry):
-    """What a person, or a provider, wants of one feature.
+    """What a person or a flag provider wants of one feature, or of all: a brownout.
 
     Attributes:
-        state: `on`, `off`, or `auto`: nothing is wanted any more.
+        state: `on` or `off`; `auto`: the controller decides again. For a brownout, the level: every
+            feature whose level is at most that is shed; FULL: the brownout is over.
         until: When the order ends by itself.
         actor: Who gave it.
         reason: Why.
         version: Of the document that the order made; a newer order of the feature has a higher one.
         at: When it was given.
+        kept: Whether the ledger keeps it. A flag provider gives its orders again after a loss.
     """
 
-    state: Literal["on", "off", "auto"]
+    state: State | Level
     until: Time
     actor: str
     reason: str
     version: int
     at: Time
+    kept: bool = True
 
-
-class BrownoutOrder(Entry):
-    """An order to shed every feature of a level and below; fields as in `Order`.
-
-    Attributes:
-        level: That level; FULL: the brownout is over.
-    """
-
-    level: Level
-    until: Time
-    actor: str
-    reason: str
-    version: int
-    at: Time
+    @property
+    def said(self) -> str:
+        """The order in a word: `on`, `off`, `auto` or `reduced`, say."""
+        if isinstance(self.state, Level):
+            return self.state.name.lower() if self.state else "off"
+        return self.state
 
 
 class Shed(Entry):
@@ -116,8 +112,7 @@ class Document(Entry):
 
     Attributes:
         version: Grows by one with every change.
-        orders: The last order of each feature.
-        brownout: The last order of a brownout.
+        orders: The last order of each feature, and of a brownout under `brownout`.
         shed: What the controller has shed, in that order.
         switched: When the controller last switched each feature.
         trials: Those that run.
@@ -126,7 +121,6 @@ class Document(Entry):
 
     version: int = 0
     orders: dict[str, Order] = {}
-    brownout: BrownoutOrder | None = None
     shed: dict[str, Shed] = {}
     switched: dict[str, Time] = {}
     trials: dict[str, TrialPlan] = {}
@@ -154,6 +148,4 @@ class Document(Entry):
         """Return when something of this ends by itself next, later than *now*."""
         ends = [one.until for one in self.orders.values()]
         ends += [one.until for one in self.trials.values()]
-        if self.brownout is not None:
-            ends.append(self.brownout.until)
         return min((end for end in ends if end > now), default=float("inf"))

@@ -1,14 +1,13 @@
 """A feature that may be switched off to save the rest of the app."""
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import KW_ONLY
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import ArgsKwargs
 
+from resilience.declared import Declared, name_first
 from resilience.errors import ConfigurationError
 from resilience.flags.document import BROWNOUT
 from resilience.levels import Level
@@ -44,15 +43,7 @@ class Feature:
     cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     automatic: bool = True
 
-    @model_validator(mode="before")
-    @classmethod
-    def _call_it_name(cls, given: Any) -> Any:  # noqa: ANN401 - as pydantic's
-        """Let an error speak of `name`, not of argument 0."""
-        if isinstance(given, ArgsKwargs) and len(given.args) == 1:
-            options = given.kwargs or {}
-            if "name" not in options:
-                return ArgsKwargs((), {**options, "name": given.args[0]})
-        return given
+    _name_first = model_validator(mode="before")(name_first)
 
     def __post_init__(self) -> None:
         """Refuse a level at which nothing is shed, and the name under which brownouts are kept.
@@ -71,8 +62,10 @@ class Feature:
             raise ConfigurationError(msg)
 
 
-class Features(Mapping[str, Feature]):
+class Features(Declared[Feature]):
     """The features of one app, by name."""
+
+    kind = "feature"
 
     def __init__(self, features: Iterable[Feature], dependencies: Iterable[str]) -> None:
         """Collect *features* that call some of *dependencies*.
@@ -86,7 +79,7 @@ class Features(Mapping[str, Feature]):
             msg = f"features={given!r} is no list; write [Feature(name, level=…), …]"
             raise ConfigurationError(msg)
         known = list(dependencies)
-        self._by_name: dict[str, Feature] = {}
+        super().__init__()
         for feature in features:
             if not isinstance(feature, Feature):
                 msg = f"{feature!r} is no feature; declare Feature(name, level=…)"
@@ -102,34 +95,3 @@ class Features(Mapping[str, Feature]):
                     )
                     raise ConfigurationError(msg)
             self._by_name[feature.name] = feature
-
-    def __getitem__(self, name: str) -> Feature:
-        """Return the feature called *name*.
-
-        Raises:
-            KeyError: There is none.
-        """
-        return self._by_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, in the order declared."""
-        return iter(self._by_name)
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._by_name)
-
-    def require(self, name: str, *, where: str) -> Feature:
-        """Return the feature called *name*.
-
-        Raises:
-            ConfigurationError: There is none; the message says *where* the name stands.
-        """
-        try:
-            return self._by_name[name]
-        except (KeyError, TypeError):  # the latter for a list, say
-            near = difflib.get_close_matches(str(name), self._by_name, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            known = ", ".join(self._by_name) or "none"
-            msg = f"{where} names the unknown feature {name!r}; {hint}declared are: {known}"
-            raise ConfigurationError(msg) from None

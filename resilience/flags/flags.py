@@ -2,23 +2,21 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Literal
 
 from resilience.clock import Clock, SystemClock
 from resilience.errors import FeatureShedError, ResilienceError, StoreUnavailableError
 from resilience.events import (
-    BrownoutOrdered,
     FeatureOrdered,
     FlagMisused,
     FlagsLost,
     Listener,
-    OrderUnkept,
+    OrderNotRecorded,
     announce,
 )
 from resilience.flags.decision import Decision, Source, decide
-from resilience.flags.document import BROWNOUT, OPEN, BrownoutOrder, Document, Order
+from resilience.flags.document import BROWNOUT, OPEN, Document, Order, State
 from resilience.flags.feature import Feature, Features
-from resilience.flags.orders import Edit, after_loss, brownout_edit, order_edit
+from resilience.flags.orders import Edit, after_loss, order_edit
 from resilience.flags.trial import Drawn, Trial, TrialOrders
 from resilience.levels import Level
 from resilience.pulse import Pulse
@@ -56,7 +54,7 @@ class Flags(TrialOrders):
         pulse: Pulse,
         store: FlagStore | None,
         *,
-        keep: Callable[[str, Order | BrownoutOrder], None] = lambda _name, _order: None,
+        keep: Callable[[str, Order], None] = lambda _name, _order: None,
         half_open: Callable[[str], bool] = lambda _dependency: False,
         listeners: Iterable[Listener] = (),
         clock: Clock | None = None,
@@ -138,7 +136,7 @@ class Flags(TrialOrders):
             return FeatureShedError(name, level, "measures what it costs", str(Source.TRIAL))
         until = float("inf") if decision.until is None else decision.until
         left = min(max(0.0, until - self._now()), LOOK_AGAIN_SECONDS)
-        return FeatureShedError(name, level, decision.rule, str(decision.source), left)
+        return FeatureShedError(name, level, decision.reason, str(decision.source), left)
 
     @property
     def version(self) -> int:
@@ -155,7 +153,7 @@ class Flags(TrialOrders):
     def order(
         self,
         name: str,
-        state: Literal["on", "off", "auto"],
+        state: State,
         *,
         actor: str,
         reason: str,
@@ -169,7 +167,7 @@ class Flags(TrialOrders):
             state: `on`, `off`, or `auto` to end an order.
             actor: Who orders it.
             reason: Why.
-            seconds: How long, more than 0.
+            seconds: How long, more than 0; unused by `auto`.
             seen: Version of the last order of the feature that *actor* has seen, 0 for none; None:
                 whatever there is.
 
@@ -180,43 +178,47 @@ class Flags(TrialOrders):
             StoreUnavailableError: The order did not reach the fleet.
         """
         self.features.require(name, where="order")
-
-        edit = order_edit(name, state, seconds, actor, reason, seen)
-        made = self.change(edit).orders[name]
-        announce(
-            FeatureOrdered(feature=name, order=state, until=made.until, actor=actor, reason=reason),
-            self._listeners,
-        )
-        self._keep_order(name, made)
-        return made
+        return self._give(name, state, seconds, actor, reason, seen)
 
     def brownout(
-        self, level: Level, *, actor: str, reason: str, seconds: float = ORDER_SECONDS
-    ) -> BrownoutOrder:
-        """Shed every feature of *level* and below for *seconds*; FULL ends that.
+        self,
+        level: Level,
+        *,
+        actor: str,
+        reason: str,
+        seconds: float = ORDER_SECONDS,
+        seen: int | None = None,
+    ) -> Order:
+        """Shed every feature whose level is at most *level* for *seconds*; FULL ends that.
 
         Then the controller restores the features one by one. An order for a single feature wins.
 
         Raises:
             ConfigurationError: *seconds* is out of range, or nobody or no reason is named.
+            OrderConflictError: Somebody has given another order of a brownout than the one *seen*.
             StoreUnavailableError: The order did not reach the fleet.
         """
-        edit = brownout_edit(level, self.features.values(), seconds, actor, reason)
-        made = self.change(edit).brownout
-        assert made is not None  # noqa: S101 - just set
-        announce(
-            BrownoutOrdered(level=level, until=made.until, actor=actor, reason=reason),
-            self._listeners,
-        )
-        self._keep_order(BROWNOUT, made)
-        return made
+        return self._give(BROWNOUT, level, seconds, actor, reason, seen)
 
-    def _keep_order(self, name: str, order: Order | BrownoutOrder) -> None:
-        """Keep an order that is in force already; it stays so if the ledger is down."""
+    def _give(
+        self,
+        name: str,
+        state: State | Level,
+        seconds: float,
+        actor: str,
+        reason: str,
+        seen: int | None,
+    ) -> Order:
+        features = self.features.values()
+        edit = order_edit(name, state, seconds, actor, reason, seen=seen, features=features)
+        made = self.change(edit).orders[name]
+        said = made.model_dump(include={"until", "actor", "reason"})
+        announce(FeatureOrdered(feature=name, order=made.said, **said), self._listeners)
         try:
-            self._keep(name, order)
-        except ResilienceError as error:
-            announce(OrderUnkept(feature=name, error=str(error)), self._listeners)
+            self._keep(name, made)
+        except ResilienceError as error:  # the order is in force all the same
+            announce(OrderNotRecorded(feature=name, error=str(error)), self._listeners)
+        return made
 
     def change(self, edit: Edit) -> Document:
         """Change what is agreed, in one step for the fleet; *edit* may run several times.
@@ -334,9 +336,9 @@ class Flags(TrialOrders):
         The circuit refuses all calls but its probes; without those it would never close.
         """
         made = decide(feature, document, now)
-        if made.source is not Source.CONTROLLER or not made.rule.startswith(OPEN):
+        if made.source is not Source.CONTROLLER or not made.reason.startswith(OPEN):
             return made
-        probing = self._half_open(made.rule.removeprefix(OPEN))
+        probing = self._half_open(made.reason.removeprefix(OPEN))
         return replace(made, enabled=True, level=Level.FULL) if probing else made
 
     def _now(self) -> float:

@@ -2,18 +2,16 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from resilience.events import Event, FeatureOrdered, FlagsLost
-from resilience.flags.document import Document
+from resilience.events import Event, FeatureOrdered, FlagProviderFailed
+from resilience.flags.document import Document, State
 from resilience.flags.feature import Feature
 from resilience.flags.flags import Flags
 from resilience.flags.orders import Edit, order_edit
 
 if TYPE_CHECKING:
     from openfeature.provider import FeatureProvider
-
-State = Literal["on", "off", "auto"]
 
 REASON = "as the provider says that the app follows"
 FOLLOW_SECONDS = 300.0
@@ -62,17 +60,19 @@ class FollowProvider:
             ask.start()
             ask.join(ASK_SECONDS)
         # An answer counts once: a provider that hangs renews nothing.
-        (actor, answers, error), self._said = self._said, ("", {}, "it does not answer")
+        actor, answers, error = self._said
+        self._said = "", {}, f"it has not answered within {ASK_SECONDS:g} s"
         if error and not self._failing:
-            announce(FlagsLost(error=f"OpenFeature provider {self._domain}: {error}"))
-        self._failing = bool(error)
+            announce(FlagProviderFailed(provider=self._domain, error=error))
+        # An answer to an earlier look does not mend it: the provider is still late.
+        self._failing = bool(error) or self._asking.is_alive()
         if not answers:
             return
         before = flags.document.orders
         for name, order in flags.change(follow_edit(answers, actor)).orders.items():
             if order.actor == actor and (name not in before or before[name].state != order.state):
                 told = order.model_dump(include={"until", "actor", "reason"})
-                announce(FeatureOrdered(feature=name, order=order.state, **told))
+                announce(FeatureOrdered(feature=name, order=order.said, **told))
 
     def _ask(self, features: Mapping[str, Feature]) -> None:
         orders: dict[str, State] = {}
@@ -113,7 +113,7 @@ def follow_edit(orders: Mapping[str, State], actor: str) -> Edit:
             if order is not None and left > 0 and order.actor != actor:
                 continue
             if wanted != state or 0 < left < FOLLOW_SECONDS / 2:
-                change = order_edit(name, wanted, FOLLOW_SECONDS, actor, REASON, None)
+                change = order_edit(name, wanted, FOLLOW_SECONDS, actor, REASON, kept=False)
                 made = change(made or now, time)
         return made
 

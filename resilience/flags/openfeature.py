@@ -75,13 +75,12 @@ class ResilienceProvider(AbstractProvider):
     ) -> FlagResolutionDetails[Structure]:
         """Return whether the feature is on, why, and how good answers are now.
 
-        The keys are those of a `Decision`, with `reason` for `rule`, and `level_name`.
+        The keys are those of a `Decision`, and `level_name`.
         """
         decision = self._decide(flag_key)
         if decision is None:
             return _not_found(flag_key, default_value)
         value: dict[str, Any] = {**asdict(decision), "level_name": decision.level.name}
-        value["reason"] = value.pop("rule")
         return self._resolved(decision, value)
 
     async def resolve_object_details_async(

@@ -1,12 +1,11 @@
 """How orders change what is agreed: a document and fleet time in, the next document out."""
 
-import math
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
 from uuid import uuid4
 
+from resilience.declared import check_order
 from resilience.errors import ConfigurationError, OrderConflictError
-from resilience.flags.document import BROWNOUT, BrownoutOrder, Document, Order, Shed, TrialPlan
+from resilience.flags.document import BROWNOUT, Document, Order, Shed, State, TrialPlan
 from resilience.flags.feature import Feature
 from resilience.levels import Level
 
@@ -18,18 +17,32 @@ Edit = Callable[[Document, float], Document | None]
 
 def order_edit(
     name: str,
-    state: Literal["on", "off", "auto"],
+    state: State | Level,
     seconds: float,
     actor: str,
     reason: str,
-    seen: int | None,
+    *,
+    seen: int | None = None,
+    features: Iterable[Feature] = (),
+    kept: bool = True,
 ) -> Edit:
-    """Return what orders a feature on or off; the arguments are those of `Flags.order`.
+    """Return the edit that gives an order; the arguments are those of `Flags.order`.
+
+    Args:
+        name: Of a feature, or `brownout`.
+        state: On, off or auto; the level of a brownout.
+        seconds: How long; unused by `auto` and FULL, which only end another order.
+        actor: Who orders it.
+        reason: Why.
+        seen: Version of the last order that *actor* has seen; None: whatever there is.
+        features: What a brownout may shed.
+        kept: Whether the ledger keeps the order.
 
     Raises:
         ConfigurationError: *seconds* is out of range, or nobody or no reason is named.
     """
-    _check(name, actor, reason, seconds)
+    ends = state in ("auto", Level.FULL)
+    check_order(f"order {name}", actor, reason, 1.0 if ends else seconds)
 
     def edit(now: Document, time: float) -> Document:
         before = now.orders.get(name)
@@ -37,58 +50,55 @@ def order_edit(
             raise OrderConflictError(name, before.actor, before.reason)
         order = Order(
             state=state,
-            until=time + seconds,
+            until=time if ends else time + seconds,
             actor=actor,
             reason=reason,
             version=now.version + 1,
             at=time,
+            kept=kept,
         )
-        return now.model_copy(update={"orders": {**now.orders, name: order}})
+        return with_orders(now, {name: order}, features, time)
 
     return edit
 
 
-def brownout_edit(
-    level: Level, features: Iterable[Feature], seconds: float, actor: str, reason: str
-) -> Edit:
-    """Return what sheds those of *features* that have *level* or a better one.
-
-    Raises:
-        ConfigurationError: *seconds* is out of range, or nobody or no reason is named.
-    """
-    _check(BROWNOUT, actor, reason, seconds)
-
-    def edit(now: Document, time: float) -> Document:
-        order = BrownoutOrder(
-            level=level,
-            until=time + seconds,
-            actor=actor,
-            reason=reason,
-            version=now.version + 1,
-            at=time,
-        )
-        return with_brownout(now, order, features, time)
-
-    return edit
-
-
-def with_brownout(
-    now: Document, order: BrownoutOrder, features: Iterable[Feature], time: float
+def with_orders(
+    now: Document, orders: Mapping[str, Order], features: Iterable[Feature], time: float
 ) -> Document:
-    """Return *now* with a brownout, and with what it sheds of *features* unless it is over."""
+    """Return *now* with *orders*, and with what a brownout among all orders sheds of *features*.
+
+    A feature that the brownout switches off is in `shed`, too, so that the controller restores it
+    afterwards. A feature is left out while an order keeps it on for longer than the brownout lasts.
+    """
+    made = now.model_copy(update={"orders": {**now.orders, **orders}})
+    brownout = made.orders.get(BROWNOUT)
+    if brownout is None or not isinstance(brownout.state, Level):
+        return made
+    level = brownout.state if time < brownout.until else Level.FULL
+    shed = {
+        name: one
+        for name, one in made.shed.items()
+        if one.rule != BROWNOUT or not _outlasts(made.orders.get(name), brownout)
+    }
+    entry = Shed(rule=BROWNOUT, measured=level, threshold=level, since=time)
     # Behind what is shed already: the controller restores from the end.
-    new = Shed(rule=BROWNOUT, measured=order.level, threshold=order.level, since=time)
-    level = order.level if time < order.until else Level.FULL
-    affected = [one for one in by_cost(features, now) if one.level <= level]
-    shed = {one.name: new for one in affected if one.name not in now.shed}
-    return now.model_copy(update={"brownout": order, "shed": {**now.shed, **shed}})
+    for one in by_cost(features, made):
+        order = made.orders.get(one.name)
+        if one.default and one.level <= level and not _outlasts(order, brownout):
+            shed.setdefault(one.name, entry)
+    return made.model_copy(update={"shed": shed})
+
+
+def _outlasts(order: Order | None, brownout: Order) -> bool:
+    """Tell whether *order* keeps its feature on until the brownout is over."""
+    return order is not None and order.state == "on" and order.until >= brownout.until
 
 
 def after_loss(known: Document, features: Iterable[str], time: float) -> Document:
-    """Return what a store gets that has lost the document, from what one process has *known*.
+    """Return the document to write into a store that lost its own.
 
-    Others may have known more: no version of theirs is used again, and the controller leaves all
-    *features* alone for a while, as if it had just switched them.
+    Other processes may hold newer versions, so the version jumps past all of them. All *features*
+    count as just switched.
     """
     version = max(known.version, int(time * 1000))
     return known.model_copy(update={"version": version, "switched": dict.fromkeys(features, time)})
@@ -100,7 +110,7 @@ def trial_edit(name: str, share: float, seconds: float, actor: str, reason: str)
     Raises:
         ConfigurationError: A number is out of range, or nobody or no reason is named.
     """
-    _check(f"trial of {name}", actor, reason, seconds)
+    check_order(f"trial of {name}", actor, reason, seconds)
     if not 0 < share <= SHARE_MAX:
         msg = f"trial of {name}: share must be more than 0 and at most {SHARE_MAX}, got {share!r}"
         raise ConfigurationError(msg)
@@ -138,12 +148,3 @@ def by_cost(features: Iterable[Feature], document: Document) -> list[Feature]:
         return -1.0 if feature.cost is None else feature.cost
 
     return sorted(features, key=lambda feature: (-cost(feature), feature.level, feature.name))
-
-
-def _check(name: str, actor: str, reason: str, seconds: float) -> None:
-    if not (math.isfinite(seconds) and seconds > 0):
-        msg = f"order {name}: seconds must be more than 0, got {seconds!r}"
-        raise ConfigurationError(msg)
-    if not actor.strip() or not reason.strip():
-        msg = f"order {name}: say who orders it and why, got {actor!r} and {reason!r}"
-        raise ConfigurationError(msg)

@@ -8,7 +8,7 @@ their own.
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from random import Random, SystemRandom
@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, Self, TypeVar
 
 from resilience.clock import SystemClock
 from resilience.errors import StoreUnavailableError
+from resilience.events import FeatureOrdered, Listener, announce
 from resilience.flags.document import Cost, Document, TrialPlan
 from resilience.flags.feature import Features
 from resilience.flags.orders import Edit, end_trial, trial_edit
@@ -136,6 +137,7 @@ class TrialOrders(ABC):
 
     features: Features
     _store: FlagStore | None
+    _listeners: Iterable[Listener]
 
     @abstractmethod
     def change(self, edit: Edit) -> Document:
@@ -163,7 +165,10 @@ class TrialOrders(ABC):
             StoreUnavailableError: The order did not reach the fleet.
         """
         self.features.require(name, where="trial")
-        return self.change(trial_edit(name, share, seconds, actor, reason)).trials[name]
+        plan = self.change(trial_edit(name, share, seconds, actor, reason)).trials[name]
+        said = plan.model_dump(include={"until", "actor", "reason"})
+        announce(FeatureOrdered(feature=name, order="trial", **said), self._listeners)
+        return plan
 
     def stop_trial(self, name: str) -> None:
         """End the trial of a feature now, with what it has measured; harmless if none runs.

@@ -3,15 +3,14 @@
 from collections.abc import Iterable
 from contextlib import suppress
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from sqlalchemy import RowMapping, func, select
 
-from resilience.flags.document import BrownoutOrder, Order
+from resilience.flags.document import Order
 from resilience.ledger.database import Database
 from resilience.ledger.tables import ORDERS
 
 HISTORY_LIMIT = 100
-_ANY: TypeAdapter[Order | BrownoutOrder] = TypeAdapter(Order | BrownoutOrder)
 
 
 class Orders:
@@ -27,19 +26,18 @@ class Orders:
         same = (orders.feature == newest.c.feature) & (orders.version == newest.c.version)
         self._latest = select(ORDERS).join(newest, same)
 
-    def keep(self, name: str, order: Order | BrownoutOrder) -> None:
+    def keep(self, name: str, order: Order) -> None:
         """Keep *order*; harmless if it is kept already."""
-        row = order.model_dump(exclude={"state", "level"})
-        said = str(order.level.value) if isinstance(order, BrownoutOrder) else order.state
-        self._database.change(self._new, row | {"feature": name, "order": said})
+        row = order.model_dump(exclude={"state", "kept"})
+        self._database.change(self._new, row | {"feature": name, "order": str(order.state)})
 
-    def latest(self) -> dict[str, Order | BrownoutOrder]:
+    def latest(self) -> dict[str, Order]:
         """Return the last order of each feature, whether it is still in force or not."""
         with self._database.reading() as connection:
             rows = connection.execute(self._latest).mappings().all()
         return dict(_read(rows))
 
-    def history(self, name: str, *, limit: int = HISTORY_LIMIT) -> list[Order | BrownoutOrder]:
+    def history(self, name: str, *, limit: int = HISTORY_LIMIT) -> list[Order]:
         """Return the last *limit* orders of the feature called *name*, newest first."""
         orders = select(ORDERS).where(ORDERS.c.feature == name).order_by(ORDERS.c.version.desc())
         with self._database.reading() as connection:
@@ -47,11 +45,10 @@ class Orders:
         return [order for _, order in _read(rows)]
 
 
-def _read(rows: Iterable[RowMapping]) -> list[tuple[str, Order | BrownoutOrder]]:
+def _read(rows: Iterable[RowMapping]) -> list[tuple[str, Order]]:
     """Return names and orders of *rows*; one that somebody has changed by hand is left out."""
     found = []
     for row in rows:
-        said = {"state": row["order"], "level": row["order"]}
         with suppress(ValidationError):
-            found.append((row["feature"], _ANY.validate_python({**row, **said})))
+            found.append((row["feature"], Order.model_validate({**row, "state": row["order"]})))
     return found

@@ -12,8 +12,8 @@ from resilience.store.connection import Store
 KEY = "flags"
 COUNTS_SECONDS = 86_400
 """What a trial has counted is kept for so long after the last call."""
-UNREADABLE = "?"
-"""Stands for a text without a version: somebody else wrote it."""
+OTHER_TYPE = b"?"
+"""Stands for a key that holds no text: somebody else wrote it."""
 
 
 class FlagStore:
@@ -44,17 +44,16 @@ class FlagStore:
             return client.get(self.key)
         except redis.ResponseError as error:
             if "WRONGTYPE" in str(error):
-                return UNREADABLE.encode()
+                return OTHER_TYPE
             raise
 
     def swap(self, before: bytes | None, after: str) -> bool:
-        """Write *after* if the text still has the version of *before*; tell whether it had.
+        """Write *after* if the text is still *before*; tell whether it was.
 
         Raises:
             StoreUnavailableError: The store does not answer, and may or may not have done it.
         """
-        version = "" if before is None else _version(before)
-        return bool(self._store.run(lambda _: self._script([self.key], [version, after])))
+        return bool(self._store.run(lambda _: self._script([self.key], [before or "", after])))
 
     def count(self, trial: str, counts: Mapping[str, float]) -> None:
         """Add *counts*, by name, to those of a trial.
@@ -84,8 +83,3 @@ class FlagStore:
         key = self._store.key("trial", trial)
         found: Any = self._store.run(lambda client: client.hgetall(key))
         return {name.decode(): float(amount) for name, amount in found.items()}
-
-
-def _version(text: bytes) -> str:
-    number, bar, _ = text.partition(b"|")
-    return number.decode() if bar and number.isdigit() else UNREADABLE

@@ -85,7 +85,7 @@ def _shed(shared: Shared) -> Iterator[Reason]:
                 kind="shed",
                 name=name,
                 level=found.level,
-                why=f"{found.source}: {found.rule}",
+                why=f"{found.source}: {found.reason}",
                 since=found.since,
                 until=found.until,
             )

@@ -25,7 +25,7 @@ from resilience.flags.reports import (
     median_load,
     p95,
 )
-from resilience.flags.restoring import restore_orders
+from resilience.flags.syncing import sync_orders
 from resilience.store.election import Election
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
@@ -87,7 +87,7 @@ class Shedding(BesideWorker):
             return
         self._keep_at = now + KEEP_AGAIN_SECONDS
         try:
-            restore_orders(resilience.flags, resilience.ledger.orders)
+            sync_orders(resilience.flags, resilience.ledger.orders)
         except (LedgerUnavailableError, SchemaError, UnkeepableError) as error:
             logger.warning("orders about features are not kept: %s", error)
         else:

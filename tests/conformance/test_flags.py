@@ -102,7 +102,7 @@ def test_order_reaches_others_with_who_and_why(two: tuple[Someone, Someone]) -> 
     ann.flags.order("search.ranking", "off", seconds=60, **WHO)
     assert other.looks() == {**DEFAULTS, "search.ranking": False}
     found = other.decision("search.ranking")
-    assert (found.source, found.rule, found.level) == (Source.ORDER, "too slow", Level.REDUCED)
+    assert (found.source, found.reason, found.level) == (Source.ORDER, "too slow", Level.REDUCED)
     assert [type(one) for one in (*ann.said, *other.said)] == [FeatureOrdered]
 
 
@@ -156,7 +156,55 @@ def test_end_of_a_brownout_leaves_restoring_to_the_controller(
     ann.flags.brownout(Level.REDUCED, seconds=60, **WHO)
     ann.flags.brownout(Level.FULL, seconds=60, **WHO)
     assert not other.looks()["search.ranking"]
-    assert list(other.flags.document.shed) == ["search.ranking", "search.spelling", "beta"]
+    assert list(other.flags.document.shed) == ["search.ranking", "search.spelling"]
+
+
+def test_end_of_a_brownout_never_switches_off_what_an_order_keeps_on(
+    two: tuple[Someone, Someone],
+) -> None:
+    """Whether the order comes before the brownout, within it or after it; nothing lies in wait."""
+    ann, _ = two
+    ann.flags.order("search.ranking", "on", **WHO)
+    ann.flags.brownout(Level.REDUCED, seconds=60, **WHO)
+    assert list(ann.flags.document.shed) == ["search.spelling"]
+    ann.flags.order("search.spelling", "on", **WHO)
+    assert list(ann.flags.document.shed) == []
+    ann.flags.order("search.ranking", "auto", **WHO)
+    ann.flags.order("search.spelling", "on", seconds=1, **WHO)  # the brownout takes longer
+    assert list(ann.flags.document.shed) == ["search.ranking", "search.spelling"]
+    ann.flags.order("search.spelling", "on", seconds=30, **WHO)
+    ann.flags.brownout(Level.FULL, **WHO)  # now it does not
+    assert list(ann.flags.document.shed) == ["search.ranking"]
+    ann.flags.order("search.ranking", "on", **WHO)
+    assert list(ann.flags.document.shed) == []
+
+
+def test_brownout_on_what_is_out_of_date_does_nothing(two: tuple[Someone, Someone]) -> None:
+    """An order of a brownout names the version that its giver saw, like any other."""
+    ann, other = two
+    first = ann.flags.brownout(Level.STALE, seen=0, **WHO)
+    other.flags.brownout(Level.REDUCED, actor="bob", reason="sale", seen=first.version)
+    with pytest.raises(OrderConflictError, match="brownout: bob has given another order"):
+        ann.flags.brownout(Level.FULL, seen=first.version, **WHO)
+    assert not ann.looks()["search.ranking"]
+
+
+def test_orders_and_trials_are_announced_with_who_and_why(two: tuple[Someone, Someone]) -> None:
+    """An order that only ends another one is over at once, whatever its seconds are."""
+    ann, _ = two
+    ann.flags.order("search", "auto", **WHO)
+    ann.flags.brownout(Level.REDUCED, **WHO)
+    over = ann.flags.brownout(Level.FULL, seconds=-1, **WHO)
+    ann.flags.start_trial("search", **WHO)
+    said = [one for one in ann.said if isinstance(one, FeatureOrdered)]
+    assert [(one.feature, one.order) for one in said] == [
+        ("search", "auto"),
+        ("brownout", "reduced"),
+        ("brownout", "off"),
+        ("search", "trial"),
+    ]
+    assert {(one.actor, one.reason) for one in said} == {("ann", "too slow")}
+    assert over.until == over.at
 
 
 @pytest.mark.parametrize("name", ["serach", ["search"], None, 7])

@@ -10,9 +10,10 @@ from sqlalchemy import update
 
 from resilience.clock import SystemClock
 from resilience.errors import SchemaError
-from resilience.events import Event, FeatureOrdered, OrderUnkept
-from resilience.flags import Feature, Features, Flags, restore_orders
-from resilience.flags.document import BROWNOUT, BrownoutOrder, Order
+from resilience.events import Event, FeatureOrdered, OrderNotRecorded
+from resilience.flags import Feature, Features, Flags, sync_orders
+from resilience.flags.document import BROWNOUT, Order
+from resilience.flags.intent import follow_edit
 from resilience.ledger import Job, Ledger
 from resilience.ledger.database import Database
 from resilience.ledger.tables import HEAD, ORDERS
@@ -40,9 +41,9 @@ def order(version: int, state: str = "off", **changes: object) -> Order:
     return Order.model_validate(values | changes)
 
 
-def brownout(version: int, level: Level) -> BrownoutOrder:
+def brownout(version: int, level: Level) -> Order:
     """Return an order of a brownout."""
-    return BrownoutOrder(level=level, until=2e9, at=1e9, version=version, **WHO)
+    return Order(state=level, until=2e9, at=1e9, version=version, **WHO)
 
 
 class Process:
@@ -68,7 +69,7 @@ class Process:
 
     def restore(self) -> None:
         """Do what the worker that leads does when the store has lost its document."""
-        restore_orders(self.flags, self.ledger.orders)
+        sync_orders(self.flags, self.ledger.orders)
 
 
 class Fleet:
@@ -104,7 +105,7 @@ def test_orders_come_back_as_they_were_given(ledger: Ledger) -> None:
     """Every field of both kinds of order survives, and each feature has its own last order."""
     odd = order(2**43, "auto", actor=ODD, reason=ODD, until=1.5e9 + 1e-6)
     shed = brownout(9, Level.REDUCED)
-    given: dict[str, Order | BrownoutOrder] = {"search": order(7), "ranking": odd, BROWNOUT: shed}
+    given: dict[str, Order] = {"search": order(7), "ranking": odd, BROWNOUT: shed}
     for name, one in given.items():
         ledger.orders.keep(name, one)
     assert ledger.orders.latest() == given
@@ -229,6 +230,20 @@ def test_restoring_changes_nothing_where_nothing_is_lost(fleet: Fleet) -> None:
     assert fleet.set(None) == before
 
 
+def test_orders_of_a_flag_provider_stay_out_of_the_ledger(fleet: Fleet) -> None:
+    """It gives them again, every few minutes; those of people are kept beside them."""
+    ann = fleet.process()
+    ann.flags.order("search", "off", **WHO)
+    ann.flags.change(follow_edit({"search.ranking": "off"}, "a provider"))
+    assert ann.off() == ["search", "search.ranking"]
+    ann.restore()
+    assert list(ann.ledger.orders.latest()) == ["search"]
+    fleet.set(None)
+    bob = fleet.process()
+    bob.restore()
+    assert bob.off() == ["search"]
+
+
 def test_order_that_the_ledger_lacks_is_kept_later(
     fleet: Fleet, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -237,7 +252,9 @@ def test_order_that_the_ledger_lacks_is_kept_later(
     ann = fleet.process(away)
     given = ann.flags.order("search", "off", **WHO)
     shed = ann.flags.brownout(Level.STALE, **WHO)
-    assert [type(one) for one in ann.said if isinstance(one, OrderUnkept)] == [OrderUnkept] * 2
+    assert [type(one) for one in ann.said if isinstance(one, OrderNotRecorded)] == [
+        OrderNotRecorded
+    ] * 2
     assert isinstance(ann.said[0], FeatureOrdered)
 
     bob = fleet.process()
@@ -260,7 +277,7 @@ def test_ledger_of_schema_0002_says_what_to_run_and_is_upgraded(
     fleet = Fleet(valkey.url, ledger)
     ann = fleet.process()
     given = ann.flags.order("search", "off", **WHO)
-    [unkept] = [one for one in ann.said if isinstance(one, OrderUnkept)]
+    [unkept] = [one for one in ann.said if isinstance(one, OrderNotRecorded)]
     assert "has schema 0002, 0003 is needed; run: celery -A <app> resilience ledger upgrade" in (
         unkept.error
     )

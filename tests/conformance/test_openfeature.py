@@ -197,7 +197,7 @@ def test_shed_feature_has_a_reason_of_our_own_and_says_why(
     assert (found.value, found.variant, found.reason) == (False, "off", reason)
     assert found.error_code is None
     told = found.flag_metadata
-    assert (told["level"], told["source"], told["rule"]) == (2, reason.lower(), rule)
+    assert (told["level"], told["source"], told["reason"]) == (2, reason.lower(), rule)
     assert ("until" in told) == (reason != "CONTROLLER")
     assert told["version"] == str(flags.version)
     assert str(told["flagSetId"]).endswith(":flags")
@@ -221,6 +221,7 @@ def test_object_says_how_good_answers_are_and_why(flags: Flags, client: OpenFeat
         "level_name": "REDUCED",
         "source": "order",
         "reason": "too slow",
+        "since": order.at,
         "until": order.until,
         "version": order.version,
     }
@@ -238,7 +239,7 @@ def test_value_changes_when_an_order_ends_by_itself(
     wait_until(
         lambda: client.get_boolean_details(RANKING, True).reason == "CONTROLLER", 2, "it ended"
     )
-    assert client.get_boolean_details(RANKING, True).flag_metadata["rule"] == "open:ranking"
+    assert client.get_boolean_details(RANKING, True).flag_metadata["reason"] == "open:ranking"
 
 
 def test_default_value_of_a_call_never_hides_a_decision(
@@ -490,7 +491,7 @@ def test_1_4_14_and_2_2_9_and_2_2_10_metadata_is_passed_on_and_flat(
     for key in (RANKING, "search.spelling", "beta"):
         told = resolve(provider, kind, key).flag_metadata
         assert getattr(client, f"get_{kind}_details")(key, KINDS[kind]).flag_metadata == told
-        assert {"level", "source", "rule", "version", "flagSetId"} <= set(told)
+        assert {"level", "source", "reason", "version", "flagSetId"} <= set(told)
         assert all(isinstance(one, bool | str | int | float) for one in told.values())
     assert not client.get_boolean_details("serach", True).flag_metadata
 

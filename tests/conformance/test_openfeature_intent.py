@@ -17,7 +17,7 @@ from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvid
 from resilience import Dependency, FollowProvider
 from resilience.clock import SystemClock
 from resilience.errors import StoreUnavailableError
-from resilience.events import Event, FeatureOrdered, FlagsLost
+from resilience.events import Event, FeatureOrdered, FlagProviderFailed
 from resilience.flags import Feature, Features, Flags, Source, intent
 from resilience.flags.document import Document, Order
 from resilience.flags.intent import FOLLOW_SECONDS, follow_edit
@@ -156,7 +156,7 @@ def test_order_of_a_person_wins_until_it_ends(flags: Flags, state: Literal["on",
     flags.order("ranking", state, seconds=0.2, **WHO)
     wait_until(lambda: flags.decide("ranking").source is Source.DEFAULT, 2, "it ended")
     assert not leader.looks()["ranking"]
-    assert flags.decide("ranking").rule == "as the provider says that the app follows"
+    assert flags.decide("ranking").reason == "as the provider says that the app follows"
     flags.order("beta", "auto", **WHO)
     assert leader.looks()["beta"]
 
@@ -185,8 +185,8 @@ def test_provider_that_errs_or_mistakes_types_leaves_the_last_order(
         provider.does = does
         for _ in range(3):
             assert not leader.looks()["ranking"]
-        assert [type(one) for one in leader.said] == [FlagsLost]
-        assert "provider Broken" in str(leader.said)
+        assert [type(one) for one in leader.said] == [FlagProviderFailed]
+        assert "Broken" in str(leader.said)
         provider.does = None
         leader.looks()
     assert flags.version == version
@@ -209,11 +209,33 @@ def test_provider_that_hangs_keeps_nobody_waiting_and_renews_nothing(flags: Flag
         assert not leader.looks()["ranking"]
     assert SystemClock.monotonic() - began < 5
     assert (len(asked), flags.version) == (1, version)
-    assert [type(one) for one in leader.said] == [FeatureOrdered, FlagsLost]
+    assert [type(one) for one in leader.said] == [FeatureOrdered, FlagProviderFailed]
     provider.does = None
     provider.set(ranking=True)
     release.set()
     wait_until(lambda: leader.looks()["ranking"], 5, "what it says in the end is followed")
+
+
+def test_provider_that_is_always_late_is_announced_once(flags: Flags) -> None:
+    """Each second look has the answer to the first one, and is followed."""
+    answer, asked = threading.Event(), []
+
+    def late() -> bool:
+        asked.append(1)
+        answer.wait(60)
+        answer.clear()
+        return False
+
+    provider = Broken(ranking=False)
+    provider.does = late
+    leader = Leader(flags, provider)
+    leader.follow.look(flags, leader.said.append)
+    for number in range(2, 4):
+        answer.set()
+        wait_until(lambda: leader.looks() and len(asked) >= number, 5, "asked again")  # noqa: B023
+    assert [one for one in leader.said if isinstance(one, FlagProviderFailed)] == leader.said[:1]
+    provider.does = None
+    answer.set()
 
 
 def test_provider_that_cannot_be_set_up_is_tried_again(
@@ -235,7 +257,7 @@ def test_provider_that_cannot_be_set_up_is_tried_again(
     leader = Leader(flags, provider)
     wait_until(lambda: leader.looks() and len(provider.initialised) > 2, 5, "tried again")
     assert leader.looks() == DEFAULTS
-    assert [type(one) for one in leader.said] == [FlagsLost]
+    assert [type(one) for one in leader.said] == [FlagProviderFailed]
     provider.fails = False
     wait_until(lambda: not leader.looks()["ranking"], 5, "it is followed")
 

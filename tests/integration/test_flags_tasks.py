@@ -110,7 +110,7 @@ def test_task_without_a_chain_raises_what_shed_its_feature(stage: Stage) -> None
     error = stage.run("rank_bare", "q")
 
     assert isinstance(error, FeatureShedError)
-    assert (error.feature, error.level, error.rule) == ("ranking", Level.REDUCED, "drill")
+    assert (error.feature, error.level, error.reason) == ("ranking", Level.REDUCED, "drill")
     assert error.source == "order"
     assert error.retry_after is not None
     assert 0 < error.retry_after <= 30

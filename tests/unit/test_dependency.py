@@ -146,7 +146,8 @@ def test_catalogue_names_an_unknown_dependency_and_the_known() -> None:
         catalogue.require("user", where="task shop.profile")
 
     assert str(caught.value) == (
-        "task shop.profile names the unknown dependency 'user'; declared are: users, payments"
+        "task shop.profile names the unknown dependency 'user'; "
+        "did you mean 'users'? declared are: users, payments"
     )
     with pytest.raises(ConfigurationError, match=r"unknown dependency \['users'\]"):
         catalogue.require(["users"], where="task x")  # type: ignore[arg-type]  # as above

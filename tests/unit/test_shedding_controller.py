@@ -10,8 +10,8 @@ from resilience import Feature, Level, SheddingPolicy
 from resilience.events import Event, FeatureRestored, FeatureShed, FeatureShedLong
 from resilience.flags import Features
 from resilience.flags.controller import JITTER, Reading, step
-from resilience.flags.document import BrownoutOrder, Cost, Document, Order, Shed
-from resilience.flags.orders import after_loss, brownout_edit
+from resilience.flags.document import BROWNOUT, Cost, Document, Order, Shed
+from resilience.flags.orders import after_loss, order_edit
 
 POLICY = SheddingPolicy()
 DWELL = POLICY.dwell_seconds
@@ -176,23 +176,23 @@ def test_order_is_neither_shed_nor_restored(fleet: Fleet) -> None:
 
 def test_brownout_is_restored_like_the_rest_once_it_is_over(fleet: Fleet) -> None:
     """Not while it is in force, not all at once; also what the controller never sheds."""
-    edit = brownout_edit(Level.FAILED, FEATURES, 60, "ann", "sale")
+    edit = order_edit(BROWNOUT, Level.FAILED, 60, "ann", "sale", features=FEATURES)
     fleet.document = edit(fleet.document, fleet.now) or fleet.document
     everything = list(fleet.document.shed)
-    assert len(everything) == 6
+    assert len(everything) == 5
     assert fleet.shed(59) == everything
     assert fleet.shed(2, load=1) == everything
-    for left in range(5, -1, -1):
+    for left in range(4, -1, -1):
         assert fleet.shed(BACK) == everything[:left]
 
 
 def test_brownout_keeps_what_the_controller_shed_before(fleet: Fleet) -> None:
     """Restoring it would change nothing, and its event would be wrong."""
     fleet.step(load=1)
-    brownout = BrownoutOrder(
-        level=Level.REDUCED, until=2_000, actor="ann", reason="sale", version=1, at=fleet.now
+    brownout = Order(
+        state=Level.REDUCED, until=2_000, actor="ann", reason="sale", version=1, at=fleet.now
     )
-    fleet.document = fleet.document.model_copy(update={"brownout": brownout})
+    fleet.document = fleet.document.model_copy(update={"orders": {BROWNOUT: brownout}})
     assert fleet.shed(BACK) == ["ranking"]
     assert fleet.shed(1_000) == []
 

@@ -1,0 +1,85 @@
+"""What an app declares by name, and errors about names."""
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from pydantic_core import ArgsKwargs
+
+from resilience.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+class Declared(Mapping[str, T]):
+    """Things of one kind that an app declares, by name.
+
+    Attributes:
+        kind: What an error calls one of them.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self._by_name: dict[str, T] = {}
+
+    def __getitem__(self, name: str) -> T:
+        """Return the one called *name*.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, in the order declared."""
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._by_name)
+
+    def require(self, name: str, *, where: str) -> T:
+        """Return the one called *name*.
+
+        Raises:
+            ConfigurationError: There is none; the message says *where* the name stands.
+        """
+        try:
+            return self._by_name[name]
+        except (KeyError, TypeError):  # the latter for a list, say
+            hint = "".join(f"did you mean {near!r}? " for near in nearest(str(name), self))
+            known = ", ".join(self) or "none"
+            msg = f"{where} names the unknown {self.kind} {name!r}; {hint}declared are: {known}"
+            raise ConfigurationError(msg) from None
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Return the one of *known* that *name* was probably meant to be, or nothing."""
+    return difflib.get_close_matches(name, known, n=1)
+
+
+def name_first(given: Any) -> Any:  # noqa: ANN401 - as pydantic's
+    """Let an error of pydantic speak of `name`, not of argument 0."""
+    if isinstance(given, ArgsKwargs) and len(given.args) == 1:
+        options = given.kwargs or {}
+        if "name" not in options:
+            return ArgsKwargs((), {**options, "name": given.args[0]})
+    return given
+
+
+def check_order(what: str, actor: str, reason: str, seconds: float = 1.0) -> None:
+    """Check that an order has an end, an actor and a reason; *what* begins the error.
+
+    Raises:
+        ConfigurationError: *seconds* is not more than 0 or not finite, or nobody or no reason is
+            named.
+    """
+    if not 0 < seconds < math.inf:
+        msg = f"{what}: seconds must be more than 0, got {seconds!r}"
+        raise ConfigurationError(msg)
+    if not actor.strip() or not reason.strip():
+        msg = f"{what}: say who orders it and why, got {actor!r} and {reason!r}"
+        raise ConfigurationError(msg)
