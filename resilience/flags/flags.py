@@ -178,7 +178,9 @@ class Flags(TrialOrders):
             StoreUnavailableError: The order did not reach the fleet.
         """
         self.features.require(name, where="order")
-        return self._give(name, state, seconds, actor, reason, seen)
+        every = self.features.values()
+        edit = order_edit(name, state, seconds, actor, reason, seen=seen, features=every)
+        return self._give(name, edit)
 
     def brownout(
         self,
@@ -198,19 +200,11 @@ class Flags(TrialOrders):
             OrderConflictError: Somebody has given another order of a brownout than the one *seen*.
             StoreUnavailableError: The order did not reach the fleet.
         """
-        return self._give(BROWNOUT, level, seconds, actor, reason, seen)
+        every = self.features.values()
+        edit = order_edit(BROWNOUT, level, seconds, actor, reason, seen=seen, features=every)
+        return self._give(BROWNOUT, edit)
 
-    def _give(
-        self,
-        name: str,
-        state: State | Level,
-        seconds: float,
-        actor: str,
-        reason: str,
-        seen: int | None,
-    ) -> Order:
-        features = self.features.values()
-        edit = order_edit(name, state, seconds, actor, reason, seen=seen, features=features)
+    def _give(self, name: str, edit: Edit) -> Order:
         made = self.change(edit).orders[name]
         said = made.model_dump(include={"until", "actor", "reason"})
         announce(FeatureOrdered(feature=name, order=made.said, **said), self._listeners)

@@ -231,6 +231,7 @@ def test_provider_that_is_always_late_is_announced_once(flags: Flags) -> None:
     leader = Leader(flags, provider)
     leader.follow.look(flags, leader.said.append)
     for number in range(2, 4):
+        leader.looks()  # nothing has come yet
         answer.set()
         wait_until(lambda: leader.looks() and len(asked) >= number, 5, "asked again")  # noqa: B023
     assert [one for one in leader.said if isinstance(one, FlagProviderFailed)] == leader.said[:1]
