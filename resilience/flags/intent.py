@@ -18,6 +18,8 @@ FOLLOW_SECONDS = 300.0
 """How long an order that follows a provider is in force. It is renewed at half of that."""
 ASK_SECONDS = 0.2
 """How long a look waits for the provider; a later answer is used by the next look."""
+SILENT: tuple[str, Mapping[str, State], str] = ("", {}, f"no answer within {ASK_SECONDS:g} s")
+"""What a look finds while the provider has not answered: actor, orders and error."""
 RETRY_SECONDS = 10.0
 """How long a provider that raised is left alone."""
 
@@ -45,7 +47,7 @@ class FollowProvider:
         own = f"{type(provider).__name__}.{id(self)}"
         self._domain = provider if isinstance(provider, str) else own
         self._asking: threading.Thread | None = None
-        self._said: tuple[str, Mapping[str, State], str] = ("", {}, "")
+        self._said = SILENT
         self._failing = False
 
     def look(self, flags: Flags, announce: Callable[[Event], None]) -> None:
@@ -61,7 +63,7 @@ class FollowProvider:
             ask.join(ASK_SECONDS)
         # An answer counts once: a provider that hangs renews nothing.
         actor, answers, error = self._said
-        self._said = "", {}, f"it has not answered within {ASK_SECONDS:g} s"
+        self._said = SILENT
         if error and not self._failing:
             announce(FlagProviderFailed(provider=self._domain, error=error))
         # An answer to an earlier look does not mend it: the provider is still late.

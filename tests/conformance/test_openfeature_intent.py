@@ -216,26 +216,25 @@ def test_provider_that_hangs_keeps_nobody_waiting_and_renews_nothing(flags: Flag
     wait_until(lambda: leader.looks()["ranking"], 5, "what it says in the end is followed")
 
 
-def test_provider_that_is_always_late_is_announced_once(flags: Flags) -> None:
-    """Each second look has the answer to the first one, and is followed."""
-    answer, asked = threading.Event(), []
-
-    def late() -> bool:
-        asked.append(1)
-        answer.wait(60)
-        answer.clear()
-        return False
-
-    provider = Broken(ranking=False)
-    provider.does = late
+def test_provider_that_is_always_late_is_announced_once(
+    flags: Flags, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer comes after the look that asked for it, and the next look follows it."""
+    monkeypatch.setattr(intent, "ASK_SECONDS", 0.05)
+    answer = threading.Event()
+    provider = Broken()
+    provider.does = lambda: not answer.wait(60)
     leader = Leader(flags, provider)
-    leader.follow.look(flags, leader.said.append)
-    for number in range(2, 4):
-        leader.looks()  # nothing has come yet
+    for _ in range(3):
+        assert leader.looks() is not None  # nothing has come yet
         answer.set()
-        wait_until(lambda: leader.looks() and len(asked) >= number, 5, "asked again")  # noqa: B023
-    assert [one for one in leader.said if isinstance(one, FlagProviderFailed)] == leader.said[:1]
-    provider.does = None
+        asking = leader.follow._asking  # noqa: SLF001 - nobody else knows when it ends
+        assert asking is not None
+        asking.join(5)
+        answer.clear()
+        assert not leader.looks()["ranking"]
+    failed = [one for one in leader.said if isinstance(one, FlagProviderFailed)]
+    assert failed == leader.said[:1]
     answer.set()
 
 
