@@ -11,6 +11,9 @@ from resilience.errors import ConfigurationError
 
 T = TypeVar("T")
 
+TEXT_MAX = 500
+"""Most characters of an actor or a reason, which all processes fetch."""
+
 
 class Declared(Mapping[str, T]):
     """Things of one kind that an app declares, by name.
@@ -70,16 +73,27 @@ def name_first(given: Any) -> Any:  # noqa: ANN401 - as pydantic's
     return given
 
 
-def check_order(what: str, actor: str, reason: str, seconds: float = 1.0) -> None:
+def check_order(what: str, actor: object, reason: object, seconds: object = 1.0) -> None:
     """Check that an order has an end, an actor and a reason; *what* begins the error.
 
+    Nothing is known of the types: orders come from people.
+
     Raises:
-        ConfigurationError: *seconds* is not more than 0 or not finite, or nobody or no reason is
-            named.
+        ConfigurationError: *seconds* is not more than 0 or not finite, nobody or no reason is
+            named, or a text is too long or no Unicode.
     """
-    if not 0 < seconds < math.inf:
+    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         msg = f"{what}: seconds must be more than 0, got {seconds!r}"
         raise ConfigurationError(msg)
-    if not actor.strip() or not reason.strip():
-        msg = f"{what}: say who orders it and why, got {actor!r} and {reason!r}"
-        raise ConfigurationError(msg)
+    for text in (actor, reason):
+        if not isinstance(text, str) or not text.strip():
+            msg = f"{what}: say who orders it and why, got {actor!r} and {reason!r}"
+            raise ConfigurationError(msg)
+        if len(text) > TEXT_MAX or _has_surrogates(text):
+            msg = f"{what}: at most {TEXT_MAX} characters of Unicode, got {text[:40]!r}…"
+            raise ConfigurationError(msg)
+
+
+def _has_surrogates(text: str) -> bool:
+    """Tell whether *text* holds what was no UTF-8 on a command line."""
+    return any("\ud800" <= one <= "\udfff" for one in text)

@@ -9,6 +9,7 @@ import click
 from resilience.breaker import Breaker
 from resilience.cli.rows import JSON, check_known, print_rows
 from resilience.cli.words import duration_in_seconds
+from resilience.errors import StoreUnavailableError
 from resilience.tasks.resilience import Resilience
 
 HOLD_SECONDS = 600.0
@@ -78,11 +79,14 @@ def connected(adopted: Resilience) -> Resilience:
     """Return *adopted* once the store has said what is agreed.
 
     Raises:
-        StoreUnavailableError: The store does not answer; we would show our own ignorance.
+        StoreUnavailableError: The store does not answer, or refuses; we would show our ignorance.
         ConfigurationError: The app has no store.
     """
     adopted.store.run(lambda client: client.ping())
     adopted.pulse.refresh()
+    if adopted.pulse.scope == "local":
+        msg = "the store answers, but refuses a pulse: is it full, read-only or without EVAL?"
+        raise StoreUnavailableError(msg)
     return adopted
 
 

@@ -15,6 +15,8 @@ from resilience.flags.policy import SheddingPolicy
 
 LOAD = "load"
 """Rule of the load of the hosts."""
+UNKNOWN_SECONDS = 3600.0
+"""How long a feature stays shed that the leading worker does not know."""
 JITTER = 0.2
 """A feature waits longer for its return by up to so much, each by its own amount."""
 
@@ -77,12 +79,15 @@ class _Step:
     readings: Mapping[str, Reading]
     now: float
     policy: SheddingPolicy
-    shed: dict[str, Shed] = field(init=False)
+    shed: dict[str, Shed] = field(default_factory=dict)
     switched: dict[str, float] = field(init=False)
     events: list[Event] = field(default_factory=list)
 
     def run(self) -> tuple[Document | None, list[Event]]:
-        self.shed = {name: one for name, one in self.before.shed.items() if name in self.features}
+        for name, one in self.before.shed.items():
+            # Workers of another version may know it: in a rolling deployment both lead by turns.
+            if name in self.features or self.now - one.since < UNKNOWN_SECONDS:
+                self.shed[name] = one
         self.switched = dict(self.before.switched)
         for cause in dict.fromkeys(map(_cause_of, self.readings)):
             self.shed_for(cause)
@@ -119,7 +124,7 @@ class _Step:
         seen = set()
         for name, entry in reversed(self.shed.items()):
             cause = _cause_of(entry.rule)
-            if cause in seen or self.is_ordered(name):
+            if cause in seen or name not in self.features or self.is_ordered(name):
                 continue
             seen.add(cause)
             dice = random.Random(f"{name} {entry.since}")  # noqa: S311 - the same for any leader
@@ -150,7 +155,7 @@ class _Step:
         for name, entry in self.shed.items():
             seconds = self.now - entry.since
             late = seconds > self.policy.escalate_seconds and not entry.escalated
-            if late and not self.is_ordered(name):
+            if late and name in self.features and not self.is_ordered(name):
                 self.shed[name] = entry.model_copy(update={"escalated": True})
                 self.events.append(FeatureShedLong(feature=name, rule=entry.rule, seconds=seconds))
 

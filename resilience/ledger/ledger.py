@@ -47,6 +47,7 @@ class Ledger:
         *,
         timeout_seconds: float = 1.0,
         redact: Collection[str] = (),
+        namespace: str = "",
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
@@ -56,6 +57,7 @@ class Ledger:
             url: `sqlite:////path`, `postgresql://user:password@host/name`, `mariadb://…`.
             timeout_seconds: Longest wait for a statement, a lock, a connection of the pool.
             redact: Names of arguments whose values no view shows. They are stored as they are.
+            namespace: Of the store, in which the orders about features are in force.
             clock: Where the time comes from that SQLite compares with.
             listeners: Who hears of `JobSetAside`.
 
@@ -70,7 +72,7 @@ class Ledger:
         self._identity: Identity | None = None
         self.letters = Letters(self._database, redact=frozenset(redact))
         self.claims = Claims(self._database)
-        self.orders = Orders(self._database)
+        self.orders = Orders(self._database, namespace)
 
     def upgrade(self) -> None:
         """Bring the schema up to date; harmless if it is."""

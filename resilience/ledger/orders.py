@@ -14,22 +14,29 @@ HISTORY_LIMIT = 100
 
 
 class Orders:
-    """The orders that a ledger keeps, by name of the feature; `brownout` stands for brownouts."""
+    """The orders of one namespace, by name of the feature; `brownout` stands for brownouts.
 
-    def __init__(self, database: Database) -> None:
-        """Keep them in *database*."""
+    Apps with namespaces of their own may share a ledger. Versions of their orders have nothing to
+    do with each other.
+    """
+
+    def __init__(self, database: Database, namespace: str) -> None:
+        """Keep those of *namespace* in *database*."""
         self._database = database
+        self._namespace = namespace
         self._new = database.insert_new(ORDERS)
         orders = ORDERS.c
         last = select(orders.feature, func.max(orders.version).label("version"))
-        newest = last.group_by(orders.feature).subquery()
+        self._ours = orders.namespace == namespace
+        newest = last.where(self._ours).group_by(orders.feature).subquery()
         same = (orders.feature == newest.c.feature) & (orders.version == newest.c.version)
-        self._latest = select(ORDERS).join(newest, same)
+        self._latest = select(ORDERS).join(newest, same & self._ours)
 
     def keep(self, name: str, order: Order) -> None:
         """Keep *order*; harmless if it is kept already."""
         row = order.model_dump(exclude={"state", "kept"})
-        self._database.change(self._new, row | {"feature": name, "order": str(order.state)})
+        row |= {"namespace": self._namespace, "feature": name, "order": str(order.state)}
+        self._database.change(self._new, row)
 
     def latest(self) -> dict[str, Order]:
         """Return the last order of each feature, whether it is still in force or not."""
@@ -39,7 +46,8 @@ class Orders:
 
     def history(self, name: str, *, limit: int = HISTORY_LIMIT) -> list[Order]:
         """Return the last *limit* orders of the feature called *name*, newest first."""
-        orders = select(ORDERS).where(ORDERS.c.feature == name).order_by(ORDERS.c.version.desc())
+        orders = select(ORDERS).where(self._ours, ORDERS.c.feature == name)
+        orders = orders.order_by(ORDERS.c.version.desc())
         with self._database.reading() as connection:
             rows = connection.execute(orders.limit(limit)).mappings().all()
         return [order for _, order in _read(rows)]

@@ -99,12 +99,13 @@ ORDERS = Table(
     METADATA,
     Column("number", Integer, primary_key=True),
     Column("at", Double, nullable=False),
+    Column("namespace", KEY, nullable=False),  # of the store in which it is in force
     Column("feature", KEY, nullable=False),  # or `brownout`
     Column("order", String(16), nullable=False),  # on, off, auto; the level of a brownout
     Column("until", Double, nullable=False),
     Column("actor", LONG, nullable=False),
     Column("reason", LONG, nullable=False),
     Column("version", BigInteger, nullable=False),
-    Index("resilience_orders_once", "feature", "version", unique=True),
+    Index("resilience_orders_once", "namespace", "feature", "version", unique=True),
     **OPTIONS,
 )

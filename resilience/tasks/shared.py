@@ -65,7 +65,12 @@ def open_shared(
     alone = isinstance(store, NoStore)
     pulse = Pulse(None if alone else StoreFleet(store))
     breakers = {one.name: _breaker(one, pulse, listeners) for one in dependencies.values()}
-    ledger = Ledger(settings.ledger_url, redact=settings.redact, listeners=listeners)
+    ledger = Ledger(
+        settings.ledger_url,
+        redact=settings.redact,
+        namespace=settings.namespace or NAMESPACE,
+        listeners=listeners,
+    )
     return Shared(
         store=store,
         answers=answers,
@@ -169,13 +174,17 @@ def check_names(task: type[Task[Any, Any]], dependencies: Catalogue, features: F
     if dependency is not None and not declared_elsewhere(dependency):
         dependencies.require(dependency, where=f"task {task.name or task.__qualname__}")
     feature = getattr(task, "feature", None)
-    if feature is not None and dependency in dependencies:
+    if (
+        feature is not None
+        and dependency in dependencies
+        and not declared_elsewhere(feature, "features")
+    ):
         features.require(feature, where=f"task {task.name or task.__qualname__}")
 
 
-def declared_elsewhere(dependency: object) -> bool:
-    """Tell whether any adopted app of this process declares *dependency*."""
-    if not isinstance(dependency, str):
+def declared_elsewhere(name: object, kind: str = "dependencies") -> bool:
+    """Tell whether any adopted app of this process declares *name*, as one of a *kind*."""
+    if not isinstance(name, str):
         return False
     adopted = (getattr(app, "resilience", None) for app in _get_active_apps())
-    return any(dependency in getattr(one, "dependencies", ()) for one in adopted)
+    return any(name in getattr(one, kind, ()) for one in adopted)

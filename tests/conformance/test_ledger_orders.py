@@ -119,6 +119,17 @@ def test_order_is_kept_once_and_never_changed(ledger: Ledger) -> None:
     assert ledger.orders.history("search") == [order(7)]
 
 
+def test_orders_of_another_namespace_are_not_ours(ledger: Ledger, ledger_url: str) -> None:
+    """Two apps may share a ledger, as those do that start in one directory."""
+    other = Ledger(ledger_url, timeout_seconds=5.0, namespace="other")
+    ledger.orders.keep("search", order(7))
+    other.orders.keep("search", order(7, "on"))
+    assert ledger.orders.latest() == {"search": order(7)}
+    assert other.orders.latest() == {"search": order(7, "on")}
+    assert other.orders.history("search") == [order(7, "on")]
+    other.close()
+
+
 def test_history_is_newest_first_and_of_one_feature(ledger: Ledger) -> None:
     """It goes by version: an order that was kept late stands where it was given."""
     for version in (1, 3, 2):

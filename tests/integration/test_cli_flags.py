@@ -186,3 +186,23 @@ def test_orders_survive_an_old_ledger_and_the_loss_of_the_store(
     with run_worker(APP, queues=("others",), pool="solo", env=urls) as worker:
         wait_until(lambda: not rows(run)["search"]["enabled"], 60, "the order is back")
         worker.kill()
+
+
+def test_store_that_refuses_shows_no_all_clear(run: Run, valkey: ValkeyProcess) -> None:
+    """A full store answers a ping, but nobody can learn from it what is ordered."""
+    valkey.client().config_set("maxmemory", 1)
+    try:
+        for command in (("flag", "list"), ("breaker",)):
+            done = run(*command)
+            assert done.returncode == 1, done.stdout
+            assert "the store answers, but refuses" in done.stderr
+    finally:
+        valkey.client().config_set("maxmemory", 0)
+
+
+def test_reason_that_no_one_can_read_is_refused(run: Run) -> None:
+    """Bytes that are no UTF-8, and a text that every process would have to fetch."""
+    for reason in ("caf\udce9", "x" * 501):
+        done = run("flag", "off", "search.ranking", "--reason", reason)
+        assert done.returncode == 2
+        assert "at most 500 characters of Unicode" in done.stderr

@@ -225,11 +225,15 @@ def test_long_shed_is_announced_once_more(fleet: Fleet) -> None:
         fleet.now += BACK
 
 
-def test_undeclared_features_are_dropped(fleet: Fleet) -> None:
-    """What a version of the app had shed that is no more stays in nobody's way."""
-    old = Shed(rule="load", measured=1, threshold=1, since=0)
-    fleet.document = Document(shed={"gone": old, "ranking": old})
-    assert fleet.shed(load=1)[0] == "ranking"
+def test_features_of_another_version_of_the_app_stay_shed_for_an_hour(fleet: Fleet) -> None:
+    """A leader that does not know a feature leaves it to those that do, and in nobody's way."""
+    old = Shed(rule="load", measured=1, threshold=1, since=fleet.now)
+    fleet.document = Document(shed={"ranking": old, "gone": old})
+    fleet.now += 3000
+    fleet.shed(load=0)
+    assert list(fleet.document.shed) == ["gone"]
+    fleet.now += 3000
+    fleet.shed(load=1)
     assert "gone" not in fleet.document.shed
 
 
