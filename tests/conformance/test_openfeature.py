@@ -221,6 +221,7 @@ def test_object_says_how_good_answers_are_and_why(flags: Flags, client: OpenFeat
         "level_name": "REDUCED",
         "source": "order",
         "reason": "too slow",
+        "since": order.at,
         "until": order.until,
         "version": order.version,
     }
