@@ -311,7 +311,8 @@ class Flags(TrialOrders):
             trials = {}
             for name, plan in document.trials.items():
                 feature = self.features.get(name)
-                if plan.began <= now < plan.until and feature and self._store:
+                # Not `plan.began <= now`: this process's idea of fleet time may lag a little.
+                if now < plan.until and feature and self._store:
                     trial = self._trials.get(name)
                     new = Trial(plan, feature.level, self._store)
                     trials[name] = trial if trial and trial.plan == plan else new

@@ -71,7 +71,7 @@ class Process:
             listeners=[self.events.append],
             clock=self.clock,
         )
-        document = Document(version=1, trials={"ranking": PLAN}, **agreed)
+        document = Document(version=1, **{"trials": {"ranking": PLAN}, **agreed})
         self.flags.receive(document.text().encode())
 
     def draws(self) -> set[Draw]:
@@ -111,6 +111,12 @@ def test_trial_measures_calls_that_nobody_has_decided_about(agreed: dict[str, An
     draws = Process(**agreed).draws()
     assert all(draw.trial for draw in draws)
     assert {draw.shed for draw in draws} == {True, False}
+
+
+def test_trial_begins_in_a_process_whose_clock_lags() -> None:
+    """The document has the trial, so it has begun, whatever time this process thinks it is."""
+    late = PLAN.model_copy(update={"began": 1001.5})
+    assert all(draw.trial for draw in Process(trials={"ranking": late}).draws())
 
 
 def test_gate_without_trials_sheds_no_call_for_one() -> None:

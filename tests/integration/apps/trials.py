@@ -13,6 +13,7 @@ from resilience import (
     FeatureShedError,
     Level,
     Resilience,
+    SheddingPolicy,
     degradable,
     fallback,
 )
@@ -32,6 +33,7 @@ resilience = Resilience(
         Feature("broken", level=Level.REDUCED),
         Feature("rare", level=Level.REDUCED),
     ],
+    shedding=SheddingPolicy(load=None),  # a busy machine must shed nothing here
 )
 
 
