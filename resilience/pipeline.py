@@ -6,9 +6,8 @@ asked for; who waits for a slot holds no probe's permit, and is not slow. Nothin
 Celery: a web handler calls a dependency the same way.
 """
 
-import copy
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from resilience.breaker import Breaker, NoBreaker
@@ -22,16 +21,11 @@ from resilience.budget import (
 )
 from resilience.bulkhead import Slots
 from resilience.dependency import Dependency
-from resilience.errors import (
-    FeatureShedError,
-    as_bug,
-    is_bug,
-    mark_wrong_call,
-    retry_after_of,
-)
+from resilience.errors import FeatureShedError, as_bug, is_bug, mark_wrong_call, retry_after_of
 from resilience.events import Listener, log_event
 from resilience.fallback import Call, Progress, StaticStep, Step, check_chain
-from resilience.flags.shedding import Shedding, steps_without
+from resilience.flags.gate import FeatureGate, steps_above
+from resilience.flags.trial import ON
 from resilience.outcome import Outcome
 from resilience.partial import is_full, outcome_of
 from resilience.reports import Reports
@@ -64,7 +58,7 @@ class Pipeline:
         *,
         breaker: Breaker | NoBreaker | None = None,
         slots: Slots | None = None,
-        shedding: Shedding | None = None,
+        gate: FeatureGate | None = None,
         fallbacks: Sequence[Step] = (),
         neutral: tuple[type[Exception], ...] = (),
         bugs: tuple[type[Exception], ...] | None = None,
@@ -79,8 +73,7 @@ class Pipeline:
             answers: Where `fallback.stale` and `fallback.cached` find answers.
             breaker: Guards the calls; None: nothing does.
             slots: Cap on calls in flight; None: there is none.
-            shedding: Tells whether the feature is shed that the calls are part of; None: they are
-                part of none.
+            gate: Of the feature that the calls are part of; None: they are part of none.
             fallbacks: Steps in non-decreasing level, tried in order.
             neutral: Exceptions that are no failure and always raised (Celery's `Retry`).
             bugs: Exceptions that are always raised as the code is wrong; None: the dependency's.
@@ -94,7 +87,7 @@ class Pipeline:
         self.fallbacks = check_chain(fallbacks, where=name)
         self._answers = answers
         self._breaker = breaker or NoBreaker()
-        self._shedding = shedding
+        self._gate = gate
         self._bugs = dependency.bugs if bugs is None else bugs
         self._transparent = (*neutral, *self._bugs)
         self._reports = Reports(name, dependency.name, listeners)
@@ -119,8 +112,17 @@ class Pipeline:
             ConfigurationError: Its answers are to be remembered and nothing tells whose they are:
                 the pipeline has no name of its own, nor has *function* (a lambda, a method).
         """
-        if self._shedding is not None:
-            return self._shedding.call(self._whole, function, args, kwargs)
+        if self._gate is None or (draw := self._gate.draw()) is ON:
+            return self._answer(function, args, kwargs)
+        with draw:
+            if not draw.shed:
+                return draw.judge(self._answer(function, args, kwargs))
+            shed = self._without(self._gate.error(draw), function, args, kwargs)
+            return draw.judge(self.degrade(*shed))
+
+    def _answer(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - what the function returns
         if not self.fallbacks:
             return self._guarded(function, args, kwargs)
         stored = self._stored(function, args, kwargs)
@@ -146,8 +148,17 @@ class Pipeline:
         **kwargs: Any,  # noqa: ANN401 - handed on
     ) -> Any:  # noqa: ANN401 - what the function returns
         """Do the same as `call` for a coroutine function."""
-        if self._shedding is not None:
-            return await self._shedding.call_async(self._whole, function, args, kwargs)
+        if self._gate is None or (draw := await self._gate.draw_async()) is ON:
+            return await self._answer_async(function, args, kwargs)
+        async with draw:
+            if not draw.shed:
+                return draw.judge(await self._answer_async(function, args, kwargs))
+            shed = self._without(self._gate.error(draw), function, args, kwargs)
+            return draw.judge(await self.degrade_async(*shed))
+
+    async def _answer_async(
+        self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - what the function returns
         if not self.fallbacks:
             return await self._admitted_async(function, args, kwargs)
         stored = self._stored(function, args, kwargs)
@@ -166,29 +177,18 @@ class Pipeline:
             await self._answers.refresh_async(stored, outcome.value, max_age=life)
         return outcome
 
-    def without(
+    def _without(
         self,
         error: FeatureShedError,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[Exception, Call, Mapping[str, str]]:
-        """Return what `degrade` needs to answer for a call that *error* keeps from being made.
-
-        Raises:
-            FeatureShedError: There are no fallbacks.
-        """
+        """Return what `degrade` needs for a call without the feature, or raise *error*."""
         if not self.fallbacks:
             raise error
         call = self._call(args, kwargs, self._stored(function, args, kwargs))
-        return error, call, steps_without([*self._labelled()], error.level)
-
-    @cached_property
-    def _whole(self) -> "Pipeline":
-        """The same pipeline, as if its calls were part of no feature."""
-        twin = copy.copy(self)
-        twin._shedding = None  # noqa: SLF001 - of this class
-        return twin
+        return error, call, steps_above([*self._labelled()], error.level)
 
     def _guarded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -73,8 +73,8 @@ class Watcher(Protocol):
         """Which state is known."""
         ...
 
-    def hear(self, flags: bytes | None) -> None:
-        """Learn that the store answered: what it keeps, if that is another version."""
+    def receive(self, flags: bytes | None) -> None:
+        """Take what the store keeps; None: the version that is known, empty: nothing."""
         ...
 
     def restart(self) -> None:
@@ -300,7 +300,7 @@ class Pulse:
         self.due = ended + (FAILURE_SECONDS if hastened else PULSE_SECONDS)
         self._circuits = dict(reply.circuits)
         if watcher is not None and self.scope == "fleet" and watcher.version == known:
-            watcher.hear(reply.flags)  # else it learned more while this reply was on its way
+            watcher.receive(reply.flags)  # else it learned more while this reply was on its way
         for member in members:
             member.adopt(reply.circuits.get(member.name), self.due)
         for member in members:

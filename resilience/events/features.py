@@ -105,14 +105,16 @@ class FeatureShedLong(Event):
 class FlagsLost(Event):
     """This process does not know any more what is ordered and shed.
 
-    It goes on with what it knew for five minutes, and then with the defaults.
+    Its last known state applies for five minutes, and then the defaults; each is announced once.
 
     Attributes:
         error: Why.
+        defaults: Whether the defaults apply now; else the last known state does.
     """
 
     severity: ClassVar[int] = logging.WARNING
     error: str
+    defaults: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,7 @@ class FlagProviderFailed(Event):
 class FlagMisused(Event):
     """A flag was asked for that is not declared, and was answered with the caller's default.
 
-    Announced once for each name in each process.
+    Announced once for each of the first 100 names in each process.
 
     Attributes:
         feature: What was asked for.

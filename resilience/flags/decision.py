@@ -1,9 +1,10 @@
 """Whether a feature is on, and why: data and time in, data out."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from resilience.flags.document import BROWNOUT, Document, Order, Shed
+from resilience.flags.document import BROWNOUT, OPEN, Document, Order, Shed
 from resilience.flags.feature import Feature
 from resilience.levels import Level
 
@@ -66,6 +67,17 @@ def decide(feature: Feature, document: Document, now: float) -> Decision:
         source = Source.BROWNOUT if shed.rule == BROWNOUT else Source.CONTROLLER
         return _decision(feature, document, source, shed)
     return _decision(feature, document, Source.DEFAULT, None, enabled=feature.default)
+
+
+def let_probe(decision: Decision, half_open: Callable[[str], bool]) -> Decision:
+    """Let calls probe a half-open circuit that had their feature shed.
+
+    The circuit refuses all calls but its probes; without those it would never close.
+    """
+    if decision.source is not Source.CONTROLLER or not decision.reason.startswith(OPEN):
+        return decision
+    probing = half_open(decision.reason.removeprefix(OPEN))
+    return replace(decision, enabled=True, level=Level.FULL) if probing else decision
 
 
 def _decision(

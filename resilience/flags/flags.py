@@ -1,7 +1,6 @@
 """The flags of one app: what a process knows of them, and orders for all processes."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 from resilience.clock import Clock, SystemClock
 from resilience.errors import FeatureShedError, ResilienceError, StoreUnavailableError
@@ -13,21 +12,23 @@ from resilience.events import (
     OrderNotRecorded,
     announce,
 )
-from resilience.flags.decision import Decision, Source, decide
+from resilience.flags.decision import Decision, Source, decide, let_probe
 from resilience.flags.document import BROWNOUT, OPEN, Document, Order, State
-from resilience.flags.feature import Feature, Features
+from resilience.flags.feature import Features
 from resilience.flags.orders import Edit, after_loss, order_edit
-from resilience.flags.trial import Drawn, Trial, TrialOrders
+from resilience.flags.trial import ON, SHED, Draw, Trial, TrialOrders
 from resilience.levels import Level
 from resilience.pulse import Pulse
 from resilience.store.flags import FlagStore
 
-KNOWN_SECONDS = 300.0
-"""What was last known is in force for so long without the store, and then the defaults."""
-NOTHING = Document(version=-1)
-"""What a process knows that has not reached the store yet, or lost it for too long."""
-LOOK_AGAIN_SECONDS = 30.0
-"""A refused call is told to come back this soon, as any order may be lifted before its end."""
+LAST_KNOWN_SECONDS = 300.0
+"""How long the last known state applies without the store. After that the defaults apply."""
+NO_DOCUMENT = Document(version=-1)
+"""The state of a process that has not reached the store yet, or lost it for too long."""
+RETRY_AFTER_SECONDS_MAX = 30.0
+"""Upper bound of `retry_after`: an order can be lifted early."""
+MISUSED_MAX = 100
+"""So many unknown names are announced: a name made of a user's input has no end of values."""
 CHANGE_TRIES = 20
 ORDER_SECONDS = 1800.0
 """How long an order is in force unless told otherwise."""
@@ -40,7 +41,7 @@ class Flags(TrialOrders):
     second. A process that has not asked for a second asks first, so that an answer is never older
     than that. Safe across fork, with threads, gevent and event loops.
 
-    When the store is down, what was last known is in force for `KNOWN_SECONDS`, and then the
+    While the store is down, the last known state applies for `LAST_KNOWN_SECONDS`, and then the
     defaults. Orders in that time are refused.
 
     Attributes:
@@ -78,15 +79,15 @@ class Flags(TrialOrders):
         self._half_open = half_open
         self._listeners = listeners
         self._monotonic = (clock or SystemClock()).monotonic
-        self._document = NOTHING
-        self._heard = self._monotonic()
+        self._document = NO_DOCUMENT
+        self._received = self._monotonic()
         self._lost = False
         self._trials: Mapping[str, Trial] = {}
         self._decisions: Mapping[str, Decision] = {}
-        self._answers: Mapping[str, bool | Trial] = {}
+        self._answers: Mapping[str, Draw | Trial] = {}
         self._misused: set[str] = set()
         self._probing = False  # whether an answer depends on a circuit
-        self._until = self._changes = float("-inf")
+        self._fresh_until = self._next_change = float("-inf")
         if features and store is not None:
             pulse.watch(self)
 
@@ -99,19 +100,21 @@ class Flags(TrialOrders):
 
         A trial sheds no feature here: what the caller then does cannot be measured.
         """
-        if self._monotonic() >= self._until:
+        if self._monotonic() >= self._fresh_until:
             self._renew()
         try:
-            return self._answers[name] is not False
+            return self._answers[name] is not SHED
         except (KeyError, TypeError):
             return self._unknown(name, default=default)
 
-    def draw(self, name: str) -> bool | Drawn:
-        """Return whether a declared feature is on, or how a trial measures this call."""
-        if self._monotonic() >= self._until:
+    def draw(self, name: str, *, measurable: bool = True) -> Draw:
+        """Return how to make one call of a declared feature; a trial may measure it if it can."""
+        if self._monotonic() >= self._fresh_until:
             self._renew()
         answer = self._answers[name]
-        return answer if answer is True or answer is False else answer.draw()
+        if isinstance(answer, Draw):
+            return answer
+        return answer.draw() if measurable else ON
 
     def decide(self, name: str) -> Decision:
         """Return whether the declared feature called *name* is on, and why.
@@ -119,7 +122,7 @@ class Flags(TrialOrders):
         Raises:
             KeyError: There is none of that name.
         """
-        if self._monotonic() >= self._until:
+        if self._monotonic() >= self._fresh_until:
             self._renew()
         return self._decisions[name]
 
@@ -135,7 +138,7 @@ class Flags(TrialOrders):
         if trial:
             return FeatureShedError(name, level, "measures what it costs", str(Source.TRIAL))
         until = float("inf") if decision.until is None else decision.until
-        left = min(max(0.0, until - self._now()), LOOK_AGAIN_SECONDS)
+        left = min(max(0.0, until - self._now()), RETRY_AFTER_SECONDS_MAX)
         return FeatureShedError(name, level, decision.reason, str(decision.source), left)
 
     @property
@@ -146,7 +149,7 @@ class Flags(TrialOrders):
     @property
     def document(self) -> Document:
         """All that is agreed, as far as this process knows."""
-        if self._monotonic() >= self._until:
+        if self._monotonic() >= self._fresh_until:
             self._renew()
         return self._document
 
@@ -241,31 +244,33 @@ class Flags(TrialOrders):
                 made = now
             made = made.model_copy(update={"version": max(now.version, made.version) + 1})
             if self._store.swap(text, made.text()):
-                self._learn(made)
+                self._adopt(made)
                 return made
         msg = f"the flags changed {CHANGE_TRIES} times meanwhile; try again"
         raise StoreUnavailableError(msg)
 
-    def hear(self, flags: bytes | None) -> None:
-        """Learn what the store keeps; called by the pulse, whenever the store has answered.
+    def receive(self, flags: bytes | None) -> None:
+        """Adopt what the store keeps; called by the pulse whenever the store has answered.
 
-        Without a document it was flushed, or never had one: what is known stays in force until a
-        controller has written it again.
+        Args:
+            flags: None: the version that this process knows. Empty: the store was flushed, or
+                never had a document; the last known state applies until a worker has written it
+                again.
         """
-        if not flags and flags is not None:
-            return self._forget_late("the store keeps no state of the features")
-        document = self._parse(flags) if flags else None
-        if flags and document is None:
-            return self._forget_late("the store keeps an unreadable state of the features")
-        self._heard, self._lost = self._monotonic(), False
-        if document is not None:
-            self._learn(document)
-        return None
+        if flags is not None:
+            document = self._parse(flags)
+            if document is None:
+                if flags or self.version >= 0:  # else the fleet is new
+                    state = "an unreadable" if flags else "no"
+                    self._expire(f"the store keeps {state} state of the features")
+                return
+            self._adopt(document)
+        self._received, self._lost = self._monotonic(), False
 
     def restart(self) -> None:
         """Ask before the next answer, in a forked child; the parent's samples are the parent's."""
         self._trials = {}
-        self._until = self._changes = float("-inf")
+        self._fresh_until = self._next_change = float("-inf")
 
     def _renew(self) -> None:
         """Let the pulse bring what is new, and work out all answers."""
@@ -274,18 +279,19 @@ class Flags(TrialOrders):
             self._pulse.freshen(now)
             now = self._monotonic()
         if self._pulse.scope == "local" and self._store is not None:
-            self._forget_late("the store is down")
-        if now >= self._changes or self._probing:
+            self._expire("the store is down")
+        if now >= self._next_change or self._probing:
             self._work_out()
-        self._until = min(self._pulse.due, self._changes)
+        self._fresh_until = min(self._pulse.due, self._next_change)
 
-    def _forget_late(self, error: str) -> None:
-        """Note that nothing new is known, and go back to the defaults after `KNOWN_SECONDS`."""
-        if not self._lost and self.version >= 0:
+    def _expire(self, error: str) -> None:
+        """Announce that nothing new is known; return to the defaults after `LAST_KNOWN_SECONDS`."""
+        late = self._monotonic() - self._received > LAST_KNOWN_SECONDS
+        if not self._lost or (late and self.version >= 0):
             self._lost = True
-            announce(FlagsLost(error=error), self._listeners)
-        if self.version >= 0 and self._monotonic() - self._heard > KNOWN_SECONDS:
-            self._learn(NOTHING)
+            announce(FlagsLost(error=error, defaults=late or self.version < 0), self._listeners)
+            if late:
+                self._adopt(NO_DOCUMENT)
 
     def _parse(self, text: bytes) -> Document | None:
         try:
@@ -293,54 +299,50 @@ class Flags(TrialOrders):
         except ValueError:
             return None
 
-    def _learn(self, document: Document) -> None:
+    def _adopt(self, document: Document) -> None:
         self._document = document
         self._work_out()
 
     def _work_out(self) -> None:
         """Answer for every feature until something changes, or ends by itself."""
         while True:
-            now, document, before = self._now(), self._document, self._trials
+            now, document = self._now(), self._document
             trials = {}
             for name, plan in document.trials.items():
                 feature = self.features.get(name)
-                if plan.began <= now < plan.until and feature and self._store:
-                    known = before.get(name)
+                # Not `plan.began <= now`: this process's idea of fleet time may lag a little.
+                if now < plan.until and feature and self._store:
+                    trial = self._trials.get(name)
                     new = Trial(plan, feature.level, self._store)
-                    trials[name] = known if known and known.plan == plan else new
-            for name, trial in before.items():
-                if trials.get(name) is not trial:
-                    trial.send()
+                    trials[name] = trial if trial and trial.plan == plan else new
             decisions = {
-                one.name: self._decide(one, document, now) for one in self.features.values()
+                name: let_probe(decide(feature, document, now), self._half_open)
+                for name, feature in self.features.items()
             }
+            for name, trial in self._trials.items():
+                if trials.get(name) is not trial:
+                    trial.finish()
             self._trials, self._decisions = trials, decisions
             self._probing = any(one.rule.startswith(OPEN) for one in document.shed.values())
             self._answers = {
-                name: trials.get(name, True) if one.enabled else False
-                for name, one in decisions.items()
+                name: self._answer(one, trials.get(name)) for name, one in decisions.items()
             }
-            self._changes = self._monotonic() + document.next_change(now) - now
+            self._next_change = self._monotonic() + document.next_change(now) - now
             if document is self._document:  # else another thread has learned more meanwhile
                 return
 
-    def _decide(self, feature: Feature, document: Document, now: float) -> Decision:
-        """Decide, but let calls probe a half-open circuit that had their feature shed.
-
-        The circuit refuses all calls but its probes; without those it would never close.
-        """
-        made = decide(feature, document, now)
-        if made.source is not Source.CONTROLLER or not made.reason.startswith(OPEN):
-            return made
-        probing = self._half_open(made.reason.removeprefix(OPEN))
-        return replace(made, enabled=True, level=Level.FULL) if probing else made
+    def _answer(self, decision: Decision, trial: Trial | None) -> Draw | Trial:
+        if not decision.enabled:
+            return SHED
+        # A trial must not undo what a person ordered.
+        return trial if trial and decision.source is Source.DEFAULT else ON
 
     def _now(self) -> float:
         return self._pulse.fleet_time(self._monotonic())
 
     def _unknown(self, name: object, *, default: bool) -> bool:
-        said = repr(name)[:100]
-        if said not in self._misused:
-            self._misused.add(said)
-            announce(FlagMisused(feature=said, answer=default), self._listeners)
+        asked = repr(name)[:100]
+        if asked not in self._misused and len(self._misused) < MISUSED_MAX:
+            self._misused.add(asked)
+            announce(FlagMisused(feature=asked, answer=default), self._listeners)
         return default

@@ -9,14 +9,21 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from random import Random, SystemRandom
-from typing import Literal, NamedTuple, Self, TypeVar
+from threading import Thread
+from typing import ClassVar, Final, NamedTuple, Self, TypeVar
 
 from resilience.clock import SystemClock
-from resilience.errors import StoreUnavailableError
-from resilience.events import FeatureOrdered, Listener, announce
+from resilience.errors import (
+    FeatureShedError,
+    Neutral,
+    RejectedError,
+    StoreUnavailableError,
+    is_any_of,
+)
+from resilience.events import FeatureOrdered, Listener, TrialEnded, announce
 from resilience.flags.document import Cost, Document, TrialPlan
 from resilience.flags.feature import Features
 from resilience.flags.orders import Edit, end_trial, trial_edit
@@ -39,20 +46,44 @@ FAILURES_Z = 4.0
 is asked every second, so that a usual bound would stop many a trial by chance."""
 
 
-class Sample:
-    """One call that is measured: a context manager around it.
+class Draw(nullcontext[None]):
+    """How one call of a feature is made: a context manager around the call.
 
     Attributes:
-        shed: Whether the feature is shed for this call; otherwise the call is part of the control.
+        shed: Whether the call is made without the feature.
+        trial: Whether a trial measures the call.
     """
 
-    __slots__ = ("_began", "_level", "_trial", "shed")
+    trial: ClassVar[bool] = False
+
+    def __init__(self, *, shed: bool) -> None:
+        """Make a call with the feature, or without it."""
+        super().__init__()
+        self.shed = shed
+
+    def judge(self, value: T) -> T:
+        """Return *value*, which the call returned."""
+        return value
+
+
+ON: Final = Draw(shed=False)
+SHED: Final = Draw(shed=True)
+
+
+class Sample(Draw):
+    """One call that a trial measures, with the feature as control or without it.
+
+    A call counts for neither side if it ends in an error that the feature's absence cannot cause.
+    """
+
+    trial = True
 
     def __init__(self, trial: "Trial", *, shed: bool) -> None:
-        """Measure a call for *trial*."""
+        """Measure a call for *trial*, which begins now."""
+        super().__init__(shed=shed)
         self._trial = trial
         self._level = Level.FULL
-        self.shed = shed
+        self._began = _monotonic()
 
     def judge(self, value: T) -> T:
         """Return *value*, which the call returned; an `Outcome` says how good it is."""
@@ -60,27 +91,24 @@ class Sample:
             self._level = value.level
         return value
 
-    def __enter__(self) -> Self:
-        self._began = _monotonic()
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if self._ended(error):
+    def __exit__(self, *raised: object) -> None:
+        if self._add(raised[1]):
             self._trial.send()
 
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if self._ended(error):
+    async def __aexit__(self, *raised: object) -> None:
+        if self._add(raised[1]):
             await self._trial.send_async()
 
-    def _ended(self, error: BaseException | None) -> bool:
-        level = self._level if error is None else Level.FAILED
+    def _add(self, error: object) -> bool:
+        """Add the call to the trial unless it is neutral; tell whether it is time to send."""
+        level = self._level
+        # A shed call without fallbacks raises what it promises.
+        if error is not None and not (self.shed and isinstance(error, FeatureShedError)):
+            # What is no `Exception` cancels the call, or ends the process.
+            if not isinstance(error, Exception) or is_any_of(error, (Neutral, RejectedError)):
+                return False
+            level = Level.FAILED
         return self._trial.add(self.shed, _monotonic() - self._began, level)
-
-
-Drawn = Literal[True] | Sample
 
 
 class Trial:
@@ -95,13 +123,13 @@ class Trial:
         self._store = store
         self._dice = dice
         self._samples: deque[tuple[str, float, bool]] = deque()
-        self._sent = _monotonic()
+        self._sent = float("-inf")  # the first call is sent: its process may live no longer
 
-    def draw(self) -> Drawn:
-        """Return how to measure one more call; True: not at all, and the feature is on."""
+    def draw(self) -> Draw:
+        """Return how to make one more call: most are made with the feature and not measured."""
         drawn = self._dice.random()
         if drawn >= 2 * self.plan.share:
-            return True
+            return ON
         return Sample(self, shed=drawn < self.plan.share)
 
     def add(self, shed: bool, seconds: float, level: Level) -> bool:  # noqa: FBT001 - of a sample
@@ -114,6 +142,12 @@ class Trial:
         if counts := self._taken():
             with suppress(StoreUnavailableError):
                 self._store.count(self.plan.id, counts)
+
+    def finish(self) -> None:
+        """Send the last samples from a thread, as the caller must not wait."""
+        if self._samples:
+            with suppress(RuntimeError):  # there may be no thread to be had
+                Thread(target=self.send, name="trial-samples", daemon=True).start()
 
     async def send_async(self) -> None:
         """Do the same without blocking the event loop."""
@@ -133,7 +167,7 @@ class Trial:
 
 
 class TrialOrders(ABC):
-    """How somebody starts and stops trials, for the whole fleet."""
+    """The part of `Flags` that starts and stops trials, for the whole fleet."""
 
     features: Features
     _store: FlagStore | None
@@ -210,31 +244,42 @@ class _Side(NamedTuple):
         return spread / (self.calls - 1) / self.calls
 
 
-class Verdict(NamedTuple):
-    """How a trial ends: what it found, in words and, if it found anything, in numbers."""
+def judge(
+    name: str, plan: TrialPlan, counts: Mapping[str, float], now: float, *, over: bool
+) -> tuple[TrialEnded, Cost | None] | None:
+    """Return how the trial of the feature *name* ends, and the cost if it measured one.
 
-    conclusion: str
-    calls: int
-    cost: Cost | None = None
-
-
-def judge(counts: Mapping[str, float], now: float, *, over: bool) -> Verdict | None:
-    """Return how a trial with these *counts* ends; None: it goes on, as it is not *over*."""
+    None: the trial goes on, as it is not *over* and does no harm.
+    """
     control, shed = _Side.of("control", counts), _Side.of("shed", counts)
     calls = int(control.calls + shed.calls)
-    told = f"{shed.failures:.0f} of {shed.calls:.0f} calls without the feature failed"
+    ended = partial(TrialEnded, feature=name, actor=plan.actor, reason=plan.reason, calls=calls)
     if _fails_more(shed, control):
+        without = f"{shed.failures:.0f} of {shed.calls:.0f} calls without the feature failed"
         with_it = f"{control.failures:.0f} of {control.calls:.0f} with it"
-        return Verdict(f"stopped: {told}, {with_it}", calls)
+        return ended(conclusion=f"stopped: {without}, {with_it}"), None
     if not over:
         return None
     if min(control.calls, shed.calls) < CALLS_MIN:
         few = f"{control.calls:.0f} calls with the feature and {shed.calls:.0f} without are too few"
-        return Verdict(f"{few}; {CALLS_MIN} of each are needed", calls)
+        return ended(conclusion=f"{few}; {CALLS_MIN} of each are needed"), None
     difference, half = _welch(control, shed)
     low, high = difference - half, difference + half
-    cost = Cost(seconds=difference, low=low, high=high, calls=calls, at=now)
-    return Verdict(f"a call takes {difference:.4g} s less ({low:.4g} to {high:.4g})", calls, cost)
+    conclusion = f"a call takes {difference:.4g} s less ({low:.4g} to {high:.4g})"
+    event = ended(conclusion=conclusion, seconds=difference, low=low, high=high)
+    return event, Cost(seconds=difference, low=low, high=high, calls=calls, at=now)
+
+
+def conclude_trial(
+    name: str, plan: TrialPlan, cost: Cost | None, document: Document, _: float
+) -> Document | None:
+    """Forget the trial *plan* of a feature, and keep the *cost* that it measured."""
+    trial = document.trials.get(name)
+    if trial is None or trial.id != plan.id:
+        return None  # somebody has begun another one
+    trials = {key: one for key, one in document.trials.items() if key != name}
+    costs = document.costs if cost is None else {**document.costs, name: cost}
+    return document.model_copy(update={"trials": trials, "costs": costs})
 
 
 def _fails_more(shed: _Side, control: _Side) -> bool:

@@ -42,7 +42,12 @@ class TaskPipeline(Pipeline):
             resilience.answers,
             breaker=resilience.breaker(dependency),
             slots=resilience.slots(dependency),
-            shedding=resilience.shedding(getattr(task, "feature", None), where=f"task {name}"),
+            # A kept job whose feature is shed is only postponed: a trial would measure nothing.
+            gate=resilience.gate(
+                getattr(task, "feature", None),
+                where=f"task {name}",
+                trials=not getattr(task, "_kept", False),
+            ),
             fallbacks=with_models(task, fallbacks),
             neutral=NEUTRAL,
             bugs=getattr(task, "bugs", None),

@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, ParamSpec, TypeVar, cast
 
 from celery._state import (  # type: ignore[attr-defined] # missing in the stubs
@@ -13,6 +12,7 @@ from celery._state import (  # type: ignore[attr-defined] # missing in the stubs
 
 from resilience.errors import ConfigurationError
 from resilience.events import AnswerDegraded, announce
+from resilience.flags.trial import ON
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.tasks.carried import note
@@ -48,6 +48,9 @@ def degradable(
         raise ConfigurationError(msg)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        if isinstance(function, classmethod | staticmethod):
+            msg = f"degradable {feature!r}: put it below @classmethod and @staticmethod"
+            raise ConfigurationError(msg)
         if inspect.iscoroutinefunction(function):
             return cast("Callable[P, R]", _degradable_async(feature, function, otherwise))
         if inspect.iscoroutinefunction(otherwise):
@@ -57,18 +60,24 @@ def degradable(
             )
             raise ConfigurationError(msg)
         find = _Finder(feature)
+        # The work of a generator is done after the call, where no trial can measure it.
+        measurable = not any(
+            test(function) for test in (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+        )
 
         @functools.wraps(function)
         def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
             adopted = find()
-            drawn = True if adopted is None else adopted.flags.draw(feature)
-            if adopted is None or drawn is True:
+            if (
+                adopted is None
+                or (draw := adopted.flags.draw(feature, measurable=measurable)) is ON
+            ):
                 return function(*args, **kwargs)
-            with drawn or nullcontext():
-                if drawn and not drawn.shed:
-                    return function(*args, **kwargs)
-                value = otherwise(*args, **kwargs)
-            _report(adopted, feature, function, trial=bool(drawn))
+            with draw:
+                if not draw.shed:
+                    return draw.judge(function(*args, **kwargs))
+                value = draw.judge(otherwise(*args, **kwargs))
+            _report(adopted, feature, function, trial=draw.trial)
             return value
 
         return chosen
@@ -85,16 +94,17 @@ def _degradable_async(feature: str, function: Callable[..., Any], otherwise: Any
         if adopted is None:
             return await function(*args, **kwargs)
         await adopted.flags.freshen_async()
-        drawn = adopted.flags.draw(feature)
-        if drawn is True:
+        draw = adopted.flags.draw(feature)
+        if draw is ON:
             return await function(*args, **kwargs)
-        async with drawn or nullcontext():
-            if drawn and not drawn.shed:
-                return await function(*args, **kwargs)
+        async with draw:
+            if not draw.shed:
+                return draw.judge(await function(*args, **kwargs))
             value = otherwise(*args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
-        _report(adopted, feature, function, trial=bool(drawn))
+            draw.judge(value)
+        _report(adopted, feature, function, trial=draw.trial)
         return value
 
     return chosen

@@ -39,17 +39,14 @@ class HoldingPipeline(TaskPipeline):
         super().__init__(task, dependency, fallbacks, resilience)
         self._spares = resilience.spares
 
-    def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Return as `Pipeline.call`, but without an answer of a fallback to a refusal.
-
-        Raises:
-            Reject: The job goes back to its queue.
-        """
-        if self._shedding is None and self._can_go_back():
+    def _answer(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - what the function returns
+        if self._can_go_back():
             refused = self._breaker.refusal()
             if refused is not None:
                 _go_back(refused, BACK_SECONDS)
-        return super().call(function, *args, **kwargs)
+        return super()._answer(function, args, kwargs)
 
     def _guarded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

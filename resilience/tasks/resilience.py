@@ -13,9 +13,9 @@ from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
 from resilience.flags import Feature, Features, Flags, FollowProvider
+from resilience.flags.gate import FeatureGate
 from resilience.flags.policy import SheddingPolicy
 from resilience.flags.reports import JobTimes
-from resilience.flags.shedding import Shedding
 from resilience.ledger import Ledger
 from resilience.levels import Level
 from resilience.pipeline import Pipeline
@@ -267,21 +267,21 @@ class Resilience:
             self.answers,
             breaker=self.breaker(dependency),
             slots=self.slots(dependency),
-            shedding=self.shedding(feature, where=where),
+            gate=self.gate(feature, where=where),
             fallbacks=fallbacks,
             neutral=neutral,
             listeners=self.listeners,
         )
 
-    def shedding(self, feature: str | None, *, where: str) -> Shedding | None:
-        """Return what tells whether calls of *feature* are shed; None: they are of none.
+    def gate(self, feature: str | None, *, where: str, trials: bool = True) -> FeatureGate | None:
+        """Return the gate before calls of *feature*, if they are part of one.
 
         Raises:
             ConfigurationError: The feature is unknown; the message says *where* it is named.
         """
-        if feature is None:
-            return None
-        return Shedding(self.features.require(feature, where=where).name, self.flags)
+        if feature is not None:
+            self.features.require(feature, where=where)
+        return None if feature is None else FeatureGate(feature, self.flags, trials=trials)
 
     def announce(self, event: Event) -> None:
         """Tell the app's listeners of *event*."""

@@ -4,6 +4,7 @@ import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 from resilience.breaker.keeper import NOT_ADMITTED
 from resilience.clock import SystemClock
@@ -14,7 +15,6 @@ from resilience.errors import (
     UnkeepableError,
 )
 from resilience.events import Event
-from resilience.flags.concluding import conclude_trials
 from resilience.flags.controller import LOAD, Reading, step
 from resilience.flags.document import OPEN, Document
 from resilience.flags.reports import (
@@ -26,6 +26,7 @@ from resilience.flags.reports import (
     p95,
 )
 from resilience.flags.syncing import sync_orders
+from resilience.flags.trial import SEND_SECONDS, conclude_trial, judge
 from resilience.store.election import Election
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
@@ -105,7 +106,7 @@ def _write_first(document: Document, _now: float) -> Document:
 
 def lead(resilience: Resilience, reports: Sequence[Report]) -> None:
     """Do what one worker does for all. A failing duty does not stop the others."""
-    for duty in (follow_provider, conclude, shed_and_restore):
+    for duty in (follow_provider, conclude_trials, shed_and_restore):
         try:
             duty(resilience, reports)
         except StoreUnavailableError:
@@ -124,14 +125,20 @@ def follow_provider(resilience: Resilience, _reports: Sequence[Report]) -> None:
         resilience.intent.look(resilience.flags, resilience.announce)
 
 
-def conclude(resilience: Resilience, _reports: Sequence[Report]) -> None:
+def conclude_trials(resilience: Resilience, _reports: Sequence[Report]) -> None:
     """End the trials that are to end, and announce what they found.
 
     Raises:
         StoreUnavailableError: The fleet could not agree.
     """
-    for event in conclude_trials(resilience.flags, resilience.fleet_time()):
-        resilience.announce(event)
+    flags, now = resilience.flags, resilience.fleet_time()
+    for name, plan in flags.document.trials.items():
+        over = now >= plan.until + 2 * SEND_SECONDS  # the last samples are in
+        verdict = judge(name, plan, flags.counted(plan), now, over=over)
+        if verdict is not None:
+            event, cost = verdict
+            flags.change(partial(conclude_trial, name, plan, cost))
+            resilience.announce(event)
 
 
 def shed_and_restore(resilience: Resilience, reports: Sequence[Report]) -> None:

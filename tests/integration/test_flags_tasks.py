@@ -39,12 +39,17 @@ class Stage:
     def shed(self, feature: str, seconds: float = 600.0) -> None:
         """Order *feature* off, and wait for as long as that may take to reach the worker."""
         self.flags.order(feature, "off", seconds=seconds, **WHO)
-        known = monotonic() + 1.0
-        wait_until(lambda: monotonic() > known, SECONDS, "all processes know")
+        wait_for_all()
 
     def count(self, text: str) -> int:
         """Return how often the worker's log says *text*."""
         return self.worker.log.count(text)
+
+
+def wait_for_all() -> None:
+    """Wait for as long as a change of the flags may take to reach every process."""
+    known = monotonic() + 1.0
+    wait_until(lambda: monotonic() > known, SECONDS, "all processes know")
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +178,20 @@ def test_body_that_was_given_less_returns_a_degraded_outcome(stage: Stage) -> No
     stage.flags.order("spelling", "auto", **WHO)
     wait_until(lambda: reason("search") is None, SECONDS, "it is on again")
     assert stage.run("search", "other").value == "other spelled"
+
+
+def test_trial_postpones_no_kept_job(stage: Stage) -> None:
+    """A job that would only run later measures nothing, so none is shed for a trial."""
+    key, jobs = uuid4().hex, 20
+    stage.flags.start_trial("mail", share=0.5, seconds=600, **WHO)
+    wait_for_all()
+    for _ in range(jobs):
+        stage.module.app.tasks["mail"].delay(key)
+
+    client = stage.module.resilience.store.client
+    wait_until(lambda: client.llen(key) == jobs, SECONDS, "all have run")
+    assert stage.count("JobParked task=mail") == 0
+    stage.flags.stop_trial("mail")
 
 
 def test_job_of_a_shed_feature_is_kept_and_runs_later(stage: Stage) -> None:

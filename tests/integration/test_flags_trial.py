@@ -82,13 +82,22 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.mark.parametrize("feature", ["ranking", "spelling"])
 def test_trial_finds_what_a_feature_costs(stage: Stage, feature: str) -> None:
     """A feature that makes calls 40 ms dearer is found out within the interval, and announced."""
-    cost = stage.measure(feature, jobs=8, calls=60)
+    cost = stage.measure(feature, jobs=8, calls=150)
 
-    assert cost is not None
+    assert cost is not None, stage.said(feature)
     assert cost.low <= stage.module.COST_SECONDS <= cost.high
     assert cost.high - cost.low < 0.02
-    assert cost.calls > 400  # but for those that came before the worker knew of the trial
+    assert cost.calls > 400  # but for those of the first second and of the last
     assert "a call takes" in stage.said(feature)
+
+
+def test_trial_of_calls_without_fallbacks_finds_what_they_cost(stage: Stage) -> None:
+    """A shed call raises `FeatureShedError`, as promised; that stops no trial."""
+    cost = stage.measure("bare", jobs=8, calls=100)
+
+    assert cost is not None
+    assert cost.seconds > stage.module.COST_SECONDS
+    assert "a call takes" in stage.said("bare")
 
 
 def test_trial_concludes_nothing_from_few_calls(stage: Stage) -> None:

@@ -94,7 +94,7 @@ def stage(servers: Stage) -> Stage:
     servers.broker.empty()
     servers.desk.flushall()
     # What this process knew of the test before, it forgets.
-    servers.flags.hear(b"0|{}")
+    servers.flags.receive(b"0|{}")
     servers.flags.change(lambda *_: None)
     return servers
 

@@ -84,7 +84,7 @@ class Pulse:
         self._clock.advance(0.002)
         text = self._store.text
         same = text and text.startswith(b"%d|" % self._watcher.version)
-        self._watcher.hear(None if same else text or b"")
+        self._watcher.receive(None if same else text or b"")
         return self._clock.now()
 
 

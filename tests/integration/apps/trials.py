@@ -3,10 +3,20 @@
 import os
 import random
 import time
+from contextlib import suppress
 
 from celery import Celery
 
-from resilience import Dependency, Feature, Level, Resilience, degradable, fallback
+from resilience import (
+    Dependency,
+    Feature,
+    FeatureShedError,
+    Level,
+    Resilience,
+    SheddingPolicy,
+    degradable,
+    fallback,
+)
 
 COST_SECONDS = 0.04
 BASE_SECONDS = 0.01
@@ -19,9 +29,11 @@ resilience = Resilience(
     features=[
         Feature("ranking", level=Level.REDUCED, cost=1.0),
         Feature("spelling", level=Level.REDUCED),
+        Feature("bare", level=Level.REDUCED),
         Feature("broken", level=Level.REDUCED),
         Feature("rare", level=Level.REDUCED),
     ],
+    shedding=SheddingPolicy(load=None),  # a busy machine must shed nothing here
 )
 
 
@@ -45,7 +57,18 @@ def broken() -> str:
 spelled = resilience.pipeline(
     "search", feature="spelling", fallbacks=[fallback.call(base, level=Level.REDUCED)]
 )
+bare = resilience.pipeline("search", feature="bare")
+
+
+def without_fallbacks() -> str:
+    """Leave it to the caller to do without the feature."""
+    with suppress(FeatureShedError):
+        bare.call(ranked)
+    return base()
+
+
 CALLS = {
+    "bare": without_fallbacks,
     "ranking": degradable("ranking", otherwise=base)(ranked),
     "spelling": lambda: spelled.call(ranked),
     "broken": degradable("broken", otherwise=broken)(base),
