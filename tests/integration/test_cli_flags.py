@@ -178,7 +178,7 @@ def test_orders_survive_an_old_ledger_and_the_loss_of_the_store(
         assert "resilience ledger upgrade" in done.stderr
         wait_until(lambda: "orders about features are not kept" in worker.log, 30, "it says so")
         assert run("ledger", "upgrade").returncode == 0
-        ledger = Ledger(url)
+        ledger = Ledger(url, namespace="resilience")
         wait_until(lambda: ledger.orders.history("search"), 40, "the order is kept")
         worker.kill()
     ledger.close()
