@@ -166,10 +166,10 @@ def test_unknown_dependency_is_an_error_whatever_comes_first() -> None:
     before.finalize()
     adopt(after)
 
-    with pytest.raises(ConfigurationError, match=r"task typo .* 'uzers'; declared are: users"):
+    with pytest.raises(ConfigurationError, match=r"task typo .* 'uzers'; did you mean 'users'\? "):
         adopt(before)
     after.task(name="typo", shared=False, dependency="uzers")(echo)
-    with pytest.raises(ConfigurationError, match=r"task typo .* 'uzers'; declared are: users"):
+    with pytest.raises(ConfigurationError, match=r"task typo .* 'uzers'; did you mean 'users'\? "):
         after.finalize()
 
 

@@ -263,7 +263,16 @@ def test_watching_ends_with_ctrl_c(server: ValkeyProcess, broker: Broker, tmp_pa
     with (
         log.open("w") as out,
         subprocess.Popen(  # noqa: S603 - our own words
-            [sys.executable, "-m", *words, "--watch", "--json"],
+            # What runs in the background ignores Ctrl-C, and so would a child of such a test run.
+            [
+                "/usr/bin/env",
+                "--default-signal=INT",
+                sys.executable,
+                "-m",
+                *words,
+                "--watch",
+                "--json",
+            ],
             stdout=out,
             stderr=subprocess.PIPE,
             env={**os.environ, **env},  # noqa: TID251 - the child's
