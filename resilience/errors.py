@@ -152,25 +152,7 @@ class TooManyAbandonedError(RejectedError):
 
 
 class OrderConflictError(ResilienceError):
-    """An order was given on what was seen, and somebody has given another one since.
-
-    Attributes:
-        feature: Whose order it is.
-        actor: Who gave the other one.
-        reason: Why.
-    """
-
-    def __init__(self, feature: str, actor: str, reason: str) -> None:
-        super().__init__(feature, actor, reason)
-        self.feature = feature
-        self.actor = actor
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return (
-            f"{self.feature}: {self.actor} has given another order since ({self.reason}); "
-            "look again before you order"
-        )
+    """The order was refused: somebody has ordered since the version it named; says who and why."""
 
 
 class BudgetExceededError(ResilienceError):

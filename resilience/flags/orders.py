@@ -47,7 +47,11 @@ def order_edit(
     def edit(now: Document, time: float) -> Document:
         before = now.orders.get(name)
         if before is not None and seen is not None and before.version != seen:
-            raise OrderConflictError(name, before.actor, before.reason)
+            msg = (
+                f"{name}: {before.actor} has given another order since ({before.reason}); "
+                "look again before you order"
+            )
+            raise OrderConflictError(msg)
         order = Order(
             state=state,
             until=time if ends else time + seconds,

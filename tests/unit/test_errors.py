@@ -45,7 +45,7 @@ SAMPLES = [
     AlreadyRunningError("send:order:1", 2.5),
     FeatureShedError("search.ranking", 2, "open:search", "controller"),
     FeatureShedError("search.ranking", 2, "too slow", "order", 2.5),
-    OrderConflictError("search.ranking", "ann", "too slow"),
+    OrderConflictError("said"),
     TooManyAbandonedError(64),
     BudgetExceededError("get_user", 0.4, 0.6, 1.0, conclusive=True),
     BudgetExceededError("get_user", 0.0, -0.1, 1.0),
