@@ -18,7 +18,7 @@ up: .venv ## the same services, until Ctrl-C
 # Most tests wait for servers: three at a time. Those that measure how long something takes run by themselves, and so does,
 # once more, what failed beside others.
 TIMED := tests/acceptance tests/unit/test_slots.py $(addprefix tests/integration/test_,budget_http.py budget_postgres.py \
-  budget_redis.py stopping.py)
+  budget_redis.py flags_flip.py flags_trial.py stopping.py)
 
 test: .venv
 	$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal $(TIMED:%=--ignore=%) || \

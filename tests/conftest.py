@@ -62,6 +62,15 @@ def own_marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A ledger of the module's own, also for its workers: orders and jobs of others come back."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
+        patch.setenv("RESILIENCE_LEDGER_URL", f"sqlite:///{path}")
+        yield
+
+
 @pytest.fixture(scope="session")
 def any_broker(request: pytest.FixtureRequest) -> Broker:
     """The broker behind `broker`, at one address as long as tests run."""

@@ -58,7 +58,7 @@ def aged(stage: Stage, key: str) -> None:
 def test_missing_part_is_reduced(stage: Stage, ask: Any, good: str, level: Level) -> None:  # noqa: ANN401
     """An alert on `level > 0` sees a missing part, and a worse part is not hidden by it."""
     arguments = [1] if good == "echo" else []
-    fan_out = FanOut(good=stage.s(good, *arguments), bad=stage.s("refuse", "refused"))
+    fan_out = FanOut(good=stage.s(good, *arguments), bad=stage.s("fail", "refused"))
 
     response = ask(fan_out.apply_async(budget=LONG))
 
@@ -70,7 +70,7 @@ def test_missing_part_is_reduced(stage: Stage, ask: Any, good: str, level: Level
 @pytest.mark.parametrize("nested", ["inside", "declared"])
 def test_part_that_is_missing_in_a_nested_fan_out_is_reduced(stage: Stage, nested: str) -> None:
     """However deep a part is missing, the level of the whole says so."""
-    inner = FanOut(good=stage.s("echo", 1), bad=stage.s("refuse", "inside"))
+    inner = FanOut(good=stage.s("echo", 1), bad=stage.s("fail", "inside"))
     inside = stage.s("ask_inside", LONG) if nested == "inside" else inner
 
     response = FanOut(page=inside, own=stage.s("echo", 2)).apply_async(budget=LONG).get()
@@ -83,7 +83,7 @@ def test_part_that_is_missing_in_a_nested_fan_out_is_reduced(stage: Stage, neste
 def test_callback_stream_and_event_say_that_a_part_is_missing(stage: Stage) -> None:
     """Whoever learns of the response, in whatever way, learns the same level."""
     key = new_key()
-    fan_out = FanOut(good=stage.s("partial", 1), bad=stage.s("refuse", "refused"))
+    fan_out = FanOut(good=stage.s("partial", 1), bad=stage.s("fail", "refused"))
     pending = fan_out.apply_async(budget=LONG, on_complete=stage.s("note", key))
 
     parts = {one.name: one.outcome for one in pending.stream()}

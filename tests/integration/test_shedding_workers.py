@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -59,10 +60,16 @@ class Stage:
 
     def await_switches(self, expected: list[tuple[str, str]], seconds: float = SECONDS) -> None:
         """Wait until the controller has done no more and no less than is *expected*."""
-        wait_until(
-            lambda: len(self.switches()) >= len(expected), seconds, f"the switches {expected}"
-        )
+        try:
+            wait_until(lambda: len(self.switches()) >= len(expected), seconds, "the switches")
+        except AssertionError:
+            print(self.agreed())  # noqa: T201 - shown with a failure
         assert self.switches() == expected
+
+    def agreed(self) -> tuple[object, object]:
+        """Return what the store holds: the document, and the last reports of workers."""
+        key = self.resilience.store.key
+        return self.desk.get(key("flags")), self.desk.hgetall(key("reports"))
 
     def switches(self) -> list[tuple[str, str]]:
         """Return what the controller has switched, and how."""
@@ -89,8 +96,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def stage(servers: Stage) -> Stage:
-    """Return the servers, empty."""
+def stage(servers: Stage, tmp_path: Path) -> Stage:
+    """Return the servers, empty, for workers with a ledger in which nobody has ordered anything."""
+    servers.env["RESILIENCE_LEDGER_URL"] = f"sqlite:///{tmp_path}/ledger.sqlite3"
     servers.broker.empty()
     servers.desk.flushall()
     # What this process knew of the test before, it forgets.
