@@ -81,12 +81,17 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.mark.parametrize("feature", ["ranking", "spelling"])
 def test_trial_finds_what_a_feature_costs(stage: Stage, feature: str) -> None:
-    """A feature that makes calls 40 ms dearer is found out within the interval, and announced."""
+    """A feature that makes calls 40 ms dearer is found out, and announced.
+
+    An interval of 95 % misses the truth once in twenty trials, one of twice its width once in ten
+    thousand; how often it misses is for the benchmark `flag_trial` to count.
+    """
     cost = stage.measure(feature, jobs=8, calls=150)
 
     assert cost is not None, stage.said(feature)
-    assert cost.low <= stage.module.COST_SECONDS <= cost.high
-    assert cost.high - cost.low < 0.02
+    width = cost.high - cost.low
+    assert width < 0.02
+    assert abs(cost.seconds - stage.module.COST_SECONDS) <= width
     assert cost.calls > 400  # but for those of the first second and of the last
     assert "a call takes" in stage.said(feature)
 
