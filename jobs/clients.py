@@ -67,7 +67,7 @@ class Clients:
             smtp.send_message(message)
 
     def close(self) -> None:
-        """Close every connection; what is used afterwards is opened anew."""
+        """Close every connection; what is used afterwards is opened again."""
         for client in self._http.values():
             client.close()
         self._http.clear()

@@ -120,7 +120,7 @@ class Pulse:
         self._beside: asyncio.Task[None] | None = None
 
     def restart(self) -> None:
-        """Begin anew in a forked child: with own evidence, lock and name."""
+        """Begin again in a forked child: with own evidence, lock and name."""
         self._begin()
         self._alone.restart()
         for member in self._members.values():

@@ -258,7 +258,7 @@ class Keeper:
             yield from self._open(circuit, kept, window, why)
 
     def restart(self) -> None:
-        """Begin to count anew, in a forked child."""
+        """Begin to count again, in a forked child."""
         self._gate = Gate(self._circuit.generation, float("-inf"))
         self._dice = random.Random()  # noqa: S311 - children must not roll the same
 

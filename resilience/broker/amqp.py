@@ -51,7 +51,7 @@ CONFIRMING = {
 class Confirming:
     """A connection of kombu's whose transport is one of these.
 
-    Kombu connects anew without a word when it finds the connection lost, as a greenlet does whose
+    Kombu connects again without a word when it finds the connection lost, as a greenlet does whose
     acknowledgement was the first to notice. Nobody consumes over the new one, and the channels of
     the old one go on failing. So who waits on a lost one is told, and whoever still has a channel
     of one that is replaced.

@@ -184,13 +184,13 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
             self._waits, self._in_poll = False, None
 
     def _update_queue_cycle(self) -> None:
-        """Note that queues have changed: what is waited for is to be told anew."""
+        """Note that queues have changed: what is waited for is to be told again."""
         super()._update_queue_cycle()
         self._wait_no_more()
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's
         params: dict[str, Any] = super()._connparams(asynchronous)
-        # Else redis-py reads its own version from the package's files, for each connection anew.
+        # Else redis-py reads its own version from the package's files, for each connection again.
         params["driver_info"] = redis.DriverInfo(lib_version=redis.__version__)
         if asynchronous:
             params["protocol"] = 3  # in which the server may speak unasked
@@ -233,7 +233,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         self._tracked = connection._sock  # noqa: SLF001
 
     def look_again(self) -> None:
-        """Ask anew if the last answer is old; give a server up that owes one for too long.
+        """Ask again if the last answer is old; give a server up that owes one for too long.
 
         A worker that waits looks into its queues also if the server tells it nothing.
         """
@@ -245,7 +245,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
             if age >= LOOK_SECONDS:
                 self._wait_no_more()
         elif age >= OVERDUE_SECONDS and not has_spoken(connection._sock):  # noqa: SLF001 - as kombu does
-            logger.warning("the broker has not answered for %.1f s; connecting anew", age)
+            logger.warning("the broker has not answered for %.1f s; connecting again", age)
             connection.disconnect()
 
     def _brpop_read(self, **_: object) -> bool:
@@ -259,7 +259,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
             with as_outage():
                 reply = self._reply(connection)
         except NoScriptError:
-            self._known, reply = False, []  # the server has been started anew
+            self._known, reply = False, []  # the server has been started again
         except self.connection_errors:
             connection.disconnect()
             if not idle:

@@ -14,7 +14,7 @@ from redis.exceptions import (
 )
 
 REFUSALS = (OutOfMemoryError, ReadOnlyError)
-"""A worker that meets one waits and connects anew, as if the broker were away."""
+"""A worker that meets one waits and connects again, as if the broker were away."""
 FORBIDDEN = ("ACL failure in script", "The user executing the script can't")
 """How Valkey and Redis begin to say that a script may not do what it does."""
 NEEDED: Final = (

@@ -7,7 +7,7 @@ from kombu.utils.eventio import READ, poll
 LOOK_SECONDS: Final = 1.0
 """How often a worker looks after its connection."""
 OVERDUE_SECONDS: Final = 3.0
-"""A server that has not answered for so long is one that is gone; the worker connects anew."""
+"""A server that has not answered for so long is one that is gone; the worker connects again."""
 
 
 def has_spoken(sock: Any) -> bool:  # noqa: ANN401 - a socket of any kind

@@ -100,7 +100,7 @@ def lacked_time(error: Exception, budget: TimeoutBudget, seconds: float) -> bool
 def limit_requests(client: "httpx.Client") -> None:
     """Let the requests of *client* take no longer than the budget.
 
-    httpx takes its timeout for each phase anew: to get a connection from the pool, to connect, to
+    httpx takes its timeout for each phase again: to get a connection from the pool, to connect, to
     write, to read the head, to read the body. Here each phase has what those before it left.
     """
     client.event_hooks["request"].append(_limit_request)

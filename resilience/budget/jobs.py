@@ -87,7 +87,7 @@ class Job:
                 if self._mailbox.get(timeout=seconds):
                     return self._result()
             except Empty:
-                pass
+                pass  # it is time to look at the job
             self._look()
         limit = self._limit
         assert limit is not None  # noqa: S101 - or it would not be over

@@ -37,7 +37,7 @@ class AdaptiveConcurrency:
             idle dependency is measured.
         buffer: Share of that latency by which jobs may take longer before there are fewer of them,
             in [0, 10].
-        measure_seconds: So often that latency is measured anew, more than 0, up to a day.
+        measure_seconds: So often that latency is measured again, more than 0, up to a day.
 
     Raises:
         pydantic.ValidationError: A value is out of range, or an option is unknown.

@@ -53,7 +53,7 @@ MENDS = {
 
 
 class Database:
-    """One database, whose engine is made anew in every process. Safe with threads.
+    """One database, whose engine is made again in every process. Safe with threads.
 
     Attributes:
         place: Its URL without the password.

@@ -150,7 +150,7 @@ class Answers:
             yield
             written = True
         except StoreUnavailableError:
-            pass
+            pass  # the answer at hand matters more
         finally:
             if not written:
                 self._written.pop(key, None)

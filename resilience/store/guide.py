@@ -146,7 +146,7 @@ class GuidedConnection(SentinelManagedConnection):
     """A connection to wherever the guide says the store is.
 
     When it breaks or hangs, or the server says that it is not the one (any more), the idle
-    connections of the pool go as well, and the guide is asked anew.
+    connections of the pool go as well, and the guide is asked again.
     """
 
     def connect_to(self, address: Address) -> None:

@@ -15,7 +15,7 @@ SILENT_SECONDS = 5
 USUAL_HEARTBEAT: Final = float(DEFAULTS["broker_heartbeat"])  # type: ignore[arg-type] # it is a number
 """Celery's; another object than any that an app sets, though it be as much."""
 RABBITMQ_DEFAULTS: Final = {"control_queue_exclusive": False, "control_queue_durable": True}
-"""RabbitMQ would keep a worker that connects anew from a queue that belongs to its lost connection
+"""RabbitMQ would keep a worker that connects again from a queue that belongs to its lost connection
 alone, until it notices the loss: a minute or more. On Redis kombu would declare the queue of the
 answers once only, and forget it with the first answer: the next ones would be lost."""
 LANE_ORDER = f"{LaneCycle.__module__}:{LaneCycle.__name__}"

@@ -168,7 +168,7 @@ class FireAndForgetTask(OutboxTask):
         return seconds
 
     def _still_open(self, task_id: str) -> bool:
-        """Begin the lease anew; tell if the job is to be done: another copy may have been first."""
+        """Begin the lease again; tell if the job is to be done: another copy may be first."""
         try:
             seconds = self.resilience.settings.ledger_lease_seconds
             return self.resilience.ledger.extend([task_id], lease_seconds=seconds) > 0

@@ -218,7 +218,7 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
     known = {name: said for name, said in ledger_header(headers).items() if said is not None}
     known["attempts"] = job.attempts
     if job.origin != known.get("origin"):
-        # A replay begins anew: what its letter died of does not count against it.
+        # A replay begins again: what its letter died of does not count against it.
         known["born"] = Resilience.of(app).fleet_time()
         known.pop("lost", None)
         headers |= {BUDGET_HEADER: None, "expires": None, CRASHES_HEADER: 0}

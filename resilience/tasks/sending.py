@@ -62,7 +62,7 @@ class Sender:
         inner = called_by(name, kwargs)
         if inner is not None:
             self._admit(inner, options)
-        # Looked up anew: instrumentation replaces the method of the class at any time.
+        # Looked up again: instrumentation replaces the method of the class at any time.
         send = self._before or type(self._app).send_task.__get__(self._app)
         if not (options.get("countdown") or options.get("eta")):
             return send(name, args, kwargs, **options)

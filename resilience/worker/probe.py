@@ -175,7 +175,7 @@ def _is_alive(mark: Mark) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass
+        pass  # it lives, as another user's process
     return bool(mark["started"] == started_at(mark["pid"]))
 
 

@@ -133,7 +133,7 @@ def test_worker_of_any_pool_goes_on(
 def test_greenlets_go_on_when_they_are_cut_off_while_a_job_keeps_them_all(
     kind: str, place: Place, store: ValkeyProcess, tmp_path: Path
 ) -> None:
-    """Again and again: whichever greenlet notices first, the worker consumes anew."""
+    """Again and again: whichever greenlet notices first, the worker consumes again."""
     site = Site(tmp_path, place.behind_proxy, _store_url(kind, "cut", place, store))
     seconds = 0.0
     with site.working("gevent") as worker:

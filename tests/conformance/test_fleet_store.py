@@ -52,7 +52,7 @@ def test_every_key_expires(server: ValkeyProcess, store: Store) -> None:
 
 @pytest.mark.parametrize("forget", ["script-flush", "restart"])
 def test_scripts_are_loaded_again(server: ValkeyProcess, store: Store, forget: str) -> None:
-    """A server that forgot the scripts is taught them anew, by callers of either way."""
+    """A server that forgot the scripts is taught them again, by callers of either way."""
     fleet = StoreFleet(store)
     exercise(fleet)
 

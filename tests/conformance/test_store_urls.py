@@ -100,7 +100,7 @@ def test_fleet_meets(store: Store) -> None:
 
 
 def test_scripts_are_loaded_again(store: Store) -> None:
-    """A server that forgot the scripts is taught them anew, wherever it is."""
+    """A server that forgot the scripts is taught them again, wherever it is."""
     fleet = StoreFleet(store)
     ways = (fleet.ask, lambda question: asyncio.run(fleet.ask_async(question)))
 
@@ -242,7 +242,7 @@ def test_store_is_found_again_after_a_failover(tmp_path: Path, how: str) -> None
 
 
 def test_store_is_found_again_after_its_slot_has_moved(tmp_path: Path) -> None:
-    """A cluster that was resharded is asked anew, by threads and by loops that were connected."""
+    """A cluster that was resharded is asked again, by threads and by loops that were connected."""
     with Cluster(tmp_path).running() as two, asyncio.Runner() as loop:
         store = Store(two.url, namespace="shop", timeout_seconds=1)
         fleet = StoreFleet(store)

@@ -369,7 +369,7 @@ def test_closed_consumer_gives_back_what_it_held(
 def test_consumer_goes_on_when_the_server_forgets_its_scripts_or_connections(
     broker: ValkeyProcess, taker: Callable[..., Taker], queue: str
 ) -> None:
-    """A server that was started anew knows neither."""
+    """A server that was started again knows neither."""
     one = taker(queue)
     one.drain(0.3)
     for number in range(1, 4):

@@ -63,7 +63,7 @@ def test_client_gives_up_before_the_budget_ends(ask: Callable[[str], object]) ->
 
 
 def test_phases_of_a_request_share_what_is_left() -> None:
-    """A head that comes late leaves the body less: httpx alone would wait anew for it."""
+    """A head that comes late leaves the body less: httpx alone would wait again for it."""
     with (
         babbler(HEAD, after=0.6 * BUDGET, hang=True) as url,
         limited() as client,

@@ -183,7 +183,7 @@ def test_job_without_a_budget_is_as_celery_makes_it(stage: Stage) -> None:
 
 
 def test_retry_out_of_a_block_has_the_time_of_the_job(stage: Stage) -> None:
-    """The block's budget is for a part of one run; the next run begins anew."""
+    """The block's budget is for a part of one run; the next run begins again."""
     key = new_key()
 
     result = stage.s("tell_and_retry", key, 2 * BLOCK_SECONDS).apply_async(kwargs={"block": True})

@@ -47,7 +47,7 @@ def test_who_waits_for_messages_is_told_when_the_connection_is_lost(connection: 
 
 
 def test_beat_does_not_replace_a_lost_connection(connection: Any) -> None:  # noqa: ANN401 - kombu's
-    """The worker connects anew, consumers and all, when its beat fails."""
+    """The worker connects again, consumers and all, when its beat fails."""
     with pytest.raises(RecoverableConnectionError):
         connection.heartbeat_check()
 

@@ -51,7 +51,7 @@ def test_ratio_counts_from_the_minimum_of_calls(window: Window, *, opens: bool) 
 
 
 def test_failures_in_a_row_open_whatever_the_window_holds() -> None:
-    """Three failures in a row open, however few calls there were; a success begins anew."""
+    """Three failures in a row open, however few calls there were; a success begins again."""
     rig = Rig(BreakerPolicy(failure_ratio=None, consecutive_failures=3))
     rig.fail(2)
     rig.succeed()

@@ -210,7 +210,7 @@ def test_switches_are_announced_with_what_was_measured(fleet: Fleet) -> None:
 
 
 def test_long_shed_is_announced_once_more(fleet: Fleet) -> None:
-    """After fifteen minutes, once, whatever else happens then; and again when it is shed anew."""
+    """After fifteen minutes, once, whatever else happens then; and again when it is shed again."""
     for _ in range(2):
         for name in ("spelling", "similar", "avatars"):
             fleet.order(name, "off", seconds=1_000)
