@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from resilience.cli.words import plain
@@ -32,7 +32,8 @@ def print_rows(
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
-    table = Table(*columns)
+    # In a narrow terminal, as in a pipe, long names go on in the next line; rich would cut them.
+    table = Table(*(Column(name, overflow="fold") for name in columns))
     for row in shown:
         # As text: a reason may hold brackets, which rich would read as its own.
         table.add_row(*(Text("" if one is None else plain(one)) for one in row.values()))
