@@ -78,8 +78,8 @@ def test_refused_jobs_back_off_as_declared(store: Any) -> None:  # noqa: ANN401 
     """Also if the errors of their own are not worth a retry, which `dont_autoretry_for` says."""
     for job in [publish("once_only") for _ in range(JOBS)]:
         job.get(timeout=SECONDS, propagate=False)
+    store.set(UP_KEY, 1)  # a process that does not know yet that the circuit is open answers
     jobs = [publish("backing_off") for _ in range(JOBS)]
-    store.set(UP_KEY, 1)
 
     assert [job.get(timeout=SECONDS) for job in jobs] == ["done"] * JOBS
     store.delete(UP_KEY)

@@ -23,9 +23,12 @@ from resilience.testing.process import ServerProcess, import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 from tests.compatibility.apps import parcels
 
+pytestmark = pytest.mark.usefixtures("no_ledger_named")
+
 SECONDS = 120.0
 PUBLISH = f"""
 from {parcels.__name__} import send
+
 for number in range(3):
     send.apply_async((number,), countdown=600)
 """
@@ -182,7 +185,8 @@ def test_running_process_finds_a_second_ledger_when_the_store_is_back(
     running = adopted(valkey, tmp_path / "running", heard)
     LedgerCheck.of(running).join()
     valkey.flush()
-    LedgerCheck.of(adopted(valkey, tmp_path / "other", [])).join()
+    other = adopted(valkey, tmp_path / "other", [])
+    LedgerCheck.of(other).join()  # it only refers to the app
     check = LedgerCheck(running)
     check.rejoin()
     check.rejoin()

@@ -20,6 +20,8 @@ from resilience.settings import Settings
 from resilience.tasks import FireAndForgetTask
 from resilience.tasks.resilience import Resilience
 
+pytestmark = pytest.mark.usefixtures("no_ledger_named")
+
 NAMES = ("mail", "slow_bank", "default")
 
 
