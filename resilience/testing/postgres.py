@@ -14,7 +14,8 @@ import psutil
 
 from resilience.testing.homes import run_as, running
 from resilience.testing.ports import LOCALHOST, free_port
-from resilience.testing.process import KILL_SECONDS, STOP_SECONDS, ServerProcess
+from resilience.testing.process import KILL_SECONDS, STOP_SECONDS, ServerProcess, is_alive
+from resilience.testing.waiting import wait_until
 
 READY = "database system is ready to accept connections"
 USER = "postgres"
@@ -112,7 +113,12 @@ class PostgresProcess(ServerProcess):
         for backend in backends:
             if backend.is_running():
                 backend.kill()
-        psutil.wait_procs(backends, timeout=KILL_SECONDS)
+        # A zombie holds nothing any more, and where no init process reaps, it stays one for ever.
+        wait_until(
+            lambda: not any(is_alive(backend.pid) for backend in backends),
+            KILL_SECONDS,
+            "the backends of the killed server are gone",
+        )
 
 
 def running_postgres() -> AbstractContextManager[PostgresProcess]:
