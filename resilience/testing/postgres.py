@@ -49,6 +49,8 @@ class PostgresProcess(ServerProcess):
             "listen_addresses": LOCALHOST,
             "port": str(self.port),
             "unix_socket_directories": "",
+            # In the data directory, for a killed server would leave a megabyte in /dev/shm.
+            "dynamic_shared_memory_type": "mmap",
             **self._settings(),
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
