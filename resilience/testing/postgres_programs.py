@@ -37,7 +37,7 @@ class PostgresPrograms:
 
         Args:
             home: Directory of the server, which that user must be able to enter. It receives a copy
-                of the programs, 20 MB, if that user cannot enter the directory where they are.
+                of the programs, 40 MB, if that user cannot enter the directory where they are.
             package: Directory of the wheel's package; None: where it is installed.
 
         Raises:
