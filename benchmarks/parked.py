@@ -41,7 +41,7 @@ def run(*, quick: bool) -> Iterator[Figure]:
     parks, published = (1500, 6000) if quick else (10_000, 30_000)
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
-        home.chmod(0o755)  # the user postgres must reach its own directory in it
+        home.chmod(0o755)  # the user who runs PostgreSQL must reach a directory in it
         broker = ValkeyProcess(home / "valkey")
         broker.start()
         stack.callback(broker.stop)

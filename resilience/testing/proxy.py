@@ -12,10 +12,10 @@ CONNECT_SECONDS = 5.0
 
 
 class TcpProxy:
-    """Passes on what clients and a server say, until it is told to lose it.
+    """Passes on what clients and a server say, until it is told to hold it back or to lose it.
 
     What it loses, nobody is told of: connections stay open, as behind a firewall that has forgotten
-    them.
+    them. What it holds back arrives later, as over a link that is congested.
 
     Attributes:
         port: Where it listens on 127.0.0.1.
@@ -25,6 +25,8 @@ class TcpProxy:
         """Listen on a free port, and lead to port *target* of 127.0.0.1."""
         self._target = target
         self._deaf = False
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._links: list[_Link] = []
         self._listener = socket.create_server((LOCALHOST, 0), backlog=BACKLOG)
         self.port: int = self._listener.getsockname()[1]
@@ -49,6 +51,17 @@ class TcpProxy:
         """Let new connections work again; what was forgotten stays so."""
         self._deaf = False
 
+    def stall(self) -> None:
+        """Hold back all that either end sends, and that it closes, until `resume`.
+
+        New connections are accepted on both sides, and held back as well.
+        """
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Pass on what was held back, and all that follows."""
+        self._flowing.set()
+
     def cut(self) -> None:
         """Close the connections that there are, for both ends to see; new ones work."""
         links, self._links = self._links, []
@@ -61,6 +74,7 @@ class TcpProxy:
         self._listener.close()
         self._accepting.join()  # it may just take one more
         self.cut()
+        self.resume()  # for the threads that hold something back to end
 
     def _accept(self) -> None:
         while True:
@@ -74,7 +88,7 @@ class TcpProxy:
                 client.close()
                 continue
             server.settimeout(None)
-            link = _Link(client, server)
+            link = _Link(client, server, self._flowing)
             if self._deaf:
                 link.forgotten.set()
             self._links.append(link)
@@ -84,8 +98,11 @@ class TcpProxy:
 class _Link:
     """A client's connection, and the one to the server."""
 
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+    def __init__(
+        self, client: socket.socket, server: socket.socket, flowing: threading.Event
+    ) -> None:
         self.forgotten = threading.Event()
+        self._flowing = flowing
         self._ends = (client, server)
 
     def start(self) -> None:
@@ -101,8 +118,10 @@ class _Link:
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while said := source.recv(CHUNK):
+                self._flowing.wait()
                 if self.forgotten.is_set():
                     return
                 sink.sendall(said)
+        self._flowing.wait()  # that one end has left is held back as well
         if not self.forgotten.is_set():
             self.close()
