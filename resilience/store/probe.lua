@@ -19,6 +19,8 @@ if current ~= generation or now < tonumber(due) then return nil end
 
 local first = 0
 if redis.call('HGET', probes, 'g') ~= generation then
+  -- What ends here was a probe of another circuit, as before a flush, and is not the first of this one.
+  if operation ~= 'take' then return nil end
   redis.call('DEL', probes)
   redis.call('HSET', probes, 'g', generation)
   redis.call('EXPIRE', probes, 86400)

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from resilience.store import Store
-from resilience.store.fleet import StoreFleet, Window
+from resilience.store.fleet import Probes, StoreFleet, Window
 from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
 from tests.conformance.asking import NAME, circuit, end, seen, swap, take, tell, window
@@ -66,7 +66,7 @@ def test_scripts_are_loaded_again(server: ValkeyProcess, store: Store, forget: s
         assert window(way, seen(generation=1, ok=1)).calls > 2
 
 
-def test_flushed_fleet_begins_anew(server: ValkeyProcess, store: Store) -> None:
+def test_flushed_fleet_begins_again(server: ValkeyProcess, store: Store) -> None:
     """After a flush all circuits are closed, of generation 0, and nobody probes an older one."""
     fleet = StoreFleet(store)
     exercise(fleet)
@@ -79,6 +79,21 @@ def test_flushed_fleet_begins_anew(server: ValkeyProcess, store: Store) -> None:
     assert not swap(fleet.ask, circuit(1), circuit(2))
     assert window(fleet.ask, seen(generation=1, failed=9)) == Window()
     assert window(fleet.ask, seen(failed=1)).failed == 1
+
+
+@pytest.mark.parametrize("result", ["ok", "failed", "neutral"])
+def test_probe_that_ends_after_a_flush_is_not_the_first_of_the_next_circuit(
+    server: ValkeyProcess, store: Store, result: str
+) -> None:
+    """The next circuit may bear the same generation; its own first probe announces half-open."""
+    fleet = StoreFleet(store)
+    swap(fleet.ask, None, circuit(1))
+    take(fleet.ask, "early")
+    server.flush()
+    swap(fleet.ask, None, circuit(1))
+
+    assert end(fleet.ask, "early", result) is None
+    assert take(fleet.ask, "late") == Probes(granted=True, first=True)
 
 
 def test_fleets_of_two_namespaces_do_not_meet(server: ValkeyProcess, store: Store) -> None:
