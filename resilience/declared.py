@@ -32,7 +32,7 @@ class Declared(Mapping[str, T]):
         """Return the one called *name*.
 
         Raises:
-            KeyError: There is none.
+            KeyError: Nothing declared has that name.
         """
         return self._by_name[name]
 
@@ -48,7 +48,7 @@ class Declared(Mapping[str, T]):
         """Return the one called *name*.
 
         Raises:
-            ConfigurationError: There is none; the message says *where* the name stands.
+            ConfigurationError: Nothing has that name; the message says *where* it was used.
         """
         try:
             return self._by_name[name]

@@ -120,7 +120,7 @@ class Flags(TrialOrders):
         """Return whether the declared feature called *name* is on, and why.
 
         Raises:
-            KeyError: There is none of that name.
+            KeyError: No declared feature has that name.
         """
         if self._monotonic() >= self._fresh_until:
             self._renew()

@@ -85,7 +85,7 @@ class FanOut:
         """Name the parts.
 
         Raises:
-            ConfigurationError: There is none, or one is no part.
+            ConfigurationError: No part is given, or a value is not a part.
         """
         if not parts:
             msg = "a fan-out needs at least one part: FanOut(name=part(task.s(…)), …)"

@@ -85,7 +85,7 @@ class Sender:
         """Ask for room for a job that calls the task *inner*, and put it into its lane.
 
         Raises:
-            BulkheadFullError: There is none.
+            BulkheadFullError: The bulkhead has no room.
         """
         owner = self._router.owner(inner, None)
         if owner is None:
