@@ -54,7 +54,11 @@ resilience = Resilience(
     dependencies=[Dependency("search")],
     features=[Feature("ranking", level=Level.REDUCED)],
     intent=FollowProvider(Service({})),
-    settings=Settings(store_url=ENV["DESK_URL"], store_timeout_seconds=0.5),
+    settings=Settings(
+        store_url=ENV["DESK_URL"],
+        store_timeout_seconds=0.5,
+        ledger_url=ENV["RESILIENCE_LEDGER_URL"],
+    ),
 )
 api.set_provider(ResilienceProvider(resilience.flags))  # before the pool forks
 CLIENT = api.get_client()

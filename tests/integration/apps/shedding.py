@@ -70,7 +70,11 @@ Resilience(
     shedding=SheddingPolicy(
         dwell_seconds=1, age_seconds=1, load=float(ENV["LOAD"]) if "LOAD" in ENV else None
     ),
-    settings=Settings(store_url=ENV["DESK_URL"], store_timeout_seconds=0.5),
+    settings=Settings(
+        store_url=ENV["DESK_URL"],
+        store_timeout_seconds=0.5,
+        ledger_url=ENV["RESILIENCE_LEDGER_URL"],
+    ),
     listeners=[witness],
 )
 
