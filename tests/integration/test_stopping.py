@@ -110,7 +110,8 @@ def test_stop_lets_a_job_end_that_a_child_has_not_begun_yet(stage: Stage) -> Non
         [child] = worker.children()
         os.kill(child, signal.SIGSTOP)
         stage.publish(1, seconds=0.5)
-        wait_until(stage.broker.held, SECONDS, "the worker has it")
+        # Not as soon as the broker has handed it over: a worker that stops then hands it back.
+        wait_until(lambda: "] received" in worker.log, SECONDS, "the worker has it")
         worker.send_signal(signal.SIGTERM)
         wait_until(lambda: "Warm shutdown" in worker.log, SECONDS, "the worker stops")
         os.kill(child, signal.SIGCONT)
