@@ -143,7 +143,7 @@ class PostgresProcess(ServerProcess):
         for backend in backends:
             if backend.is_running():
                 backend.kill()
-        # A zombie holds nothing any more, and where no init process reaps, it stays one for ever.
+        # A zombie counts as gone: it holds nothing, and a host without an init process keeps it.
         wait_until(
             lambda: not any(is_alive(backend.pid) for backend in backends),
             KILL_SECONDS,
@@ -186,7 +186,7 @@ class PostgresReplica(PostgresProcess):
         """Make the replica a primary on a new timeline, and wait until it accepts writes.
 
         Raises:
-            RuntimeError: It is down or no replica, or it was none within a minute.
+            RuntimeError: The server is down or is not a replica, or promotion took over a minute.
         """
         self._programs.run("pg_ctl", "promote", f"--pgdata={self._data}")
 

@@ -117,7 +117,7 @@ def test_running_job_runs_once_though_its_broker_is_killed(scene: Scene) -> None
 
 @pytest.mark.redis_broker("RabbitMQ takes seconds to stop; what sleeps is the same")
 def test_jobs_go_on_in_greenlets_while_the_broker_is_away(scene: Scene) -> None:
-    """Who waits to connect again lets the others run."""
+    """A greenlet that waits to connect again lets the others run."""
     with scene.worker("gevent") as worker:
         job = scene.send("tick", TICK_SECONDS)
         scene.await_begun()

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -60,11 +60,9 @@ class Stage:
 
     def await_switches(self, expected: list[tuple[str, str]], seconds: float = SECONDS) -> None:
         """Wait until the controller has done no more and no less than is *expected*."""
-        try:
+        with suppress(AssertionError):  # the one below shows more
             wait_until(lambda: len(self.switches()) >= len(expected), seconds, "the switches")
-        except AssertionError:
-            print(self.agreed())  # noqa: T201 - shown with a failure
-        assert self.switches() == expected
+        assert self.switches() == expected, self.agreed()
 
     def agreed(self) -> tuple[object, object]:
         """Return what the store holds: the document, and the last reports of workers."""
