@@ -1,0 +1,190 @@
+"""The user, request or job on whose behalf is read and written."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+from resilience.consistency.position import Position
+from resilience.consistency.token import KEYS_MAX, Token
+from resilience.levels import Level
+
+PRIMARY: Final = "primary"
+
+Measure = Callable[[], Position | None]
+"""Asks a database how far it is; None: it did not say, and the session knows that."""
+
+_current: ContextVar["ConsistentSession | None"] = ContextVar("consistent_session", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Why an answer may be older than it should be.
+
+    Attributes:
+        source: Name of the databases, or of the reader.
+        reason: Why nobody better answered.
+        lag_seconds: The answer shows everything that was committed so long ago; None: unknown.
+    """
+
+    source: str
+    reason: str
+    lag_seconds: float | None
+
+
+class ConsistentSession:
+    """What one user, request or job has written and seen, in this process.
+
+    Its reads see its own writes, and never go back behind what it has seen. It belongs to one
+    request or job. Two threads may share it; neither then sees what the other has not yet ended.
+
+    Attributes:
+        key: What tells users apart; None: a session of nobody in particular.
+        using: `primary` lets every read go there.
+        marks: Why answers of this session were older than they should be; empty: none was.
+    """
+
+    __slots__ = (
+        "_keys",
+        "_measures",
+        "_numbers",
+        "_positions",
+        "_unknown",
+        "key",
+        "marks",
+        "using",
+    )
+
+    def __init__(self, key: str | None = None, *, token: Token | None = None) -> None:
+        """Begin with all that *token* stands for, if one is given."""
+        self.key = key
+        self.using: str | None = None
+        self.marks: list[Mark] = []
+        self._positions: dict[str, Position] = {}
+        self._keys: dict[str, Position] = {}
+        self._numbers: dict[str, int] = {}
+        self._unknown: dict[str, float] = {}
+        self._measures: dict[str, Measure] = {}
+        if token is not None:
+            self.join(token)
+
+    @property
+    def level(self) -> Level:
+        """How good the answers were so far: FULL or STALE."""
+        return Level.STALE if self.marks else Level.FULL
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """The greatest lag of all marked answers; None: unknown, or none was marked."""
+        lags = [mark.lag_seconds for mark in self.marks]
+        return (
+            max((lag for lag in lags if lag is not None), default=None)
+            if None not in lags
+            else None
+        )
+
+    def join(self, token: Token) -> None:
+        """See from now on all that *token* stands for, too."""
+        if self.key is None:
+            self.key = token.session
+        whole = self._known().merged(token)
+        self._positions, self._keys = dict(whole.positions), dict(whole.keys)
+        self._numbers, self._unknown = dict(whole.numbers), dict(whole.unknown)
+
+    def token(self) -> Token:
+        """Return all that the session has written and seen.
+
+        Databases that it has read from since they were last asked are asked how far they are.
+        """
+        while self._measures:
+            source, measure = self._measures.popitem()
+            position = measure()
+            if position is not None:
+                self.note(source, position)
+        return self._known()
+
+    def _known(self) -> Token:
+        return Token(
+            session=self.key,
+            positions=dict(self._positions),
+            keys=dict(self._keys),
+            numbers=dict(self._numbers),
+            unknown=dict(self._unknown),
+        )
+
+    def needed(self, source: str, keys: Iterable[str] = ()) -> Position:
+        """Return what whoever answers must have replayed; for reads of *keys* alone, if named."""
+        named = list(keys)
+        if not named:
+            return self._positions.get(source, Position())
+        needed = Position()
+        for key in named:
+            needed = needed.merged(self._keys.get(f"{source}/{key}", Position()))
+        return needed
+
+    def is_unknown(self, source: str) -> bool:
+        """Tell whether the position of something that was written or read is not known."""
+        return source in self._unknown
+
+    def note(self, source: str, position: Position, keys: Iterable[str] = ()) -> None:
+        """Note that the session has seen *source* at *position*, or has written *keys* there."""
+        self._positions[source] = self._positions.get(source, Position()).merged(position)
+        for key in keys:
+            name = f"{source}/{key}"
+            self._keys[name] = self._keys.pop(name, Position()).merged(position)
+            while len(self._keys) > KEYS_MAX:
+                del self._keys[next(iter(self._keys))]
+
+    def note_unknown(self, source: str, at: float) -> None:
+        """Note that at fleet time *at* something was written or read, and nobody knows where."""
+        self._unknown[source] = max(at, self._unknown.get(source, 0.0))
+
+    def note_known(self, source: str) -> None:
+        """Note that what was unknown is covered by now."""
+        self._unknown.pop(source, None)
+
+    def note_read(self, source: str, measure: Measure | None) -> None:
+        """Note a read whose position *measure* finds out when it is needed; None: it is known."""
+        if measure is None:
+            self._measures.pop(source, None)
+        else:
+            self._measures[source] = measure
+
+    def pending(self, source: str) -> Measure | None:
+        """Return what finds out the position of the last read, if that is not known yet."""
+        return self._measures.get(source)
+
+    def number(self, source: str) -> int:
+        """Return the highest number of a write to *source* that the session knows of; 0: none."""
+        return self._numbers.get(source, 0)
+
+    def note_number(self, source: str, number: int) -> None:
+        """Note that the session knows of the write with this *number*."""
+        if number > self._numbers.get(source, 0):
+            self._numbers[source] = number
+
+    def mark(self, mark: Mark) -> None:
+        """Note that an answer may be older than it should be."""
+        if mark not in self.marks:
+            self.marks.append(mark)
+
+
+def current_session() -> ConsistentSession | None:
+    """Return the session that this code runs in, None if it runs in none."""
+    return _current.get()
+
+
+def enter(session: ConsistentSession | None) -> None:
+    """Let the code that follows run in *session*; for hooks that come in pairs."""
+    _current.set(session)
+
+
+@contextmanager
+def in_session(session: ConsistentSession) -> Iterator[ConsistentSession]:
+    """Run a block in *session*; the one around it goes on afterwards."""
+    token = _current.set(session)
+    try:
+        yield session
+    finally:
+        _current.reset(token)

@@ -1,0 +1,1 @@
+"""SQLAlchemy sessions that read from replicas and see their own writes."""
