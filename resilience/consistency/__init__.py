@@ -1,7 +1,17 @@
 """Reads see what their user has written, also when the primary is down."""
 
+from resilience.consistency.errors import DatabaseUnavailableError, OwnWriteUnavailableError
 from resilience.consistency.position import Position
 from resilience.consistency.session import ConsistentSession, Mark, current_session, in_session
 from resilience.consistency.token import Token
 
-__all__ = ["ConsistentSession", "Mark", "Position", "Token", "current_session", "in_session"]
+__all__ = [
+    "ConsistentSession",
+    "DatabaseUnavailableError",
+    "Mark",
+    "OwnWriteUnavailableError",
+    "Position",
+    "Token",
+    "current_session",
+    "in_session",
+]

@@ -42,6 +42,7 @@ from resilience.events.jobs import (
     SecondLedgerFound,
 )
 from resilience.events.lines import log_event
+from resilience.events.reads import ReadFellBack, ReadStale, ReplicaLagging
 
 __all__ = [
     "AnswerDegraded",
@@ -77,6 +78,9 @@ __all__ = [
     "PublishFailed",
     "QueueHeld",
     "QueueReleased",
+    "ReadFellBack",
+    "ReadStale",
+    "ReplicaLagging",
     "SecondLedgerFound",
     "SlotLost",
     "StoreFound",

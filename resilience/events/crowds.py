@@ -8,7 +8,7 @@ from resilience.events.base import Event
 
 LINE_SECONDS: Final = 1.0
 """A process writes one line so often for each kind of event that comes in crowds, and each
-dependency or queue that it is about."""
+dependency, queue or source that it is about."""
 
 
 class Crowds:
@@ -26,7 +26,8 @@ class Crowds:
         """Return how many like *event* were left out since the last line; None: leave it out."""
         if not event.crowds:
             return 0
-        of = getattr(event, "dependency", None) or getattr(event, "queue", None)
+        names = ("dependency", "queue", "source")
+        of = next((one for name in names if (one := getattr(event, name, None))), None)
         key = type(event).__name__, of
         now = self._monotonic()
         due, left_out = self._seen.get(key, (now, 0))

@@ -15,8 +15,8 @@ def log_event(event: Event) -> None:
 
     The message reads `AnswerDegraded dependency=users level=1 …`; the fields are also in the
     record's `event` attribute for formatters that write JSON. Of events that come in crowds it
-    writes one a second for each dependency or queue; `left_out` counts those before it that have
-    no line.
+    writes one a second for each dependency, queue or source; `left_out` counts those before it that
+    have no line.
     """
     if not logger.isEnabledFor(event.severity):
         return

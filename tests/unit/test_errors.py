@@ -8,6 +8,8 @@ import httpx
 import pytest
 
 from resilience import errors
+from resilience.consistency import DatabaseUnavailableError, OwnWriteUnavailableError
+from resilience.consistency import errors as consistency_errors
 from resilience.errors import (
     AllFallbacksFailedError,
     AlreadyRunningError,
@@ -58,6 +60,10 @@ SAMPLES = [
     LedgerUnavailableError("said"),
     UnkeepableError("said"),
     SchemaError("said"),
+    DatabaseUnavailableError("shop", "refused"),
+    DatabaseUnavailableError("shop", "CircuitOpenError", 2.5),
+    OwnWriteUnavailableError("shop", "refused"),
+    OwnWriteUnavailableError("shop", "CircuitOpenError", 2.5),
 ]
 
 
@@ -65,7 +71,8 @@ def test_samples_hold_every_error_of_the_tree() -> None:
     """No error is left out of the promises below."""
     tree = {
         kind
-        for kind in vars(errors).values()
+        for module in (errors, consistency_errors)
+        for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, ResilienceError)
     }
 

@@ -15,6 +15,8 @@ from resilience.events import (
     JobKept,
     JobParked,
     JobRefused,
+    ReadFellBack,
+    ReadStale,
     StoreFound,
     StoreLost,
 )
@@ -72,6 +74,8 @@ def test_announce_goes_on_when_a_listener_raises(caplog: pytest.LogCaptureFixtur
             "dependency",
         ),
         (JobKept(task="pay", id="7", queue="a", error="refused"), "queue"),
+        (ReadStale(source="a", reason="refused", lag_seconds=None), "source"),
+        (ReadFellBack(source="a", reason="no replica has caught up"), "source"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -93,8 +97,9 @@ def test_crowd_of_jobs_is_a_line_a_second(
     assert [crowds.pick(DEGRADED) for _ in range(2)] == [0, 0]
 
     name = uuid4().hex
-    for _ in range(100):
-        log(dataclasses.replace(event, **{of: name}))
+    with caplog.at_level(logging.INFO, logger="resilience"):
+        for _ in range(100):
+            log(dataclasses.replace(event, **{of: name}))
     assert caplog.text.count(name) == 1
 
 

@@ -1,0 +1,54 @@
+"""What became of reads that a primary or a replica could not answer as it should."""
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+from resilience.events.base import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadStale(Event):
+    """A read was answered with something that may be older than it should be.
+
+    Attributes:
+        source: Name of the databases, or of the reader.
+        reason: Why nobody better answered.
+        lag_seconds: The answer shows everything that was committed so long ago; None: unknown.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    crowds: ClassVar[bool] = True
+    source: str
+    reason: str
+    lag_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadFellBack(Event):
+    """The primary answered a read that was meant for a replica.
+
+    Attributes:
+        source: Name of the databases.
+        reason: Why no replica answered.
+    """
+
+    crowds: ClassVar[bool] = True
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaLagging(Event):
+    """A replica is too far behind to be read from.
+
+    Attributes:
+        source: Name of the databases.
+        replica: Which replica.
+        lag_seconds: It shows everything that was committed so long ago; None: unknown.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    source: str
+    replica: str
+    lag_seconds: float | None
