@@ -3,9 +3,10 @@
 from resilience.consistency.errors import DatabaseUnavailableError, OwnWriteUnavailableError
 from resilience.consistency.position import Position
 from resilience.consistency.session import ConsistentSession, Mark, current_session, in_session
-from resilience.consistency.token import Token
+from resilience.consistency.token import EVERYWHERE, Token
 
 __all__ = [
+    "EVERYWHERE",
     "ConsistentSession",
     "DatabaseUnavailableError",
     "Mark",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from resilience.consistency.position import Position
-from resilience.consistency.token import KEYS_MAX, Token
+from resilience.consistency.token import EVERYWHERE, KEYS_MAX, Token
 from resilience.levels import Level
 
 PRIMARY: Final = "primary"
@@ -42,6 +42,7 @@ class ConsistentSession:
     Attributes:
         key: What tells users apart; None: a session of nobody in particular.
         using: `primary` lets every read go there.
+        wait_seconds: How long a read waits for a replica; None: as long as its databases say.
         marks: Why answers of this session were older than they should be; empty: none was.
     """
 
@@ -54,12 +55,14 @@ class ConsistentSession:
         "key",
         "marks",
         "using",
+        "wait_seconds",
     )
 
     def __init__(self, key: str | None = None, *, token: Token | None = None) -> None:
         """Begin with all that *token* stands for, if one is given."""
         self.key = key
         self.using: str | None = None
+        self.wait_seconds: float | None = None
         self.marks: list[Mark] = []
         self._positions: dict[str, Position] = {}
         self._keys: dict[str, Position] = {}
@@ -125,7 +128,7 @@ class ConsistentSession:
 
     def is_unknown(self, source: str) -> bool:
         """Tell whether the position of something that was written or read is not known."""
-        return source in self._unknown
+        return source in self._unknown or EVERYWHERE in self._unknown
 
     def note(self, source: str, position: Position, keys: Iterable[str] = ()) -> None:
         """Note that the session has seen *source* at *position*, or has written *keys* there."""

@@ -11,6 +11,8 @@ TOKEN_SECONDS: Final = 30.0
 SOURCES_MAX: Final = 16
 KEYS_MAX: Final = 100
 NAME_LENGTH_MAX: Final = 200
+EVERYWHERE: Final = "*"
+"""Among what is unknown: every source. Whoever lost a token does not know what was in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,7 @@ class Token:
         keys: By named key: where its last write is, for reads that name keys.
         numbers: By source: the highest number of a recent write (see `ConsistentReader`).
         unknown: By source: the fleet time of a write or read whose position nobody could find out.
-            Then only the primary can answer, or the answer is marked.
+            Then only the primary can answer, or the answer is marked. `EVERYWHERE` stands for all.
     """
 
     session: str | None = None
