@@ -8,6 +8,7 @@ from celery import Celery, Task
 from resilience.breaker import Breaker, NoBreaker
 from resilience.broker.amqp import confirm_publishes
 from resilience.bulkhead import AdaptiveLimit, Holds, Slots, Spares
+from resilience.consistency.shared import SharedPositions
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
@@ -204,6 +205,11 @@ class Resilience:
     def pulse(self) -> Pulse:
         """What connects this process's breakers with those of the others."""
         return self._share().pulse
+
+    @property
+    def positions(self) -> SharedPositions:
+        """How far primaries are, as others saw it; orders about replicas; records of many."""
+        return self._share().positions
 
     @property
     def fan_in(self) -> FanIn:

@@ -11,6 +11,7 @@ from kombu.utils.url import maybe_sanitize_url
 from resilience.breaker import Breaker, NoBreaker, State
 from resilience.broker.addresses import find_store
 from resilience.bulkhead import Holds, Renewal, Slots, Spares
+from resilience.consistency.shared import SharedPositions
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Listener
@@ -46,6 +47,7 @@ class Shared:
     spares: Spares
     slots: Mapping[str, Slots]
     flags: Flags
+    positions: SharedPositions
 
 
 def open_shared(
@@ -92,6 +94,7 @@ def open_shared(
             ),
             listeners=listeners,
         ),
+        positions=SharedPositions(store),
     )
 
 
