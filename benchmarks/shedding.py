@@ -49,7 +49,7 @@ def run(*, quick: bool) -> Iterator[Figure]:
     chart = CHART.absolute()
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory, chdir(directory):
         console = Console(quiet=True)
-        with running_shop(partial(Layout.anywhere), console, fresh=True) as shop:
+        with running_shop(partial(Layout.anywhere), console) as shop:
             shop.await_ready(lambda *_: None)
             capacity, sides = asyncio.run(_measure(shop, seconds))
     _draw(sides, capacity, chart)

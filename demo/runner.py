@@ -19,8 +19,6 @@ from rich.console import Console
 from demo.layout import Layout, readiness
 from demo.load import processor_seconds
 from demo.starting import TAIL_LINES, Start, StartError
-from jobs.models import open_engine
-from jobs.seed import seed
 from resilience.cli.supervise import Program
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -77,7 +75,8 @@ class RunningShop:
 
     def measured(self) -> list[psutil.Process]:
         """Return this process and all of the shop."""
-        return [psutil.Process(), *self._processes()]
+        # Not by session: every backend of a PostgreSQL server has one of its own.
+        return [psutil.Process(), *psutil.Process().children(recursive=True)]
 
     def stop(self) -> int:
         """Stop all processes; what has not ended after 20 s is killed.
@@ -123,28 +122,23 @@ class RunningShop:
 
 
 @contextmanager
-def running_shop(
-    layout_of: Callable[[Path], Layout], console: Console, *, fresh: bool
-) -> Iterator[RunningShop]:
-    """Run the shop for the length of the block, with a seeded database.
+def running_shop(layout_of: Callable[[Path], Layout], console: Console) -> Iterator[RunningShop]:
+    """Run the shop for the length of the block; nothing is left of what an earlier one sold.
 
     Args:
         layout_of: Makes the layout, given the directory for its files.
         console: Told about the end.
-        fresh: Whether to forget what an earlier demo left in database and store.
 
     Raises:
         StartError: Another demo runs in this directory.
     """
     with _locked_log() as log:
         directory = HOME.absolute() / "data"
-        if fresh:
-            shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, exist_ok=True)
         layout = layout_of(directory)
         shop = RunningShop(layout, log)
         try:
-            _seed(layout.database_url)
             yield shop
         finally:
             with _deaf():
@@ -178,11 +172,3 @@ def _deaf() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _seed(database_url: str) -> None:
-    engine = open_engine(database_url)
-    try:
-        seed(engine)
-    finally:
-        engine.dispose()

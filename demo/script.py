@@ -246,7 +246,7 @@ class Play:
         told = perf_counter()
         for name in BREAKABLE:
             fault = phase.faults.get(name, {"mode": "ok"})
-            answer = await control.put(f"{self._layout.url(name)}/fault", json=fault)
+            answer = await control.put(self._layout.fault_url(name), json=fault)
             answer.raise_for_status()
         began, stop = perf_counter(), asyncio.Event()
         async with asyncio.TaskGroup() as group:

