@@ -1,4 +1,4 @@
-"""A real MariaDB server for tests.
+"""A real MariaDB server for tests, and replicas of it.
 
 Needs the server's programs, as Debian's package `mariadb-server` installs them, and PyMySQL.
 """
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from resilience.testing.homes import run_as, running
 from resilience.testing.ports import LOCALHOST, free_port
@@ -16,6 +17,11 @@ from resilience.testing.process import ServerProcess
 READY = "ready for connections"
 USER = "mysql"
 DATABASE = "test"
+READER = "reader"
+"""Who reads from a replica: root could write there."""
+HEARTBEAT_SECONDS = 0.2
+MACHINE = ["--no-defaults", "--skip-name-resolve"]
+"""No file and no name of the machine has a say."""
 PLACES = os.pathsep.join(["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"])
 """Where to look besides the PATH, which on Debian only root's has `sbin` in."""
 
@@ -50,10 +56,8 @@ class MariaDbProcess(ServerProcess):
         self.port = free_port()
         self.url = f"mariadb://root@{LOCALHOST}:{self.port}/{DATABASE}"
         as_user, data = run_as(USER, home), f"--datadir={home / 'data'}"
-        # Root's password is empty, and no file of the machine has a say.
-        options = ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
         subprocess.run(  # noqa: S603 - found above
-            [*as_user, install, "--no-defaults", data, *options],
+            [*as_user, install, *MACHINE, data, "--auth-root-authentication-method=normal"],
             check=True,
             capture_output=True,
             cwd=home,
@@ -61,14 +65,45 @@ class MariaDbProcess(ServerProcess):
         listen = [f"--bind-address={LOCALHOST}", f"--port={self.port}"]
         files = [data, f"--socket={home / 'socket'}", f"--pid-file={home / 'pid'}"]
         super().__init__(
-            [*as_user, server, "--no-defaults", "--skip-name-resolve", *listen, *files],
+            [*as_user, server, *MACHINE, *listen, *files, *self._options()],
             ready=READY,
             log_path=home / "mariadb.log",
             directory=home,
         )
 
+    def _options(self) -> list[str]:
+        """Return what a server needs that may get replicas, or is one."""
+        # The log is never purged, so that a replica can begin with its first entry.
+        log = ["--log-bin=binlog", "--binlog-format=ROW"]
+        return [*log, f"--server-id={self.port}", "--gtid-strict-mode=ON"]
+
+    def replica(self, home: Path, *, through: int | None = None) -> "MariaDbReplica":
+        """Describe a replica of this server, which replays its log from the first entry on.
+
+        Args:
+            home: Empty directory for the replica's data and log, as for the server itself.
+            through: TCP port on 127.0.0.1 from which the replica reads the log, as of a proxy that
+                leads to this server; None: the port of this server.
+        """
+        return MariaDbReplica(home, source=through or self.port)
+
+    def written_gtids(self) -> str:
+        """Return how far the log of a primary is: a position that replicas can reach.
+
+        All transactions that have been committed lie before it.
+
+        Raises:
+            pymysql.Error: The server is down.
+        """
+        return str(self._run("SELECT @@GLOBAL.gtid_binlog_pos"))
+
     def emptied(self) -> str:
         """Empty the database that tests share, and return its address."""
+        self._run(f"DROP DATABASE IF EXISTS {DATABASE}", f"CREATE DATABASE {DATABASE}")
+        return self.url
+
+    def _run(self, *statements: str) -> Any:  # noqa: ANN401 - as SQL has it
+        """Run *statements* as root, and return the first value that the last one selects."""
         # Here, so that the module can be imported without the driver.
         import pymysql  # noqa: PLC0415
 
@@ -76,11 +111,71 @@ class MariaDbProcess(ServerProcess):
             pymysql.connect(host=LOCALHOST, port=self.port, user="root") as connection,
             connection.cursor() as cursor,
         ):
-            cursor.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
-            cursor.execute(f"CREATE DATABASE {DATABASE}")
-        return self.url
+            for statement in statements:
+                cursor.execute(statement)
+            row = cursor.fetchone()
+        return row[0] if row else None
+
+
+class MariaDbReplica(MariaDbProcess):
+    """A replica that answers reads, and refuses the writes of all but root.
+
+    Replication is asynchronous: no commit waits for the replica.
+
+    Attributes:
+        url: Address for a user who cannot write, of the database that tests of the primary share.
+    """
+
+    def __init__(self, home: Path, *, source: int) -> None:
+        """Make an empty server; `start` starts it, and its replication.
+
+        Args:
+            home: Empty directory for its data and its log.
+            source: TCP port on 127.0.0.1 from which it reads the log of its primary.
+
+        Raises:
+            RuntimeError: There is no server on this machine.
+        """
+        super().__init__(home)
+        self.url = f"mariadb://{READER}@{LOCALHOST}:{self.port}/{DATABASE}"
+        self._source = source
+
+    def start(self) -> None:
+        """Start the server, and go on to replicate where it was; the primary may be down."""
+        super().start()
+        self._run(
+            "STOP SLAVE",
+            # The replica's own, which a primary's log must not tell of.
+            "SET SESSION sql_log_bin = 0",
+            f"CREATE USER IF NOT EXISTS {READER}@{LOCALHOST!r}",
+            f"GRANT ALL ON {DATABASE}.* TO {READER}@{LOCALHOST!r}",
+            f"CHANGE MASTER TO MASTER_HOST={LOCALHOST!r}, MASTER_PORT={self._source}, "
+            "MASTER_USER='root', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, "
+            f"MASTER_HEARTBEAT_PERIOD={HEARTBEAT_SECONDS}",
+            "START SLAVE",
+        )
+
+    def has_replayed(self, gtids: str) -> bool:
+        """Tell whether readers of the replica see all that was committed before *gtids*.
+
+        Raises:
+            pymysql.Error: The server is down, or *gtids* is no position.
+        """
+        # An answer of 0 says that it is there, -1 that it was not within no time at all.
+        return bool(self._run(f"SELECT MASTER_GTID_WAIT({gtids!r}, 0) = 0"))
+
+    def _options(self) -> list[str]:
+        # A link on which not even a heartbeat arrives for so many seconds is given up.
+        return [*super()._options(), "--read-only=ON", "--slave-net-timeout=1"]
 
 
 def running_mariadb() -> AbstractContextManager[MariaDbProcess]:
     """Run a server with no data; skip or fail the test if there is none to run."""
     return running(MariaDbProcess, "MariaDB", present=find_program("mariadbd") is not None)
+
+
+def running_replica_of(
+    primary: MariaDbProcess, *, through: int | None = None
+) -> AbstractContextManager[MariaDbReplica]:
+    """Run a replica of *primary*; see `MariaDbProcess.replica`."""
+    return running(lambda home: primary.replica(home, through=through), "replica", present=True)

@@ -15,7 +15,7 @@ class TcpProxy:
     """Passes on what clients and a server say, until it is told to hold it back or to lose it.
 
     What it loses, nobody is told of: connections stay open, as behind a firewall that has forgotten
-    them. What it holds back arrives later, as over a link that is congested.
+    them. What it holds back or slows arrives later, as over a link that is congested.
 
     Attributes:
         port: Where it listens on 127.0.0.1.
@@ -25,8 +25,7 @@ class TcpProxy:
         """Listen on a free port, and lead to port *target* of 127.0.0.1."""
         self._target = target
         self._deaf = False
-        self._flowing = threading.Event()
-        self._flowing.set()
+        self._pace = _Pace()
         self._links: list[_Link] = []
         self._listener = socket.create_server((LOCALHOST, 0), backlog=BACKLOG)
         self.port: int = self._listener.getsockname()[1]
@@ -56,11 +55,21 @@ class TcpProxy:
 
         New connections are accepted on both sides, and held back as well.
         """
-        self._flowing.clear()
+        self._pace.flowing.clear()
+
+    def slow(self, seconds: float) -> None:
+        """Pass on what either end sends, and that it closes, *seconds* later, until `resume`.
+
+        The order is kept. On a busy link it may take twice as long, and no more than 64 KiB leave
+        at once. A link that is stalled stays so.
+        """
+        self._pace.delay = seconds
+        self._pace.hurried.clear()
 
     def resume(self) -> None:
-        """Pass on what was held back, and all that follows."""
-        self._flowing.set()
+        """Pass on at once what was held back or slowed, and all that follows."""
+        self._pace.hurried.set()
+        self._pace.flowing.set()
 
     def cut(self) -> None:
         """Close the connections that there are, for both ends to see; new ones work."""
@@ -88,21 +97,35 @@ class TcpProxy:
                 client.close()
                 continue
             server.settimeout(None)
-            link = _Link(client, server, self._flowing)
+            link = _Link(client, server, self._pace)
             if self._deaf:
                 link.forgotten.set()
             self._links.append(link)
             link.start()
 
 
+class _Pace:
+    """When all links of a proxy pass on what they have received."""
+
+    def __init__(self) -> None:
+        self.flowing = threading.Event()
+        self.flowing.set()
+        self.hurried = threading.Event()
+        self.hurried.set()
+        self.delay = 0.0
+
+    def hold(self) -> None:
+        """Return when it is time."""
+        self.hurried.wait(self.delay)
+        self.flowing.wait()
+
+
 class _Link:
     """A client's connection, and the one to the server."""
 
-    def __init__(
-        self, client: socket.socket, server: socket.socket, flowing: threading.Event
-    ) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, pace: _Pace) -> None:
         self.forgotten = threading.Event()
-        self._flowing = flowing
+        self._pace = pace
         self._ends = (client, server)
 
     def start(self) -> None:
@@ -118,10 +141,10 @@ class _Link:
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while said := source.recv(CHUNK):
-                self._flowing.wait()
+                self._pace.hold()
                 if self.forgotten.is_set():
                     return
                 sink.sendall(said)
-        self._flowing.wait()  # that one end has left is held back as well
+        self._pace.hold()  # that one end has left is held back as well
         if not self.forgotten.is_set():
             self.close()

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from resilience.clock import SystemClock
 from resilience.testing.ports import LOCALHOST
 from resilience.testing.proxy import TcpProxy
 
@@ -76,3 +77,39 @@ def test_stalled_proxy_holds_back_a_close_when_nothing_was_sent(
 
     server.settimeout(SECONDS)
     assert server.recv(1) == b""
+
+
+def test_slow_proxy_delivers_late_and_in_order_what_was_sent_and_the_close(
+    proxy: TcpProxy, ends: Ends
+) -> None:
+    """Nothing arrives before its time; how much later than that is the machine's business."""
+    client, server = ends
+    clock = SystemClock()
+    proxy.slow(HELD_SECONDS)
+    sent = clock.monotonic()
+    client.sendall(b"first,")
+    client.sendall(b"second")
+    client.close()
+
+    received = server.recv(12)
+    assert clock.monotonic() - sent >= HELD_SECONDS
+    while said := server.recv(12):
+        received += said
+    assert received == b"first,second"
+    assert clock.monotonic() - sent >= 2 * HELD_SECONDS
+
+
+def test_slow_proxy_delivers_at_once_what_it_holds_when_it_resumes(
+    proxy: TcpProxy, ends: Ends
+) -> None:
+    """What is on its way when a link recovers does not wait for its old time."""
+    client, server = ends
+    proxy.slow(10 * SECONDS)
+    client.sendall(b"late")
+    server.settimeout(HELD_SECONDS)
+    with pytest.raises(TimeoutError):
+        server.recv(4)
+    proxy.resume()
+
+    server.settimeout(SECONDS)
+    assert server.recv(4, socket.MSG_WAITALL) == b"late"
