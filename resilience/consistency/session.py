@@ -11,6 +11,8 @@ from resilience.consistency.token import EVERYWHERE, KEYS_MAX, Token
 from resilience.levels import Level
 
 PRIMARY: Final = "primary"
+INFINITE: Final = float("inf")
+MARKS_MAX: Final = 20
 
 Measure = Callable[[], Position | None]
 """Asks a database how far it is; None: it did not say, and the session knows that."""
@@ -168,9 +170,13 @@ class ConsistentSession:
             self._numbers[source] = number
 
     def mark(self, mark: Mark) -> None:
-        """Note that an answer may be older than it should be."""
-        if mark not in self.marks:
-            self.marks.append(mark)
+        """Note that an answer may be older than it should be; for each reason the greatest lag."""
+        for number, one in enumerate(self.marks):
+            if (one.source, one.reason) == (mark.source, mark.reason):
+                if one.lag_seconds is not None and (mark.lag_seconds or INFINITE) > one.lag_seconds:
+                    self.marks[number] = mark
+                return
+        self.marks = [*self.marks[-MARKS_MAX + 1 :], mark]
 
 
 def current_session() -> ConsistentSession | None:

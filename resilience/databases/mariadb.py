@@ -1,0 +1,39 @@
+"""How far a MariaDB server is: its global transaction IDs."""
+
+from typing import Any, Final
+
+from resilience.consistency import Position
+from resilience.databases.measured import Measured
+
+MEASURE: Final = "SELECT @@GLOBAL.gtid_slave_pos, @@GLOBAL.gtid_binlog_pos, @@GLOBAL.read_only"
+
+
+def measure(cursor: Any, known: float) -> Measured:  # noqa: ANN401 - of any driver
+    """Ask how far the server is, at fleet time *known* or later.
+
+    A server that has replicated and is read-only counts as a replica.
+    """
+    cursor.execute(MEASURE)
+    replayed, written, read_only = cursor.fetchone()
+    is_replica = bool(replayed) and bool(int(read_only))
+    position = read_gtids(replayed if is_replica else f"{written},{replayed}", known)
+    return Measured(is_replica=is_replica, system="", position=position, seen=position)
+
+
+def read_gtids(text: str, known: float) -> Position:
+    """Return the position that a list of IDs stands for: a line per domain and server.
+
+    The server is part of the line: one that takes over goes on with the same sequence, and what its
+    predecessor wrote last may be missing in it.
+    """
+    lines: dict[str, tuple[int, float]] = {}
+    for gtid in filter(None, text.split(",")):
+        domain, server, number = gtid.strip().split("-")
+        lines[f"{domain}-{server}"] = (int(number), known)
+    return Position(lines)
+
+
+def wait_statement(position: Position, seconds: float) -> str:
+    """Return the statement that waits until a replica has replayed *position*."""
+    gtids = ",".join(f"{line}-{number}" for line, (number, _) in sorted(position.lines.items()))
+    return f"SELECT MASTER_GTID_WAIT('{gtids}', {seconds:.3f})"

@@ -1,0 +1,75 @@
+"""How far a PostgreSQL server is: its log sequence numbers, each with its cluster and timeline."""
+
+from typing import Any, Final
+
+from resilience.consistency import Position
+from resilience.databases.measured import Measured
+from resilience.errors import ConfigurationError
+
+# A standby's timeline is the receiver's or, without one, that of the last restart point. The one of
+# a primary is in the name of the file that it writes. `CASE` keeps functions that fail on the other
+# kind of server from being called.
+MEASURE: Final = """
+SELECT r,
+  (CASE WHEN r THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
+    ELSE pg_current_wal_insert_lsn() END - '0/0')::text,
+  (CASE WHEN r THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), '0/0')
+    ELSE '0/0' END - '0/0')::text,
+  (SELECT system_identifier FROM pg_control_system())::text,
+  CASE WHEN r
+    THEN greatest((SELECT received_tli FROM pg_stat_wal_receiver),
+      (SELECT timeline_id FROM pg_control_checkpoint()))
+    ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END,
+  current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))
+FROM (SELECT pg_is_in_recovery() AS r) AS role
+"""
+WAIT_VERSION: Final = (19,)
+"""From this version on the server itself waits until it has replayed a position."""
+SHORT_HEADER: Final = 24
+LONG_HEADER: Final = 40
+LSN_MAX: Final = 2**64 - 1
+
+
+def measure(cursor: Any, known: float) -> Measured:  # noqa: ANN401 - of any driver
+    """Ask how far the server is, at fleet time *known* or later."""
+    cursor.execute(MEASURE)
+    is_replica, reached, received, system, timeline, block, segment = cursor.fetchone()
+    line, number = f"{system}/{timeline}", int(reached)
+    if not is_replica:
+        number = before_header(number, block, segment)
+    seen = max(number, int(received))
+    return Measured(
+        is_replica=bool(is_replica),
+        system=system,
+        position=Position.at(line, number, known=known),
+        seen=Position.at(line, seen, known=known),
+    )
+
+
+def before_header(lsn: int, block: int, segment: int) -> int:
+    """Return where a record that ended before *lsn* ended, if a page header lies between.
+
+    The next record will begin behind the header of its page. No replica gets there before that
+    record is written, which on an idle primary may take long.
+    """
+    offset = lsn % segment
+    if offset == LONG_HEADER:
+        return lsn - LONG_HEADER
+    return lsn - SHORT_HEADER if offset % block == SHORT_HEADER and offset > block else lsn
+
+
+def wait_statement(lsn: int, seconds: float) -> str:
+    """Return the statement that waits until a replica of version 19 or later has replayed *lsn*.
+
+    Raises:
+        ConfigurationError: A value is out of range. A timeout of 0 would mean: for ever.
+    """
+    milliseconds = int(seconds * 1000)
+    if not 0 < lsn <= LSN_MAX:
+        msg = f"a log sequence number is from 1 to 2**64 - 1, got {lsn!r}"
+        raise ConfigurationError(msg)
+    if milliseconds < 1:
+        msg = f"a replica is waited for at least a millisecond, got {seconds!r} s"
+        raise ConfigurationError(msg)
+    where = f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+    return f"WAIT FOR LSN '{where}' WITH (TIMEOUT '{milliseconds}ms', NO_THROW)"

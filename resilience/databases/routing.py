@@ -1,0 +1,219 @@
+"""A SQLAlchemy session whose reads go to a replica and all else to the primary."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.sql.selectable import SelectBase
+
+from resilience.consistency import Position, current_session
+from resilience.consistency.session import PRIMARY, ConsistentSession
+from resilience.consistency.shared import Sample
+from resilience.databases.choosing import UNREACHABLE, Choice
+from resilience.databases.server import Server
+from resilience.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from resilience.databases.databases import Databases
+
+
+class LastRead:
+    """Finds out how far the server was that a session has read from, once that is needed."""
+
+    __slots__ = ("_asynchronous", "_databases", "_session", "server")
+
+    def __init__(
+        self,
+        databases: "Databases",
+        session: ConsistentSession,
+        server: Server,
+        *,
+        asynchronous: bool,
+    ) -> None:
+        """Remember that *session* has read from *server*."""
+        self.server = server
+        self._databases = databases
+        self._session = session
+        self._asynchronous = asynchronous
+
+    def __call__(self) -> Position | None:
+        """Ask the server; if it does not answer, what the session has seen is unknown."""
+        databases, session = self._databases, self._session
+        try:
+            with self.server.connect(asynchronous=self._asynchronous) as connection:
+                measured = self.server.measure(connection)
+        except UNREACHABLE:
+            session.note_unknown(databases.name, databases.fleet_time())
+            return None
+        if self.server is databases.primary and measured.position.covers(
+            session.needed(databases.name)
+        ):
+            session.note_known(databases.name)
+        return measured.seen
+
+
+class RoutingSession(Session):
+    """A session of `Databases`.
+
+    The first read of a transaction chooses who answers all of them, and is checked on the
+    connection that then reads. What flushes, inserts, updates, deletes, locks rows or is a text
+    goes to the primary, and after it the rest of the transaction. After a commit the primary is
+    asked where that was.
+    """
+
+    def __init__(
+        self,
+        *,
+        databases: "Databases",
+        asynchronous: bool = False,
+        using: str | None = None,
+        keys: Iterable[str] = (),
+        **options: Any,  # noqa: ANN401 - as SQLAlchemy's
+    ) -> None:
+        """Make a session; `Databases.Session` and `AsyncSession` do.
+
+        Args:
+            databases: Where it reads and writes.
+            asynchronous: Whether an `AsyncSession` drives it.
+            using: `primary`: its reads go there, too.
+            keys: What it writes, by names of the app's own. A read with
+                `bind_arguments={"keys": […]}` then waits for the writes of its keys only.
+            **options: As SQLAlchemy's.
+
+        Raises:
+            ConfigurationError: *using* is something else.
+        """
+        if using not in {None, PRIMARY}:
+            msg = f"using must be 'primary' or None, got {using!r}"
+            raise ConfigurationError(msg)
+        super().__init__(**options)
+        self._databases = databases
+        self._asynchronous = asynchronous
+        self._using = using
+        self._keys = tuple(keys)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._writer: Connection | None = None
+        self._reader: tuple[Server, Connection] | None = None
+        self._written = self._committing = False
+
+    def get_bind(
+        self,
+        mapper: Any = None,  # noqa: ANN401 - as SQLAlchemy's
+        *,
+        clause: Any = None,  # noqa: ANN401 - as SQLAlchemy's
+        bind: Any = None,  # noqa: ANN401 - as SQLAlchemy's
+        using: str | None = None,
+        keys: Iterable[str] = (),
+        **_: Any,  # noqa: ANN401 - as SQLAlchemy's
+    ) -> Any:  # noqa: ANN401 - an engine or a connection
+        """Return the connection for a statement.
+
+        Raises:
+            DatabaseUnavailableError: Nobody can answer it.
+        """
+        del mapper
+        if bind is not None:
+            return bind
+        if self._flushing or not _only_reads(clause):
+            self._written = True
+            return self._primary()
+        session = current_session()
+        pinned = session is not None and session.using == PRIMARY
+        if self._written or pinned or PRIMARY in {using, self._using}:
+            connection = self._primary()
+            self._note_read(session, self._databases.primary)
+            return connection
+        return self._read(session, tuple(keys))
+
+    def _primary(self) -> Connection:
+        if self._writer is None:
+            if self._reader is not None and self._reader[0] is self._databases.primary:
+                self._writer = self._reader[1]
+            else:
+                self._writer = self._databases.open_primary(asynchronous=self._asynchronous)
+        return self._writer
+
+    def _read(self, session: ConsistentSession | None, keys: tuple[str, ...]) -> Connection:
+        if self._reader is None:
+            self._databases.count_read()
+            choice = Choice(self._databases, session, keys, asynchronous=self._asynchronous)
+            if self._writer is not None and not self._databases.replicas:
+                self._reader = self._databases.primary, self._writer
+            else:
+                self._reader = choice.choose()
+        server, connection = self._reader
+        self._note_read(session, server)
+        return connection
+
+    def _note_read(self, session: ConsistentSession | None, server: Server) -> None:
+        databases = self._databases
+        if session is not None and databases.replicas:
+            last = LastRead(databases, session, server, asynchronous=self._asynchronous)
+            session.note_read(databases.name, last)
+
+    def _ended(self) -> None:
+        """Give the connections of a transaction back."""
+        writer, reader = self._writer, self._reader
+        session = current_session()
+        if self._written and self._committing and session is not None:
+            self._note_lost(session, writer)  # committed or not: nobody knows
+        self._forget()
+        if writer is not None:
+            writer.close()
+        if reader is not None and reader[1] is not writer:
+            reader[1].close()
+
+    def _committed(self) -> None:
+        """Note where the primary was when it had committed."""
+        self._committing = False
+        if not self._written or self._writer is None:
+            return
+        databases, session = self._databases, current_session()
+        if not databases.replicas or (session is None and not databases.history.due()):
+            return
+        at = databases.fleet_time()
+        try:
+            measured = databases.primary.measure(self._writer)
+        except UNREACHABLE:
+            if session is not None:
+                self._note_lost(session, self._writer)
+            return
+        databases.history.note(Sample(at=at, position=measured.position))
+        if session is not None:
+            session.note(databases.name, measured.position, self._keys)
+
+    def _note_lost(self, session: ConsistentSession, writer: Connection | None) -> None:
+        """Note a write whose position is not known, but on which line it was."""
+        databases = self._databases
+        if not databases.primary.has_positions:
+            return
+        highest = databases.primary.highest
+        if writer is not None and highest is not None:
+            session.note(databases.name, highest.position, self._keys)
+        session.note_unknown(databases.name, databases.fleet_time())
+
+
+def _only_reads(clause: Any) -> bool:  # noqa: ANN401 - any statement
+    """Tell whether a statement changes nothing and locks nothing, as far as it shows."""
+    return isinstance(clause, SelectBase) and getattr(clause, "_for_update_arg", None) is None
+
+
+@event.listens_for(RoutingSession, "before_commit")
+def _before_commit(session: RoutingSession) -> None:
+    if not session.in_nested_transaction():
+        session._committing = True  # noqa: SLF001 - a part of the class
+
+
+@event.listens_for(RoutingSession, "after_commit")
+def _after_commit(session: RoutingSession) -> None:
+    if not session.in_nested_transaction():
+        session._committed()  # noqa: SLF001 - as above
+
+
+@event.listens_for(RoutingSession, "after_transaction_end")
+def _after_transaction_end(session: RoutingSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session._ended()  # noqa: SLF001 - as above

@@ -1,0 +1,280 @@
+"""One database server: its engines, its circuit, and how far it was when it was last asked."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
+
+from resilience.breaker import Breaker
+from resilience.clock import Clock
+from resilience.databases import mariadb, postgres
+from resilience.databases.measured import Measured
+from resilience.errors import ConfigurationError
+
+KINDS: Final = {"postgresql": postgres, "mysql": mariadb, "mariadb": mariadb}
+DRIVERS: Final = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+CONNECT_SECONDS: Final = 2
+POOL_SECONDS: Final = 1.0
+"""How long a call waits for a connection when all of a server's are in use."""
+FRESH_SECONDS: Final = 1.0
+USED: Final = "resilience_used"
+"""Where a pooled connection keeps when it was used last."""
+MEASURED: Final = "resilience_measured"
+"""Where a pooled connection keeps what its server said last, and when."""
+
+
+class Server:
+    """A server and what this process knows of it. Safe with threads, gevent, fork and event loops.
+
+    Attributes:
+        name: For people: `primary`, `replica 1`, ….
+        breaker: Refuses to connect while the server is unreachable, for the whole fleet.
+        highest: The farthest that it was ever seen at in this process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str | URL | Engine | AsyncEngine,
+        breaker: Breaker,
+        *,
+        clock: Clock,
+        fleet_time: Callable[[], float],
+        **options: Any,  # noqa: ANN401 - SQLAlchemy's
+    ) -> None:
+        """Prepare; nothing is connected yet.
+
+        Args:
+            name: For people.
+            address: A URL, or an engine, which then serves sessions of its own kind only.
+            breaker: The server's own.
+            clock: Where time comes from.
+            fleet_time: Returns seconds since the epoch by the clock of all processes.
+            **options: Of the engines that are made of a URL, as of `create_engine`.
+
+        Raises:
+            ConfigurationError: *address* is neither.
+        """
+        self.name = name
+        self.breaker = breaker
+        self._clock = clock
+        self._fleet_time = fleet_time
+        self.highest: Measured | None = None
+        self._options = options
+        self._engines: dict[bool, Engine] = {}
+        self._making = threading.Lock()
+        self._url: URL | None = None
+        if isinstance(address, AsyncEngine):
+            self._engines[True] = self._watched(address.sync_engine)
+        elif isinstance(address, Engine):
+            self._engines[False] = self._watched(address)
+        else:
+            self._url = _read(address, name)
+        url = self._url or next(iter(self._engines.values())).url
+        self.backend = url.get_backend_name()
+        self._measure: Callable[[Any, float], Measured] | None = getattr(
+            KINDS.get(self.backend), "measure", None
+        )
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether the database can say how far it is; SQLite cannot."""
+        return self._measure is not None
+
+    def engine(self, *, asynchronous: bool) -> Engine:
+        """Return the engine for sessions of one kind.
+
+        Raises:
+            ConfigurationError: The server was given as an engine of the other kind.
+        """
+        made = self._engines.get(asynchronous)
+        if made is not None:
+            return made
+        if self._url is None:
+            kind = "an AsyncSession" if asynchronous else "a Session"
+            msg = f"{self.name}: its engine cannot serve {kind}; give its URL instead"
+            raise ConfigurationError(msg)
+        with self._making:
+            if asynchronous not in self._engines:
+                url, options = self._url, _safe(self.backend, self._options)
+                engine = (
+                    create_async_engine(url, **options).sync_engine
+                    if asynchronous
+                    else create_engine(url, **options)
+                )
+                self._engines[asynchronous] = self._watched(engine)
+        return self._engines[asynchronous]
+
+    def connect(self, *, asynchronous: bool) -> Connection:
+        """Return a connection that is in no transaction, from the pool or new.
+
+        One that nobody has used for a second is tried first.
+
+        Raises:
+            CircuitOpenError: The server was unreachable a moment ago.
+            sqlalchemy.exc.SQLAlchemyError: It cannot be reached, or all connections are in use.
+        """
+        connection = self._connect(asynchronous=asynchronous)
+        used = connection.info.get(USED)
+        if used is None or self._clock.monotonic() - used < FRESH_SECONDS:
+            return connection
+        try:
+            self._try(connection)
+        except exc.OperationalError:
+            connection.close()
+            return self._connect(asynchronous=asynchronous)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _try(self, connection: Connection) -> None:
+        if self._measure is not None:
+            self.measure(connection, is_old=True)
+
+    def _connect(self, *, asynchronous: bool) -> Connection:
+        connect = self.engine(asynchronous=asynchronous).connect
+        if not asynchronous:
+            return self.breaker.call(connect)
+        await_only(self.breaker.__aenter__())
+        try:
+            connection = connect()
+        except BaseException as error:
+            await_only(self.breaker.__aexit__(type(error), error, None))
+            raise
+        await_only(self.breaker.__aexit__(None, None, None))
+        return connection
+
+    def known(self, connection: Connection) -> tuple[Measured, float] | None:
+        """Return what the server last said on *connection*, and when, monotonic; None: nothing."""
+        found: tuple[Measured, float] | None = connection.info.get(MEASURED)
+        return found
+
+    def measure(self, connection: Connection, *, is_old: bool = False) -> Measured:
+        """Ask the server on *connection* how far it is: one round trip, and no snapshot.
+
+        That a connection *is_old* explains why the server does not answer on it.
+
+        Raises:
+            ConfigurationError: The database cannot say that.
+            sqlalchemy.exc.DBAPIError: It did not answer.
+        """
+        if self._measure is None:
+            msg = (
+                f"{self.name}: {self.backend} has no positions, and no replicas; "
+                "use PostgreSQL or MariaDB, or a ConsistentReader"
+            )
+            raise ConfigurationError(msg)
+        ask, now, known = self._measure, self._clock.monotonic(), self._fleet_time()
+        try:
+            measured: Measured = self._ask(connection, lambda cursor: ask(cursor, known))
+        except exc.OperationalError as error:
+            if not is_old:
+                self.fail(error)
+            raise
+        connection.info[MEASURED] = (measured, now)
+        if not self.went_back(measured):
+            self.highest = measured
+        return measured
+
+    def went_back(self, measured: Measured) -> bool:
+        """Tell whether the server was farther before: it is another one, or an old backup."""
+        highest = {} if self.highest is None else self.highest.position.lines
+        return any(
+            line in highest and number < highest[line][0]
+            for line, (number, _) in measured.position.lines.items()
+        )
+
+    def wait(self, connection: Connection, number: int, seconds: float) -> bool:
+        """Let the server itself wait until it is at *number*; tell whether it can do that."""
+        version = connection.dialect.server_version_info or ()
+        if self.backend != "postgresql" or version < postgres.WAIT_VERSION or seconds < 0.001:  # noqa: PLR2004
+            return False
+        self._ask(
+            connection, lambda cursor: cursor.execute(postgres.wait_statement(number, seconds))
+        )
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Count a connection that broke while it was used."""
+
+        def broken() -> None:
+            raise error
+
+        with suppress(Exception):  # it is counted, or the circuit is open
+            self.breaker.call(broken)
+
+    def close(self, *, asynchronous: bool) -> None:
+        """Close the connections of one kind of session that are not in use."""
+        if asynchronous in self._engines:
+            self._engines[asynchronous].dispose()
+
+    def forget_connections(self) -> None:
+        """Leave those that there are to the parent of a forked process."""
+        self._making = threading.Lock()
+        for engine in self._engines.values():
+            engine.dispose(close=False)
+
+    def _ask(self, connection: Connection, ask: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - what *ask* returns
+        """Return `ask(cursor)`, without beginning a transaction, which would fix a snapshot."""
+        dialect, pooled = connection.dialect, connection.connection
+        driver: Any = pooled.dbapi_connection
+        in_steps = self.backend == "postgresql" and not connection.in_transaction()
+        try:
+            if in_steps:
+                dialect.set_isolation_level(driver, "AUTOCOMMIT")
+            cursor = pooled.cursor()
+            try:
+                return ask(cursor)
+            finally:
+                cursor.close()
+                if in_steps:
+                    dialect.reset_isolation_level(driver)
+        except dialect.loaded_dbapi.Error as error:
+            connection.invalidate(error)
+            connection.engine.dispose()  # what else is in the pool is as old
+            statement = "SELECT how far it is"
+            raise exc.OperationalError(statement, None, error) from error
+
+    def _watched(self, engine: Engine) -> Engine:
+        @event.listens_for(engine, "handle_error")
+        def note(context: ExceptionContext) -> None:
+            # One that cannot connect is counted where it was tried.
+            if context.is_disconnect and context.connection is not None:
+                self.fail(context.original_exception)
+
+        @event.listens_for(engine, "checkin")
+        def used(_: object, record: ConnectionPoolEntry) -> None:
+            record.info[USED] = self._clock.monotonic()
+
+        return engine
+
+
+def _read(address: str | URL, name: str) -> URL:
+    try:
+        url = make_url(address)
+    except exc.ArgumentError as error:
+        # The text is not repeated: it may hold a password.
+        msg = f"{name}: give a URL such as postgresql+psycopg://host/name, or an engine"
+        raise ConfigurationError(msg) from error
+    driver = DRIVERS.get(url.get_backend_name())
+    if driver is not None and "+" not in url.drivername:
+        url = url.set(drivername=f"{url.drivername}+{driver}")
+    return url
+
+
+def _safe(backend: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return *options* with waits that end, where they say nothing else."""
+    if backend not in KINDS:
+        return options
+    connect: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS}
+    if backend == "postgresql":
+        connect["tcp_user_timeout"] = 1000 * CONNECT_SECONDS
+    defaults: dict[str, Any] = {"pool_timeout": POOL_SECONDS, "pool_use_lifo": True}
+    return {**defaults, **options, "connect_args": {**connect, **options.get("connect_args", {})}}

@@ -1,0 +1,523 @@
+"""Reads of one user on real replicas: own writes are seen, whoever answers."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.exc import OperationalError
+
+from resilience import ConfigurationError
+from resilience.consistency import ConsistentSession, Token, in_session
+from resilience.consistency.errors import DatabaseUnavailableError
+from resilience.databases import Databases
+from resilience.events import ReadFellBack, ReadStale, ReplicaLagging
+from resilience.levels import Level
+from resilience.testing.postgres import running_postgres, running_replica
+from resilience.testing.proxy import TcpProxy
+from resilience.testing.waiting import wait_until
+from tests.replicated import SECONDS, Note, Stage, answered, read, running_stage, timed, write
+
+PATIENT = {"wait_seconds": 5.0, "primary_fallback_share": 1.0}
+"""Of databases in tests of what is read, not of who is asked first."""
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Stage]:
+    """A primary with two replicas that tests leave level."""
+    with running_stage(replicas=2) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(whole: Stage) -> Iterator[Stage]:
+    """The same, without what earlier tests made and saw."""
+    yield whole
+    whole.close()
+
+
+@pytest.fixture
+def databases(stage: Stage) -> Databases:
+    """What a process has that just started and has seen the primary once."""
+    made = stage.databases(wait_seconds=0.05)
+    with in_session(ConsistentSession()):
+        write(made, "warm")
+    stage.level()
+    return made
+
+
+def test_read_goes_to_a_replica_and_shows_what_the_session_wrote(stage: Stage) -> None:
+    """A replica that has replayed the write answers, and no answer is marked."""
+    databases = stage.databases(**PATIENT)
+    with in_session(ConsistentSession()) as session:
+        for number in range(20):
+            note = write(databases, f"body {number}")
+
+            assert read(databases, note) == (f"body {number}", "replica")
+        assert session.level is Level.FULL
+
+
+def test_read_falls_back_to_the_primary_when_no_replica_has_the_write(
+    stage: Stage, databases: Databases
+) -> None:
+    """After the wait the primary answers, which is announced."""
+    with stage.stalled(), in_session(ConsistentSession()) as session:
+        note = write(databases, "only on the primary")
+
+        assert read(databases, note) == ("only on the primary", "primary")
+        assert session.level is Level.FULL
+    assert [type(event) for event in stage.events] == [ReadFellBack]
+
+
+def test_replica_that_has_the_write_answers_while_another_one_lacks_it(
+    stage: Stage, databases: Databases
+) -> None:
+    """One stalled link keeps no read from the replica whose link works."""
+    with stage.stalled(0), in_session(ConsistentSession()):
+        for number in range(10):
+            note = write(databases, f"body {number}")
+            lsn = stage.primary.flushed_lsn()
+            wait_until(lambda at=lsn: stage.replicas[1].has_replayed(at), SECONDS, "it is there")
+
+            assert read(databases, note) == (f"body {number}", "replica")
+
+
+def test_reads_of_a_writing_transaction_go_where_it_writes(
+    stage: Stage, databases: Databases
+) -> None:
+    """From the first write on the transaction sees its own uncommitted rows."""
+    with stage.stalled(), databases.Session() as session:
+        session.add(Note(id=100_001, body="uncommitted"))
+        session.flush()
+
+        assert answered(session, 100_001) == ("uncommitted", "primary")
+        session.rollback()
+        assert answered(session, 100_001) == (None, "replica")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param(insert(Note).values(id=100_002, body="x"), id="insert"),
+        pytest.param(update(Note).values(body="x").where(Note.id == -1), id="update"),
+        pytest.param(select(Note).where(Note.id == -1).with_for_update(), id="for-update"),
+        pytest.param(text("SELECT 1"), id="text"),
+    ],
+)
+def test_statement_that_may_write_goes_to_the_primary(databases: Databases, statement: Any) -> None:
+    """So do the reads after it."""
+    with databases.Session() as session:
+        session.execute(statement)
+
+        assert answered(session, -1) == (None, "primary")
+
+
+def test_using_primary_reads_there(stage: Stage, databases: Databases) -> None:
+    """By session, by statement or by the consistent session."""
+    note = write(databases, "here")
+
+    assert read(databases, note, using="primary") == ("here", "primary")
+    with databases.Session() as session:
+        assert answered(session, note, using="primary") == ("here", "primary")
+    with in_session(ConsistentSession()) as pinned:
+        pinned.using = "primary"
+        assert read(databases, note) == ("here", "primary")
+    stage.level()
+    assert read(databases, note) == ("here", "replica")
+
+
+def test_read_of_other_keys_waits_for_no_write(stage: Stage) -> None:
+    """Where the app names keys, a read waits for the writes of its own keys only."""
+    databases = stage.databases(wait_seconds=5.0)
+    with in_session(ConsistentSession()):
+        write(databases, "before")
+        stage.level()
+        with stage.stalled():
+            note = write(databases, "late", keys=["note:late"])
+            with databases.Session() as session:
+                assert answered(session, note, keys=["note:other"]) == (None, "replica")
+            quick = stage.databases(wait_seconds=0.01)
+            with quick.Session() as session:
+                assert answered(session, note, keys=["note:late"]) == ("late", "primary")
+
+
+def test_token_takes_what_was_written_to_another_process(stage: Stage) -> None:
+    """A process that never saw the write waits for its position all the same."""
+    with in_session(ConsistentSession()) as session:
+        databases = stage.databases(**PATIENT)
+        write(databases, "warm")
+        stage.level()
+        with stage.stalled():
+            note = write(databases, "travels")
+            token = Token.from_json(session.token().to_json())
+
+            other = stage.databases(wait_seconds=0.01)
+            with in_session(ConsistentSession(token=token)):
+                assert read(other, note) == ("travels", "primary")
+            with in_session(ConsistentSession()):
+                assert read(databases, note) == (None, "replica")
+
+
+def test_session_never_goes_back_behind_what_it_saw_elsewhere(stage: Stage) -> None:
+    """What it read from one replica a replica that is behind does not answer."""
+    databases = stage.databases(wait_seconds=0.01, replicas=[stage.replicas[0].url])
+    behind = stage.databases(wait_seconds=0.01, replicas=[stage.replicas[1].url])
+    note = write(databases, "old")
+    stage.level()
+    read(behind, note)
+    with stage.stalled(1):
+        with in_session(ConsistentSession()):
+            databases.wait_seconds = 5.0
+            with databases.Session() as session, session.begin():
+                session.execute(update(Note).values(body="new").where(Note.id == note))
+            assert read(databases, note) == ("new", "replica")
+        with in_session(ConsistentSession()) as reader:
+            assert read(databases, note) == ("new", "replica")
+            assert read(behind, note) == ("new", "primary")
+            token = reader.token()
+        with in_session(ConsistentSession(token=token)):
+            assert read(behind, note) == ("new", "primary")
+        with in_session(ConsistentSession()):
+            assert read(behind, note) == ("old", "replica")
+
+
+def test_reads_that_fall_back_are_a_share_of_all(stage: Stage) -> None:
+    """Beyond `primary_fallback_share` a read is stale and marked, and the primary is left alone."""
+    databases = stage.databases(wait_seconds=0.0, primary_fallback_share=0.1)
+    with in_session(ConsistentSession()):
+        write(databases, "warm")
+    stage.level()
+    with stage.stalled(), in_session(ConsistentSession()) as session:
+        note = write(databases, "late")
+        answers = [read(databases, note) for _ in range(200)]
+    back = answers.count(("late", "primary"))
+
+    assert 20 <= back <= 40  # a tenth, and what is not counted before there are twenty
+    assert answers.count((None, "replica")) == 200 - back
+    assert session.level is Level.STALE
+    assert any(isinstance(event, ReadStale) for event in stage.events)
+
+
+def test_async_sessions_route_likewise_and_never_block_the_loop(stage: Stage) -> None:
+    """While one waits for a replica, the event loop does other things."""
+
+    async def run() -> tuple[Any, Any, int]:
+        databases = stage.databases(wait_seconds=0.3)
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0.01)
+
+        async def write_one(body: str) -> int:
+            async with databases.AsyncSession() as session, session.begin():
+                note = Note(body=body)
+                session.add(note)
+                await session.flush()
+                return note.id
+
+        async def read_one(note: int) -> Any:
+            async with databases.AsyncSession() as session:
+                return await session.run_sync(lambda one: answered(one, note))
+
+        with in_session(ConsistentSession()):
+            first = await write_one("level")
+            await asyncio.to_thread(stage.level)
+            seen = await read_one(first)
+            with stage.stalled():
+                second = await write_one("late")
+                ticking = asyncio.create_task(tick())
+                late = await read_one(second)
+                ticking.cancel()
+        await databases.aclose()
+        return seen, late, ticks
+
+    seen, late, ticks = asyncio.run(run())
+
+    assert seen == ("level", "replica")
+    assert late == ("late", "primary")
+    assert ticks > 10
+
+
+def test_unreachable_replica_delays_nobody(stage: Stage) -> None:
+    """After the first read its circuit is open, and the other replica answers."""
+    gone = TcpProxy(stage.replicas[0].port)
+    address = stage.replicas[0].url.replace(str(stage.replicas[0].port), str(gone.port))
+    gone.close()
+    databases = stage.databases(replicas=[address, stage.replicas[1].url], **PATIENT)
+    with in_session(ConsistentSession()):
+        note = write(databases, "there")
+        stage.level()
+        answers = [read(databases, note) for _ in range(20)]
+        seconds = sorted(timed(lambda: read(databases, note)) for _ in range(40))
+
+    assert answers == [("there", "replica")] * 20
+    assert seconds[20] < 0.1
+
+
+def test_everybody_reads_from_replicas_while_the_primary_is_away(stage: Stage) -> None:
+    """Writes fail typed; reads of others' data go on; own writes that no replica has are marked."""
+    databases = stage.databases(wait_seconds=0.01)
+    with in_session(ConsistentSession()) as session:
+        note = write(databases, "replayed")
+        stage.level()
+        read(databases, note)
+        with stage.stalled():
+            late = write(databases, "not replayed")
+            token = session.token()
+            stage.front.lead_to(1)
+            stage.front.cut()
+            try:
+                with pytest.raises(OperationalError):  # the connection that was cut
+                    write(databases, "never")
+                with pytest.raises(DatabaseUnavailableError) as refused:
+                    write(databases, "never")
+                with in_session(ConsistentSession()) as other:
+                    assert read(databases, note) == ("replayed", "replica")
+                    assert other.level is Level.FULL
+                with in_session(ConsistentSession(token=token)) as own:
+                    assert read(databases, late) == (None, "replica")
+                    assert own.level is Level.STALE
+                    assert own.lag_seconds is not None
+            finally:
+                stage.front.lead_to(stage.primary.port)
+    assert "primary" in str(refused.value)
+
+
+def test_lag_order_lets_a_late_replica_answer(stage: Stage) -> None:
+    """A replica beyond `max_lag_seconds` answers nobody unmarked."""
+    databases = stage.databases(wait_seconds=0.0, max_lag_seconds=0.0)
+    with in_session(ConsistentSession()):
+        note = write(databases, "late")
+    stage.level()
+
+    assert read(databases, note) == ("late", "primary")
+    assert any(isinstance(event, ReplicaLagging) for event in stage.events)
+
+
+def test_replica_of_another_cluster_is_refused(stage: Stage) -> None:
+    """It has a later position, and rows under the same ids: it must not answer."""
+    with running_postgres() as stranger, running_replica(stranger) as replica:
+        for server in (stranger,):
+            with psycopg.connect(server.url) as connection:
+                connection.execute("CREATE TABLE notes (id int, body text)")
+                connection.execute(
+                    "INSERT INTO notes SELECT g, 'wrong' FROM generate_series(1, 9999) g"
+                )
+        lsn = stranger.flushed_lsn()
+        while not replica.has_replayed(lsn):
+            pass
+        databases = stage.databases(replicas=[replica.url])
+        with in_session(ConsistentSession()):
+            note = write(databases, "right")
+            answer = read(databases, note)
+        plain = read(databases, note)
+
+    assert answer == plain == ("right", "primary")
+    assert "belongs to the cluster" in str(stage.events)
+
+
+def test_server_that_takes_writes_is_no_replica(stage: Stage) -> None:
+    """The primary itself, or a promoted replica, under a replica's address is refused."""
+    databases = stage.databases(replicas=[stage.primary.url])
+    with in_session(ConsistentSession()):
+        note = write(databases, "right")
+        read(databases, note)
+
+    assert "it takes writes" in str(stage.events)
+
+
+def test_primary_address_that_leads_to_a_replica_is_refused(stage: Stage) -> None:
+    """It would answer old rows as if they were the newest."""
+    databases = stage.databases(primary=stage.replicas[0].url, replicas=[stage.replicas[1].url])
+
+    with pytest.raises(DatabaseUnavailableError, match="it is a replica"):
+        write(databases, "nowhere")
+
+
+def test_replica_that_nobody_can_compare_is_marked() -> None:
+    """While nobody has seen the primary, nobody is known to have caught up."""
+    with running_stage() as stage:
+        stage.front.lead_to(1)
+        databases = stage.databases()
+        with in_session(ConsistentSession()) as session:
+            with pytest.raises(DatabaseUnavailableError, match="nobody has seen the primary yet"):
+                read(databases, 1)
+            assert session.marks == []
+
+
+def test_promoted_primary_marks_what_may_be_lost() -> None:
+    """A position of the old timeline is accepted by nobody, though its number is passed."""
+    with running_stage() as stage:
+        databases = stage.databases(wait_seconds=0.0)
+        with in_session(ConsistentSession()) as session:
+            write(databases, "kept")
+            stage.level()
+            stage.links[0].stall()
+            lost = write(databases, "lost")
+            token = session.token()
+        stage.primary.kill()
+        stage.links[0].cut()
+        stage.links[0].resume()
+        promoted: Any = stage.replicas[0]
+        promoted.promote()
+        stage.front.cut()
+        stage.front.lead_to(promoted.port)
+        after = stage.databases(replicas=[])
+        with in_session(ConsistentSession()):
+            for _ in range(50):
+                write(stage.databases(replicas=[stage.primary.url]), "so that numbers go on")
+        with in_session(ConsistentSession(token=token)) as own:
+            assert read(after, lost)[0] is None
+            assert own.level is Level.STALE
+        with in_session(ConsistentSession(token=token)) as own:
+            compared = stage.databases(replicas=[stage.primary.url], wait_seconds=0.0)
+            assert read(compared, lost) == (None, "primary")
+            assert own.level is Level.STALE
+            assert "failover" in own.marks[0].reason
+
+
+def test_check_fixes_no_snapshot(stage: Stage) -> None:
+    """A transaction that reads repeatably sees what its check promised."""
+    databases = stage.databases(isolation_level="REPEATABLE READ", **PATIENT)
+    with in_session(ConsistentSession()):
+        for number in range(30):
+            note = write(databases, f"body {number}")
+
+            assert read(databases, note) == (f"body {number}", "replica")
+
+
+def test_role_without_privileges_can_be_routed(stage: Stage) -> None:
+    """No superuser and no monitoring role is needed."""
+    with psycopg.connect(stage.primary.url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE plain LOGIN")
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO plain")
+        connection.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO plain")
+    stage.level()
+    as_plain = [
+        url.replace("postgres@", "plain@") for url in (stage.primary.url, stage.replicas[0].url)
+    ]
+    databases = stage.databases(primary=as_plain[0], replicas=as_plain[1:], **PATIENT)
+    with in_session(ConsistentSession()):
+        note = write(databases, "plain")
+
+        assert read(databases, note) == ("plain", "replica")
+
+
+def test_write_whose_commit_nobody_confirmed_is_read_from_the_primary(stage: Stage) -> None:
+    """It may be there or not; no replica is taken to know."""
+    databases = stage.databases(wait_seconds=0.0)
+    with in_session(ConsistentSession()) as session:
+        note = write(databases, "sure")
+        stage.level()
+        with databases.Session() as unsure:
+            unsure.execute(update(Note).values(body="unsure").where(Note.id == note))
+            stage.front.cut()
+            with pytest.raises(Exception, match="server closed|terminat|closed"):
+                unsure.commit()
+        assert session.is_unknown("default")
+        for _ in range(3):  # pooled connections that were cut
+            try:
+                answer = read(databases, note)
+                break
+            except Exception as error:  # noqa: BLE001 - as the driver says
+                last = error
+        else:
+            raise last
+    assert answer[1] == "primary"
+
+
+def test_two_threads_share_databases(stage: Stage) -> None:
+    """Each with a session of its own sees its own writes."""
+    databases = stage.databases(**PATIENT)
+
+    def run(number: int) -> bool:
+        with in_session(ConsistentSession()):
+            note = write(databases, f"thread {number}")
+            return read(databases, note)[0] == f"thread {number}"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(run, range(80)))
+
+
+def test_forked_child_has_connections_of_its_own(stage: Stage) -> None:
+    """The parent's stay usable when the child has used the same databases."""
+    databases = stage.databases(**PATIENT)
+    with in_session(ConsistentSession()):
+        note = write(databases, "parent")
+        read(databases, note)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with in_session(ConsistentSession()):
+                    own = write(databases, "child")
+                    status = 0 if read(databases, own)[0] == "child" else 2
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert read(databases, note) == ("parent", "replica")
+
+
+def test_pinned_thread_is_free_when_its_session_ended(databases: Databases) -> None:
+    """What one job needs, the next job on the same thread does not."""
+    seen: list[str] = []
+
+    def work() -> None:
+        with in_session(ConsistentSession()) as session:
+            session.using = "primary"
+            seen.append(read(databases, 1)[1])
+        seen.append(read(databases, 1)[1])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert seen == ["primary", "replica"]
+
+
+def test_sqlite_has_no_positions(tmp_path: Any, stage: Stage) -> None:
+    """Sessions on it work; whoever asks for positions or replicas is told why not."""
+    url = f"sqlite:///{tmp_path / 'one.db'}"
+    alone = stage.databases(primary=url, replicas=[])
+    with alone.primary.engine(asynchronous=False).begin() as connection:
+        Note.metadata.create_all(connection)
+    with in_session(ConsistentSession()):
+        note = write(alone, "local")
+        with alone.Session() as session:
+            assert session.scalar(select(func.count()).select_from(Note)) == 1
+            assert session.scalar(select(Note.body).where(Note.id == note)) == "local"
+
+    with pytest.raises(ConfigurationError, match="sqlite has no positions"):
+        alone.measure_primary()
+    with pytest.raises(ConfigurationError, match="sqlite has no positions"):
+        stage.databases(primary=url, replicas=[url])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("wait_seconds", -1),
+        ("position_cache_seconds", float("nan")),
+        ("max_lag_seconds", float("inf")),
+        ("primary_fallback_share", 0),
+        ("primary_fallback_share", 1.1),
+    ],
+)
+def test_number_out_of_range_is_refused(stage: Stage, option: str, value: float) -> None:
+    """The error names the option and the value."""
+    with pytest.raises(ConfigurationError, match=rf"{option}.*{value}"):
+        stage.databases(**{option: value})
+
+
+def test_misspelt_using_is_refused(databases: Databases) -> None:
+    """`using` is `primary` or nothing."""
+    with pytest.raises(ConfigurationError, match="'primry'"):
+        databases.Session(using="primry")

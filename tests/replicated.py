@@ -1,0 +1,152 @@
+"""A real primary with streaming replicas, and the library's sessions on them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from sqlalchemy import String, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from resilience.clock import SystemClock
+from resilience.consistency.shared import SharedPositions
+from resilience.databases import Databases
+from resilience.events import Event
+from resilience.pulse import Pulse
+from resilience.store import Store
+from resilience.store.fleet import StoreFleet
+from resilience.testing.postgres import PostgresProcess, running_postgres, running_replica
+from resilience.testing.proxy import TcpProxy
+from resilience.testing.waiting import wait_until
+
+SECONDS = 10.0
+
+
+class Base(DeclarativeBase):
+    """The tables of the tests."""
+
+
+class Note(Base):
+    """A row with a body that changes."""
+
+    __tablename__ = "notes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[str] = mapped_column(String(50))
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A primary, the proxy that clients reach it through, and replicas with their links to it."""
+
+    primary: PostgresProcess
+    front: TcpProxy
+    links: list[TcpProxy]
+    replicas: list[PostgresProcess]
+    events: list[Event] = field(default_factory=list)
+    made: list[Databases] = field(default_factory=list)
+
+    @property
+    def primary_url(self) -> str:
+        """Where clients reach the primary."""
+        return self.primary.url.replace(str(self.primary.port), str(self.front.port))
+
+    def databases(self, store: Store | None = None, **options: Any) -> Databases:
+        """Return the databases as a process has them that just started, on *store* if given."""
+        options.setdefault("primary", self.primary_url)
+        options.setdefault("replicas", [replica.url for replica in self.replicas])
+        made = Databases(
+            pulse=Pulse(None if store is None else StoreFleet(store)),
+            positions=None if store is None else SharedPositions(store),
+            listeners=[self.events.append],
+            **options,
+        )
+        self.made.append(made)
+        return made
+
+    def close(self) -> None:
+        """Close what tests left open, and forget what they saw."""
+        for databases in self.made:
+            databases.close()
+        self.made.clear()
+        self.events.clear()
+
+    def level(self) -> None:
+        """Wait until all replicas have what the primary has."""
+        lsn = self.primary.flushed_lsn()
+        for replica in self.replicas:
+            wait_until(lambda one=replica: one.has_replayed(lsn), SECONDS, "it is level")
+
+    @contextmanager
+    def stalled(self, *numbers: int) -> Iterator[None]:
+        """Let the replicas with these *numbers*, or all, get nothing for the time being."""
+        links = [self.links[number] for number in numbers or range(len(self.links))]
+        for link in links:
+            link.stall()
+        try:
+            yield
+        finally:
+            for link in links:
+                link.resume()
+            self.level()
+
+
+@contextmanager
+def running_stage(*, replicas: int = 1) -> Iterator[Stage]:
+    """Run one with the table of notes, level."""
+    with ExitStack() as stack:
+        primary = stack.enter_context(running_postgres())
+        with psycopg.connect(primary.url) as connection:
+            connection.execute("CREATE TABLE notes (id serial PRIMARY KEY, body varchar(50))")
+        front = stack.enter_context(_proxy(primary.port))
+        links = [stack.enter_context(_proxy(primary.port)) for _ in range(replicas)]
+        followers = [
+            stack.enter_context(running_replica(primary, through=link.port)) for link in links
+        ]
+        stage = Stage(primary, front, links, list(followers))
+        stage.level()
+        yield stage
+        stage.close()
+
+
+@contextmanager
+def _proxy(port: int) -> Iterator[TcpProxy]:
+    proxy = TcpProxy(port)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+def write(databases: Databases, body: str, **options: Any) -> int:
+    """Commit a note, and return its id."""
+    with databases.Session(**options) as session, session.begin():
+        note = Note(body=body)
+        session.add(note)
+        session.flush()
+        return note.id
+
+
+def read(databases: Databases, note: int, **options: Any) -> tuple[str | None, str]:
+    """Return a note's body, and who answered: `primary` or `replica`."""
+    with databases.Session(**options) as session:
+        return answered(session, note)
+
+
+WHO = text("pg_is_in_recovery() AS replica")
+
+
+def answered(session: Session, note: int, **arguments: Any) -> tuple[str | None, str]:
+    """Read in *session*, as `read` does."""
+    query = select(Note.body, WHO).where(Note.id == note)
+    row = session.execute(query, bind_arguments=arguments).first()
+    who = row or session.execute(select(Note.id, WHO), bind_arguments=arguments).first()
+    return row and row[0], "replica" if who is None or who[1] else "primary"
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Return how many seconds *call* takes."""
+    began = SystemClock.monotonic()
+    call()
+    return SystemClock.monotonic() - began
