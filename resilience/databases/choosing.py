@@ -5,25 +5,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.util import await_only
 
 from resilience.budget import current_budget
 from resilience.consistency import ConsistentSession, Mark, Position
 from resilience.consistency.errors import DatabaseUnavailableError
 from resilience.databases.measured import Measured
-from resilience.databases.server import Server
-from resilience.errors import CircuitOpenError, retry_after_of, text_of
+from resilience.databases.server import UNREACHABLE, Server, why_unreachable
+from resilience.databases.servers import Servers
+from resilience.errors import retry_after_of
 from resilience.events import ReadFellBack, ReadStale
 
-if TYPE_CHECKING:
-    from resilience.databases.databases import Databases
-
 POLL_SECONDS: Final = 0.005
-UNREACHABLE: Final = (SQLAlchemyError, CircuitOpenError, OSError)
 BEHIND: Final = "it has not replayed what this session wrote or saw"
 UNKNOWN: Final = "nobody knows where what this session wrote or saw is"
 _dice = random.SystemRandom()
@@ -51,7 +47,7 @@ class Choice:
 
     def __init__(
         self,
-        databases: "Databases",
+        databases: Servers,
         session: ConsistentSession | None,
         keys: tuple[str, ...],
         *,
@@ -307,12 +303,6 @@ async def _sleep(seconds: float) -> None:
     import asyncio  # noqa: PLC0415 - an event loop runs, so it is there
 
     await asyncio.sleep(seconds)
-
-
-def why_unreachable(error: BaseException) -> str:
-    """Return what an error says in its first line, without the statement that it ended."""
-    lines = text_of(getattr(error, "orig", None) or error).splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _progress(measured: Measured, needed: Position) -> int:

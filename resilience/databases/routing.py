@@ -1,7 +1,7 @@
 """A SQLAlchemy session whose reads go to a replica and all else to the primary."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session, SessionTransaction
@@ -10,12 +10,10 @@ from sqlalchemy.sql.selectable import SelectBase
 from resilience.consistency import Position, current_session
 from resilience.consistency.session import PRIMARY, ConsistentSession
 from resilience.consistency.shared import Sample
-from resilience.databases.choosing import UNREACHABLE, Choice
-from resilience.databases.server import Server
+from resilience.databases.choosing import Choice
+from resilience.databases.server import UNREACHABLE, Server
+from resilience.databases.servers import Servers
 from resilience.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from resilience.databases.databases import Databases
 
 
 class LastRead:
@@ -25,7 +23,7 @@ class LastRead:
 
     def __init__(
         self,
-        databases: "Databases",
+        databases: Servers,
         session: ConsistentSession,
         server: Server,
         *,
@@ -65,7 +63,7 @@ class RoutingSession(Session):
     def __init__(
         self,
         *,
-        databases: "Databases",
+        databases: Servers,
         asynchronous: bool = False,
         using: str | None = None,
         keys: Iterable[str] = (),

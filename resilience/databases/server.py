@@ -15,13 +15,15 @@ from resilience.breaker import Breaker
 from resilience.clock import Clock
 from resilience.databases import mariadb, postgres
 from resilience.databases.measured import Measured
-from resilience.errors import ConfigurationError
+from resilience.errors import CircuitOpenError, ConfigurationError, text_of
 
 KINDS: Final = {"postgresql": postgres, "mysql": mariadb, "mariadb": mariadb}
 DRIVERS: Final = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 CONNECT_SECONDS: Final = 2
 POOL_SECONDS: Final = 1.0
 """How long a call waits for a connection when all of a server's are in use."""
+UNREACHABLE: Final = (exc.SQLAlchemyError, CircuitOpenError, OSError)
+"""What ends a call of a server that does not answer, or is not asked."""
 FRESH_SECONDS: Final = 1.0
 USED: Final = "resilience_used"
 """Where a pooled connection keeps when it was used last."""
@@ -254,6 +256,12 @@ class Server:
             record.info[USED] = self._clock.monotonic()
 
         return engine
+
+
+def why_unreachable(error: BaseException) -> str:
+    """Return what an error says in its first line, without the statement that it ended."""
+    lines = text_of(getattr(error, "orig", None) or error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _read(address: str | URL, name: str) -> URL:
