@@ -22,7 +22,9 @@ from resilience.events import ReadFellBack, ReadStale
 POLL_SECONDS: Final = 0.005
 BEHIND: Final = "it has not replayed what this session wrote or saw"
 UNKNOWN: Final = "nobody knows where what this session wrote or saw is"
-_dice = random.SystemRandom()
+DID: Final = "resilience_did"
+"""Where a pooled connection keeps what its server said last when that was good enough."""
+_dice = random.Random()  # noqa: S311 - which of equal replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,8 @@ class Choice:
     def _order(self) -> list[Server]:
         """Return the replicas in random order; first the one that the session has read from."""
         servers = list(self._databases.replicas)
-        _dice.shuffle(servers)
         last = self._last()
+        _dice.shuffle(servers)
         if last in servers:
             servers.remove(last)
             servers.insert(0, last)
@@ -141,7 +143,12 @@ class Choice:
             return None
         try:
             self._find_out(server)
-            measured = None if self.is_unknown else self._measured(server, connection)
+            if self.is_unknown:
+                connection.close()
+                return None
+            if self._is_known_to_do(server, connection):
+                return connection
+            measured = server.measure(connection)
         except UNREACHABLE as error:
             self._note_down(server, error)
             connection.close()
@@ -149,33 +156,32 @@ class Choice:
         except BaseException:
             connection.close()
             raise
-        if measured is None:
-            connection.close()
-            return None
-        never = self._databases.why_never(server, measured)
+        never = self._databases.history.why_not(measured)
         why = never or self._behind(server, measured)
         if why is None:
+            connection.info[DID] = measured
             return connection
         self._reasons.append(f"{server.name}: {why}")
         behind.append(Candidate(server, connection, measured, never))
         return None
+
+    def _is_known_to_do(self, server: Server, connection: Connection) -> bool:
+        """Tell whether what the server said on *connection* a moment ago is enough."""
+        known = server.known(connection)
+        if known is None:
+            return False
+        measured, at = known
+        return (
+            connection.info.get(DID) is measured
+            and self._databases.clock.monotonic() - at <= self._databases.position_cache_seconds
+            and measured.position.covers(self.needed)
+        )
 
     def _behind(self, server: Server, measured: Measured) -> str | None:
         """Return why a replica must be waited for; None: it can answer."""
         if not measured.position.covers(self.needed):
             return BEHIND
         return self._databases.why_late(server, measured)
-
-    def _measured(self, server: Server, connection: Connection) -> Measured:
-        """Return how far the server is; what it said a moment ago may do."""
-        databases = self._databases
-        known = server.known(connection)
-        if known is not None:
-            measured, at = known
-            is_fresh = databases.clock.monotonic() - at <= databases.position_cache_seconds
-            if is_fresh and measured.position.covers(self.needed):
-                return measured
-        return server.measure(connection)
 
     def _wait(self, behind: list[Candidate]) -> Candidate | None:
         """Wait until the replica that is farthest has what is needed, as long as that may take."""
@@ -243,11 +249,11 @@ class Choice:
             with suppress(*UNREACHABLE):
                 connection = server.connect(asynchronous=self._asynchronous)
                 try:
-                    measured = self._measured(server, connection)
+                    measured = server.measure(connection)
                 except BaseException:
                     connection.close()
                     raise
-                if self._databases.why_never(server, measured) is None:
+                if self._databases.history.why_not(measured) is None:
                     yield Candidate(server, connection, measured, None)
                 else:
                     connection.close()

@@ -96,6 +96,8 @@ class PrimaryHistory:
         """Return why a server that says this does not replay the primary; None: it does."""
         if not measured.is_replica:
             return "it is no replica: it takes writes"
+        if measured.went_back:
+            return "it shows less than it did before: is it an old backup?"
         newest = self.newest
         if newest is None:
             return "nobody has seen the primary yet"

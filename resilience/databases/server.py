@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
@@ -173,25 +174,24 @@ class Server:
                 "use PostgreSQL or MariaDB, or a ConsistentReader"
             )
             raise ConfigurationError(msg)
-        ask, now, known = self._measure, self._clock.monotonic(), self._fleet_time()
+        ask, now, known, before = (
+            self._measure,
+            self._clock.monotonic(),
+            self._fleet_time(),
+            self.highest,
+        )
         try:
             measured: Measured = self._ask(connection, lambda cursor: ask(cursor, known))
         except exc.OperationalError as error:
             if not is_old:
                 self.fail(error)
             raise
-        connection.info[MEASURED] = (measured, now)
-        if not self.went_back(measured):
+        if before is not None and measured.is_before(before):
+            measured = replace(measured, went_back=True)
+        elif self.highest is None or not measured.is_before(self.highest):
             self.highest = measured
+        connection.info[MEASURED] = (measured, now)
         return measured
-
-    def went_back(self, measured: Measured) -> bool:
-        """Tell whether the server was farther before: it is another one, or an old backup."""
-        highest = {} if self.highest is None else self.highest.position.lines
-        return any(
-            line in highest and number < highest[line][0]
-            for line, (number, _) in measured.position.lines.items()
-        )
 
     def wait(self, connection: Connection, number: int, seconds: float) -> bool:
         """Let the server itself wait until it is at *number*; tell whether it can do that."""

@@ -122,7 +122,7 @@ class Servers:
                 measured = replica.measure(connection)
         except UNREACHABLE:
             return False
-        return self.why_never(replica, measured) is None and measured.position.covers(needed)
+        return self.history.why_not(measured) is None and measured.position.covers(needed)
 
     def measure_primary(self) -> Position | None:
         """Return where the primary is now; None: it does not answer.
@@ -187,12 +187,6 @@ class Servers:
         finally:
             connection.close()
         self.history.note(Sample(at=at, position=measured.position))
-
-    def why_never(self, server: Server, measured: Measured) -> str | None:
-        """Return why a server may not answer as a replica however far it is; None: it may."""
-        if server.went_back(measured):
-            return "it shows less than it did before: is it an old backup?"
-        return self.history.why_not(measured)
 
     def why_late(self, server: Server, measured: Measured) -> str | None:
         """Return why a replica is too far behind for anybody; None: it is not."""
