@@ -61,7 +61,6 @@ class Choice:
         self._keys = keys
         self._asynchronous = asynchronous
         self._reasons: list[str] = []
-        self._retry_after: float | None = None
 
     @property
     def needed(self) -> Position:
@@ -82,7 +81,7 @@ class Choice:
             DatabaseUnavailableError: Nobody does.
         """
         databases = self._databases
-        self._learn()
+        databases.keep_up(asynchronous=self._asynchronous)
         if self.is_unknown:
             self._find_out(databases.primary)
         behind: list[Candidate] = []
@@ -225,27 +224,29 @@ class Choice:
         """Return the primary, if it answers and may be asked; else the best of those *behind*."""
         databases = self._databases
         reason = "; ".join(self._reasons) or UNKNOWN
-        if databases.may_fall_back():
+        usable = [one for one in behind if one.never is None]
+        if not usable and self.is_unknown:
+            usable = list(self._last_resort())
+            behind += usable
+        if databases.may_fall_back() or not usable:
             try:
                 return self._primary(reason)
             except DatabaseUnavailableError as error:
+                if not usable:
+                    why = f"{error.reason}; {reason}"
+                    raise DatabaseUnavailableError(
+                        databases.name, why, error.retry_after
+                    ) from error
                 reason = f"{error.reason}; {reason}"
-                self._retry_after = error.retry_after
         else:
             reason = f"too many reads fall back to the primary; {reason}"
-        usable = [one for one in behind if one.never is None]
-        if not usable and databases.replicas:
-            usable = list(self._last_resort())
-            behind += usable
-        if not usable:
-            raise DatabaseUnavailableError(databases.name, reason, self._retry_after)
         best = max(usable, key=lambda one: _progress(one.measured, self.needed))
         self._mark(reason, databases.history.lag(best.measured.position, databases.fleet_time()))
         return best.server, best.connection
 
     def _last_resort(self) -> Iterator[Candidate]:
         """Yield replicas that were not asked, as nobody knows what the session has seen."""
-        for server in self._databases.replicas if self.is_unknown else ():
+        for server in self._databases.replicas:
             with suppress(*UNREACHABLE):
                 connection = server.connect(asynchronous=self._asynchronous)
                 try:
@@ -292,17 +293,6 @@ class Choice:
         self._databases.announce(ReadStale(source=name, reason=reason, lag_seconds=lag))
         if self._session is not None:
             self._session.mark(Mark(source=name, reason=reason, lag_seconds=lag))
-
-    def _learn(self) -> None:
-        """Exchange what is known of the primary with the fleet, once a second at most."""
-        databases = self._databases
-        if not databases.history.due():
-            return
-        databases.sample_primary(asynchronous=self._asynchronous)
-        if self._asynchronous:
-            await_only(databases.history.exchange_async())
-        else:
-            databases.history.exchange()
 
 
 async def _sleep(seconds: float) -> None:

@@ -170,18 +170,21 @@ class RoutingSession(Session):
         if not self._written or self._writer is None:
             return
         databases, session = self._databases, current_session()
-        if not databases.replicas or (session is None and not databases.history.due()):
+        if not databases.replicas:
+            return
+        databases.keep_up(asynchronous=self._asynchronous)
+        if session is None:
             return
         at = databases.fleet_time()
         try:
             measured = databases.primary.measure(self._writer)
         except UNREACHABLE:
-            if session is not None:
-                self._note_lost(session, self._writer)
+            self._note_lost(session, self._writer)
             return
         databases.history.note(Sample(at=at, position=measured.position))
-        if session is not None:
-            session.note(databases.name, measured.position, self._keys)
+        session.note(databases.name, measured.position, self._keys)
+        if self._reader is None:  # all that was read was read here, before that
+            session.note_read(databases.name, None)
 
     def _note_lost(self, session: ConsistentSession, writer: Connection | None) -> None:
         """Note a write whose position is not known, but on which line it was."""

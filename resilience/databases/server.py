@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from resilience.breaker import Breaker
+from resilience.budget import Cut
 from resilience.clock import Clock
 from resilience.databases import mariadb, postgres
 from resilience.databases.measured import Measured
@@ -186,6 +187,9 @@ class Server:
             if not is_old:
                 self.fail(error)
             raise
+        except Cut:
+            self.fail(TimeoutError(f"{self.name} did not say in time how far it is"))
+            raise
         if before is not None and measured.is_before(before):
             measured = replace(measured, went_back=True)
         elif self.highest is None or not measured.is_before(self.highest):
@@ -243,6 +247,9 @@ class Server:
             connection.engine.dispose()  # what else is in the pool is as old
             statement = "SELECT how far it is"
             raise exc.OperationalError(statement, None, error) from error
+        except BaseException as error:  # cut between question and answer
+            connection.invalidate(error)
+            raise
 
     def _watched(self, engine: Engine) -> Engine:
         @event.listens_for(engine, "handle_error")

@@ -265,6 +265,22 @@ def test_unreachable_replica_delays_nobody(stage: Stage) -> None:
     assert seconds[20] < 0.1
 
 
+def test_primary_that_hangs_delays_no_read_from_a_replica(stage: Stage) -> None:
+    """Where it is is asked beside the reads."""
+    databases = stage.databases(wait_seconds=0.01)
+    with in_session(ConsistentSession()):
+        note = write(databases, "there")
+        stage.level()
+    read(databases, note)
+    stage.front.stall()
+    try:
+        slowest = max(timed(lambda: read(databases, note)) for _ in range(400))
+    finally:
+        stage.front.resume()
+
+    assert slowest < 0.5
+
+
 def test_everybody_reads_from_replicas_while_the_primary_is_away(stage: Stage) -> None:
     """Writes fail typed; reads of others' data go on; own writes that no replica has are marked."""
     databases = stage.databases(wait_seconds=0.01)
@@ -374,9 +390,8 @@ def test_promoted_primary_marks_what_may_be_lost() -> None:
         stage.front.cut()
         stage.front.lead_to(promoted.port)
         after = stage.databases(replicas=[])
-        with in_session(ConsistentSession()):
-            for _ in range(50):
-                write(stage.databases(replicas=[stage.primary.url]), "so that numbers go on")
+        for _ in range(50):
+            write(after, "so that numbers go on")
         with in_session(ConsistentSession(token=token)) as own:
             assert read(after, lost)[0] is None
             assert own.level is Level.STALE
