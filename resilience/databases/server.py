@@ -197,6 +197,11 @@ class Server:
         connection.info[MEASURED] = (measured, now)
         return measured
 
+    def ask(self, *, asynchronous: bool) -> Measured:
+        """Connect and ask the server how far it is; raises as `connect` and `measure`."""
+        with self.connect(asynchronous=asynchronous) as connection:
+            return self.measure(connection)
+
     def wait(self, connection: Connection, number: int, seconds: float) -> bool:
         """Let the server itself wait until it is at *number*; tell whether it can do that."""
         version = connection.dialect.server_version_info or ()

@@ -125,8 +125,7 @@ class Servers:
 
     def _has(self, replica: Server, needed: Position) -> bool:
         try:
-            with replica.connect(asynchronous=False) as connection:
-                measured = replica.measure(connection)
+            measured = replica.ask(asynchronous=False)
         except UNREACHABLE:
             return False
         return self.history.why_not(measured) is None and measured.position.covers(needed)
@@ -138,8 +137,7 @@ class Servers:
             ConfigurationError: The database has no positions.
         """
         try:
-            with self.primary.connect(asynchronous=False) as connection:
-                return self.primary.measure(connection).position
+            return self.primary.ask(asynchronous=False).position
         except UNREACHABLE:
             return None
 

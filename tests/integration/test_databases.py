@@ -249,6 +249,30 @@ def test_async_sessions_route_likewise_and_never_block_the_loop(stage: Stage) ->
     assert ticks > 10
 
 
+def test_coroutine_that_hands_its_token_on_has_found_out_what_it_saw(stage: Stage) -> None:
+    """In the event loop, in a thread, and where one can await."""
+
+    async def run() -> list[Token]:
+        databases = stage.databases(**PATIENT)
+        tokens = []
+        with in_session(ConsistentSession()) as session:
+            for ask in (
+                lambda: asyncio.sleep(0, session.token()),
+                lambda: asyncio.to_thread(session.token),
+                session.token_async,
+            ):
+                async with databases.AsyncSession() as reading:
+                    await reading.execute(select(Note.id))
+                tokens.append(await ask())
+        await databases.aclose()
+        return tokens
+
+    tokens = asyncio.run(run())
+
+    assert [token.unknown for token in tokens] == [{}, {}, {}]
+    assert all(token.positions["default"] for token in tokens)
+
+
 def test_unreachable_replica_delays_nobody(stage: Stage) -> None:
     """After the first read its circuit is open, and the other replica answers."""
     gone = TcpProxy(stage.replicas[0].port)
