@@ -38,9 +38,7 @@ def show(context: click.Context, *, as_json: bool) -> None:
     Only what processes have shared in the last five minutes is known here; no database is asked.
     """
     positions = Resilience.of(context.obj.app).positions
-    orders = positions.orders()
-    names = sorted({*positions.sources(), *orders})
-    rows = [_row(positions, name, as_json=as_json) for name in names]
+    rows = [_row(positions, name, as_json=as_json) for name in positions.sources()]
     print_rows(rows, COLUMNS, as_json=as_json)
 
 
@@ -71,7 +69,7 @@ def ignore_lag(context: click.Context, /, **options: Any) -> None:  # noqa: ANN4
 def obey_lag(context: click.Context, name: str, *, as_json: bool) -> None:
     """End an order: how far replicas may lag is again as the app says."""
     positions = Resilience.of(context.obj.app).positions
-    ended = positions.orders().get(name)
+    ended = positions.exchange(name).order
     positions.order(name, None)
     text = "as the app says" if ended else "there was no order"
     click.echo(json.dumps({"databases": name, **_plain(None)}) if as_json else f"{name}: {text}")
@@ -83,20 +81,20 @@ def _order(
     *,
     name: str,
     seconds: float,
-    actor: str,
-    reason: str,
     as_json: bool,
+    **who: str,
 ) -> None:
     positions = Resilience.of(context.obj.app).positions
-    now = positions.exchange(name).now
-    order = LagOrder(seconds=lag, until=now + seconds, actor=actor, reason=reason, since=now)
+    seen = positions.exchange(name)
+    order = LagOrder(seconds=lag, until=seen.now + seconds, since=seen.now, **who)
     positions.order(name, order)
     allowed = "however far they lag" if lag is None else f"that lag by up to {lag:g} s"
-    said = f"{name}: reads go to replicas {allowed}, until {moment(now + seconds)}"
+    said = f"{name}: reads go to replicas {allowed}, until {moment(seen.now + seconds)}"
     click.echo(json.dumps({"databases": name, **_plain(order)}) if as_json else said)
-    if name not in (known := positions.sources()):
-        msg = f"No process has used databases {name!r} in the last day. Used were: "
-        click.echo(f"{msg}{', '.join(known) or 'none'}.", err=True)
+    if not seen.samples:
+        known = ", ".join(one for one in positions.sources() if one != name) or "none"
+        msg = f"No process has used databases {name!r} in the last 5 minutes. Others: {known}."
+        click.echo(msg, err=True)
 
 
 def _row(positions: SharedPositions, name: str, *, as_json: bool) -> Mapping[str, object]:
