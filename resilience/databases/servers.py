@@ -128,7 +128,11 @@ class Servers:
             measured = replica.ask(asynchronous=False)
         except UNREACHABLE:
             return False
-        return self.history.why_not(measured) is None and measured.position.covers(needed)
+        return (
+            self.history.why_not(measured) is None
+            and self.why_late(replica, measured) is None
+            and measured.position.covers(needed)
+        )
 
     def measure_primary(self) -> Position | None:
         """Return where the primary is now; None: it does not answer.
@@ -214,6 +218,8 @@ class Servers:
 
     def why_late(self, server: Server, measured: Measured) -> str | None:
         """Return why a replica is too far behind for anybody; None: it is not."""
+        if self.history.is_beside(measured):
+            return "it follows another timeline than the primary"
         limit, order = self.max_lag_seconds, self.history.order
         if order is not None:
             limit = float("inf") if order.seconds is None else max(limit, order.seconds)
