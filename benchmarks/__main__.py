@@ -19,6 +19,7 @@ NAMES = (
     "flags",
     "flag_trial",
     "shedding",
+    "consistency",
 )
 PARTS = ("crash_redis", "crash_rabbitmq", "hold_redis", "hold_rabbitmq")
 """Of some of those, by themselves; `all` has them already."""

@@ -52,7 +52,11 @@ class Stage:
         """Where clients reach the primary."""
         return self.primary.url.replace(str(self.primary.port), str(self.front.port))
 
-    def databases(self, store: Store | None = None, **options: Any) -> Databases:
+    def databases(
+        self,
+        store: Store | None = None,
+        **options: Any,  # noqa: ANN401 - of `Databases`
+    ) -> Databases:
         """Return the databases as a process has them that just started, on *store* if given."""
         options.setdefault("primary", self.primary_url)
         options.setdefault("replicas", [replica.url for replica in self.replicas])
@@ -119,7 +123,11 @@ def _proxy(port: int) -> Iterator[TcpProxy]:
         proxy.close()
 
 
-def write(databases: Databases, body: str, **options: Any) -> int:
+def write(
+    databases: Databases,
+    body: str,
+    **options: Any,  # noqa: ANN401 - of `RoutingSession`
+) -> int:
     """Commit a note, and return its id."""
     with databases.Session(**options) as session, session.begin():
         note = Note(body=body)
@@ -128,7 +136,11 @@ def write(databases: Databases, body: str, **options: Any) -> int:
         return note.id
 
 
-def read(databases: Databases, note: int, **options: Any) -> tuple[str | None, str]:
+def read(
+    databases: Databases,
+    note: int,
+    **options: Any,  # noqa: ANN401 - of `RoutingSession`
+) -> tuple[str | None, str]:
     """Return a note's body, and who answered: `primary` or `replica`."""
     with databases.Session(**options) as session:
         return answered(session, note)
@@ -137,7 +149,11 @@ def read(databases: Databases, note: int, **options: Any) -> tuple[str | None, s
 WHO = text("pg_is_in_recovery() AS replica")
 
 
-def answered(session: Session, note: int, **arguments: Any) -> tuple[str | None, str]:
+def answered(
+    session: Session,
+    note: int,
+    **arguments: Any,  # noqa: ANN401 - of `Session.get_bind`
+) -> tuple[str | None, str]:
     """Read in *session*, as `read` does."""
     query = select(Note.body, WHO).where(Note.id == note)
     row = session.execute(query, bind_arguments=arguments).first()

@@ -2,6 +2,7 @@
 
 from resilience.cli.breakers import breaker
 from resilience.cli.commands import resilience
+from resilience.cli.consistency import consistency
 from resilience.cli.dead import dead
 from resilience.cli.flags import brownout, flag
 from resilience.cli.health import health
@@ -12,7 +13,7 @@ from resilience.cli.status import status
 from resilience.cli.topology import topology
 
 ORDERS = (breaker, brownout, flag, hold, release)
-for command in (*ORDERS, dead, health, holds, ledger, relay, status, topology):
+for command in (*ORDERS, consistency, dead, health, holds, ledger, relay, status, topology):
     resilience.add_command(command)
 
 __all__ = ["resilience"]

@@ -1,5 +1,6 @@
 """The user, request or job on whose behalf is read and written."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -107,6 +108,26 @@ class ConsistentSession:
             position = measure()
             if position is not None:
                 self.note(source, position)
+        return self._known()
+
+    async def token_async(self) -> Token:
+        """Return the same; databases are asked without blocking the event loop.
+
+        A measure of an AsyncSession runs in a greenlet of SQLAlchemy. One that is not asynchronous,
+        and says so in an attribute of that name, runs in a thread.
+        """
+        while self._measures:
+            source, measure = next(reversed(self._measures.items()))
+            if getattr(measure, "asynchronous", True):
+                from sqlalchemy.util import greenlet_spawn  # noqa: PLC0415 - only who needs it
+
+                position = await greenlet_spawn(measure)
+            else:
+                position = await asyncio.to_thread(measure)
+            if position is not None:
+                self.note(source, position)
+            if self._measures.get(source) is measure:
+                del self._measures[source]
         return self._known()
 
     def _known(self) -> Token:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 from urllib.parse import quote, unquote
@@ -13,7 +14,7 @@ from resilience.consistency.position import LINE_LENGTH_MAX, LINES_MAX, NUMBER_M
 from resilience.consistency.token import EVERYWHERE, KEYS_MAX, NAME_LENGTH_MAX, SOURCES_MAX, Token
 from resilience.declared import check_order
 from resilience.store import Store
-from resilience.store.positions import Exchanged, PositionStore
+from resilience.store.positions import Exchanged, PositionStore, Question, merged
 
 DIGITS: Final = 20
 """Of a number in a record: as many as 2^64 has."""
@@ -90,7 +91,8 @@ class SharedPositions:
 
     def __init__(self, store: Store) -> None:
         """Share in *store*; connects to nothing."""
-        self._store = PositionStore(store)
+        self._store = store
+        self._about = PositionStore(store)
 
     def exchange(self, source: str, *, sample: Sample | None = None, after: float = 0.0) -> Seen:
         """Share *sample* of *source*, if given, and return what others saw later than *after*.
@@ -98,13 +100,18 @@ class SharedPositions:
         It is one exchange with the store. A sample is not kept if there is one of half a second
         before, or a later one; nor if it is of the future. Each is kept for 300 s.
         """
-        return _seen(self._store.exchange(source, **_sampled(sample), after=after))
+        return _seen(self._store.run(self._exchange(source, sample, after)))
 
     async def exchange_async(
         self, source: str, *, sample: Sample | None = None, after: float = 0.0
     ) -> Seen:
         """Do the same without blocking the event loop."""
-        return _seen(await self._store.exchange_async(source, **_sampled(sample), after=after))
+        return _seen(await self._store.run_async(self._exchange(source, sample, after)))
+
+    def _exchange(self, source: str, sample: Sample | None, after: float) -> Question:
+        at = None if sample is None else sample.at
+        text = "" if sample is None else json.dumps(sample.position.to_json())
+        return self._about.exchange(source, at=at, text=text, after=after)
 
     def merge(self, key: str, token: Token, seconds: float) -> Token:
         """Merge *token* into the record *key*, which lives *seconds* from now, or longer already.
@@ -113,23 +120,20 @@ class SharedPositions:
             What the record now stands for: at most 16 sources with 16 lines each and 100 keys. What
             was older makes the position of its source unknown.
         """
-        now, fields = self._store.merge(key, fields_of(token), seconds)
-        return token_of(fields, now=now)
+        return _recorded(self._store.run(self._about.merge(key, fields_of(token), seconds)))
 
     async def merge_async(self, key: str, token: Token, seconds: float) -> Token:
         """Do the same without blocking the event loop."""
-        now, fields = await self._store.merge_async(key, fields_of(token), seconds)
-        return token_of(fields, now=now)
+        question = self._about.merge(key, fields_of(token), seconds)
+        return _recorded(await self._store.run_async(question))
 
     def load(self, key: str) -> Token:
         """Return what the record *key* stands for; an empty token if there is no record."""
-        now, fields = self._store.load(key)
-        return token_of(fields, now=now)
+        return self.merge(key, Token(), 0.0)
 
     async def load_async(self, key: str) -> Token:
         """Do the same without blocking the event loop."""
-        now, fields = await self._store.load_async(key)
-        return token_of(fields, now=now)
+        return await self.merge_async(key, Token(), 0.0)
 
     def order(self, source: str, order: LagOrder | None) -> None:
         """Give an order for the replicas of *source*, in place of an earlier one; None: end that.
@@ -140,36 +144,32 @@ class SharedPositions:
         if order is not None:
             left = 1.0 if order.until is None else order.until - order.since
             check_order(f"lag of {source}", order.actor, order.reason, left)
-        self._store.order(source, None if order is None else order.model_dump_json())
+        text = None if order is None else order.model_dump_json()
+        self._store.run(self._about.order(source, text))
 
     def orders(self) -> Mapping[str, LagOrder]:
         """Return the orders in force, by source."""
-        now, texts = self._store.orders()
-        orders = {name: LagOrder.parse(text, now=now) for name, text in texts.items()}
-        return {name: one for name, one in orders.items() if one is not None}
+        orders = {name: self.exchange(name, after=math.inf).order for name in self.sources()}
+        return {name: order for name, order in orders.items() if order is not None}
 
     def sources(self) -> list[str]:
-        """Return the sources of which there were samples in the last day."""
-        return self._store.sources()
+        """Return the sources of which there were samples in the last day, or are orders."""
+        names = self._store.run(self._about.sources())
+        return sorted(name.decode(errors="replace") for name in names)
 
 
-def _sampled(sample: Sample | None) -> dict[str, Any]:
-    if sample is None:
-        return {"at": None, "text": ""}
-    return {"at": sample.at, "text": json.dumps(sample.position.to_json())}
+def _recorded(answer: Any) -> Token:  # noqa: ANN401 - the script's
+    now, fields = merged(answer)
+    return token_of(fields, now=now)
 
 
-def _seen(found: Exchanged) -> Seen:
-    samples = []
+def _seen(answer: Any) -> Seen:  # noqa: ANN401 - the script's
+    found, samples = Exchanged.parse(answer), []
     for at, text in found.samples:
-        try:
-            position = Position.from_json(json.loads(text))
-        except (ValueError, RecursionError):
-            continue
-        if not math.isnan(at):
-            samples.append(Sample(at, position))
+        with suppress(ValueError, RecursionError):  # somebody else wrote it
+            samples.append(Sample(float(at), Position.from_json(json.loads(text))))
     order = LagOrder.parse(found.order, now=found.now) if found.order else None
-    return Seen(found.now, tuple(samples), order)
+    return Seen(found.now, tuple(one for one in samples if one.at <= found.now), order)
 
 
 def fields_of(token: Token) -> dict[str, str]:

@@ -1,11 +1,10 @@
 """Which server answers a read."""
 
+import asyncio
 import random
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from sqlalchemy import Connection
 from sqlalchemy.util import await_only
@@ -16,30 +15,33 @@ from resilience.consistency.errors import DatabaseUnavailableError
 from resilience.databases.measured import Measured
 from resilience.databases.server import UNREACHABLE, Server, why_unreachable
 from resilience.databases.servers import Servers
-from resilience.errors import retry_after_of
 from resilience.events import ReadFellBack, ReadStale
 
 POLL_SECONDS: Final = 0.005
 BEHIND: Final = "it has not replayed what this session wrote or saw"
 UNKNOWN: Final = "nobody knows where what this session wrote or saw is"
-_dice = random.SystemRandom()
+DID: Final = "resilience_did"
+"""Where a pooled connection keeps what its server said last when that was good enough."""
+_dice = random.Random()  # noqa: S311 - which of equal replicas
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A replica that was asked and cannot answer as it should.
+    """A replica that was asked.
 
     Attributes:
         server: Which one.
         connection: To it, open.
         measured: What it said.
-        never: Why it cannot, however long it is waited for; None: it is only behind.
+        never: Why it cannot answer, however long it is waited for; None: it can, now or later.
+        why: Why it cannot answer now; None: it can.
     """
 
     server: Server
     connection: Connection
     measured: Measured
-    never: str | None
+    never: str | None = None
+    why: str | None = None
 
 
 class Choice:
@@ -53,25 +55,23 @@ class Choice:
         *,
         asynchronous: bool,
     ) -> None:
-        """Choose for *session*, which may read *keys* alone."""
+        """Choose for *session*, which may read *keys* alone; None: for nobody in particular."""
         self._databases = databases
-        self._session = session
+        self._session = session or ConsistentSession()
         self._keys = keys
         self._asynchronous = asynchronous
+        self._opened: list[Connection] = []
         self._reasons: list[str] = []
-        self._retry_after: float | None = None
 
     @property
     def needed(self) -> Position:
         """What whoever answers must have replayed."""
-        if self._session is None:
-            return Position()
         return self._session.needed(self._databases.name, self._keys)
 
     @property
     def is_unknown(self) -> bool:
         """Whether nobody knows what that is."""
-        return self._session is not None and self._session.is_unknown(self._databases.name)
+        return self._session.is_unknown(self._databases.name)
 
     def choose(self) -> tuple[Server, Connection]:
         """Return who answers, and the connection to read on.
@@ -79,234 +79,189 @@ class Choice:
         Raises:
             DatabaseUnavailableError: Nobody does.
         """
+        self._databases.keep_up(asynchronous=self._asynchronous)
+        chosen: Connection | None = None
+        try:
+            server, chosen = self._choose()
+            return server, chosen
+        finally:
+            for connection in self._opened:
+                if connection is not chosen:
+                    connection.close()
+
+    def _choose(self) -> tuple[Server, Connection]:
         databases = self._databases
-        self._learn()
+        if not databases.replicas:
+            return self._primary(None)
         if self.is_unknown:
             self._find_out(databases.primary)
         behind: list[Candidate] = []
-        chosen: Connection | None = None
-        try:
-            if not databases.replicas:
-                server, chosen = self._primary(None)
-                return server, chosen
-            if not self.is_unknown:
-                for server in self._order():
-                    chosen = self._try(server, behind)
-                    if chosen is not None:
-                        return server, chosen
-                waited = self._wait(behind)
-                if waited is not None:
-                    server, chosen = waited.server, waited.connection
-                    return server, chosen
-            server, chosen = self._otherwise(behind)
-            return server, chosen
-        finally:
-            for candidate in behind:
-                if candidate.connection is not chosen:
-                    candidate.connection.close()
+        for server in self._order():
+            found = None if self.is_unknown else self._ask(server)
+            if found is not None and found.why is None:
+                return found.server, found.connection
+            if found is not None and found.never is None:
+                behind.append(found)
+        waited = self._wait(behind) if behind and not self.is_unknown else None
+        if waited is not None:
+            return waited.server, waited.connection
+        return self._otherwise(behind)
 
     def _order(self) -> list[Server]:
         """Return the replicas in random order; first the one that the session has read from."""
-        servers = list(self._databases.replicas)
+        servers, last = list(self._databases.replicas), self._last()
         _dice.shuffle(servers)
-        last = self._last()
         if last in servers:
             servers.remove(last)
             servers.insert(0, last)
         return servers
 
     def _last(self) -> Any:  # noqa: ANN401 - a server, if any
-        session = self._session
-        pending = None if session is None else session.pending(self._databases.name)
-        return getattr(pending, "server", None)
+        return getattr(self._session.pending(self._databases.name), "server", None)
 
     def _find_out(self, server: Server) -> None:
         """Let the session find out what it has seen, unless that was on *server*, too."""
         name, session = self._databases.name, self._session
-        pending = None if session is None else session.pending(name)
-        if session is None or pending is None:
-            return
-        if self._last() is not server or self.is_unknown:
+        pending = session.pending(name)
+        if pending is not None and (self._last() is not server or self.is_unknown):
             session.note_read(name, None)
             position = pending()
             if position is not None:
                 session.note(name, position)
 
-    def _try(self, server: Server, behind: list[Candidate]) -> Connection | None:
-        """Return a connection to a replica that can answer; if it cannot, it may be *behind*."""
-        try:
-            connection = server.connect(asynchronous=self._asynchronous)
-        except UNREACHABLE as error:
-            self._note_down(server, error)
-            return None
-        try:
-            self._find_out(server)
-            measured = None if self.is_unknown else self._measured(server, connection)
-        except UNREACHABLE as error:
-            self._note_down(server, error)
-            connection.close()
-            return None
-        except BaseException:
-            connection.close()
-            raise
-        if measured is None:
-            connection.close()
-            return None
-        never = self._databases.why_never(server, measured)
-        why = never or self._behind(server, measured)
-        if why is None:
-            return connection
-        self._reasons.append(f"{server.name}: {why}")
-        behind.append(Candidate(server, connection, measured, never))
-        return None
+    def _open(self, server: Server) -> Connection:
+        connection = server.connect(asynchronous=self._asynchronous)
+        self._opened.append(connection)
+        return connection
 
-    def _behind(self, server: Server, measured: Measured) -> str | None:
+    def _ask(self, server: Server) -> Candidate | None:
+        """Ask a replica, or take what it said on the same connection a moment ago.
+
+        None: it is not reached.
+        """
+        try:
+            connection = self._open(server)
+            self._find_out(server)
+            known = server.known(connection)
+            if known is not None and not self.is_unknown and self._does(connection, *known):
+                return Candidate(server, connection, known[0])
+            measured = server.measure(connection)
+        except UNREACHABLE as error:
+            self._reasons.append(f"{server.name}: {why_unreachable(error)}")
+            return None
+        never = self._databases.history.why_not(measured)
+        why = never or self._why_not_yet(server, measured)
+        if why is None:
+            connection.info[DID] = measured
+        else:
+            self._reasons.append(f"{server.name}: {why}")
+        return Candidate(server, connection, measured, never, why)
+
+    def _does(self, connection: Connection, measured: Measured, at: float) -> bool:
+        """Tell whether what the server said on *connection* at a monotonic time is enough now."""
+        return (
+            connection.info.get(DID) is measured
+            and self._databases.clock.monotonic() - at <= self._databases.position_cache_seconds
+            and measured.position.covers(self.needed)
+        )
+
+    def _why_not_yet(self, server: Server, measured: Measured) -> str | None:
         """Return why a replica must be waited for; None: it can answer."""
+        if self.is_unknown:
+            return UNKNOWN
         if not measured.position.covers(self.needed):
             return BEHIND
         return self._databases.why_late(server, measured)
 
-    def _measured(self, server: Server, connection: Connection) -> Measured:
-        """Return how far the server is; what it said a moment ago may do."""
-        databases = self._databases
-        known = server.known(connection)
-        if known is not None:
-            measured, at = known
-            is_fresh = databases.clock.monotonic() - at <= databases.position_cache_seconds
-            if is_fresh and measured.position.covers(self.needed):
-                return measured
-        return server.measure(connection)
-
     def _wait(self, behind: list[Candidate]) -> Candidate | None:
         """Wait until the replica that is farthest has what is needed, as long as that may take."""
-        databases, needed = self._databases, self.needed
-        sound = [one for one in behind if one.never is None]
-        if not sound:
-            return None
-        best = max(sound, key=lambda one: _progress(one.measured, needed))
-        seconds = databases.wait_seconds
-        if self._session is not None and self._session.wait_seconds is not None:
-            seconds = min(seconds, self._session.wait_seconds)
-        budget = current_budget()
-        if budget is not None:
-            seconds = min(seconds, budget.remaining())
-        until = databases.clock.monotonic() + seconds
+        best = self._farthest(behind)
+        monotonic = self._databases.clock.monotonic
+        until, pause = monotonic() + self._patience(), POLL_SECONDS
         lines = best.measured.position.lines
-        numbers = [number for line, (number, _) in needed.lines.items() if line in lines]
-        pause = POLL_SECONDS
-        while (left := until - databases.clock.monotonic()) > 0:
+        numbers = [number for line, (number, _) in self.needed.lines.items() if line in lines]
+        while (left := until - monotonic()) > 0:
             try:
                 if len(numbers) != 1 or not best.server.wait(best.connection, numbers[0], left):
                     self._pause(min(pause, left))
                     pause *= 2
                 measured = best.server.measure(best.connection)
             except UNREACHABLE as error:
-                self._note_down(best.server, error)
+                self._reasons.append(f"{best.server.name}: {why_unreachable(error)}")
                 behind.remove(best)
-                best.connection.close()
                 return None
-            if self._behind(best.server, measured) is None:
+            if self._why_not_yet(best.server, measured) is None:
                 return best
         return None
 
+    def _patience(self) -> float:
+        """Return the seconds for which a replica that is behind is waited for."""
+        seconds, own, budget = (
+            self._databases.wait_seconds,
+            self._session.wait_seconds,
+            current_budget(),
+        )
+        seconds = seconds if own is None else min(seconds, own)
+        return seconds if budget is None else min(seconds, budget.remaining())
+
     def _pause(self, seconds: float) -> None:
         if self._asynchronous:
-            await_only(_sleep(seconds))
+            await_only(asyncio.sleep(seconds))
         else:
             threading.Event().wait(seconds)
 
+    def _farthest(self, candidates: list[Candidate]) -> Candidate:
+        """Return the candidate that is farthest on the lines that are needed, or on any."""
+        needed = self.needed
+
+        def reached(one: Candidate) -> int:
+            lines = one.measured.position.lines
+            wanted = [lines[line][0] for line in lines if not needed or line in needed]
+            return max(wanted, default=-1)
+
+        return max(candidates, key=reached)
+
     def _otherwise(self, behind: list[Candidate]) -> tuple[Server, Connection]:
         """Return the primary, if it answers and may be asked; else the best of those *behind*."""
-        databases = self._databases
-        reason = "; ".join(self._reasons) or UNKNOWN
-        if databases.may_fall_back():
+        databases, reason = self._databases, "; ".join(self._reasons) or UNKNOWN
+        unavailable = None
+        if databases.may_fall_back() or not behind:
             try:
                 return self._primary(reason)
             except DatabaseUnavailableError as error:
-                reason = f"{error.reason}; {reason}"
-                self._retry_after = error.retry_after
+                unavailable, reason = error, f"{error.reason}; {reason}"
         else:
             reason = f"too many reads fall back to the primary; {reason}"
-        usable = [one for one in behind if one.never is None]
-        if not usable and databases.replicas:
-            usable = list(self._last_resort())
-            behind += usable
-        if not usable:
-            raise DatabaseUnavailableError(databases.name, reason, self._retry_after)
-        best = max(usable, key=lambda one: _progress(one.measured, self.needed))
+        if self.is_unknown:
+            asked = (self._ask(server) for server in databases.replicas)
+            behind = [one for one in asked if one is not None and one.never is None]
+        if not behind:
+            after = None if unavailable is None else unavailable.retry_after
+            raise DatabaseUnavailableError(databases.name, reason, after) from unavailable
+        best = self._farthest(behind)
         self._mark(reason, databases.history.lag(best.measured.position, databases.fleet_time()))
         return best.server, best.connection
 
-    def _last_resort(self) -> Iterator[Candidate]:
-        """Yield replicas that were not asked, as nobody knows what the session has seen."""
-        for server in self._databases.replicas if self.is_unknown else ():
-            with suppress(*UNREACHABLE):
-                connection = server.connect(asynchronous=self._asynchronous)
-                try:
-                    measured = self._measured(server, connection)
-                except BaseException:
-                    connection.close()
-                    raise
-                if self._databases.why_never(server, measured) is None:
-                    yield Candidate(server, connection, measured, None)
-                else:
-                    connection.close()
-
     def _primary(self, reason: str | None) -> tuple[Server, Connection]:
         """Return the primary, for the *reason* that no replica answers."""
-        databases = self._databases
+        databases, primary, needed = self._databases, self._databases.primary, self.needed
         connection = databases.open_primary(asynchronous=self._asynchronous)
-        primary = databases.primary
-        if primary.has_positions and self.needed:
+        self._opened.append(connection)
+        if primary.has_positions and needed:
             known = primary.known(connection)
-            measured = None if known is None else known[0]
-            if measured is None or not measured.position.covers(self.needed):
+            if known is None or not known[0].position.covers(needed):
                 try:
-                    measured = primary.measure(connection)
+                    known = primary.measure(connection), 0.0
                 except UNREACHABLE as error:
-                    connection.close()
-                    self._unreachable(error)
-            if not measured.position.covers(self.needed):
+                    raise databases.unavailable(error) from error
+            if not known[0].position.covers(needed):
                 self._mark("what was written or seen before a failover may be lost", None)
         if reason is not None:
             databases.count_fallback()
             databases.announce(ReadFellBack(source=databases.name, reason=reason))
         return primary, connection
 
-    def _unreachable(self, error: Exception) -> NoReturn:
-        raise DatabaseUnavailableError(
-            self._databases.name, f"primary: {why_unreachable(error)}", retry_after_of(error)
-        ) from error
-
-    def _note_down(self, server: Server, error: BaseException) -> None:
-        self._reasons.append(f"{server.name}: {why_unreachable(error)}")
-
     def _mark(self, reason: str, lag: float | None) -> None:
         name = self._databases.name
         self._databases.announce(ReadStale(source=name, reason=reason, lag_seconds=lag))
-        if self._session is not None:
-            self._session.mark(Mark(source=name, reason=reason, lag_seconds=lag))
-
-    def _learn(self) -> None:
-        """Exchange what is known of the primary with the fleet, once a second at most."""
-        databases = self._databases
-        if not databases.history.due():
-            return
-        databases.sample_primary(asynchronous=self._asynchronous)
-        if self._asynchronous:
-            await_only(databases.history.exchange_async())
-        else:
-            databases.history.exchange()
-
-
-async def _sleep(seconds: float) -> None:
-    import asyncio  # noqa: PLC0415 - an event loop runs, so it is there
-
-    await asyncio.sleep(seconds)
-
-
-def _progress(measured: Measured, needed: Position) -> int:
-    """Return how far a server is, on the lines that are needed or on all."""
-    lines = measured.position.lines
-    reached = [number for line, (number, _) in lines.items() if not needed or line in needed]
-    return max(reached, default=-1)
+        self._session.mark(Mark(source=name, reason=reason, lag_seconds=lag))

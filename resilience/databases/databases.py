@@ -1,6 +1,8 @@
 """A primary and its replicas, as SQLAlchemy sessions that route themselves."""
 
+import asyncio
 from functools import cached_property
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import sessionmaker
@@ -8,6 +10,9 @@ from sqlalchemy.util import greenlet_spawn
 
 from resilience.databases.routing import RoutingSession
 from resilience.databases.servers import Servers
+
+CLOSE_SECONDS: Final = 2.0
+"""How long closing waits for what runs beside the calls."""
 
 
 class Databases(Servers):
@@ -30,10 +35,16 @@ class Databases(Servers):
 
     def close(self) -> None:
         """Close the connections of `Session`s that are not in use; later ones connect again."""
+        thread, _ = self._beside
+        if thread is not None:
+            thread.join(CLOSE_SECONDS)
         for server in (self.primary, *self.replicas):
             server.close(asynchronous=False)
 
     async def aclose(self) -> None:
         """Do the same for `AsyncSession`s."""
+        _, task = self._beside
+        if task is not None:
+            await asyncio.wait([task], timeout=CLOSE_SECONDS)
         for server in (self.primary, *self.replicas):
             await greenlet_spawn(server.close, asynchronous=True)

@@ -96,6 +96,8 @@ class PrimaryHistory:
         """Return why a server that says this does not replay the primary; None: it does."""
         if not measured.is_replica:
             return "it is no replica: it takes writes"
+        if measured.went_back:
+            return "it shows less than it did before: is it an old backup?"
         newest = self.newest
         if newest is None:
             return "nobody has seen the primary yet"
@@ -103,6 +105,11 @@ class PrimaryHistory:
             theirs = {line.split("/")[0] for line in newest.position}
             if measured.system not in theirs:
                 return f"it belongs to the cluster {measured.system}, the primary to {theirs.pop()}"
-        if newest.position and not any(line in newest.position for line in measured.position):
-            return "it follows another timeline than the primary"
         return None
+
+    def is_beside(self, measured: Measured) -> bool:
+        """Tell whether a server and the primary have no line of history in common."""
+        newest = self.newest
+        if newest is None or not newest.position:
+            return False
+        return not any(line in newest.position for line in measured.position)

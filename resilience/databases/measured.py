@@ -14,9 +14,16 @@ class Measured:
         system: Which cluster it belongs to; empty if the database does not say.
         position: What its readers see at least.
         seen: What its readers have seen at most until then.
+        went_back: Whether it was farther before: then it is another server, or an old backup.
     """
 
     is_replica: bool
     system: str
     position: Position
     seen: Position
+    went_back: bool = False
+
+    def is_before(self, other: "Measured") -> bool:
+        """Tell whether this is less than *other* on a line that both are on."""
+        lines, theirs = self.position.lines, other.position.lines
+        return any(line in theirs and lines[line][0] < theirs[line][0] for line in lines)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, event
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.sql.selectable import SelectBase
 
@@ -11,6 +12,7 @@ from resilience.consistency import Position, current_session
 from resilience.consistency.session import PRIMARY, ConsistentSession
 from resilience.consistency.shared import Sample
 from resilience.databases.choosing import Choice
+from resilience.databases.measured import Measured
 from resilience.databases.server import UNREACHABLE, Server
 from resilience.databases.servers import Servers
 from resilience.errors import ConfigurationError
@@ -19,7 +21,7 @@ from resilience.errors import ConfigurationError
 class LastRead:
     """Finds out how far the server was that a session has read from, once that is needed."""
 
-    __slots__ = ("_asynchronous", "_databases", "_session", "server")
+    __slots__ = ("_databases", "_session", "asynchronous", "server")
 
     def __init__(
         self,
@@ -33,15 +35,14 @@ class LastRead:
         self.server = server
         self._databases = databases
         self._session = session
-        self._asynchronous = asynchronous
+        self.asynchronous = asynchronous
 
     def __call__(self) -> Position | None:
         """Ask the server; if it does not answer, what the session has seen is unknown."""
         databases, session = self._databases, self._session
         try:
-            with self.server.connect(asynchronous=self._asynchronous) as connection:
-                measured = self.server.measure(connection)
-        except UNREACHABLE:
+            measured = self._measure()
+        except (*UNREACHABLE, ConfigurationError):
             session.note_unknown(databases.name, databases.fleet_time())
             return None
         if self.server is databases.primary and measured.position.covers(
@@ -49,6 +50,12 @@ class LastRead:
         ):
             session.note_known(databases.name)
         return measured.seen
+
+    def _measure(self) -> Measured:
+        try:
+            return self.server.ask(asynchronous=self.asynchronous)
+        except MissingGreenlet:  # called by a coroutine itself, or in another thread
+            return self.server.ask(asynchronous=False)
 
 
 class RoutingSession(Session):
@@ -170,18 +177,21 @@ class RoutingSession(Session):
         if not self._written or self._writer is None:
             return
         databases, session = self._databases, current_session()
-        if not databases.replicas or (session is None and not databases.history.due()):
+        if not databases.replicas:
+            return
+        databases.keep_up(asynchronous=self._asynchronous)
+        if session is None:
             return
         at = databases.fleet_time()
         try:
             measured = databases.primary.measure(self._writer)
         except UNREACHABLE:
-            if session is not None:
-                self._note_lost(session, self._writer)
+            self._note_lost(session, self._writer)
             return
         databases.history.note(Sample(at=at, position=measured.position))
-        if session is not None:
-            session.note(databases.name, measured.position, self._keys)
+        session.note(databases.name, measured.position, self._keys)
+        if self._reader is None:  # all that was read was read here, before that
+            session.note_read(databases.name, None)
 
     def _note_lost(self, session: ConsistentSession, writer: Connection | None) -> None:
         """Note a write whose position is not known, but on which line it was."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
@@ -12,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from resilience.breaker import Breaker
+from resilience.budget import Cut
 from resilience.clock import Clock
 from resilience.databases import mariadb, postgres
 from resilience.databases.measured import Measured
@@ -173,25 +175,32 @@ class Server:
                 "use PostgreSQL or MariaDB, or a ConsistentReader"
             )
             raise ConfigurationError(msg)
-        ask, now, known = self._measure, self._clock.monotonic(), self._fleet_time()
+        ask, now, known, before = (
+            self._measure,
+            self._clock.monotonic(),
+            self._fleet_time(),
+            self.highest,
+        )
         try:
             measured: Measured = self._ask(connection, lambda cursor: ask(cursor, known))
         except exc.OperationalError as error:
             if not is_old:
                 self.fail(error)
             raise
-        connection.info[MEASURED] = (measured, now)
-        if not self.went_back(measured):
+        except Cut:
+            self.fail(TimeoutError(f"{self.name} did not say in time how far it is"))
+            raise
+        if before is not None and measured.is_before(before):
+            measured = replace(measured, went_back=True)
+        elif self.highest is None or not measured.is_before(self.highest):
             self.highest = measured
+        connection.info[MEASURED] = (measured, now)
         return measured
 
-    def went_back(self, measured: Measured) -> bool:
-        """Tell whether the server was farther before: it is another one, or an old backup."""
-        highest = {} if self.highest is None else self.highest.position.lines
-        return any(
-            line in highest and number < highest[line][0]
-            for line, (number, _) in measured.position.lines.items()
-        )
+    def ask(self, *, asynchronous: bool) -> Measured:
+        """Connect and ask the server how far it is; raises as `connect` and `measure`."""
+        with self.connect(asynchronous=asynchronous) as connection:
+            return self.measure(connection)
 
     def wait(self, connection: Connection, number: int, seconds: float) -> bool:
         """Let the server itself wait until it is at *number*; tell whether it can do that."""
@@ -243,6 +252,9 @@ class Server:
             connection.engine.dispose()  # what else is in the pool is as old
             statement = "SELECT how far it is"
             raise exc.OperationalError(statement, None, error) from error
+        except BaseException as error:  # cut between question and answer
+            connection.invalidate(error)
+            raise
 
     def _watched(self, engine: Engine) -> Engine:
         @event.listens_for(engine, "handle_error")

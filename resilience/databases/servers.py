@@ -1,12 +1,16 @@
 """A primary and its replicas, and what the fleet knows of them."""
 
+import asyncio
 import os
+import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import greenlet_spawn
 
 from resilience.breaker import Breaker, BreakerPolicy
 from resilience.clock import Clock, SystemClock
@@ -25,6 +29,8 @@ from resilience.pulse import Pulse
 PRIMARY_FAILURES: Final = 3
 REPLICA_FAILURES: Final = 1
 """Connections in a row that must fail for a circuit to open: there are other replicas."""
+SAMPLE_SECONDS: Final = 1.0
+"""Where the primary is is asked again when the last answer of any process is so old."""
 
 Address = str | URL | Engine | AsyncEngine
 
@@ -91,6 +97,7 @@ class Servers:
         self._pulse = pulse
         self._listeners = listeners
         self._share = FallbackShare(primary_fallback_share, self.clock)
+        self._beside: tuple[threading.Thread | None, asyncio.Task[None] | None] = None, None
         self.history = PrimaryHistory(name, positions, self.clock)
         self.primary = self._server("primary", primary, PRIMARY_FAILURES, engine_options)
         self.replicas = tuple(
@@ -118,11 +125,14 @@ class Servers:
 
     def _has(self, replica: Server, needed: Position) -> bool:
         try:
-            with replica.connect(asynchronous=False) as connection:
-                measured = replica.measure(connection)
+            measured = replica.ask(asynchronous=False)
         except UNREACHABLE:
             return False
-        return self.why_never(replica, measured) is None and measured.position.covers(needed)
+        return (
+            self.history.why_not(measured) is None
+            and self.why_late(replica, measured) is None
+            and measured.position.covers(needed)
+        )
 
     def measure_primary(self) -> Position | None:
         """Return where the primary is now; None: it does not answer.
@@ -131,8 +141,7 @@ class Servers:
             ConfigurationError: The database has no positions.
         """
         try:
-            with self.primary.connect(asynchronous=False) as connection:
-                return self.primary.measure(connection).position
+            return self.primary.ask(asynchronous=False).position
         except UNREACHABLE:
             return None
 
@@ -170,32 +179,47 @@ class Servers:
             self.name, f"primary: {why_unreachable(error)}", retry_after_of(error)
         )
 
-    def sample_primary(self, *, asynchronous: bool) -> None:
-        """See where the primary is, unless somebody just did or it is known to be away."""
-        newest, now = self.history.newest, self.fleet_time()
-        if not self.replicas or (newest is not None and now - newest.at < 1.0):
-            return
-        try:
-            connection = self.open_primary(asynchronous=asynchronous)
-        except DatabaseUnavailableError:
-            return
-        try:
-            at = self.fleet_time()
-            measured = self.primary.measure(connection)
-        except UNREACHABLE:
-            return
-        finally:
-            connection.close()
-        self.history.note(Sample(at=at, position=measured.position))
+    def keep_up(self, *, asynchronous: bool) -> None:
+        """Exchange with the fleet where the primary is, once a second at most, and beside the call.
 
-    def why_never(self, server: Server, measured: Measured) -> str | None:
-        """Return why a server may not answer as a replica however far it is; None: it may."""
-        if server.went_back(measured):
-            return "it shows less than it did before: is it an old backup?"
-        return self.history.why_not(measured)
+        A primary that hangs must not delay those who read from replicas.
+        """
+        thread, task = self._beside
+        if not self.replicas or (thread and thread.is_alive()) or (task and not task.done()):
+            return
+        if not self.history.due():
+            return
+        if asynchronous:
+            self._beside = None, asyncio.get_running_loop().create_task(self._exchange_async())
+            return
+        thread = threading.Thread(target=self._exchange, name="primary-position", daemon=True)
+        with suppress(RuntimeError):  # there may be no thread to be had
+            thread.start()
+            self._beside = thread, None
+
+    def _exchange(self) -> None:
+        self._sample(asynchronous=False)
+        self.history.exchange()
+
+    async def _exchange_async(self) -> None:
+        await greenlet_spawn(self._sample, asynchronous=True)
+        await self.history.exchange_async()
+
+    def _sample(self, *, asynchronous: bool) -> None:
+        """See where the primary is, unless somebody just did."""
+        newest, at = self.history.newest, self.fleet_time()
+        if newest is not None and at - newest.at < SAMPLE_SECONDS:
+            return
+        with suppress(DatabaseUnavailableError, *UNREACHABLE):
+            with self.open_primary(asynchronous=asynchronous) as connection:
+                at = self.fleet_time()
+                measured = self.primary.measure(connection)
+            self.history.note(Sample(at=at, position=measured.position))
 
     def why_late(self, server: Server, measured: Measured) -> str | None:
         """Return why a replica is too far behind for anybody; None: it is not."""
+        if self.history.is_beside(measured):
+            return "it follows another timeline than the primary"
         limit, order = self.max_lag_seconds, self.history.order
         if order is not None:
             limit = float("inf") if order.seconds is None else max(limit, order.seconds)
@@ -242,5 +266,6 @@ class Servers:
 def _restart(this: "weakref.ref[Servers]") -> None:
     databases = this()
     if databases is not None:
+        databases._beside = None, None  # noqa: SLF001 - its thread is the parent's
         for server in (databases.primary, *databases.replicas):
             server.forget_connections()

@@ -6,6 +6,7 @@
 --                         callback  JSON of the signature to publish at the end, if there is one
 --                         due       where its owner's workers look, if there is a callback
 --                         p:<part>  how the part ended: "+<JSON value>" or "-<JSON why>"
+--                         t:<part>  what the part had seen, JSON, if it says so
 --                         s:<part>  at the end, for a part that failed or never came:
 --                                   "<ms of life left>;<remembered answer>"
 --                         final     why it ended; only late and read change afterwards
@@ -20,7 +21,8 @@
 -- ARGV[1] id, ARGV[2] ms to keep the record after the end, ARGV[3] ms for which a callback in
 -- flight is left alone, ARGV[4] operation, then its arguments:
 --   open    spec, left, stale or "", callback or "", budget in ms                  -> "open"
---   report  part, payload, required (0/1), stale key or "", life of the answer in ms
+--   report  part, payload, required (0/1), stale key or "", life of the answer in ms, what the part
+--           has seen or ""
 --           -> "in" | "duplicate" | "late" | "gone", or as finish if it ended with this part
 --   finish  why         -> "ended" | "callback": ended, and there is a callback to publish
 --                          | "already" | "gone"
@@ -104,6 +106,7 @@ if operation == 'report' then
     return 'late'
   end
   redis.call('HSET', record, 'p:' .. part, payload)
+  if ARGV[10] and ARGV[10] ~= '' then redis.call('HSET', record, 't:' .. part, ARGV[10]) end
   redis.call('XADD', news, '*', 'part', part)
   if redis.call('XLEN', news) == 1 then
     redis.call('PEXPIRE', news, redis.call('PTTL', record))

@@ -49,6 +49,7 @@ class Record:
         stale: Remembered answers that stand in for failed and missing parts, with their age.
         final: Why it ended; None while it runs.
         late: Reports that came after the end.
+        seen: What each part had seen that says so, as JSON.
         callback: JSON of the signature to publish, if there is one.
         first: Whether nobody has read the ended record before.
     """
@@ -58,6 +59,7 @@ class Record:
     stale: Mapping[str, tuple[Any, float]]
     final: str | None
     late: int
+    seen: Sequence[bytes]
     callback: bytes | None
     first: bool
 
@@ -99,13 +101,14 @@ class FanIn:
         milliseconds = int(budget * 1000)
         self._run(fan, "open", json.dumps(spec), len(spec), stale, callback, milliseconds)
 
-    def report(self, slot: Slot, payload: str, *, full: bool) -> str:
+    def report(self, slot: Slot, payload: str, *, full: bool, seen: str = "") -> str:
         """Tell how a part ended; only its first report counts.
 
         Args:
             slot: Which part.
             payload: `+` and the JSON of its value, or `-` and the JSON of why it failed.
             full: Whether the value may be remembered as a full answer.
+            seen: What the part has seen, as JSON; empty: nothing.
 
         Returns:
             `in`, `duplicate`, `late`, `gone`, or, if the fan-out ended with it, as `finish`.
@@ -113,7 +116,7 @@ class FanIn:
         key = slot.stale_key if full else ""
         life = int(slot.stale_seconds * 1000)
         answer: bytes = self._run(
-            slot.fan, "report", slot.part, payload, int(slot.required), key, life
+            slot.fan, "report", slot.part, payload, int(slot.required), key, life, seen
         )
         return answer.decode()
 
@@ -210,6 +213,7 @@ class FanIn:
             stale=stale,
             final=final.decode() if final else None,
             late=int(fields.get(b"late", 0)),
+            seen=[text for name, text in fields.items() if name.startswith(b"t:")],
             callback=fields.get(b"callback"),
             first=bool(first),
         )

@@ -6,7 +6,7 @@
 --                       n|<source>                  16 digits: number of a write
 --                       u|<source>                  16 digits: microseconds
 -- Names are percent-encoded. Digits are compared as texts: as numbers of Lua, they would be rounded.
--- ARGV[1] ms for which the record lives at least, then: field, value, …
+-- ARGV[1] ms for which the record lives at least, 0: as long as it does; then: field, value, …
 -- -> {seconds, microseconds: fleet time; {field, value, …} of the whole record}
 
 local MOST = {p = 256, k = 100, n = 16, u = 16}
@@ -47,5 +47,6 @@ local stored = redis.call('HGETALL', record)
 for i = 1, #stored, 2 do kept[stored[i]] = stored[i + 1] end
 for i = 2, #ARGV, 2 do set(ARGV[i], ARGV[i + 1]) end
 for _, kind in ipairs({'p', 'k', 'n', 'u'}) do trim(kind, MOST[kind]) end
-if redis.call('PTTL', record) < tonumber(ARGV[1]) then redis.call('PEXPIRE', record, ARGV[1]) end
+local life = tonumber(ARGV[1])
+if life > 0 and redis.call('PTTL', record) < life then redis.call('PEXPIRE', record, life) end
 return {time[1], time[2], redis.call('HGETALL', record)}

@@ -44,7 +44,7 @@ def decide(
     return decision
 
 
-def end_kept(error: Exception, seconds: float) -> NoReturn:
+def end_kept(error: Exception | None, seconds: float) -> NoReturn:
     """End the run of a job that failed with *error* and is due again in *seconds*.
 
     Raises:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any, Final
 
 from celery import Task, signals
 from celery._state import get_current_app, get_current_task
 from celery.app.task import Context
+from celery.utils.time import maybe_make_aware
 
 from resilience.budget import RESERVE_SECONDS_MAX, TimeoutBudget, checked_seconds, current_budget
 from resilience.clock import SystemClock
@@ -21,6 +23,7 @@ from resilience.tasks.envelope import (
     received_of,
     seconds_or,
 )
+from resilience.tasks.positions import hand_on
 from resilience.tasks.resilience import Resilience
 
 INHERIT: Final[Any] = object()
@@ -155,16 +158,20 @@ def refuse_late_retry(
     resilience: Resilience,
     request: Context,
     deadline: Deadline,
-    delay: float,
+    delay: float | None,
+    eta: datetime | None,
     error: BaseException | None,
 ) -> None:
-    """Let only pass a retry that begins in time.
+    """Let only pass a retry after *delay* seconds, or at *eta*, that begins in time.
 
     Raises:
         BudgetExceededError: It would not, and no *error* was given to raise instead.
     """
+    if eta is not None:
+        aware = maybe_make_aware(eta, resilience.app.timezone)
+        delay = (aware - resilience.app.now()).total_seconds()
     now = resilience.fleet_time()
-    if delay < deadline.left(now):
+    if float(delay or 0.0) < deadline.left(now):
         return
     name = str(request.get("task"))
     announce_exceeded(resilience, name, request.id, deadline, hop_of(request, deadline, now), now)
@@ -189,6 +196,7 @@ def _hand_on(
     """Do for a task of any class what `ResilientTask.apply_async` does."""
     if headers is None:
         return
+    hand_on(headers)
     if BUDGET_HEADER in headers:
         if headers[BUDGET_HEADER] is None:  # opted out
             del headers[BUDGET_HEADER]

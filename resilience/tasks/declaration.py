@@ -16,6 +16,7 @@ from resilience.tasks.serialization import must_encode
 
 OURS = (
     "bugs",
+    "data_consistency",
     "dependency",
     "fallbacks",
     "feature",
@@ -23,6 +24,7 @@ OURS = (
     "idempotency_seconds",
     "lane",
 )
+CONSISTENCIES = ("always", "sticky", "delayed")
 LIKENESS = 0.81
 """From here on a name counts as a misspelling of ours; `dependencies` does, `fallback_on` not."""
 
@@ -43,6 +45,7 @@ def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # no
         raise ConfigurationError(msg)
     check_lane(cls.lane, where)
     _check_bugs(cls.bugs, where)
+    _check_consistency(cls.data_consistency, where)
     chain = check_chain(cls.fallbacks, where=where)
     if inspect.iscoroutinefunction(inspect.unwrap(cls.run)):
         msg = f"{where} is a coroutine function, which Celery does not await; use a plain one"
@@ -76,6 +79,13 @@ def _check_bugs(bugs: Any, where: str) -> None:  # noqa: ANN401 - anything may b
         raise ConfigurationError(msg)
     if bugs is not None and not isinstance(bugs, tuple):
         msg = f"{where}: bugs must be a tuple, got {bugs!r}; write bugs=({bugs.__name__},)"
+        raise ConfigurationError(msg)
+
+
+def _check_consistency(named: object, where: str) -> None:
+    if named not in (None, *CONSISTENCIES):
+        known = ", ".join(CONSISTENCIES)
+        msg = f"{where}: data_consistency must be one of {known}, got {named!r}"
         raise ConfigurationError(msg)
 
 

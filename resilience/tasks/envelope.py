@@ -16,6 +16,8 @@ from celery.app.task import Context
 from resilience.broker import CRASHES_HEADER
 from resilience.budget import SECONDS_MAX
 from resilience.bulkhead import LANES, NORMAL, Lane
+from resilience.clock import SystemClock
+from resilience.consistency import EVERYWHERE, Token
 from resilience.errors import BudgetExceededError
 from resilience.levels import Level
 from resilience.outcome import Hop, Outcome
@@ -39,7 +41,19 @@ JOB_HEADER: Final = "resilience-job"
 LEVEL_HEADER: Final = "resilience-level"
 """`{"level", "reason", "source", "age", "dependency"}`: how good the answer was that the job's
 arguments were made from, if it was one of a task with fallbacks."""
-REPEATED: Final = (BUDGET_HEADER, SLOT_HEADER, LANE_HEADER, JOB_HEADER, LEVEL_HEADER)
+POSITION_HEADER: Final = "resilience-position"
+"""A token: what had been written and seen where the job was published; its reads see that, too."""
+POSTPONED_HEADER: Final = "resilience-postponed"
+"""Is there if the job was put off once because no replica had replayed that."""
+REPEATED: Final = (
+    BUDGET_HEADER,
+    SLOT_HEADER,
+    LANE_HEADER,
+    JOB_HEADER,
+    LEVEL_HEADER,
+    POSITION_HEADER,
+    POSTPONED_HEADER,
+)
 """Headers that the message of a job's next attempt needs as well."""
 HOPS_MAX: Final = 16
 """Of a longer chain the last so many are kept."""
@@ -135,7 +149,9 @@ def deadline_of(headers: Headers) -> Deadline | None:
             Hop(_name(task), *map(_seconds, times)) for task, *times in fields["hops"][-HOPS_MAX:]
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-        _warn(f"ignored a malformed header {BUDGET_HEADER}={fields!r:.200}: {error!r}")
+        _warn(
+            BUDGET_HEADER, f"ignored a malformed header {BUDGET_HEADER}={fields!r:.200}: {error!r}"
+        )
         return None
     return Deadline(at=at, total=total, sent=sent, hops=hops)
 
@@ -201,6 +217,26 @@ def level_of(headers: Headers) -> Outcome[None] | None:
     return Outcome(value=None, level=level, age=age if age >= 0 else None, **texts)
 
 
+def position_of(headers: Headers) -> Token | None:
+    """Return what had been written and seen where the job with these *headers* was published.
+
+    None: nobody said. What a malformed header stood for is lost; there is one warning.
+    """
+    fields = header(headers, POSITION_HEADER)
+    if fields is None:
+        return None
+    try:
+        return Token.from_json(fields)
+    except ValueError as error:
+        _warn(POSITION_HEADER, f"malformed header {POSITION_HEADER}={fields!r:.200}: {error}")
+        return lost_token()
+
+
+def lost_token() -> Token:
+    """Return the token in the place of one that is lost: who has it reads from primaries."""
+    return Token(unknown={EVERYWHERE: SystemClock.now()})
+
+
 def lane_in(headers: Headers, own: Lane = NORMAL) -> Lane:
     """Return the lane that these *headers* name, *own* if they name none."""
     wanted = header(headers, LANE_HEADER)
@@ -253,7 +289,7 @@ def _name(value: object) -> str:
     return value
 
 
-def _warn(text: str) -> None:
-    if not _warned:
-        _warned.add(text)
+def _warn(name: str, text: str) -> None:
+    if name not in _warned:
+        _warned.add(name)
         logger.warning("%s (logged once per process)", text)

@@ -18,6 +18,7 @@ from resilience.errors import (
     text_of,
 )
 from resilience.events import JobBuried, JobParked, JobUnkept
+from resilience.ledger import Job
 from resilience.retry import Dead, RetryPolicy
 from resilience.tasks.again import decide, drop_frames, end_kept
 from resilience.tasks.envelope import deadline_of, ledger_header
@@ -85,6 +86,17 @@ class FireAndForgetTask(OutboxTask):
         drop_frames()
         return bool(self.app.conf.task_store_errors_even_if_ignored)
 
+    def put_off(self, request: Context, seconds: float) -> None:
+        """Let the ledger keep the job with *request* until it is due in *seconds*.
+
+        Raises:
+            Retry: It does.
+            LedgerUnavailableError: It does not; or SchemaError.
+        """
+        job = self._job_of(request, ledger_header(request), 0.0)
+        self.resilience.ledger.park(job, delay_seconds=seconds, error=None)
+        end_kept(None, seconds)
+
     def _wait_seconds(self) -> float:
         return 0.0  # it is kept, and comes back
 
@@ -135,16 +147,7 @@ class FireAndForgetTask(OutboxTask):
         born = known.get("born")
         age = 0.0 if born is None else max(0.0, resilience.fleet_time() - born)
         decision = decide(self, error, attempts + 1, age, _random)
-        queue = self._catalogued.retry_queue
-        job = job_of(
-            self,
-            tuple(request.args or ()),
-            dict(request.kwargs or {}),
-            options_of(self, request),
-            queue=queue,
-            ledger=known,
-            age_seconds=age,
-        )
+        job = self._job_of(request, known, age)
         said = {"task": job.task, "id": job.id, "dependency": job.dependency}
         said["error"] = text_of(error)
         deadline = deadline_of(request)
@@ -166,6 +169,18 @@ class FireAndForgetTask(OutboxTask):
         if resilience.ledger.park(job, delay_seconds=seconds, error=error if spent else None):
             resilience.announce(JobParked(seconds=seconds, attempts=attempts + spent, **said))
         return seconds
+
+    def _job_of(self, request: Context, ledger: dict[str, Any], age_seconds: float) -> Job:
+        """Return what the ledger keeps of the job with *request* until its next attempt."""
+        return job_of(
+            self,
+            tuple(request.args or ()),
+            dict(request.kwargs or {}),
+            options_of(self, request),
+            queue=self._catalogued.retry_queue,
+            ledger=ledger,
+            age_seconds=age_seconds,
+        )
 
     def _still_open(self, task_id: str) -> bool:
         """Begin the lease again; tell if the job is to be done: another copy may be first."""

@@ -17,12 +17,15 @@ from kombu.serialization import registry  # type: ignore[attr-defined] # missing
 from kombu.utils.functional import maybe_list
 
 from resilience.broker import CRASHES_HEADER
+from resilience.consistency import Token
 from resilience.ledger import Job
 from resilience.tasks.captured import Captured
 from resilience.tasks.envelope import (
     BUDGET_HEADER,
     JOB_HEADER,
+    POSITION_HEADER,
     ledger_header,
+    position_of,
     repeated,
 )
 from resilience.tasks.resilience import Resilience
@@ -205,8 +208,10 @@ def serializer_of(task: Task[Any, Any] | None, app: Celery[Any]) -> str:
     return str(getattr(task, "serializer", None) or app.conf.task_serializer)
 
 
-def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
+def publish_kept(app: Celery[Any], producer: Producer, job: Job, seen: Token | None = None) -> None:
     """Publish what `job_of` made, with what the ledger has learnt since in its header.
+
+    It sees what had been *seen* by now, and what its publisher had.
 
     Its queue is declared already: to do that for each job costs a third more.
 
@@ -222,6 +227,9 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job) -> None:
         known["born"] = Resilience.of(app).fleet_time()
         known.pop("lost", None)
         headers |= {BUDGET_HEADER: None, "expires": None, CRASHES_HEADER: 0}
+    if seen is not None:
+        given = position_of(headers)
+        headers[POSITION_HEADER] = (seen if given is None else given.merged(seen)).to_json()
     headers[JOB_HEADER] = {**known, "dispatches": job.dispatches, "origin": job.origin}
     serializer = known.get("serializer") or serializer_of(app.tasks.get(job.task), app)
     refused = why_refused(app, serializer)

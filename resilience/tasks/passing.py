@@ -16,11 +16,13 @@ from celery._state import get_current_task
 from celery.app.task import Context
 from celery.states import SUCCESS
 
+from resilience.compat import callback_publish
 from resilience.events import DegradedValuePassed, Event
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.tasks.carried import carry, values_of, worse, worst
 from resilience.tasks.envelope import LEVEL_HEADER, level_header, level_of
+from resilience.tasks.positions import stale_reads, tell_at_end, with_reads
 from resilience.tasks.routing import check_when_final
 
 Announce = Callable[[Event], None]
@@ -50,6 +52,8 @@ def pass_values(app: Celery[Any], announce: Announce) -> None:
             args, kwargs = values_of(args, kwargs)
         elif options.get("replaced_task_nesting"):
             given = _given_to_replaced()
+        elif callback_publish.get():
+            given = stale_reads()  # a plain value was made from them, which follows the job
         message = base.as_task_v2(self, task_id, name, args, kwargs, *more, **options)
         if given is None:
             return message
@@ -72,7 +76,7 @@ def _pass_values_to_chords(app: Celery[Any]) -> None:
     """Let the body of a chord of *app* learn how good what its members were given was.
 
     A member that is a task of Celery's own returns a plain value: what it was made from is in the
-    headers of its request.
+    headers of its request. The body learns as well what its members have seen.
     """
     make = app._get_backend  # type: ignore[attr-defined] # noqa: SLF001 - see decision 022
 
@@ -86,12 +90,17 @@ def _pass_values_to_chords(app: Celery[Any]) -> None:
             result: Any,  # noqa: ANN401 - of any task
             **options: Any,  # noqa: ANN401 - as Celery's
         ) -> Any:  # noqa: ANN401 - as Celery's
-            given = level_of(request) if state == SUCCESS else None
+            given = _given_in(request) if state == SUCCESS else None
             if given is not None and not isinstance(result, Outcome):
                 result = carry(given, result)
-            return end_part(itself(), request, state, result, **options)
+            request.update(resilience_joins=request.group)
+            try:
+                return end_part(itself(), request, state, result, **options)
+            finally:
+                request.update(resilience_joins=None)
 
         backend.on_chord_part_return = on_chord_part_return
+        tell_at_end(backend)
         return backend
 
     app._get_backend = make_backend  # type: ignore[attr-defined] # noqa: SLF001 - as above
@@ -124,7 +133,13 @@ def _pass_values_eagerly(app: Celery[Any]) -> None:
 def _given_to_replaced() -> Outcome[Any] | None:
     """Return what the task was given that runs here and is replaced; None if nothing says."""
     task: Any = get_current_task()
-    return None if task is None else level_of(task.request)
+    return None if task is None else _given_in(task.request)
+
+
+def _given_in(request: Context) -> Outcome[Any] | None:
+    """Return what the job with *request* was given or has read; None: neither says how good."""
+    given = level_of(request)
+    return stale_reads() if given is None else with_reads(given)
 
 
 def _passed(name: str, task_id: object, given: Outcome[Any]) -> DegradedValuePassed:

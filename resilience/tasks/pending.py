@@ -5,10 +5,12 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from resilience.clock import Clock, SystemClock
+from resilience.consistency import Token
 from resilience.errors import StoreUnavailableError, text_of
 from resilience.events import PublishFailed
 from resilience.partial import PartAnswer, PartialResponse, assemble
 from resilience.store import Record
+from resilience.tasks.positions import token_here
 from resilience.tasks.publishing import PublishTimeoutError, publish_within
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import came_in, part_answer, publish_callback, respond
@@ -145,9 +147,12 @@ class PendingResponse:
         if not callback:
             return
 
+        # No part ran, and the callback sees what is seen here.
+        seen = token_here() or Token()
+
         def publish(_: object) -> None:
             try:
-                publish_callback(self._resilience, self.id, callback, response)
+                publish_callback(self._resilience, self.id, callback, response, seen)
             except Exception as also:  # noqa: BLE001 - nobody else would say it
                 self._lose_callback(also)
 

@@ -1,11 +1,16 @@
 """How a part of a fan-out tells the others that it has ended."""
 
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from kombu.exceptions import EncodeError
 
+from resilience.consistency import Token
 from resilience.errors import AnswerTooOldError, StoreUnavailableError, retry_after_of, text_of
 from resilience.events import PartLate, PartUnreported
 from resilience.partial import is_full, oldest
 from resilience.store import Slot
+from resilience.tasks.carried import carry
+from resilience.tasks.envelope import lost_token
+from resilience.tasks.positions import stale_reads, token_here
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import deliver_callback
 from resilience.tasks.serialization import dumps
@@ -21,6 +26,9 @@ def report_value(resilience: Resilience, slot: Slot, value: object) -> None:
 
     For a value that is too old, what the fan-out itself remembers may stand in.
     """
+    stale = stale_reads()
+    if stale is not None:
+        value = carry(stale, value)
     age = oldest(value)
     if slot.stale_seconds and age > slot.stale_seconds:
         msg = f"the answer is {age:.0f} s old, more than the {slot.stale_seconds:g} s of the part"
@@ -41,12 +49,19 @@ def report_failure(resilience: Resilience, slot: Slot, error: BaseException) -> 
         "error": text_of(error),
         "retry_after": retry_after_of(error),
     }
-    _report(resilience, slot, "-" + dumps(why), full=False)
+    # One that is gone may have written who knows what.
+    gone = isinstance(error, (WorkerLostError, TimeLimitExceeded)) and bool(resilience.sources)
+    _report(resilience, slot, "-" + dumps(why), full=False, seen=lost_token() if gone else None)
 
 
-def _report(resilience: Resilience, slot: Slot, payload: str, *, full: bool) -> None:
+def _report(
+    resilience: Resilience, slot: Slot, payload: str, *, full: bool, seen: Token | None = None
+) -> None:
+    token = token_here() if seen is None else seen
     try:
-        ended = resilience.fan_in.report(slot, payload, full=full)
+        ended = resilience.fan_in.report(
+            slot, payload, full=full, seen=dumps(token.to_json()) if token else ""
+        )
     except StoreUnavailableError as error:
         resilience.announce(PartUnreported(id=slot.fan, part=slot.part, error=str(error)))
         return

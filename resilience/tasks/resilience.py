@@ -7,24 +7,20 @@ from celery import Celery, Task
 
 from resilience.breaker import Breaker, NoBreaker
 from resilience.broker.amqp import confirm_publishes
-from resilience.bulkhead import AdaptiveLimit, Holds, Slots, Spares
-from resilience.consistency.shared import SharedPositions
+from resilience.bulkhead import AdaptiveLimit, Slots
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, announce, log_event
 from resilience.fallback import Step
-from resilience.flags import Feature, Features, Flags, FollowProvider
+from resilience.flags import Feature, Features, FollowProvider
 from resilience.flags.gate import FeatureGate
 from resilience.flags.policy import SheddingPolicy
 from resilience.flags.reports import JobTimes
-from resilience.ledger import Ledger
 from resilience.levels import Level
 from resilience.pipeline import Pipeline
-from resilience.pulse import Pulse
 from resilience.settings import Settings
-from resilience.store import Answers, FanIn, Releases, Store
-from resilience.store.absent import NoStore
 from resilience.tasks.admission import Admission
+from resilience.tasks.consistent import Consistent
 from resilience.tasks.degradation import Degradation, degradation_of
 from resilience.tasks.following import apply_defaults, follow
 from resilience.tasks.passing import pass_values
@@ -42,7 +38,7 @@ from resilience.tasks.shared import Shared, check_names, check_unadopted, open_s
 from resilience.tasks.steps import add_steps
 
 
-class Resilience:
+class Resilience(Consistent):
     """Adopts a Celery app: bulkhead queues, routes, safe defaults.
 
     Nothing is global: all of it hangs on the app, as `app.resilience`. A setting that the app makes
@@ -140,58 +136,6 @@ class Resilience:
         return found
 
     @property
-    def store(self) -> Store:
-        """The shared store.
-
-        Raises:
-            ConfigurationError: No setting says where it is.
-        """
-        store = self._share().store
-        if isinstance(store, NoStore):
-            raise ConfigurationError(store.why)
-        return store
-
-    @property
-    def why_no_store(self) -> str | None:
-        """What to set, if no setting says where the store is; then processes share nothing.
-
-        Raises:
-            ConfigurationError: A setting says it in a form that is none.
-        """
-        store = self._share().store
-        return store.why if isinstance(store, NoStore) else None
-
-    @property
-    def answers(self) -> Answers:
-        """Remembered answers, for `fallback.cached`; without a store there are none."""
-        return self._share().answers
-
-    @property
-    def ledger(self) -> Ledger:
-        """Where jobs are kept that must not get lost."""
-        return self._share().ledger
-
-    @property
-    def releases(self) -> Releases:
-        """What runs again, and how much more of that the dependencies can take."""
-        return self._share().releases
-
-    @property
-    def holds(self) -> Holds:
-        """Queues that somebody ordered to be held."""
-        return self._share().holds
-
-    @property
-    def spares(self) -> Spares:
-        """Which jobs failed only because they went ahead as probes."""
-        return self._share().spares
-
-    @property
-    def flags(self) -> Flags:
-        """Which features are on, and orders to switch them."""
-        return self._share().flags
-
-    @property
     def degradation(self) -> Degradation:
         """What is open, held or shed now, as far as this process knows."""
         return degradation_of(self.app, self._share(), self.dependencies)
@@ -200,31 +144,6 @@ class Resilience:
     def level(self) -> Level:
         """The worst of that: the level of the whole app."""
         return self.degradation.level
-
-    @property
-    def pulse(self) -> Pulse:
-        """What connects this process's breakers with those of the others."""
-        return self._share().pulse
-
-    @property
-    def positions(self) -> SharedPositions:
-        """How far primaries are, as others saw it; orders about replicas; records of many."""
-        return self._share().positions
-
-    @property
-    def fan_in(self) -> FanIn:
-        """Where fan-outs collect their parts.
-
-        Raises:
-            ConfigurationError: No setting says where the store is.
-        """
-        if (found := self._share().fan_in) is None:
-            raise ConfigurationError(self.why_no_store)
-        return found
-
-    def fleet_time(self, **options: float) -> float:
-        """Return seconds since the epoch by the clock of all processes; see `Pulse.time`."""
-        return self._share().pulse.time(**options)
 
     def breaker(self, dependency: str) -> Breaker | NoBreaker:
         """Return the breaker of *dependency*, the one that its pipelines and tasks use.

@@ -1,11 +1,13 @@
 """From what a fan-out collected to the response that everybody gets."""
 
+from dataclasses import replace
 from typing import Any
 
 from celery import Signature, signature
 from celery.canvas import _chain, chord, group
 from celery.exceptions import SoftTimeLimitExceeded
 
+from resilience.consistency import ConsistentSession, Token, current_session, in_session
 from resilience.errors import BUGS, StoreUnavailableError, text_of
 from resilience.events import FanOutFinished, PublishFailed
 from resilience.levels import Level
@@ -14,6 +16,7 @@ from resilience.partial import PartAnswer, PartialResponse, assemble, outcome_of
 from resilience.store import Record
 from resilience.tasks.admission import going_on
 from resilience.tasks.deadline import no_budget
+from resilience.tasks.positions import merged
 from resilience.tasks.publishing import PUBLISH_ERRORS
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import loads
@@ -25,6 +28,9 @@ NOT_IN_TIME = "DeadlineExceeded"
 def respond(resilience: Resilience, fan: str, record: Record) -> PartialResponse:
     """Return the response that an ended *record* amounts to; announce it if nobody has."""
     response = assemble(part_answer(record, name, required) for name, required in record.spec)
+    session = current_session()
+    if session is not None:  # it sees what the parts have seen
+        session.join(replace(merged(record.seen), session=None))
     if record.first:
         resilience.announce(
             FanOutFinished(
@@ -66,11 +72,12 @@ def came_in(name: str, payload: bytes, *, required: bool) -> PartAnswer:
 
 
 def publish_callback(
-    resilience: Resilience, fan: str, text: str | bytes, response: PartialResponse
+    resilience: Resilience, fan: str, text: str | bytes, response: PartialResponse, seen: Token
 ) -> None:
     """Publish the callback whose JSON is *text* with *response* as first argument.
 
-    Its task id is derived from the fan-out's, so that one published twice can be told.
+    It sees what the parts had *seen*. Its task id is derived from the fan-out's, so that one
+    published twice can be told.
     """
     callback: Signature[Any] = signature(loads(text), app=resilience.app)
     options: dict[str, Any] = {}
@@ -80,6 +87,7 @@ def publish_callback(
         headers = {**(callback.options.get("headers") or {}), "ignore_result": False}
         options = {"ignore_result": True, "headers": headers}
     with (
+        in_session(ConsistentSession(token=seen)),
         no_budget(),
         going_on(),
     ):  # the budget of the fan-out is spent, and this is what hears of it
@@ -99,7 +107,8 @@ def deliver_callback(resilience: Resilience, fan: str) -> None:
             return
         try:
             response = respond(resilience, fan, record)
-            publish_callback(resilience, fan, record.callback, response)
+            seen = merged(record.seen)
+            publish_callback(resilience, fan, record.callback, response, seen)
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:  # noqa: BLE001 - another's task must not fail of it

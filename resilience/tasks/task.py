@@ -3,12 +3,11 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from celery import Celery, Task
 from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
-from celery.utils.time import maybe_make_aware
 
 from resilience.budget import Cut, call_within
 from resilience.bulkhead import NORMAL, Lane
@@ -34,6 +33,8 @@ from resilience.tasks.envelope import Deadline, deadline_of, level_of, repeated,
 from resilience.tasks.holding import pipeline_of
 from resilience.tasks.models import check_models
 from resilience.tasks.once import call_once
+from resilience.tasks.positions import with_reads
+from resilience.tasks.postponing import begin_reading, publish_again
 from resilience.tasks.refusal import Refusal, refusal_of, take_refusal
 from resilience.tasks.refusing import end_here, is_awaited
 from resilience.tasks.replacing import Replaced, hand_over, with_body
@@ -67,6 +68,8 @@ class ResilientTask(Task[Any, Any]):
             at the feature's level, and without any the job ends in `FeatureShedError`.
         lane: `critical`, `normal` or `sheddable`: which jobs of the dependency are served first,
             and which are refused first when too many wait; see docs/admission.md.
+        data_consistency: Where the job reads: `always` the primary, `sticky` or `delayed` a replica
+            that has replayed what its publisher saw, else the primary; see docs/consistency.md.
 
     Raises:
         ConfigurationError: When the class or the task is made: *fallbacks* are no chain, stand
@@ -87,6 +90,9 @@ class ResilientTask(Task[Any, Any]):
     bugs: ClassVar[tuple[type[Exception], ...] | None] = None
     feature: ClassVar[str | None] = None
     lane: ClassVar[Lane] = NORMAL
+    data_consistency: ClassVar[Literal["always", "sticky", "delayed"] | None] = None
+
+    put_off = publish_again
 
     _kept: ClassVar[bool] = False
     _pipeline: TaskPipeline | None = None
@@ -127,6 +133,7 @@ class ResilientTask(Task[Any, Any]):
         request = self._entered()
         if request is None:
             return self._run(args, kwargs, None)
+        begin_reading(self, request)
         deadline = deadline_of(request)
         try:
             if deadline is None:
@@ -221,11 +228,7 @@ class ResilientTask(Task[Any, Any]):
         deadline = deadline_of(self.request)
         if deadline is not None:
             delay = self.default_retry_delay if countdown is None else countdown
-            if eta is not None:
-                aware = maybe_make_aware(eta, self.app.timezone)
-                delay = (aware - self.app.now()).total_seconds()
-            seconds = float(delay or 0.0)
-            refuse_late_retry(self.resilience, self.request, deadline, seconds, exc)
+            refuse_late_retry(self.resilience, self.request, deadline, delay, eta, exc)
         with going_on():
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
 
@@ -313,7 +316,7 @@ class ResilientTask(Task[Any, Any]):
             if not self._kept and (refused is None or refused.may_retry):
                 retry_if_declared(self, error)
             raise
-        value = value if degraded is None else carry(degraded, value)
+        value = value if degraded is None else carry(with_reads(degraded), value)
         if refused is not None:
             refused.answer = value
         return value

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from resilience.breaker import State
+from resilience.consistency import Token
 from resilience.errors import (
     ConfigurationError,
     LedgerUnavailableError,
@@ -22,6 +23,7 @@ from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.kept import publish_kept
 from resilience.tasks.ledger_check import LedgerCheck, uses_ledger
 from resilience.tasks.outbox import BROKER_ERRORS
+from resilience.tasks.positions import primaries_now
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
 
@@ -83,9 +85,12 @@ class Relay:
             with self._producer() as producer:
                 refused = self._declare(producer, {job.queue for job in jobs})
                 sent = [job for job in jobs if job.queue not in refused]
+                # Of a job whose publisher's transaction has been committed since: its rows.
+                first = not all(map(_runs_again, sent))
+                seen = primaries_now(self._resilience) if first else None
                 with producer.batch(BATCH):
                     for job in sent:
-                        self._publish_one(producer, job)
+                        self._publish_one(producer, job, None if _runs_again(job) else seen)
             back = []
         finally:
             self._resilience.ledger.give_back(back, owner=self._owner)
@@ -115,9 +120,9 @@ class Relay:
         ):
             yield producer
 
-    def _publish_one(self, producer: Any, job: Job) -> None:  # noqa: ANN401 - kombu's
+    def _publish_one(self, producer: Any, job: Job, seen: Token | None) -> None:  # noqa: ANN401 - kombu's
         try:
-            publish_kept(self._resilience.app, producer, job)
+            publish_kept(self._resilience.app, producer, job, seen)
         except (ConfigurationError, *BROKER_ERRORS, *producer.connection.connection_errors):
             raise
         except Exception as error:

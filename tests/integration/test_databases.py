@@ -5,11 +5,12 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import Executable, func, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from resilience import ConfigurationError
@@ -109,7 +110,9 @@ def test_reads_of_a_writing_transaction_go_where_it_writes(
         pytest.param(text("SELECT 1"), id="text"),
     ],
 )
-def test_statement_that_may_write_goes_to_the_primary(databases: Databases, statement: Any) -> None:
+def test_statement_that_may_write_goes_to_the_primary(
+    databases: Databases, statement: Executable
+) -> None:
     """So do the reads after it."""
     with databases.Session() as session:
         session.execute(statement)
@@ -223,7 +226,7 @@ def test_async_sessions_route_likewise_and_never_block_the_loop(stage: Stage) ->
                 await session.flush()
                 return note.id
 
-        async def read_one(note: int) -> Any:
+        async def read_one(note: int) -> tuple[str | None, str]:
             async with databases.AsyncSession() as session:
                 return await session.run_sync(lambda one: answered(one, note))
 
@@ -246,6 +249,30 @@ def test_async_sessions_route_likewise_and_never_block_the_loop(stage: Stage) ->
     assert ticks > 10
 
 
+def test_coroutine_that_hands_its_token_on_has_found_out_what_it_saw(stage: Stage) -> None:
+    """In the event loop, in a thread, and where one can await."""
+
+    async def run() -> list[Token]:
+        databases = stage.databases(**PATIENT)
+        tokens = []
+        with in_session(ConsistentSession()) as session:
+            for ask in (
+                lambda: asyncio.sleep(0, session.token()),
+                lambda: asyncio.to_thread(session.token),
+                session.token_async,
+            ):
+                async with databases.AsyncSession() as reading:
+                    await reading.execute(select(Note.id))
+                tokens.append(await ask())
+        await databases.aclose()
+        return tokens
+
+    tokens = asyncio.run(run())
+
+    assert [token.unknown for token in tokens] == [{}, {}, {}]
+    assert all(token.positions["default"] for token in tokens)
+
+
 def test_unreachable_replica_delays_nobody(stage: Stage) -> None:
     """After the first read its circuit is open, and the other replica answers."""
     gone = TcpProxy(stage.replicas[0].port)
@@ -260,6 +287,22 @@ def test_unreachable_replica_delays_nobody(stage: Stage) -> None:
 
     assert answers == [("there", "replica")] * 20
     assert seconds[20] < 0.1
+
+
+def test_primary_that_hangs_delays_no_read_from_a_replica(stage: Stage) -> None:
+    """Where it is is asked beside the reads."""
+    databases = stage.databases(wait_seconds=0.01)
+    with in_session(ConsistentSession()):
+        note = write(databases, "there")
+        stage.level()
+    read(databases, note)
+    stage.front.stall()
+    try:
+        slowest = max(timed(lambda: read(databases, note)) for _ in range(400))
+    finally:
+        stage.front.resume()
+
+    assert slowest < 0.5
 
 
 def test_everybody_reads_from_replicas_while_the_primary_is_away(stage: Stage) -> None:
@@ -371,9 +414,8 @@ def test_promoted_primary_marks_what_may_be_lost() -> None:
         stage.front.cut()
         stage.front.lead_to(promoted.port)
         after = stage.databases(replicas=[])
-        with in_session(ConsistentSession()):
-            for _ in range(50):
-                write(stage.databases(replicas=[stage.primary.url]), "so that numbers go on")
+        for _ in range(50):
+            write(after, "so that numbers go on")
         with in_session(ConsistentSession(token=token)) as own:
             assert read(after, lost)[0] is None
             assert own.level is Level.STALE
@@ -382,6 +424,32 @@ def test_promoted_primary_marks_what_may_be_lost() -> None:
             assert read(compared, lost) == (None, "primary")
             assert own.level is Level.STALE
             assert "failover" in own.marks[0].reason
+
+
+def test_replica_on_another_timeline_answers_only_what_is_marked() -> None:
+    """After a failover without it, it is better than nobody while the primary is away."""
+    with running_stage(replicas=2) as stage:
+        databases = stage.databases(wait_seconds=0.0)
+        with in_session(ConsistentSession()):
+            note = write(databases, "kept")
+        stage.level()
+        stage.primary.kill()
+        promoted: Any = stage.replicas[0]
+        promoted.promote()
+        stage.front.cut()
+        stage.front.lead_to(promoted.port)
+        after = stage.databases(replicas=[stage.replicas[1].url], wait_seconds=0.0)
+        with in_session(ConsistentSession()):
+            write(after, "on the new timeline")
+        assert read(after, note) == ("kept", "primary")
+
+        stage.front.lead_to(1)
+        stage.front.cut()
+        after.close()
+        with in_session(ConsistentSession()) as session:
+            assert read(after, note) == ("kept", "replica")
+            assert session.level is Level.STALE
+            assert "another timeline" in session.marks[0].reason
 
 
 def test_check_fixes_no_snapshot(stage: Stage) -> None:
@@ -420,7 +488,7 @@ def test_write_whose_commit_nobody_confirmed_is_read_from_the_primary(stage: Sta
         with databases.Session() as unsure:
             unsure.execute(update(Note).values(body="unsure").where(Note.id == note))
             stage.front.cut()
-            with pytest.raises(Exception, match="server closed|terminat|closed"):
+            with pytest.raises(Exception, match=r"server closed|terminat|closed"):
                 unsure.commit()
         assert session.is_unknown("default")
         for _ in range(3):  # pooled connections that were cut
@@ -483,7 +551,7 @@ def test_pinned_thread_is_free_when_its_session_ended(databases: Databases) -> N
     assert seen == ["primary", "replica"]
 
 
-def test_sqlite_has_no_positions(tmp_path: Any, stage: Stage) -> None:
+def test_sqlite_has_no_positions(tmp_path: Path, stage: Stage) -> None:
     """Sessions on it work; whoever asks for positions or replicas is told why not."""
     url = f"sqlite:///{tmp_path / 'one.db'}"
     alone = stage.databases(primary=url, replicas=[])

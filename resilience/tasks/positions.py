@@ -1,0 +1,268 @@
+"""What a job has written and seen travels with all that is published by it and because of it.
+
+Each job runs in a session of its own, which begins with what its publisher had seen and ends with
+the job. The body of a chord begins with what all members have seen.
+"""
+
+import json
+import logging
+import math
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery import Task, signals
+from celery._state import get_current_task
+from celery.app.task import Context
+
+from resilience.consistency import ConsistentSession, Token, current_session
+from resilience.consistency.session import PRIMARY, enter
+from resilience.errors import StoreUnavailableError
+from resilience.levels import Level
+from resilience.outcome import Outcome
+from resilience.tasks.carried import note, worse
+from resilience.tasks.envelope import POSITION_HEADER, lost_token, position_of
+
+logger = logging.getLogger(__name__)
+
+READ_STALE: Final = "ReadStale"
+"""Reason of an answer that was made from a read that was marked."""
+UNLOCK: Final = "celery.chord_unlock"
+"""Celery's task that publishes the body of a chord, on a result backend that counts no members."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A job in its session, and how it found that.
+
+    Attributes:
+        session: Its own; of a job that runs eagerly in a session, that one.
+        before: The session around it.
+        marks: How many answers were marked before it.
+        using: As the session had it; `wait_seconds` likewise.
+    """
+
+    session: ConsistentSession
+    before: ConsistentSession | None
+    marks: int
+    using: str | None
+    wait_seconds: float | None
+
+
+def watch_jobs() -> None:
+    """Let every job of an adopted app that this process begins from now on run in a session."""
+    for signal, receiver in ((signals.task_prerun, begin), (signals.task_postrun, end)):
+        signal.connect(receiver, weak=False, dispatch_uid=f"{__name__}.{receiver.__name__}")
+
+
+def begin(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
+    """Enter the session of the job that *task* runs, if it has not entered it."""
+    resilience = getattr(task.app, "resilience", None)
+    request = task.request_stack.top
+    if resilience is None or request is None or _visit(request) is not None:
+        return
+    token, before = position_of(request), current_session()
+    if token is None and not resilience.sources:
+        return
+    watch_jobs()  # for its end, should this be the first job that has a token
+    shared = before if request.is_eager else None
+    session = resilience.session_of(token) if shared is None else shared
+    visit = _Visit(session, before, len(session.marks), session.using, session.wait_seconds)
+    request.update(resilience_visit=visit)
+    match getattr(task, "data_consistency", None):
+        case "always":
+            session.using = PRIMARY
+        case "sticky" | "delayed":
+            session.wait_seconds = 0.0
+        case _:
+            pass
+    enter(session)
+
+
+def end(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
+    """Leave the session of the job that *task* ran, which is over with it."""
+    request = task.request_stack.top
+    visit = None if request is None else _visit(request)
+    if visit is None:
+        return
+    try:
+        if visit.session is not visit.before:
+            visit.session.tell()  # type: ignore[attr-defined] # made by `session_of`
+    finally:
+        visit.session.using, visit.session.wait_seconds = visit.using, visit.wait_seconds
+        # Only a job that runs eagerly has anybody around it; a thread is used again.
+        enter(visit.before if request.is_eager else None)
+
+
+def token_here() -> Token | None:
+    """Return what the code that runs here has written and seen; None: nobody knows of anything."""
+    session = current_session()
+    if session is not None:
+        try:
+            return session.token()
+        except Exception:  # whatever a driver raises: what is published must not seem to know
+            logger.exception("what the session has read is not known")
+            return lost_token()
+    job = _job_here()
+    return None if job is None else position_of(job[1])
+
+
+def hand_on(headers: dict[str, Any]) -> None:
+    """Let the message with *headers*, which is published here, carry what has been seen here."""
+    job = _job_here()
+    group = None if job is None else _joined_by(job[1], headers)
+    if job is not None and group is not None:
+        resilience, request = job
+        request.update(resilience_joins=None)
+        _see(request, _joined(resilience, group))
+    token, given = token_here(), position_of(headers)
+    if token is not None:
+        token = token if given is None else given.merged(token)
+        if token:
+            headers[POSITION_HEADER] = token.to_json()
+
+
+def tell_at_end(backend: Any) -> None:  # noqa: ANN401 - of any class
+    """Let *backend* share what a job has seen before anybody can hear that it has ended."""
+    itself, kind = weakref.ref(backend), type(backend)
+
+    def telling(name: str) -> Any:  # noqa: ANN401 - a method
+        method = getattr(kind, name)
+
+        def told(task_id: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as Celery's
+            job = _job_here()
+            if job is not None and job[1].id == task_id:
+                _tell(*job)
+            return method(itself(), task_id, *args, **options)
+
+        return told
+
+    def set_chord_size(group: str, members: int) -> Any:  # noqa: ANN401 - as Celery's
+        resilience = itself().app.resilience  # type: ignore[union-attr] # it is called
+        if resilience.sources or token_here():
+            with suppress(StoreUnavailableError):  # then the body hears that nobody knows
+                resilience.joins.expect(group, members)
+        return kind.set_chord_size(itself(), group, members)
+
+    backend.mark_as_done, backend.mark_as_failure = map(
+        telling, ("mark_as_done", "mark_as_failure")
+    )
+    backend.set_chord_size = set_chord_size
+
+
+def stale_reads() -> Outcome[Any] | None:
+    """Return how good the reads of the job that runs were, without a value; None: no fault."""
+    job = _job_here()
+    visit = None if job is None else _visit(job[1])
+    marks = [] if visit is None else visit.session.marks[visit.marks :]
+    if not marks:
+        return None
+    worst = max(marks, key=lambda mark: math.inf if mark.lag_seconds is None else mark.lag_seconds)
+    return Outcome(
+        value=None,
+        level=Level.STALE,
+        reason=READ_STALE,
+        source=worst.source,
+        age=worst.lag_seconds,
+    )
+
+
+def with_reads(given: Outcome[Any]) -> Outcome[Any]:
+    """Return the worse of *given* and how good the reads of the job were."""
+    return worse(given, stale_reads())
+
+
+def noting_reads(body: Any, *args: Any) -> Any:  # noqa: ANN401 - a function, and what it returns
+    """Return `body(*args)`, and note for `noting` how good its reads were."""
+    value, stale = body(*args), stale_reads()
+    if stale is not None:
+        note(stale)
+    return value
+
+
+def merged(texts: Iterable[str | bytes]) -> Token:
+    """Return the least token that stands for all of *texts*, which `Token.to_json` made."""
+    whole = Token()
+    for text in texts:
+        try:
+            whole = whole.merged(Token.from_json(json.loads(text)))
+        except ValueError:
+            whole = whole.merged(lost_token())
+    return whole
+
+
+def primaries_now(resilience: Any) -> Token | None:  # noqa: ANN401 - a `Resilience`
+    """Return a token for all that has been committed until now; None: there are no replicas."""
+    token = None
+    for name, databases in resilience.sources.items():
+        if not databases.replicas:
+            continue
+        position = databases.measure_primary()
+        found = (
+            Token(unknown={name: resilience.fleet_time()})
+            if position is None
+            else Token(positions={name: position})
+        )
+        token = found if token is None else token.merged(found)
+    return token
+
+
+def _job_here() -> tuple[Any, Context] | None:
+    """Return the `Resilience` and the request of the job that runs here, if its app is adopted."""
+    task: Task[Any, Any] | None = get_current_task()
+    resilience = None if task is None else getattr(task.app, "resilience", None)
+    request = None if task is None else task.request_stack.top
+    if resilience is None or request is None or request.called_directly:
+        return None
+    return resilience, request
+
+
+def _visit(request: Context) -> _Visit | None:
+    visit: _Visit | None = vars(request).get("resilience_visit")
+    return visit
+
+
+def _tell(resilience: Any, request: Context) -> None:  # noqa: ANN401 - a `Resilience`
+    """Share what the job with *request* has seen with the body of its chord, and with its user."""
+    visit = _visit(request)
+    if visit is not None and visit.session is not visit.before:
+        visit.session.tell()  # type: ignore[attr-defined] # as in `end`
+    if request.chord and request.group:
+        token = token_here()
+        if token is not None:
+            text = json.dumps(token.to_json())
+            with suppress(StoreUnavailableError):  # then it is missing when they are counted
+                resilience.joins.add(str(request.group), str(request.id), text)
+
+
+def _joined_by(request: Context, headers: dict[str, Any]) -> str | None:
+    """Return the chord whose body is published with *headers* by the job with *request*, if any."""
+    if request.get("task") == UNLOCK and headers.get("task") != UNLOCK:
+        return str((request.args or ("",))[0])
+    group: str | None = request.get("resilience_joins")
+    return group
+
+
+def _joined(resilience: Any, group: str) -> Token:  # noqa: ANN401 - a `Resilience`
+    """Return what the members of a chord have seen, all of whom have ended."""
+    try:
+        members, texts = resilience.joins.collect(group)
+    except StoreUnavailableError:
+        members, texts = None, []
+    if members is None and not texts and not resilience.sources:
+        return Token()  # nobody in this app reads or writes anything
+    whole = merged(texts)
+    return whole if members is not None and len(texts) >= members else whole.merged(lost_token())
+
+
+def _see(request: Context, token: Token) -> None:
+    """Let the job with *request*, and what it publishes, see all that *token* stands for."""
+    session = current_session()
+    if session is not None:
+        session.join(token)
+    elif token:
+        given = position_of(request)
+        whole = token if given is None else given.merged(token)
+        request.update({POSITION_HEADER: whole.to_json()})

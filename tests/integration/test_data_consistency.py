@@ -1,0 +1,135 @@
+"""Where a task reads that says how consistent its data must be."""
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+import pytest
+from celery import chord
+
+from resilience import ConfigurationError, ResilientTask
+from resilience.tasks.postponing import POSTPONE_SECONDS
+from resilience.testing.waiting import wait_until
+from tests.integration.apps.positions_stage import SECONDS, Stage, new_keys, running_stage
+
+SOON = 0.8 * POSTPONE_SECONDS
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Servers and a worker that logs what it decides."""
+    with running_stage(tmp_path_factory, loglevel="DEBUG") as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(running: Stage) -> Iterator[Stage]:
+    """A replica that lags."""
+    running.fall_behind()
+    yield running
+    running.link.resume()
+
+
+def publish(stage: Stage, task: str, key: str, **options: Any) -> Any:  # noqa: ANN401 - as Celery's
+    """Write the row *key*, and publish a job that reads it; return its result."""
+    with stage.adopted.consistent_session():
+        stage.write(key)
+        return stage.s(task, key).apply_async(**options)
+
+
+def decisions(stage: Stage, job: str) -> list[str]:
+    """Return where the worker let *job* read, by its log."""
+    assert stage.worker is not None
+    marks = [line.partition(f"[{job}] reads: ")[2] for line in stage.worker.log.splitlines()]
+    return [mark for mark in marks if mark]
+
+
+def test_always_reads_from_the_primary(stage: Stage) -> None:
+    """Also what nobody has written before it."""
+    [key] = new_keys(1)
+    stage.write(key)
+    result = stage.s("always.seen", key).apply_async()
+    assert result.get(timeout=SECONDS) == [key]
+    assert decisions(stage, result.id) == ["primary"]
+
+
+def test_sticky_does_not_wait_for_a_replica(stage: Stage) -> None:
+    """Where none has what the job must see, the primary answers at once."""
+    [key] = new_keys(1)
+    result = publish(stage, "sticky.seen", key)
+    assert result.get(timeout=SECONDS) == [key]
+    assert decisions(stage, result.id) == ["primary"]
+
+
+def test_sticky_reads_from_a_replica_that_has_it(stage: Stage) -> None:
+    """And a job that has nothing to see does, however far the replica is behind."""
+    [key] = new_keys(1)
+    result = stage.s("sticky.seen", key).apply_async()
+    stage.write(key)
+    assert result.get(timeout=SECONDS) == []
+    assert decisions(stage, result.id) == ["replica"]
+
+
+def test_delayed_waits_once_and_then_asks_the_primary(stage: Stage) -> None:
+    """It spends no attempt: its time goes by in the worker's main process."""
+    [key] = new_keys(1)
+    began = perf_counter()
+    result = publish(stage, "delayed.seen", key)
+    assert result.get(timeout=SECONDS) == [key]
+    assert perf_counter() - began >= SOON
+    assert decisions(stage, result.id) == ["postponed", "primary"]
+    assert result.retries in {None, 0}
+
+
+def test_delayed_reads_from_the_replica_that_has_caught_up(stage: Stage) -> None:
+    """That is what it waited for."""
+    [key] = new_keys(1)
+    result = publish(stage, "delayed.seen", key)
+    wait_until(lambda: decisions(stage, result.id), SECONDS, "it is postponed")
+    stage.catch_up()
+    assert result.get(timeout=SECONDS) == [key]
+    assert decisions(stage, result.id) == ["postponed", "replica"]
+
+
+def test_delayed_does_not_wait_beyond_its_budget(stage: Stage) -> None:
+    """A job that has no second to spare runs at once."""
+    [key] = new_keys(1)
+    result = publish(stage, "delayed.seen", key, budget=1.5 * POSTPONE_SECONDS)
+    assert result.get(timeout=SECONDS) == [key]
+    assert decisions(stage, result.id) == ["primary"]
+
+
+def test_postponed_members_stay_in_their_chord(stage: Stage) -> None:
+    """The body comes after them, with their values."""
+    keys = new_keys(2)
+    with stage.adopted.consistent_session():
+        for key in keys:
+            stage.write(key)
+        header = [stage.s("delayed.seen", key) for key in keys]
+        result = chord(header, stage.s("plain.seen")).apply_async()
+    assert result.get(timeout=SECONDS) == keys
+
+
+def test_postponed_job_of_the_ledger_spends_no_attempt(stage: Stage) -> None:
+    """Its dependency gives a job one attempt: postponed, it still has it."""
+    key, target = new_keys(2)
+    known: Any = stage.app.tasks["delayed.note"]
+    with stage.adopted.consistent_session():
+        stage.write(key)
+        result = known.fire(key, target)
+    assert stage.noted(target) == ["seen"]
+    assert decisions(stage, result.id) == ["postponed", "primary"]
+    wait_until(lambda: not stage.adopted.ledger.counts(), SECONDS, "nothing is left of it")
+
+
+@pytest.mark.parametrize("value", ["eventual", "Always", 1, ["always"]])
+def test_other_words_are_refused(value: object) -> None:
+    """The message names those that there are."""
+    with pytest.raises(ConfigurationError, match="one of always, sticky, delayed"):
+        type("Odd", (ResilientTask,), {"data_consistency": value, "run": lambda _: None})
+
+
+def test_misspelt_name_is_refused() -> None:
+    """It would do nothing."""
+    with pytest.raises(ConfigurationError, match="'data_consistency'"):
+        type("Odd", (ResilientTask,), {"data_consistancy": "always", "run": lambda _: None})
