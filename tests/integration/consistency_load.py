@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from queue import Empty
 from random import Random
 
@@ -18,40 +17,47 @@ from resilience.testing.waiting import wait_until
 from tests.history import Operation, Violation, read_history, violations
 from tests.integration.consistency_worker import Load, Wanderer, work
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.01
+DEAD_SECONDS = 1.0
+"""How often the processes are looked after."""
 EXIT_SECONDS = 30.0
 MORE_SECONDS = 60.0
-PAUSES = (0.02, 0.3)
+PAUSES = (5, 100)
+"""So many operations are done between two faults…"""
+PAUSE_SECONDS = 1.0
+"""…but if they take longer, the next one comes."""
 SLOWNESS = (0.01, 0.2)
 FAULTS = {"resume": 4, "stall": 2, "slow": 2, "cut": 1}
 """What happens to a link next, and how often."""
 
 
 @contextmanager
-def nemesis(links: Sequence[TcpProxy], seed: int) -> Iterator[list[str]]:
+def nemesis(links: Sequence[TcpProxy], seed: int, run: "Run") -> Iterator[None]:
     """Stall, cut, slow and resume *links* at random while a block runs; then resume all.
 
-    Yields:
-        What was done.
+    What happens next waits for operations of the *run*, so that a slow machine sees as much of it.
     """
     over = threading.Event()
-    deeds: list[str] = []
 
     def torment() -> None:
         random = Random(seed)  # noqa: S311 - a test's choices
-        while not over.wait(random.uniform(*PAUSES)):
-            number = random.randrange(len(links))
+        due, clock = 0, SystemClock()
+        late = clock.monotonic()
+        while not over.wait(POLL_SECONDS):
+            if run.recorded < due and clock.monotonic() < late:
+                continue
+            due, late = run.recorded + random.randint(*PAUSES), clock.monotonic() + PAUSE_SECONDS
+            link = random.choice(links)
             (fault,) = random.choices(list(FAULTS), list(FAULTS.values()))
             if fault == "slow":
-                links[number].slow(random.uniform(*SLOWNESS))
+                link.slow(random.uniform(*SLOWNESS))
             else:
-                getattr(links[number], fault)()
-            deeds.append(f"{fault} {number}")
+                getattr(link, fault)()
 
     thread = threading.Thread(target=torment, name="nemesis")
     thread.start()
     try:
-        yield deeds
+        yield
     finally:
         over.set()
         thread.join()
@@ -69,10 +75,19 @@ class Run:
         self._ready = spawn.Queue()
         self._done = spawn.Queue()
         self._over = spawn.Event()
+        self._recorded = spawn.Value("Q")
         self._processes: list[SpawnProcess] = [
-            spawn.Process(target=work, args=(load, number, self._ready, self._done, self._over))
+            spawn.Process(
+                target=work,
+                args=(load, number, self._ready, self._done, self._over, self._recorded),
+            )
             for number in range(load.processes)
         ]
+
+    @property
+    def recorded(self) -> int:
+        """How many operations are over."""
+        return int(self._recorded.value)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -100,7 +115,7 @@ class Run:
         awaited = self._load.sessions
         while awaited:
             try:
-                self._done.get(timeout=POLL_SECONDS)
+                self._done.get(timeout=DEAD_SECONDS)
                 awaited -= 1
             except Empty:
                 if any(process.exitcode is not None for process in self._processes):
@@ -113,8 +128,8 @@ class Run:
 
     def await_more(self, operations: int) -> None:
         """Wait until so many operations more are recorded than there are now."""
-        enough = self._recorded() + operations
-        wait_until(lambda: self._recorded() >= enough, MORE_SECONDS, f"{operations} more are done")
+        enough = self.recorded + operations
+        wait_until(lambda: self.recorded >= enough, MORE_SECONDS, f"{operations} more are done")
 
     def await_write(self) -> None:
         """Wait until a write is committed that begins after now."""
@@ -128,15 +143,9 @@ class Run:
 
         wait_until(is_written, MORE_SECONDS, "a write is committed")
 
-    def _recorded(self) -> int:
-        return sum(path.read_bytes().count(b"\n") for path in self._paths())
-
-    def _paths(self) -> list[Path]:
-        return sorted(self._load.directory.glob("process-*.jsonl"))
-
     def history(self) -> list[Operation]:
         """Return what all processes have recorded so far."""
-        return read_history(self._paths())
+        return read_history(sorted(self._load.directory.glob("process-*.jsonl")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class Stage:
     def run(self, load: Load) -> Verdict:
         """Run a load to its end while the links fail."""
         run = Run(load)
-        with nemesis(self.links, load.seed), run.running():
+        with nemesis(self.links, load.seed, run), run.running():
             pass
         return self.judge(load, run)
 

@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from multiprocessing.queues import Queue
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from random import Random
@@ -70,6 +71,7 @@ def work(
     ready: "Queue[Wanderer | None]",
     done: "Queue[str]",
     over: Event,
+    recorded: "Synchronized[int]",
 ) -> None:
     """Take a session, do some of its operations, send it on; None ends the process."""
     module, name = load.router.split(":")
@@ -77,7 +79,10 @@ def work(
     with (load.directory / f"process-{number}.jsonl").open("a") as history:
         while (wanderer := ready.get()) is not None:
             with router.in_session(wanderer.name, wanderer.carried) as carry:
+                left = wanderer.left
                 leaves = _burst(load, router, wanderer, history)
+                with recorded.get_lock():
+                    recorded.value += left - wanderer.left
                 wanderer.carried = carry()
             if leaves:
                 first = wanderer.name.split("/")[0]

@@ -88,7 +88,7 @@ def test_reads_go_on_and_writes_fail_fast_while_the_primary_is_down(
     """Replicas answer; a write is refused with an error that says so, before it waits."""
     load = stage.load(router, tmp_path, ENDLESS)
     run, parts = Run(load), Parts()
-    with nemesis(stage.links, seed=0), run.running():
+    with nemesis(stage.links, 0, run), run.running():
         run.await_more(SOME)
         stage.primary.kill()
         run.await_more(SOME)  # in which that is noticed
