@@ -165,11 +165,9 @@ class ConsistentSession:
         for key in keys:
             name = f"{source}/{key}"
             self._keys[name] = self._keys.pop(name, NOWHERE).merged(position)
-            if len(self._keys) > KEYS_MAX:
-                oldest = next(one for one in self._keys if one != anything)
-                self._keys[anything] = self._keys.get(anything, NOWHERE).merged(
-                    self._keys.pop(oldest)
-                )
+            while len(self._keys) >= KEYS_MAX:
+                oldest = self._keys.pop(next(one for one in self._keys if one != anything))
+                self._keys[anything] = self._keys.get(anything, NOWHERE).merged(oldest)
 
     def note_unknown(self, source: str, at: float) -> None:
         """Note that at fleet time *at* something was written or read, and nobody knows where."""
