@@ -173,6 +173,13 @@ class ConsistentSession:
         """Note that at fleet time *at* something was written or read, and nobody knows where."""
         self._unknown[source] = max(at, self._unknown.get(source, 0.0))
 
+    def unknown_at(self, source: str) -> float:
+        """Return the latest fleet time of something that is not known of *source*; 0: all is."""
+        unknown = self._unknown
+        if not unknown:
+            return 0.0
+        return max(unknown.get(source, 0.0), unknown.get(EVERYWHERE, 0.0))
+
     def note_known(self, source: str) -> None:
         """Note that what was unknown is covered by now."""
         self._unknown.pop(source, None)
