@@ -1,9 +1,12 @@
 """What this process knows of recent writes of sessions."""
 
+import os
 import threading
+import uuid
+import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from resilience.clock import Clock
@@ -24,8 +27,6 @@ WEIGHT_MAX: Final = 10_000
 """So many records are kept in this process; the sessions used longest ago go first."""
 WEIGHT_BYTES: Final = 4_096
 """A record weighs one, and one more for each so many characters of its key and value."""
-LOCK_SECONDS: Final = 0.1
-"""Far longer than any thread holds the lock."""
 
 _ALL: Final = 2**63
 
@@ -36,8 +37,8 @@ class Known:
     Attributes:
         records: Its recent writes by key, the oldest first.
         upto: All that the store has numbered up to here is known.
-        alone: All that was written past the store up to here is known, but for what `floor` says.
-        floor: Up to here, something may have been written that is not known.
+        alone: The last write of this process that the store did not number.
+        floor: What was written up to here may be newer than what is known.
         dropped: The newest record that went because there were too many.
     """
 
@@ -61,10 +62,16 @@ class Records:
         self._least = int(shared)
         self._sessions: OrderedDict[str, Known] = OrderedDict()
         self._weight = 0
-        self._lost = 0.0
+        self._lost, self._forgotten = 0.0, 0
         # Until the store has told its time, the host's; read once, so that it cannot jump.
         self._offset = int((clock.now() - clock.monotonic()) * 1e6)
+        self.restart()
+        os.register_at_fork(after_in_child=partial(_restart, weakref.ref(self)))
+
+    def restart(self) -> None:
+        """Go on in a forked child, which does not know what its parent writes from now on."""
         self._lock = threading.Lock()
+        self._process = uuid.uuid4().hex[:8]
 
     def hit(self, session: ConsistentSession, key: str) -> Record | None:
         """Return the record to answer from if all that the session may have written is known."""
@@ -74,7 +81,8 @@ class Records:
         record = known.records.get(key)
         if record is None or record.ticket is not None or record.until <= self._monotonic():
             return None
-        if record.number <= known.floor or session.unknown_at(self._source) * 1e6 > known.alone:
+        mine, elsewhere = session.unknown(self._source, self._process)
+        if elsewhere or record.number <= known.floor or round(mine * 1e6) > known.alone:
             return None
         try:
             self._sessions.move_to_end(session.key)  # type: ignore[arg-type] # as above
@@ -92,7 +100,7 @@ class Records:
 
         A record that says `ASK` is returned if this process cannot know the value.
         """
-        with self._changing():
+        with self._lock:
             known = self._sessions.get(str(session.key)) or Known()
             floor, now, oldest = (
                 self._floor(session, known),
@@ -108,20 +116,21 @@ class Records:
     def learn(self, session: ConsistentSession, sent: int, reply: Sequence[Any]) -> None:
         """Take the store's records of a session, which was asked when it knew of number *sent*."""
         now, number, dropped, *fields = reply
-        with self._changing():
+        with self._lock:
             self._offset = now - int(self._monotonic() * 1e6)
             known = self._known(session)
-            lost = self._note_lost(session, known, sent, number)
+            lost = self._note_lost(session, sent, number)
             if lost or number > known.upto:  # else this process knows of more by now
                 self._replace(known, fields)
-                known.dropped, known.alone = dropped, 0
+                known.dropped = dropped
+                known.floor, known.alone = max(known.floor, known.alone), 0
             session.note_number(self._source, max(number, 1))
             known.upto = max(known.upto, number, sent, 1)
             self._trim(known)
 
     def begin(self, session: ConsistentSession, key: str) -> Ticket:
         """Note that a write to *key* begins: from now on, only the primary knows the value."""
-        with self._changing():
+        with self._lock:
             now = self._monotonic()
             ticket, known = Ticket(key, now + TOKEN_SECONDS), self._known(session)
             record = known.records.pop(key, None)
@@ -143,7 +152,7 @@ class Records:
         self, session: ConsistentSession, ticket: Ticket, sent: int, reply: Sequence[int] | None
     ) -> None:
         """Note the store's *reply* to the begin of a write; None: it did not answer."""
-        with self._changing():
+        with self._lock:
             if reply is not None:
                 ticket.number = reply[1]
             self._number(session, sent, reply)
@@ -163,7 +172,7 @@ class Records:
         told: tuple[bytes, int | None, bytes],
     ) -> None:
         """Note that a write was done; *told*: kind, version and text of its record."""
-        with self._changing():
+        with self._lock:
             now, known = self._monotonic(), self._known(session)
             overlapped = self.overlapped(session, ticket)
             number = self._number(session, sent, reply)
@@ -184,7 +193,7 @@ class Records:
         self, session: ConsistentSession, ticket: Ticket, sent: int, reply: Sequence[int] | None
     ) -> None:
         """Note that a write was not done: what was known of the key counts again."""
-        with self._changing():
+        with self._lock:
             known = self._known(session)
             record = known.records.get(ticket.key)
             if ticket.number and reply is None:
@@ -205,7 +214,7 @@ class Records:
             return self._number_alone(session, known)
         now, number, before = reply[:3]
         self._offset = now - int(self._monotonic() * 1e6)
-        self._note_lost(session, known, sent, before)
+        self._note_lost(session, sent, before)
         session.note_number(self._source, number)
         if known.upto >= before:
             known.upto = max(known.upto, number)
@@ -217,29 +226,32 @@ class Records:
         Others do not know what was written, so that for a while they cannot be sure of any record.
         """
         floor = self._floor(session, known)
-        highest = max(known.upto, known.alone, self._now(), session.number(self._source))
-        unknown = int(session.unknown_at(self._source) * 1e6)
-        number = (max(highest, unknown) // 1_000 + 1) * 1_000  # it travels in milliseconds
-        known.floor, known.alone = min(floor, number - 1), number
-        session.note_unknown(self._source, number / 1e6)
+        unknown = int(max(session.unknown(self._source, self._process)) * 1e6)
+        highest = max(known.upto, known.alone, self._now(), session.number(self._source), unknown)
+        number = (highest // 1_000 + 1) * 1_000  # it travels in milliseconds
+        known.floor, known.alone = max(known.floor, min(floor, number - 1)), number
+        session.note_unknown(f"{self._source}@{self._process}", number / 1e6)
         return number
 
-    def _note_lost(self, session: ConsistentSession, known: Known, sent: int, found: int) -> bool:
+    def _note_lost(self, session: ConsistentSession, sent: int, found: int) -> bool:
         """Note that the store lost records, if it *found* a lower number than the session's."""
         lost = sent > found and sent + LIFE_US > self._now()
         if lost:
             session.note_unknown(self._source, (sent // 1_000 + 1) / 1e3)
-            known.alone = 0
         return lost
 
     def _floor(self, session: ConsistentSession, known: Known) -> int:
         """Return the number up to which the session may have written what is not known here."""
         number = session.number(self._source)
-        unknown = round(session.unknown_at(self._source) * 1e6)
-        if number < self._least and not 0 < unknown <= known.alone:
+        mine, elsewhere = (round(at * 1e6) for at in session.unknown(self._source, self._process))
+        if number < self._least and not mine:
             return _ALL  # nobody has asked the store for it
-        floor = known.floor if unknown <= known.alone else unknown
-        return max(floor, number) if number > known.upto else floor
+        return max(
+            known.floor,
+            elsewhere,
+            mine if mine > known.alone else 0,
+            number if number > known.upto else 0,
+        )
 
     def _now(self) -> int:
         """Return the store's time in microseconds."""
@@ -249,6 +261,7 @@ class Records:
         known = self._sessions.get(str(session.key))
         if known is None:
             known = self._sessions[str(session.key)] = Known()
+            known.floor = self._forgotten
             self._weight += 1
         self._sessions.move_to_end(str(session.key))
         return known
@@ -281,6 +294,7 @@ class Records:
         while self._weight > WEIGHT_MAX and len(self._sessions) > 1:
             _, gone = self._sessions.popitem(last=False)
             self._weight -= 1
+            self._forgotten = max(self._forgotten, gone.alone)
             for record in gone.records.values():
                 self._weight -= record.weight
                 self._note_open(record)
@@ -289,14 +303,8 @@ class Records:
         """Remember that a write may still come of which nothing else is known any more."""
         self._lost = max(self._lost, gone.held, gone.ticket.until if gone.ticket else 0.0)
 
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        turn = self._lock
-        if not turn.acquire(timeout=LOCK_SECONDS):
-            # A fork copied it while a thread held it that this process does not have.
-            turn = self._lock = threading.Lock()
-            turn.acquire()
-        try:
-            yield
-        finally:
-            turn.release()
+
+def _restart(this: "weakref.ref[Records]") -> None:
+    records = this()
+    if records is not None:
+        records.restart()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from resilience.consistency.position import Position
-from resilience.consistency.token import EVERYWHERE, KEYS_MAX, Token
+from resilience.consistency.token import EVERYWHERE, KEYS_MAX, SOURCES_MAX, Token
 from resilience.levels import Level
 
 PRIMARY: Final = "primary"
@@ -172,13 +172,23 @@ class ConsistentSession:
     def note_unknown(self, source: str, at: float) -> None:
         """Note that at fleet time *at* something was written or read, and nobody knows where."""
         self._unknown[source] = max(at, self._unknown.get(source, 0.0))
+        if len(self._unknown) > SOURCES_MAX:
+            oldest = min(self._unknown, key=lambda name: (name == EVERYWHERE, self._unknown[name]))
+            self.note_unknown(EVERYWHERE, self._unknown.pop(oldest))
 
-    def unknown_at(self, source: str) -> float:
-        """Return the latest fleet time of something that is not known of *source*; 0: all is."""
-        unknown = self._unknown
-        if not unknown:
-            return 0.0
-        return max(unknown.get(source, 0.0), unknown.get(EVERYWHERE, 0.0))
+    def unknown(self, source: str, process: str) -> tuple[float, float]:
+        """Return the latest fleet times of what is unknown of *source*; 0: nothing is.
+
+        The first is of what *process* alone knows, which noted it as `<source>@<process>`; the
+        second of what it may not know.
+        """
+        known, elsewhere = 0.0, 0.0
+        for name, at in self._unknown.items():
+            if name == f"{source}@{process}":
+                known = at
+            elif name in (source, EVERYWHERE) or name.startswith(f"{source}@"):
+                elsewhere = max(at, elsewhere)
+        return known, elsewhere
 
     def note_known(self, source: str) -> None:
         """Note that what was unknown is covered by now."""
