@@ -39,9 +39,13 @@ end
 
 local function live(number) return number + life > now end
 
+-- Without a payload: the text is none that a script wrote.
 local function parse(text)
   local pending, held, number, payload = string.match(text, '^(%d+)|(%d+)|(%d+)|(.*)$')
-  return whole(pending), whole(held), whole(number), payload
+  if payload and math.max(tonumber(pending), tonumber(held), tonumber(number)) < 9e15 then
+    return tonumber(pending), tonumber(held), tonumber(number), payload
+  end
+  return 0, 0, 0
 end
 
 local before = whole(redis.call('HGET', writes, 'n'))
@@ -80,10 +84,10 @@ local lost = whole(redis.call('HGET', writes, 'lost'))
 local step = math.max(before + 1, whole(ARGV[4]) + 1, now)
 local old = redis.call('HGET', writes, field)
 local pending, held, number, payload = parse(old or '')
-payload = payload or ''
 
 if operation == 'begin' then
-  if live(pending) or (not old and live(lost)) then held = step end
+  local hidden = not payload and (old or live(lost))
+  if live(pending) or hidden then held = step end
   pending = step
 else
   local mine = pending == of
@@ -95,6 +99,7 @@ else
   if mine then pending = 0 end
 end
 
+payload = payload or ''
 local bytes = whole(redis.call('HGET', writes, 'bytes')) - (old and #field + #old or 0)
 if payload == '' and pending == 0 and not live(held) then
   redis.call('HDEL', writes, field)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -175,3 +176,14 @@ class OnLoops:
 Make = Callable[..., AnyReader]
 """Makes a reader of a primary, replicas and options."""
 WAYS: dict[str, Make] = {"sync": ConsistentReader, "async": OnLoops}
+
+
+def in_a_thread(act: Callable[[], object]) -> Callable[[], None]:
+    """Return a function that does *act* in another thread, and waits for its end."""
+
+    def run() -> None:
+        thread = threading.Thread(target=act)
+        thread.start()
+        thread.join(20)
+
+    return run

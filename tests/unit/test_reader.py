@@ -2,8 +2,6 @@
 
 import json
 import pickle
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from resilience.pulse import Pulse
 from resilience.store.writes import KEYS_MAX
 from tests.unit.calling import Listening
 from tests.unit.hand_clock import HandClock
-from tests.unit.sources import WAYS, AnyReader, Make, Source, SqliteSource
+from tests.unit.sources import WAYS, AnyReader, Make, Source, SqliteSource, in_a_thread
 
 DOWN = ConnectionError("refused")
 FULL_DICT = {"id": 7, "tags": ["a"]}
@@ -587,17 +585,6 @@ def test_stale_outcome_crosses_a_wire(reader: AnyReader, primary: Source) -> Non
 
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
     assert pickle.loads(pickle.dumps(outcome)) == outcome  # noqa: S301 - our own bytes
-
-
-def in_a_thread(act: Callable[[], object]) -> Callable[[], None]:
-    """Return a function that does *act* in another thread, and waits for its end."""
-
-    def run() -> None:
-        thread = threading.Thread(target=act)
-        thread.start()
-        thread.join(20)
-
-    return run
 
 
 def records_of(reader: Any) -> Records:  # noqa: ANN401 - of either kind
