@@ -62,14 +62,14 @@ class ConsistentReader(Reader[Primary, Replica]):
             Exception: What the primary or its breaker raises; see `not_done`.
         """
         write = partial(self._primary.write, key, value)
-        steps = self._writing(key, session or current_session(), self._kept(value), write)
+        steps = self._writing(key, session or current_session(), self._told(value), write)
         version: int | None = self._guard.call(self._run, steps)
         return version
 
     def delete(self, key: str, *, session: ConsistentSession | None = None) -> int | None:
         """Leave *key* without a value at the primary; as `write`."""
         delete = partial(self._primary.delete, key)
-        steps = self._writing(key, session or current_session(), self._deletion(), delete)
+        steps = self._writing(key, session or current_session(), self._deleted(), delete)
         version: int | None = self._guard.call(self._run, steps)
         return version
 
@@ -109,14 +109,14 @@ class AsyncConsistentReader(Reader[AsyncPrimary, AsyncReplica]):
     ) -> int | None:
         """Do the same as `ConsistentReader.write`."""
         write = partial(self._primary.write, key, value)
-        steps = self._writing(key, session or current_session(), self._kept(value), write)
+        steps = self._writing(key, session or current_session(), self._told(value), write)
         version: int | None = await self._guard.acall(self._run, steps)
         return version
 
     async def delete(self, key: str, *, session: ConsistentSession | None = None) -> int | None:
         """Do the same as `ConsistentReader.delete`."""
         delete = partial(self._primary.delete, key)
-        steps = self._writing(key, session or current_session(), self._deletion(), delete)
+        steps = self._writing(key, session or current_session(), self._deleted(), delete)
         version: int | None = await self._guard.acall(self._run, steps)
         return version
 

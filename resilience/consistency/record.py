@@ -1,7 +1,7 @@
 """A recent write of a session, as a process knows it."""
 
 import re
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from resilience.consistency.token import TOKEN_SECONDS
 from resilience.outcome import Outcome
@@ -16,15 +16,26 @@ _RECORD = re.compile(
 )
 
 
+class Told(NamedTuple):
+    """What a record tells of a write: its kind, and version and text of the value."""
+
+    kind: bytes
+    version: int | None = None
+    text: bytes = b""
+
+    def payload(self) -> bytes:
+        """Return the text that the store keeps; see writes.lua."""
+        version = b"" if self.version is None else b"%d" % self.version
+        return b"%b%b:%b" % (self.kind, version, self.text)
+
+
 class Ticket:
     """A write that has begun and has not ended, or ended nobody knows how."""
 
     __slots__ = ("key", "number", "until")
 
-    def __init__(self, key: str, until: float) -> None:
-        self.key = key
-        self.number = 0
-        self.until = until
+    def __init__(self, key: str, number: int, until: float) -> None:
+        self.key, self.number, self.until = key, number, until
 
 
 class Record:
@@ -44,12 +55,11 @@ class Record:
 
     __slots__ = ("answer", "held", "kind", "number", "text", "ticket", "until", "version", "weight")
 
-    def __init__(self) -> None:
+    def __init__(self, kind: bytes = NOTHING) -> None:
         self.ticket: Ticket | None = None
-        self.held = 0.0
-        self.until = 0.0
+        self.held = self.until = 0.0
         self.weight = 1
-        self.settle(0, NOTHING)
+        self.settle(0, kind)
 
     def lives(self, now: float) -> bool:
         """Tell whether it still tells anything."""
@@ -62,13 +72,6 @@ class Record:
         """Tell of the write with this *number*."""
         self.number, self.kind, self.version, self.text = number, kind, version, text
         self.answer: Outcome[Any] | None = None
-
-
-def asking() -> Record:
-    """Return a record that says that only the primary knows."""
-    record = Record()
-    record.settle(0, ASK)
-    return record
 
 
 def read_record(text: bytes, now_us: int, now: float) -> Record:

@@ -10,15 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from resilience.clock import Clock
-from resilience.consistency.record import (
-    ASK,
-    LIFE_US,
-    NOTHING,
-    Record,
-    Ticket,
-    asking,
-    read_record,
-)
+from resilience.consistency.record import ASK, LIFE_US, NOTHING, Record, Ticket, Told, read_record
 from resilience.consistency.session import ConsistentSession
 from resilience.consistency.token import TOKEN_SECONDS
 from resilience.store.writes import KEYS_MAX
@@ -102,16 +94,12 @@ class Records:
         """
         with self._lock:
             known = self._sessions.get(str(session.key)) or Known()
-            floor, now, oldest = (
-                self._floor(session, known),
-                self._monotonic(),
-                self._now() - LIFE_US,
-            )
+            floor, oldest = self._floor(session, known), self._now() - LIFE_US
             record = known.records.get(key)
-            if record is not None and record.lives(now):
+            if record is not None and record.lives(self._monotonic()):
                 sure = record.ticket is None and record.number > floor
-                return record if sure else asking(), False
-            return asking() if known.dropped > oldest else None, floor > oldest
+                return record if sure else Record(ASK), False
+            return Record(ASK) if known.dropped > oldest else None, floor > oldest
 
     def learn(self, session: ConsistentSession, sent: int, reply: Sequence[Any]) -> None:
         """Take the store's records of a session, which was asked when it knew of number *sent*."""
@@ -125,14 +113,20 @@ class Records:
                 known.dropped = dropped
                 known.floor, known.alone = max(known.floor, known.alone), 0
             session.note_number(self._source, max(number, 1))
-            known.upto = max(known.upto, number, sent, 1)
+            known.upto = max(known.upto, number, min(sent, now), 1)
             self._trim(known)
 
-    def begin(self, session: ConsistentSession, key: str) -> Ticket:
-        """Note that a write to *key* begins: from now on, only the primary knows the value."""
+    def begin(
+        self, session: ConsistentSession, key: str, sent: int, reply: Sequence[int] | None
+    ) -> Ticket:
+        """Note that a write to *key* begins: from now on, only the primary knows the value.
+
+        *reply* is the store's, None if it did not answer, and *sent* the number that it was told.
+        """
         with self._lock:
-            now = self._monotonic()
-            ticket, known = Ticket(key, now + TOKEN_SECONDS), self._known(session)
+            now, known = self._monotonic(), self._known(session)
+            ticket = Ticket(key, 0 if reply is None else reply[1], now + TOKEN_SECONDS)
+            self._number(session, sent, reply)
             record = known.records.pop(key, None)
             if record is None:
                 record, overlaps = Record(), self._lost > now
@@ -148,15 +142,6 @@ class Records:
             self._trim(known)
             return ticket
 
-    def numbered(
-        self, session: ConsistentSession, ticket: Ticket, sent: int, reply: Sequence[int] | None
-    ) -> None:
-        """Note the store's *reply* to the begin of a write; None: it did not answer."""
-        with self._lock:
-            if reply is not None:
-                ticket.number = reply[1]
-            self._number(session, sent, reply)
-
     def overlapped(self, session: ConsistentSession, ticket: Ticket) -> bool:
         """Tell whether another write of this process to the key may come after this one."""
         known = self._sessions.get(str(session.key))
@@ -169,9 +154,9 @@ class Records:
         ticket: Ticket,
         sent: int,
         reply: Sequence[int] | None,
-        told: tuple[bytes, int | None, bytes],
+        told: Told,
     ) -> None:
-        """Note that a write was done; *told*: kind, version and text of its record."""
+        """Note that a write was done; *told* is what its record tells."""
         with self._lock:
             now, known = self._monotonic(), self._known(session)
             overlapped = self.overlapped(session, ticket)
@@ -182,7 +167,7 @@ class Records:
             if overlapped:
                 record.held = now + TOKEN_SECONDS
             counts = not overlapped and (reply is None or reply[3] == 1)
-            record.settle(number, *(told if counts else (ASK, None, b"")))
+            record.settle(number, *(told if counts else Told(ASK)))
             record.until = now + TOKEN_SECONDS
             if record.ticket is ticket:
                 record.ticket = None

@@ -65,6 +65,10 @@ class AsyncPrimary(AsyncReplica, Protocol):
         ...
 
 
+AnyReplica = Replica | AsyncReplica
+AnyPrimary = Primary | AsyncPrimary
+
+
 class Guard(Protocol):
     """What the primary is called through, such as a `Breaker`."""
 

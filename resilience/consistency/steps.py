@@ -4,32 +4,17 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any, Final, Generic, TypeVar
 
 from resilience.clock import Clock, SystemClock
 from resilience.consistency.errors import DatabaseUnavailableError, OwnWriteUnavailableError
-from resilience.consistency.record import (
-    ASK,
-    DELETED,
-    LIFE_US,
-    VALUE,
-    VERSION,
-    Record,
-    Ticket,
-)
+from resilience.consistency.record import ASK, DELETED, LIFE_US, VALUE, VERSION, Record, Told
 from resilience.consistency.records import Records
 from resilience.consistency.session import PRIMARY, ConsistentSession, Mark
-from resilience.consistency.sources import (
-    AsyncPrimary,
-    AsyncReplica,
-    Guard,
-    Primary,
-    Replica,
-    Unguarded,
-    Versioned,
-)
+from resilience.consistency.sources import AnyPrimary, AnyReplica, Guard, Unguarded, Versioned
 from resilience.errors import (
     ConfigurationError,
     RejectedError,
@@ -44,8 +29,8 @@ from resilience.store.connection import Store
 from resilience.store.writes import WriteStore
 
 T = TypeVar("T")
-P = TypeVar("P", bound=Primary | AsyncPrimary)
-R = TypeVar("R", bound=Replica | AsyncReplica)
+P = TypeVar("P", bound=AnyPrimary)
+R = TypeVar("R", bound=AnyReplica)
 Steps = Generator[Callable[[], Any], Any, T]
 """What a read or write does: it has functions called, is sent what they return, returns."""
 
@@ -153,8 +138,7 @@ class Reader(ABC, Generic[P, R]):
         record, unknown = None, False
         if session is not None and session.key is not None and session.using != PRIMARY:
             if self._records.must_ask(session):
-                sent = session.number(self._source)
-                reply = yield from self._ask_store(session, sent, "fetch")
+                sent, reply = yield from self._ask_store(session, "fetch")
                 if reply is not None:
                     self._records.learn(session, sent, reply)
             record, unknown = self._records.look(session, key)
@@ -198,36 +182,25 @@ class Reader(ABC, Generic[P, R]):
             if record is None or _shows(found, record.version):
                 # It was measured before the read, so that it cannot be less than the true one.
                 lag = None if lag is None else lag + self._monotonic() - began
-                return self._stale(_bare(found), f"replica {number}", session, reason, lag)
+                mark = Mark(source=self.name, reason=reason, lag_seconds=lag)
+                return self._stale(_bare(found), f"replica {number}", session, mark)
         return None
 
     def _stale(
-        self,
-        value: object,
-        source: str,
-        session: ConsistentSession | None,
-        reason: str,
-        lag: float | None,
+        self, value: object, source: str, session: ConsistentSession | None, mark: Mark
     ) -> Outcome[Any]:
         if session is not None:
-            session.mark(Mark(source=self.name, reason=reason, lag_seconds=lag))
+            session.mark(mark)
+        reason, lag = mark.reason, mark.lag_seconds
         event = ReadStale(source=self.name, reason=reason, lag_seconds=lag)
         announce(event, self._listeners)
+        level, name = Level.STALE, self.name
         return Outcome(
-            value=value,
-            level=Level.STALE,
-            reason=reason,
-            source=source,
-            age=lag,
-            dependency=self.name,
+            value=value, level=level, reason=reason, source=source, age=lag, dependency=name
         )
 
     def _writing(
-        self,
-        key: str,
-        session: ConsistentSession | None,
-        kept: tuple[bytes, bytes],
-        write: Callable[[], Any],
+        self, key: str, session: ConsistentSession | None, told: Told, write: Callable[[], Any]
     ) -> Steps[Any]:
         """Write through: note that it begins, write, note how it ended.
 
@@ -235,71 +208,46 @@ class Reader(ABC, Generic[P, R]):
         """
         if session is None or session.key is None:
             return (yield write)
-        key_bytes = key.encode(errors="surrogatepass")
-        ticket = self._records.begin(session, key)
-        sent = self._sent(session)
-        reply = yield from self._ask_store(session, sent, "begin", key_bytes)
-        self._records.numbered(session, ticket, sent, reply)
+        records, name = self._records, key.encode(errors="surrogatepass")
+        ticket = records.begin(session, key, *(yield from self._ask_store(session, "begin", name)))
         try:
             version = yield write
         except self._not_done:
-            yield from self._abort(session, ticket, key_bytes)
+            answer = yield from self._ask_store(session, "abort", name, ticket.number)
+            records.abort(session, ticket, *answer)
             raise
-        kind, text = kept
-        told = kind, version if _is_version(version) else None, text
-        sent, reply = self._sent(session), None
-        if ticket.number:
-            payload = b"%b%b:%b" % (kind, b"" if told[1] is None else b"%d" % told[1], text)
-            overlapped = int(self._records.overlapped(session, ticket))
-            finish = ("finish", key_bytes, ticket.number, payload, overlapped)
-            reply = yield from self._ask_store(session, sent, *finish)
-        self._records.end(session, ticket, sent, reply, told)
+        if type(version) is int and abs(version) < VERSION_LIMIT:
+            told = told._replace(version=version)
+        overlapped = int(records.overlapped(session, ticket))
+        finish = "finish", name, ticket.number, told.payload(), overlapped
+        records.end(session, ticket, *(yield from self._ask_store(session, *finish)), told)
         return version
 
-    def _abort(self, session: ConsistentSession, ticket: Ticket, key: bytes) -> Steps[None]:
-        sent, reply = self._sent(session), None
-        if ticket.number:
-            reply = yield from self._ask_store(session, sent, "abort", key, ticket.number)
-        self._records.abort(session, ticket, sent, reply)
-
-    def _sent(self, session: ConsistentSession) -> int:
-        return session.number(self._source)
-
     def _ask_store(
-        self, session: ConsistentSession, sent: int, *operation: bytes | int | str
-    ) -> Steps[list[Any] | None]:
-        """Return what the store answers; None if it does not, or there is none."""
-        if self._writes is None:
-            return None
-        try:
-            reply: list[Any] = yield partial(
-                self._exchange, self._writes, session.key, sent, *operation
-            )
-        except StoreUnavailableError:
-            return None
-        return reply
+        self, session: ConsistentSession, *operation: bytes | int | str
+    ) -> Steps[tuple[int, list[Any] | None]]:
+        """Return the number that the store is told, and its answer; None: there is none."""
+        sent, reply = session.number(self._source), None
+        if self._writes is not None:
+            with suppress(StoreUnavailableError):
+                reply = yield partial(self._exchange, self._writes, session.key, sent, *operation)
+        return sent, reply
 
-    def _kept(self, value: object) -> tuple[bytes, bytes]:
-        """Return kind and text of the record of a write of *value*."""
+    def _told(self, value: object) -> Told:
+        """Return what the record of a write of *value* tells."""
         if self._keep_values:
-            try:
+            with suppress(Exception):  # a value that cannot be encoded can be written
                 text = self._dumps(value).encode(errors="surrogatepass")
-            except Exception:  # noqa: BLE001 - a value that cannot be encoded can be written
-                return VERSION, b""
-            if len(text) <= VALUE_BYTES_MAX:
-                return VALUE, text
-        return VERSION, b""
+                if len(text) <= VALUE_BYTES_MAX:
+                    return Told(VALUE, None, text)
+        return Told(VERSION)
 
-    def _deletion(self) -> tuple[bytes, bytes]:
-        return DELETED if self._keep_values else VERSION, b""
+    def _deleted(self) -> Told:
+        return Told(DELETED if self._keep_values else VERSION)
 
 
 def _bare(found: object) -> object:
     return found.value if isinstance(found, Versioned) else found
-
-
-def _is_version(version: object) -> bool:
-    return type(version) is int and abs(version) < VERSION_LIMIT
 
 
 def _shows(found: object, version: int | None) -> bool:

@@ -19,9 +19,9 @@
 -- ARGV[4] highest number that the session knows of; ARGV[5] operation, then its arguments:
 --   fetch                                     -> {time, n, dropped, key, record, ...}, the live ones
 --   begin   key                               -> {time, number, n before}
---   finish  key, number that begin gave, payload, 1 if it overlapped in its process else 0
---                                             -> the same, and 1 if the payload counts else 0
---   abort   key, number that begin gave       -> as begin
+--   finish  key, number that begin gave or 0 if it did not answer, payload, 1 if the write
+--           overlapped in its process else 0  -> the same, and 1 if the payload counts else 0
+--   abort   key, as finish                    -> as begin
 
 local writes, life, operation = KEYS[1], tonumber(ARGV[1]), ARGV[5]
 local most_keys, most_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -90,7 +90,7 @@ if operation == 'begin' then
   if live(pending) or hidden then held = step end
   pending = step
 else
-  local mine = pending == of
+  local mine = of > 0 and pending == of
   if operation == 'finish' then
     number, payload = step, ARGV[8]
     if not mine or ARGV[9] == '1' then held = step end
