@@ -183,7 +183,9 @@ class ConsistentSession:
         second of what it may not know.
         """
         known, elsewhere = 0.0, 0.0
-        for name, at in self._unknown.items():
+        if not self._unknown:
+            return known, elsewhere
+        for name, at in self._unknown.copy().items():  # another thread may add to it
             if name == f"{source}@{process}":
                 known = at
             elif name in (source, EVERYWHERE) or name.startswith(f"{source}@"):
