@@ -179,6 +179,7 @@ def test_overlapping_writes_of_two_processes_let_only_the_primary_answer(
     fleet.primary.held["k"] = last, 9
     token = one.token().merged(other.token())
 
+    assert here.read("k", session=one).value == there.read("k", session=other).value == last
     for process in (here, there, fleet.process()):
         assert process.read("k", session=user(token)).value == last
     fleet.primary.down = DOWN
