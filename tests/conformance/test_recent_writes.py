@@ -21,7 +21,8 @@ from resilience.store.writes import BYTES_MAX, KEYS_MAX, WriteStore
 from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
-from tests.unit.sources import WAYS, AnyReader, Make, Source, in_a_thread
+from tests.unit.cuttable_store import CuttableStore
+from tests.unit.sources import WAYS, AnyReader, Make, Source, in_a_thread, records_of
 from tests.unit.stopwatch import elapsed, next_to_nothing
 
 DOWN = ConnectionError("refused")
@@ -60,9 +61,9 @@ class Fleet:
         self.make, self.url, self.namespace = make, url, uuid4().hex
         self.primary, self.replica = Source(), Source()
 
-    def process(self, **options: object) -> AnyReader:
+    def process(self, store: Store | None = None, **options: object) -> AnyReader:
         """Return the reader of another process."""
-        store = Store(self.url, namespace=self.namespace, timeout_seconds=10)
+        store = store or Store(self.url, namespace=self.namespace, timeout_seconds=10)
         replicas = [self.replica]
         return self.make(self.primary, replicas, name="profiles", store=store, **options)
 
@@ -186,6 +187,51 @@ def test_overlapping_writes_of_two_processes_let_only_the_primary_answer(
     for process in (here, there, fleet.process()):
         with pytest.raises(OwnWriteUnavailableError):
             process.read("k", session=user(token))
+
+
+def test_write_that_overlaps_with_one_past_the_store_is_not_shown_elsewhere(fleet: Fleet) -> None:
+    """The process that made both knows it, and tells the others."""
+    store = CuttableStore(fleet.url, namespace=fleet.namespace, timeout_seconds=10)
+    here, there = fleet.process(store=store), fleet.process()
+    one, other = user(), user()
+
+    def inner() -> None:
+        store.cut = None
+        here.write("k", "inner", session=other)
+        store.cut = "question"
+
+    store.cut = "question"
+    fleet.primary.meanwhile = in_a_thread(inner)
+    here.write("k", "outer", session=one)
+
+    assert there.read("k", session=user(other.token())).value == "outer"
+
+
+def test_overlapping_write_is_not_kept_when_the_other_is_done(
+    server: ValkeyProcess,
+) -> None:
+    """What another write may have changed says so for its whole life, which is the longer one."""
+    writes = WriteStore(Store(server.url, namespace=uuid4().hex), "kv:a", life_us=30_000_000)
+    first = writes.run(KEY, 0, "begin", b"k")[1]
+    second = writes.run(KEY, 0, "begin", b"k")[1]
+
+    kept = writes.run(KEY, 0, "finish", b"k", second, b"=:1", 0)[3]
+    texts = [writes.run(KEY, 0, "fetch")[4]]
+    writes.run(KEY, 0, "finish", b"k", first, b"=:2", 0)
+    texts.append(writes.run(KEY, 0, "fetch")[4])
+
+    assert kept == 0
+    assert [text.rpartition(b"|")[2] for text in texts] == [b"?", b"?"]
+
+
+def test_number_is_greater_than_all_that_the_session_knows(server: ValkeyProcess) -> None:
+    """Also when the server's clock is behind: numbers of a session never go back."""
+    writes = WriteStore(Store(server.url, namespace=uuid4().hex), "kv:a", life_us=30_000_000)
+    known = 8_000_000_000_000_000
+
+    numbers = [writes.run(KEY, at, "begin", b"k")[1] for at in (known, 0)]
+
+    assert numbers == [known + 1, known + 2]
 
 
 def test_write_of_a_killed_process_lets_only_the_primary_answer(
@@ -442,7 +488,7 @@ def test_write_through_a_dead_store_is_not_forgotten_when_it_is_back(
     server.start()
     token = session.token().merged(beside.token())
 
-    for process in (fleet.process(), fleet.process()):
+    for process in (here, there, fleet.process()):
         later = user(token)
         process.write("later", "mine", session=later)
         assert process.read("later", session=later).value == "mine"
@@ -452,6 +498,48 @@ def test_write_through_a_dead_store_is_not_forgotten_when_it_is_back(
             process.read("k", session=later)
         fleet.primary.down = None
         token = later.token()
+
+
+@pytest.mark.parametrize("by", ["fetch", "eviction"])
+def test_write_past_the_store_is_not_hidden_once_its_process_forgot_it(
+    fleet: Fleet, by: str
+) -> None:
+    """Later writes past the store, by requests that do not know of it, do not hide that either."""
+    store = CuttableStore(fleet.url, namespace=fleet.namespace, timeout_seconds=10)
+    here, there = fleet.process(store=store), fleet.process()
+    first = user()
+    there.write("k", "older", session=first)
+    one = user(first.token())
+    here.read("k", session=one)
+    store.cut = "question"
+    here.write("k", "newer", session=one)
+    if by == "eviction":
+        for number in range(700):
+            here.write("z", "x" * 60_000, session=ConsistentSession(f"other:{number}"))
+    store.cut = None
+    beside = user(first.token())
+    there.write("x", "x", session=beside)
+    here.read("x", session=beside)
+    store.cut = "question"
+    here.write("y", "y", session=beside)
+    store.cut = None
+
+    then = user(one.token().merged(beside.token()))
+
+    assert here.read("k", session=then).value == "newer"
+
+
+def test_answer_of_the_store_that_comes_late_does_not_hide_a_write(fleet: Fleet) -> None:
+    """A thread that asked before another one wrote, and is answered afterwards, learns nothing."""
+    here = fleet.process()
+    store = Store(fleet.url, namespace=fleet.namespace)
+    late = WriteStore(store, "kv:profiles", life_us=30_000_000).run(KEY, 0, "fetch")
+    session = user()
+    here.write("k", "mine", session=session)
+    records_of(here).learn(user(), 0, late)
+    fleet.primary.down = DOWN
+
+    assert here.read("k", session=session).value == "mine"
 
 
 def test_read_of_unknown_writes_is_marked(fleet: Fleet, server: ValkeyProcess) -> None:

@@ -1,11 +1,8 @@
 """A user never reads less than they have written, whatever fails, unless the answer is marked."""
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
 from uuid import uuid4
 
-import redis
-import redis.asyncio
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
@@ -16,35 +13,16 @@ from resilience.consistency import (
     Token,
 )
 from resilience.consistency.reader import ConsistentReader
-from resilience.errors import CircuitOpenError, StoreUnavailableError
+from resilience.errors import CircuitOpenError
 from resilience.levels import Level
-from resilience.store import Store
 from resilience.testing.valkey import ValkeyProcess
+from tests.unit.cuttable_store import CuttableStore
 
 EXAMPLES = 150
 STEPS = 25
 KEYS = ("a", "b")
 USER = "user:7"
 PROCESSES = st.integers(0, 1)
-T = TypeVar("T")
-
-
-class CuttableStore(Store):
-    """A process's way to the store, which a test cuts before the question or after the answer."""
-
-    cut: str | None = None
-
-    def run(self, exchange: Callable[[redis.Redis], T]) -> T:
-        """Do as a store does."""
-        answer = None if self.cut == "question" else super().run(exchange)
-        if self.cut is not None or answer is None:
-            msg = "cut"
-            raise StoreUnavailableError(msg)
-        return answer
-
-    async def run_async(self, exchange: Callable[[redis.asyncio.Redis], Awaitable[T]]) -> T:
-        """Is not used here."""
-        raise NotImplementedError
 
 
 class Primary:

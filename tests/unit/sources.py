@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resilience.consistency.reader import AsyncConsistentReader, ConsistentReader
+from resilience.consistency.records import Records
 from resilience.consistency.session import ConsistentSession
 from resilience.consistency.sources import Versioned
 from resilience.outcome import Outcome
@@ -187,3 +188,9 @@ def in_a_thread(act: Callable[[], object]) -> Callable[[], None]:
         thread.join(20)
 
     return run
+
+
+def records_of(reader: Any) -> Records:  # noqa: ANN401 - of either kind
+    """Return what *reader* knows."""
+    records: Records = getattr(reader, "_reader", reader)._records  # noqa: SLF001 - its bounds
+    return records

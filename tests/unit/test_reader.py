@@ -3,7 +3,6 @@
 import json
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,6 @@ from resilience.consistency import (
     OwnWriteUnavailableError,
     in_session,
 )
-from resilience.consistency.records import Records
 from resilience.errors import CircuitOpenError, ConfigurationError
 from resilience.events import ReadStale
 from resilience.levels import Level
@@ -23,7 +21,7 @@ from resilience.pulse import Pulse
 from resilience.store.writes import KEYS_MAX
 from tests.unit.calling import Listening
 from tests.unit.hand_clock import HandClock
-from tests.unit.sources import WAYS, AnyReader, Make, Source, SqliteSource, in_a_thread
+from tests.unit.sources import WAYS, AnyReader, Make, Source, SqliteSource, in_a_thread, records_of
 
 DOWN = ConnectionError("refused")
 FULL_DICT = {"id": 7, "tags": ["a"]}
@@ -585,9 +583,3 @@ def test_stale_outcome_crosses_a_wire(reader: AnyReader, primary: Source) -> Non
 
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
     assert pickle.loads(pickle.dumps(outcome)) == outcome  # noqa: S301 - our own bytes
-
-
-def records_of(reader: Any) -> Records:  # noqa: ANN401 - of either kind
-    """Return what *reader* knows."""
-    records: Records = getattr(reader, "_reader", reader)._records  # noqa: SLF001 - its bounds
-    return records
