@@ -85,12 +85,8 @@ class ConsistentSession:
     @property
     def lag_seconds(self) -> float | None:
         """The greatest lag of all marked answers; None: unknown, or none was marked."""
-        lags = [mark.lag_seconds for mark in self.marks]
-        return (
-            max((lag for lag in lags if lag is not None), default=None)
-            if None not in lags
-            else None
-        )
+        lags = [mark.lag_seconds for mark in self.marks if mark.lag_seconds is not None]
+        return max(lags) if lags and len(lags) == len(self.marks) else None
 
     def join(self, token: Token) -> None:
         """See from now on all that *token* stands for, too."""
