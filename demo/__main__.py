@@ -14,6 +14,7 @@ from rich.console import Console
 from demo.display import Display
 from demo.isolation import isolation_checks, isolation_table
 from demo.layout import HTTP_UPSTREAMS, Layout
+from demo.reads import reads_checks, reads_table
 from demo.runner import LOG, running_shop
 from demo.sabotage import Sabotage
 from demo.script import FULL_SCRIPT, QUICK_SCRIPT, Phase, Play, Recording, Script
@@ -105,7 +106,8 @@ def _stay_up(console: Console) -> int:
 def _judge(console: Console, recording: Recording, *, quick: bool) -> int:
     console.print(endpoint_table(recording))
     console.print(shedding_table(recording))
-    verdict = [*checks(recording), *shedding_checks(recording)]
+    console.print(reads_table(recording))
+    verdict = [*checks(recording), *shedding_checks(recording), *reads_checks(recording)]
     if not quick:  # else there are too few requests for a p99
         console.print(isolation_table(recording))
         verdict += isolation_checks(recording)
