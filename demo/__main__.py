@@ -143,6 +143,7 @@ The shop is up until Ctrl-C. Its log is {LOG}.
 
   [bold]Front[/]   {front}/recommendations/7 · /search?q=oak+chair · /profile/7 · /dashboard
           curl {front}/orders --json '{{"user_id": 7, "product_id": 9, "quantity": 1}}'
+          curl '{front}/orders/ORDER_ID?user_id=7'
   [bold]Docs[/]    {front}/docs
   [bold]Flower[/]  {layout.url("flower")}
 
