@@ -69,7 +69,13 @@ def get_product(product_id: int) -> dict[str, Any] | None:
 
 @shared_task(base=ResilientTask, dependency=DATABASE)
 def record_order(
-    order_id: str, user_id: int, product_id: int, quantity: int, amount_cents: int, charge_id: str
+    order_id: str,
+    user_id: int,
+    product_id: int,
+    quantity: int,
+    amount_cents: int,
+    charge_id: str,
+    created_at: str,
 ) -> None:
     """Keep a paid order, and for a while what it was for its user; twice is the same as once."""
     order = Order(
@@ -79,7 +85,7 @@ def record_order(
         quantity=quantity,
         amount_cents=amount_cents,
         charge_id=charge_id,
-        created_at=datetime.fromtimestamp(SystemClock().now(), UTC),
+        created_at=datetime.fromisoformat(created_at),
     )
     open_orders().write(order_id, to_json(order))
 
@@ -134,7 +140,8 @@ async def place(order: NewOrder, *, budget: float) -> PartialResponse:
             order_id=order_id,
         )
         receipt = {"amount_cents": amount_cents, "charge_id": paid.data["payment"]}
-        record = record_order.s(order_id, **order.model_dump(), **receipt)
+        now = datetime.fromtimestamp(SystemClock().now(), UTC).isoformat()
+        record = record_order.s(order_id, **order.model_dump(), **receipt, created_at=now)
         await require(
             FanOut(record=part(record, required=True)),
             whole.remaining() - AFTER_RECORD_SECONDS,
