@@ -86,7 +86,9 @@ def _routed(databases: Databases, url: str, rounds: int) -> Iterator[Figure]:
     for _ in range(200):
         read(plain)
         read(databases.Session)
-    ours, asking, theirs = [], [], []
+    ours: list[float] = []
+    asking: list[float] = []
+    theirs: list[float] = []
     began, asked = perf_counter(), 0
     for _ in range(rounds):
         theirs.append(read(plain))

@@ -105,7 +105,10 @@ class Pulse:
         self._members: dict[str, Member] = {}
         self._watcher: Watcher | None = None
         self._circuits: dict[str, Kept] = {}
-        self._offset, self._doubt = 0.0, float("inf")
+        # Of this host, until the store tells better: jobs and tokens carry times between hosts.
+        self._offset = self._clock.now() - self._clock.monotonic()
+        self._doubt = float("inf")
+        self._alone.adopt({}, self._offset)
         self._timed = float("-inf")
         self.scope = "local" if fleet is None else "fleet"
         self._begin()

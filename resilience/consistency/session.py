@@ -12,6 +12,8 @@ from resilience.consistency.token import EVERYWHERE, KEYS_MAX, Token
 from resilience.levels import Level
 
 PRIMARY: Final = "primary"
+ANY_KEY: Final = ""
+NOWHERE: Final = Position()
 INFINITE: Final = float("inf")
 MARKS_MAX: Final = 20
 
@@ -143,10 +145,10 @@ class ConsistentSession:
         """Return what whoever answers must have replayed; for reads of *keys* alone, if named."""
         named = list(keys)
         if not named:
-            return self._positions.get(source, Position())
-        needed = Position()
-        for key in named:
-            needed = needed.merged(self._keys.get(f"{source}/{key}", Position()))
+            return self._positions.get(source, NOWHERE)
+        needed = NOWHERE
+        for key in (ANY_KEY, *named):
+            needed = needed.merged(self._keys.get(f"{source}/{key}", NOWHERE))
         return needed
 
     def is_unknown(self, source: str) -> bool:
@@ -154,13 +156,18 @@ class ConsistentSession:
         return source in self._unknown or EVERYWHERE in self._unknown
 
     def note(self, source: str, position: Position, keys: Iterable[str] = ()) -> None:
-        """Note that the session has seen *source* at *position*, or has written *keys* there."""
-        self._positions[source] = self._positions.get(source, Position()).merged(position)
+        """Note that the session has seen *source* at *position*, or has written *keys* there.
+
+        A write that names no key is one to `ANY_KEY`. So are the oldest of too many keys.
+        """
+        self._positions[source] = self._positions.get(source, NOWHERE).merged(position)
+        anything = f"{source}/{ANY_KEY}"
         for key in keys:
             name = f"{source}/{key}"
-            self._keys[name] = self._keys.pop(name, Position()).merged(position)
-            while len(self._keys) > KEYS_MAX:
-                del self._keys[next(iter(self._keys))]
+            self._keys[name] = self._keys.pop(name, NOWHERE).merged(position)
+            while len(self._keys) >= KEYS_MAX:
+                oldest = self._keys.pop(next(one for one in self._keys if one != anything))
+                self._keys[anything] = self._keys.get(anything, NOWHERE).merged(oldest)
 
     def note_unknown(self, source: str, at: float) -> None:
         """Note that at fleet time *at* something was written or read, and nobody knows where."""

@@ -105,6 +105,11 @@ class PrimaryHistory:
             theirs = {line.split("/")[0] for line in newest.position}
             if measured.system not in theirs:
                 return f"it belongs to the cluster {measured.system}, the primary to {theirs.pop()}"
-        if newest.position and not any(line in newest.position for line in measured.position):
-            return "it follows another timeline than the primary"
         return None
+
+    def is_beside(self, measured: Measured) -> bool:
+        """Tell whether a server and the primary have no line of history in common."""
+        newest = self.newest
+        if newest is None or not newest.position:
+            return False
+        return not any(line in newest.position for line in measured.position)

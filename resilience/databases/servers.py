@@ -32,6 +32,9 @@ REPLICA_FAILURES: Final = 1
 SAMPLE_SECONDS: Final = 1.0
 """Where the primary is is asked again when the last answer of any process is so old."""
 
+NAME_LENGTH_MAX: Final = 40
+NOT_IN_NAMES: Final = frozenset("/*")
+
 Address = str | URL | Engine | AsyncEngine
 
 
@@ -89,6 +92,9 @@ class Servers:
             if not 0 <= value < float("inf"):
                 msg = f"databases {name!r}: {option} must be 0 or more seconds, got {value!r}"
                 raise ConfigurationError(msg)
+        if not name or set(name) & NOT_IN_NAMES or len(name) > NAME_LENGTH_MAX:
+            msg = f"a name has 1 to {NAME_LENGTH_MAX} characters, none of / and *; got {name!r:.80}"
+            raise ConfigurationError(msg)
         self.name = name
         self.clock = clock or SystemClock()
         self.wait_seconds = wait_seconds
@@ -128,7 +134,11 @@ class Servers:
             measured = replica.ask(asynchronous=False)
         except UNREACHABLE:
             return False
-        return self.history.why_not(measured) is None and measured.position.covers(needed)
+        return (
+            self.history.why_not(measured) is None
+            and self.why_late(replica, measured) is None
+            and measured.position.covers(needed)
+        )
 
     def measure_primary(self) -> Position | None:
         """Return where the primary is now; None: it does not answer.
@@ -214,6 +224,8 @@ class Servers:
 
     def why_late(self, server: Server, measured: Measured) -> str | None:
         """Return why a replica is too far behind for anybody; None: it is not."""
+        if self.history.is_beside(measured):
+            return "it follows another timeline than the primary"
         limit, order = self.max_lag_seconds, self.history.order
         if order is not None:
             limit = float("inf") if order.seconds is None else max(limit, order.seconds)

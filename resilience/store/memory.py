@@ -80,7 +80,7 @@ class MemoryFleet:
     """What a process meets that has lost the store, or never had one. Safe with threads."""
 
     def __init__(self, *, clock: Clock | None = None) -> None:
-        """Count from nothing; fleet time is *clock*'s monotonic time."""
+        """Count from nothing; until `adopt`, fleet time is *clock*'s monotonic time."""
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._circuits: dict[str, Kept] = {}

@@ -426,6 +426,32 @@ def test_promoted_primary_marks_what_may_be_lost() -> None:
             assert "failover" in own.marks[0].reason
 
 
+def test_replica_on_another_timeline_answers_only_what_is_marked() -> None:
+    """After a failover without it, it is better than nobody while the primary is away."""
+    with running_stage(replicas=2) as stage:
+        databases = stage.databases(wait_seconds=0.0)
+        with in_session(ConsistentSession()):
+            note = write(databases, "kept")
+        stage.level()
+        stage.primary.kill()
+        promoted: Any = stage.replicas[0]
+        promoted.promote()
+        stage.front.cut()
+        stage.front.lead_to(promoted.port)
+        after = stage.databases(replicas=[stage.replicas[1].url], wait_seconds=0.0)
+        with in_session(ConsistentSession()):
+            write(after, "on the new timeline")
+        assert read(after, note) == ("kept", "primary")
+
+        stage.front.lead_to(1)
+        stage.front.cut()
+        after.close()
+        with in_session(ConsistentSession()) as session:
+            assert read(after, note) == ("kept", "replica")
+            assert session.level is Level.STALE
+            assert "another timeline" in session.marks[0].reason
+
+
 def test_check_fixes_no_snapshot(stage: Stage) -> None:
     """A transaction that reads repeatably sees what its check promised."""
     databases = stage.databases(isolation_level="REPEATABLE READ", **PATIENT)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.pulse import DRIFT, Pulse
+from resilience.store import Store
 from resilience.store.fleet import Question, StoreFleet
 from resilience.store.memory import MemoryFleet
 from tests.unit.hand_clock import HandClock
@@ -100,3 +101,23 @@ def test_time_is_never_more_wrong_than_the_quickest_exchange_allows(
         quickest = min(quickest, (there + back) / 2)
         assert wrong <= quickest + DRIFT * (rig.clock.monotonic() - began) + 1e-6
         rig.clock.advance(pause)
+
+
+class Booted(HandClock):
+    """A clock of a host that has been up for a while: seconds since then, and since the epoch."""
+
+    def now(self) -> float:
+        """Return the seconds since the epoch."""
+        return super().now() + 1_800_000_000
+
+
+@pytest.mark.parametrize("url", [None, "redis://127.0.0.1:9/0"], ids=["none", "down"])
+def test_before_any_store_has_answered_it_is_the_hosts_time(url: str | None) -> None:
+    """Another process, which has a store, reads it in a job's deadline or in a web user's token."""
+    clock = Booted()
+    fleet = None if url is None else StoreFleet(Store(url, namespace="nowhere"))
+    pulse = Pulse(fleet, clock=clock)
+    for _ in range(2):
+        assert pulse.time() == clock.now()
+        assert pulse.refresh() == clock.now()
+        clock.advance(90)
