@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from resilience.consistency.position import Position
-from resilience.consistency.token import EVERYWHERE, KEYS_MAX, Token
+from resilience.consistency.token import EVERYWHERE, KEYS_MAX, SOURCES_MAX, Token
 from resilience.levels import Level
 
 PRIMARY: Final = "primary"
@@ -85,12 +85,8 @@ class ConsistentSession:
     @property
     def lag_seconds(self) -> float | None:
         """The greatest lag of all marked answers; None: unknown, or none was marked."""
-        lags = [mark.lag_seconds for mark in self.marks]
-        return (
-            max((lag for lag in lags if lag is not None), default=None)
-            if None not in lags
-            else None
-        )
+        lags = [mark.lag_seconds for mark in self.marks if mark.lag_seconds is not None]
+        return max(lags) if lags and len(lags) == len(self.marks) else None
 
     def join(self, token: Token) -> None:
         """See from now on all that *token* stands for, too."""
@@ -172,6 +168,25 @@ class ConsistentSession:
     def note_unknown(self, source: str, at: float) -> None:
         """Note that at fleet time *at* something was written or read, and nobody knows where."""
         self._unknown[source] = max(at, self._unknown.get(source, 0.0))
+        if len(self._unknown) > SOURCES_MAX:
+            oldest = min(self._unknown, key=lambda name: (name == EVERYWHERE, self._unknown[name]))
+            self.note_unknown(EVERYWHERE, self._unknown.pop(oldest))
+
+    def unknown(self, source: str, process: str) -> tuple[float, float]:
+        """Return the latest fleet times of what is unknown of *source*; 0: nothing is.
+
+        The first is of what *process* alone knows, which noted it as `<source>@<process>`; the
+        second of what it may not know.
+        """
+        known, elsewhere = 0.0, 0.0
+        if not self._unknown:
+            return known, elsewhere
+        for name, at in self._unknown.copy().items():  # another thread may add to it
+            if name == f"{source}@{process}":
+                known = at
+            elif name in (source, EVERYWHERE) or name.startswith(f"{source}@"):
+                elsewhere = max(at, elsewhere)
+        return known, elsewhere
 
     def note_known(self, source: str) -> None:
         """Note that what was unknown is covered by now."""
