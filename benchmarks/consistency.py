@@ -14,6 +14,7 @@ import psycopg
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
+from benchmarks import consistency_reader
 from benchmarks.figure import Figure
 from resilience.consistency import ConsistentSession, in_session
 from resilience.databases import Databases
@@ -41,6 +42,7 @@ class Note(Base):
 
 def run(*, quick: bool) -> Iterator[Figure]:
     """Measure; *quick* takes fewer rounds."""
+    yield from consistency_reader.run(quick=quick)
     rounds = 3_000 if quick else 20_000
     with ExitStack() as stack:
         primary = stack.enter_context(running_postgres())
@@ -86,7 +88,9 @@ def _routed(databases: Databases, url: str, rounds: int) -> Iterator[Figure]:
     for _ in range(200):
         read(plain)
         read(databases.Session)
-    ours, asking, theirs = [], [], []
+    ours: list[float] = []
+    asking: list[float] = []
+    theirs: list[float] = []
     began, asked = perf_counter(), 0
     for _ in range(rounds):
         theirs.append(read(plain))

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from resilience.consistency.position import Position
-from resilience.consistency.token import EVERYWHERE, KEYS_MAX, Token
+from resilience.consistency.token import EVERYWHERE, KEYS_MAX, SOURCES_MAX, Token
 from resilience.levels import Level
 
 PRIMARY: Final = "primary"
+ANY_KEY: Final = ""
+NOWHERE: Final = Position()
 INFINITE: Final = float("inf")
 MARKS_MAX: Final = 20
 
@@ -83,12 +85,8 @@ class ConsistentSession:
     @property
     def lag_seconds(self) -> float | None:
         """The greatest lag of all marked answers; None: unknown, or none was marked."""
-        lags = [mark.lag_seconds for mark in self.marks]
-        return (
-            max((lag for lag in lags if lag is not None), default=None)
-            if None not in lags
-            else None
-        )
+        lags = [mark.lag_seconds for mark in self.marks if mark.lag_seconds is not None]
+        return max(lags) if lags and len(lags) == len(self.marks) else None
 
     def join(self, token: Token) -> None:
         """See from now on all that *token* stands for, too."""
@@ -143,10 +141,10 @@ class ConsistentSession:
         """Return what whoever answers must have replayed; for reads of *keys* alone, if named."""
         named = list(keys)
         if not named:
-            return self._positions.get(source, Position())
-        needed = Position()
-        for key in named:
-            needed = needed.merged(self._keys.get(f"{source}/{key}", Position()))
+            return self._positions.get(source, NOWHERE)
+        needed = NOWHERE
+        for key in (ANY_KEY, *named):
+            needed = needed.merged(self._keys.get(f"{source}/{key}", NOWHERE))
         return needed
 
     def is_unknown(self, source: str) -> bool:
@@ -154,17 +152,41 @@ class ConsistentSession:
         return source in self._unknown or EVERYWHERE in self._unknown
 
     def note(self, source: str, position: Position, keys: Iterable[str] = ()) -> None:
-        """Note that the session has seen *source* at *position*, or has written *keys* there."""
-        self._positions[source] = self._positions.get(source, Position()).merged(position)
+        """Note that the session has seen *source* at *position*, or has written *keys* there.
+
+        A write that names no key is one to `ANY_KEY`. So are the oldest of too many keys.
+        """
+        self._positions[source] = self._positions.get(source, NOWHERE).merged(position)
+        anything = f"{source}/{ANY_KEY}"
         for key in keys:
             name = f"{source}/{key}"
-            self._keys[name] = self._keys.pop(name, Position()).merged(position)
-            while len(self._keys) > KEYS_MAX:
-                del self._keys[next(iter(self._keys))]
+            self._keys[name] = self._keys.pop(name, NOWHERE).merged(position)
+            while len(self._keys) >= KEYS_MAX:
+                oldest = self._keys.pop(next(one for one in self._keys if one != anything))
+                self._keys[anything] = self._keys.get(anything, NOWHERE).merged(oldest)
 
     def note_unknown(self, source: str, at: float) -> None:
         """Note that at fleet time *at* something was written or read, and nobody knows where."""
         self._unknown[source] = max(at, self._unknown.get(source, 0.0))
+        if len(self._unknown) > SOURCES_MAX:
+            oldest = min(self._unknown, key=lambda name: (name == EVERYWHERE, self._unknown[name]))
+            self.note_unknown(EVERYWHERE, self._unknown.pop(oldest))
+
+    def unknown(self, source: str, process: str) -> tuple[float, float]:
+        """Return the latest fleet times of what is unknown of *source*; 0: nothing is.
+
+        The first is of what *process* alone knows, which noted it as `<source>@<process>`; the
+        second of what it may not know.
+        """
+        known, elsewhere = 0.0, 0.0
+        if not self._unknown:
+            return known, elsewhere
+        for name, at in self._unknown.copy().items():  # another thread may add to it
+            if name == f"{source}@{process}":
+                known = at
+            elif name in (source, EVERYWHERE) or name.startswith(f"{source}@"):
+                elsewhere = max(at, elsewhere)
+        return known, elsewhere
 
     def note_known(self, source: str) -> None:
         """Note that what was unknown is covered by now."""

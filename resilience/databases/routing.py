@@ -1,7 +1,7 @@
 """A SQLAlchemy session whose reads go to a replica and all else to the primary."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, Final
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import MissingGreenlet
@@ -9,13 +9,15 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.sql.selectable import SelectBase
 
 from resilience.consistency import Position, current_session
-from resilience.consistency.session import PRIMARY, ConsistentSession
+from resilience.consistency.session import ANY_KEY, PRIMARY, ConsistentSession
 from resilience.consistency.shared import Sample
 from resilience.databases.choosing import Choice
 from resilience.databases.measured import Measured
 from resilience.databases.server import UNREACHABLE, Server
 from resilience.databases.servers import Servers
 from resilience.errors import ConfigurationError
+
+KEY_LENGTH_MAX: Final = 150
 
 
 class LastRead:
@@ -73,7 +75,7 @@ class RoutingSession(Session):
         databases: Servers,
         asynchronous: bool = False,
         using: str | None = None,
-        keys: Iterable[str] = (),
+        keys: Collection[str] = (),
         **options: Any,  # noqa: ANN401 - as SQLAlchemy's
     ) -> None:
         """Make a session; `Databases.Session` and `AsyncSession` do.
@@ -82,12 +84,13 @@ class RoutingSession(Session):
             databases: Where it reads and writes.
             asynchronous: Whether an `AsyncSession` drives it.
             using: `primary`: its reads go there, too.
-            keys: What it writes, by names of the app's own. A read with
-                `bind_arguments={"keys": […]}` then waits for the writes of its keys only.
+            keys: What it writes, by names of the app's own, each up to 150 characters. A read with
+                `bind_arguments={"keys": […]}` then waits for writes of its keys only, and for those
+                that named none.
             **options: As SQLAlchemy's.
 
         Raises:
-            ConfigurationError: *using* is something else.
+            ConfigurationError: *using* is something else, or a key is too long.
         """
         if using not in {None, PRIMARY}:
             msg = f"using must be 'primary' or None, got {using!r}"
@@ -96,7 +99,11 @@ class RoutingSession(Session):
         self._databases = databases
         self._asynchronous = asynchronous
         self._using = using
-        self._keys = tuple(keys)
+        self._keys = tuple(keys) or (ANY_KEY,)
+        for key in keys:
+            if not 0 < len(key) <= KEY_LENGTH_MAX:
+                msg = f"a key has 1 to {KEY_LENGTH_MAX} characters, got {key!r:.200}"
+                raise ConfigurationError(msg)
         self._forget()
 
     def _forget(self) -> None:

@@ -32,6 +32,9 @@ REPLICA_FAILURES: Final = 1
 SAMPLE_SECONDS: Final = 1.0
 """Where the primary is is asked again when the last answer of any process is so old."""
 
+NAME_LENGTH_MAX: Final = 40
+NOT_IN_NAMES: Final = frozenset("/*")
+
 Address = str | URL | Engine | AsyncEngine
 
 
@@ -89,6 +92,9 @@ class Servers:
             if not 0 <= value < float("inf"):
                 msg = f"databases {name!r}: {option} must be 0 or more seconds, got {value!r}"
                 raise ConfigurationError(msg)
+        if not name or set(name) & NOT_IN_NAMES or len(name) > NAME_LENGTH_MAX:
+            msg = f"a name has 1 to {NAME_LENGTH_MAX} characters, none of / and *; got {name!r:.80}"
+            raise ConfigurationError(msg)
         self.name = name
         self.clock = clock or SystemClock()
         self.wait_seconds = wait_seconds

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from openfeature.evaluation_context import EvaluationContext
 from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
 from opentelemetry.semconv._incubating.attributes import feature_flag_attributes as semconv
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import resilience
@@ -35,6 +36,7 @@ from resilience.tasks.envelope import Deadline, deadline_of
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker
+from tests.replicated import Note, running_stage
 
 DOCS = Path(__file__).parents[2] / "docs"
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -219,6 +221,33 @@ def test_holding_page_runs(app: Celery) -> None:
     run_page("holding.md", app=app)
 
     assert not app.resilience.holds.all()  # type: ignore[attr-defined]
+
+
+def test_consistency_page_runs(app: Celery) -> None:
+    """On a real primary and its replica; each read shows what the page says."""
+    rows: dict[str, Any] = {}
+    source = SimpleNamespace(read=rows.get, write=rows.__setitem__, delete=rows.pop)
+    with running_stage() as stage:
+        names = run_page(
+            "consistency.md",
+            app=app,
+            resilience=app.resilience,  # type: ignore[attr-defined]
+            PRIMARY_URL=stage.primary_url,
+            REPLICA_URL=stage.replicas[0].url,
+            Note=Note,
+            select=select,
+            SECRET="x" * 16,
+            front=nothing,
+            flask_app=nothing,
+            primary=source,
+            replica=source,
+        )
+        names["databases"].close()
+
+    assert names["body"] == "mine"
+    assert names["level"] is Level.FULL
+    own = Outcome(value={"items": 3}, source="own write", dependency="carts")
+    assert names["cart"] == own
 
 
 def test_adopting_page_runs() -> None:

@@ -136,6 +136,20 @@ def test_session_needs_all_it_noted_or_only_the_keys_that_are_read() -> None:
     assert not session.needed("other")
 
 
+def test_read_of_a_key_needs_writes_that_named_none_and_keys_that_were_forgotten() -> None:
+    """Nobody knows whether they concern it."""
+    session = ConsistentSession()
+    for number in range(150):
+        session.note("default", Position.at("a/1", number), [f"key {number}"])
+
+    assert session.needed("default", ["key 149"]) == Position.at("a/1", 149)
+    assert session.needed("default", ["key 3"]).covers(Position.at("a/1", 3))
+    assert not session.needed("default", ["key 3"]).covers(Position.at("a/1", 149))
+    assert len(session.token().keys) <= 100
+    session.note("default", Position.at("a/1", 200), [""])
+    assert session.needed("default", ["key 3"]) == Position.at("a/1", 200)
+
+
 def test_session_finds_out_what_it_saw_before_its_token_travels() -> None:
     """The last read of each database is asked for once."""
     session, asked = ConsistentSession("user:7"), []
