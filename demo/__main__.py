@@ -14,6 +14,7 @@ from rich.console import Console
 from demo.display import Display
 from demo.isolation import isolation_checks, isolation_table
 from demo.layout import HTTP_UPSTREAMS, Layout
+from demo.reads import reads_checks, reads_table
 from demo.runner import LOG, running_shop
 from demo.sabotage import Sabotage
 from demo.script import FULL_SCRIPT, QUICK_SCRIPT, Phase, Play, Recording, Script
@@ -105,7 +106,8 @@ def _stay_up(console: Console) -> int:
 def _judge(console: Console, recording: Recording, *, quick: bool) -> int:
     console.print(endpoint_table(recording))
     console.print(shedding_table(recording))
-    verdict = [*checks(recording), *shedding_checks(recording)]
+    console.print(reads_table(recording))
+    verdict = [*checks(recording), *shedding_checks(recording), *reads_checks(recording)]
     if not quick:  # else there are too few requests for a p99
         console.print(isolation_table(recording))
         verdict += isolation_checks(recording)
@@ -141,6 +143,7 @@ The shop is up until Ctrl-C. Its log is {LOG}.
 
   [bold]Front[/]   {front}/recommendations/7 · /search?q=oak+chair · /profile/7 · /dashboard
           curl {front}/orders --json '{{"user_id": 7, "product_id": 9, "quantity": 1}}'
+          curl '{front}/orders/ORDER_ID?user_id=7'
   [bold]Docs[/]    {front}/docs
   [bold]Flower[/]  {layout.url("flower")}
 

@@ -45,6 +45,9 @@ DEFAULT_CONCURRENCY: Final = "2"
 SHARED_CONCURRENCY: Final = "2"
 """Of the one worker that takes the place of all others: what Celery gives it on two processors."""
 
+FRONTS: Final = {Sabotage.SILENT: "demo.silent", Sabotage.FORGETFUL: "demo.forgetful"}
+"""The module of the front where it is not the shop's own."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -103,6 +106,7 @@ class Layout:
         return {
             "SHOP_BROKER_URL": f"redis://{LOCALHOST}:{self.ports['valkey']}/0",
             "SHOP_DATABASE_URL": database_url(self.ports["primary"]),
+            "SHOP_DATABASE_REPLICA_URLS": database_url(self.ports["replica"]),
             "RESILIENCE_LEDGER_URL": database_url(self.ports["primary"]),
             "RESILIENCE_RUNTIME_DIRECTORY": str(self.directory / "marks"),
             "SHOP_DWELL_SECONDS": "3",
@@ -160,9 +164,9 @@ class Layout:
 
     def _front(self) -> list[str]:
         where = ["--host", LOCALHOST, "--port", str(self.ports["front"])]
-        front = f"{'demo.silent' if self.sabotage is Sabotage.SILENT else 'workers.front'}:front"
+        front = FRONTS.get(self.sabotage, "workers.front")
         quiet = ["--no-access-log", "--timeout-keep-alive", "60"]
-        return [sys.executable, "-m", "uvicorn", front, *where, *quiet]
+        return [sys.executable, "-m", "uvicorn", f"{front}:front", *where, *quiet]
 
     def _flower(self) -> list[str]:
         options = [f"--port={self.ports['flower']}", f"--enable_events={self.task_events}"]

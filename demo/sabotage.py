@@ -15,11 +15,13 @@ class Sabotage(StrEnum):
         ONE_WORKER: One worker serves the queues of all dependencies, so nothing keeps one that
             hangs from the others.
         SILENT: The front keeps to itself how degraded its answers are.
+        FORGETFUL: The front does not say on whose behalf an order is looked at.
     """
 
     NONE = "none"
     ONE_WORKER = "one-worker"
     SILENT = "silent"
+    FORGETFUL = "forgetful"
 
 
 class SilentFront:
@@ -48,6 +50,20 @@ class SilentFront:
             await send({**message, "body": body})
 
         await self._app(scope, receive, send_silenced)
+
+
+class ForgetfulFront:
+    """An ASGI app in which nobody has an order of their own: `uvicorn demo.forgetful:front`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Take who asks out of the questions to *app*."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as the app does to somebody unknown."""
+        if scope["type"] == "http" and scope["query_string"].startswith(b"user_id="):
+            scope = {**scope, "query_string": b""}
+        await self._app(scope, receive, send)
 
 
 def _silenced(body: bytes) -> bytes:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from demo.load import LoadMeter, Reading
 from demo.runner import RunningShop
+from demo.shoppers import OrderRead, Shoppers
 from demo.traffic import (
     CONTROL,
     CONTROL_RATE,
@@ -28,9 +29,10 @@ FAIL: Final = {"mode": "fail"}
 SLOW: Final = {"mode": "slow", "latency_seconds": 2.5}
 LOADED: Final = {"mode": "slow", "latency_seconds": 0.3}
 """As long as ranking takes while more than usual is asked of it; no call fails for that."""
-BREAKABLE: Final = ("recommendations", "payments", "search")
+BREAKABLE: Final = ("recommendations", "payments", "search", "replication", "primary")
 RUSH: Final = {"search": 6}
 """More searches a second than usual. Each makes two jobs of 0.3 s, for two workers."""
+SHOPPERS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +41,11 @@ class Phase:
 
     Attributes:
         name: For the progress display.
-        part: Which column of the table it belongs to: before, during or after; `rush` or `calm`: of
-            no column; empty: it is not judged.
+        part: Which column of the table it belongs to: before, during or after; `rush`, `calm`,
+            `stalled`, `cut` or `healed`: of no column; empty: it is not judged.
         seconds: How long it takes.
         rush: Requests per second by endpoint, besides the usual ones.
+        shoppers: How many users a second buy something and look at it, besides.
         faults: What the upstream services are told when it begins, those not named to be well.
     """
 
@@ -50,6 +53,7 @@ class Phase:
     part: str
     seconds: float
     rush: Mapping[str, int] = field(default_factory=dict)
+    shoppers: int = 0
     faults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -91,8 +95,23 @@ PHASES: Final[Sequence[Phase]] = (
         faults={"search": LOADED},
     ),
     Phase(name="calm: the rush is over", part="calm", seconds=16),
+    Phase(
+        name="stalled: the replica hears nothing",
+        part="stalled",
+        seconds=7,
+        shoppers=SHOPPERS,
+        faults={"replication": HANG},
+    ),
+    Phase(
+        name="cut: the primary is killed, too",
+        part="cut",
+        seconds=8,
+        shoppers=SHOPPERS,
+        faults={"replication": HANG, "primary": FAIL},
+    ),
+    Phase(name="healed: both are back", part="healed", seconds=8, shoppers=SHOPPERS),
 )
-QUICK_SECONDS: Final = (2, 6, 4, 6, 6, 8, 9, 14)
+QUICK_SECONDS: Final = (2, 6, 4, 6, 6, 8, 9, 14, 4, 5, 5)
 FULL_SCRIPT: Final = Script(phases=PHASES, rates=RATES)
 QUICK_SCRIPT: Final = Script(
     phases=[
@@ -137,6 +156,7 @@ class Recording:
         controls: Requests of the control, which calls no dependency.
         readings: What other programs used of the processors, in order and without gaps.
         mails: Message-IDs of all mails that were sent.
+        reads: What those who bought something, and others, saw of it.
     """
 
     stretches: Sequence[Stretch]
@@ -144,6 +164,7 @@ class Recording:
     controls: Sequence[Sample]
     readings: Sequence[Reading]
     mails: Sequence[str] = ()
+    reads: Sequence[OrderRead] = ()
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
@@ -189,6 +210,7 @@ class Play:
         self._tick = tick
         self._samples: list[Sample] = []
         self._readings: list[Reading] = []
+        self._reads: list[OrderRead] = []
 
     async def run(self) -> Recording:
         """Play the script; traffic runs from its beginning to its end."""
@@ -204,6 +226,7 @@ class Play:
             ):
                 group.create_task(Traffic(front, rates, self._samples.append).run(stop))
                 group.create_task(self._measure(stop))
+                self._shoppers = Shoppers(front, self._samples.append, self._reads.append)
                 stretches = [
                     await self._play(phase, control, front) for phase in self._script.phases
                 ]
@@ -215,6 +238,7 @@ class Play:
             controls=[one for one in self._samples if one.endpoint == CONTROL],
             readings=self._readings,
             mails=mails,
+            reads=self._reads,
         )
 
     async def _mails(self, control: httpx.AsyncClient) -> list[str]:
@@ -252,6 +276,8 @@ class Play:
         async with asyncio.TaskGroup() as group:
             if phase.rush:
                 group.create_task(Traffic(front, phase.rush, self._samples.append).run(stop))
+            if phase.shoppers:
+                group.create_task(self._shoppers.run(phase.shoppers, stop))
             while (now := perf_counter()) < began + phase.seconds:
                 self._tick(phase, now - began, len(self._samples))
                 await asyncio.sleep(min(TICK_SECONDS, began + phase.seconds - now))

@@ -36,6 +36,7 @@ BUDGETS: Final[Mapping[str, float]] = {
     "search": budgets.SEARCH,
     "profile": budgets.PROFILE,
     "dashboard": budgets.DASHBOARD,
+    "order": budgets.ORDER,
     CONTROL: budgets.PING,
 }
 TOLERANCE: Final = 1.1
@@ -55,7 +56,7 @@ class Sample:
     """One request and what came of it.
 
     Attributes:
-        endpoint: Which of the five, or the control.
+        endpoint: Which of the five, `order` for what is bought being looked at, or the control.
         sent: When it was due, on the clock of `perf_counter`.
         seconds: From then until the whole answer was there.
         status: Of the answer; 0 if there was none.
@@ -130,41 +131,54 @@ class Traffic:
         return itertools.cycle(name for _, name in sorted(times))
 
     async def _ask(self, endpoint: str, due: float) -> None:
-        status, held, mail = 0, perf_counter() - due, ""
-        try:
-            answer = await self._front.send(self._request(endpoint))
-        except httpx.HTTPError as problem:
-            meta, error = NOTHING, type(problem).__name__
-        else:
-            status = answer.status_code
-            meta, error = _read(answer)
-            mail = _promised_mail(answer) if endpoint == "orders" and answer.is_success else ""
-        self._hear(
-            Sample(
-                endpoint=endpoint,
-                sent=due,
-                seconds=perf_counter() - due,
-                status=status,
-                meta=meta,
-                error=error,
-                held=held,
-                mail=mail,
-            )
-        )
+        sample, _ = await ask(self._front, endpoint, self._request(endpoint), due)
+        self._hear(sample)
 
     def _request(self, endpoint: str) -> httpx.Request:
         dice = self._dice
         user_id = dice.randint(1, REGULARS if dice.randrange(10) else catalogue.USER_COUNT)
         if endpoint == "orders":
-            product_id, quantity = dice.randint(1, catalogue.PRODUCT_COUNT), dice.randint(1, 3)
-            order = {"user_id": user_id, "product_id": product_id, "quantity": quantity}
-            return self._front.build_request("POST", "/orders", json=order)
+            return order_request(self._front, user_id, dice)
         if endpoint == "search":
             material, nouns = dice.choice(words.MATERIALS), dice.choice([*words.NOUNS.values()])
             text = f"{material} {dice.choice(nouns)}"
             return self._front.build_request("GET", "/search", params={"q": text})
         path = f"/{endpoint}" if endpoint in {"dashboard", CONTROL} else f"/{endpoint}/{user_id}"
         return self._front.build_request("GET", path)
+
+
+def order_request(front: httpx.AsyncClient, user_id: int, dice: Random) -> httpx.Request:
+    """Return a user's order of something."""
+    product_id, quantity = dice.randint(1, catalogue.PRODUCT_COUNT), dice.randint(1, 3)
+    order = {"user_id": user_id, "product_id": product_id, "quantity": quantity}
+    return front.build_request("POST", "/orders", json=order)
+
+
+async def ask(
+    front: httpx.AsyncClient, endpoint: str, request: httpx.Request, due: float
+) -> tuple[Sample, httpx.Response | None]:
+    """Send *request*, which was *due* then, and return what came of it, and the answer if any."""
+    status, held, mail = 0, perf_counter() - due, ""
+    answer: httpx.Response | None = None
+    try:
+        answer = await front.send(request)
+    except httpx.HTTPError as problem:
+        meta, error = NOTHING, type(problem).__name__
+    else:
+        status = answer.status_code
+        meta, error = _read(answer)
+        mail = _promised_mail(answer) if endpoint == "orders" and answer.is_success else ""
+    sample = Sample(
+        endpoint=endpoint,
+        sent=due,
+        seconds=perf_counter() - due,
+        status=status,
+        meta=meta,
+        error=error,
+        held=held,
+        mail=mail,
+    )
+    return sample, answer
 
 
 def _read(answer: httpx.Response) -> tuple[Mapping[str, Any], str]:

@@ -12,12 +12,10 @@ from email.message import EmailMessage
 from typing import Any
 
 import httpx
-from sqlalchemy import Engine
 
 from jobs.dependencies import client_seconds
-from jobs.models import open_engine
 from jobs.settings import ShopSettings
-from resilience.budget import client_timeout, limit_requests, limit_statements
+from resilience.budget import client_timeout, limit_requests
 
 IDLE_SECONDS = 2.0
 """An idle connection is closed before the service does that, lest a request meets its end."""
@@ -31,7 +29,6 @@ class Clients:
         """Open nothing yet."""
         self._settings = settings
         self._http: dict[str, httpx.Client] = {}
-        self._engine: Engine | None = None
 
     def http(self, dependency: str) -> httpx.Client:
         """Return the client of an HTTP service, which waits less than the dependency's timeout."""
@@ -43,16 +40,6 @@ class Clients:
             )
             limit_requests(client)
         return self._http[dependency]
-
-    @property
-    def engine(self) -> Engine:
-        """The database."""
-        if self._engine is None:
-            self._engine = open_engine(
-                self._settings.database_url, lock_seconds=client_seconds("database")
-            )
-            limit_statements(self._engine)
-        return self._engine
 
     def send(self, message: EmailMessage) -> None:
         """Hand *message* to the mail server.
@@ -71,9 +58,6 @@ class Clients:
         for client in self._http.values():
             client.close()
         self._http.clear()
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
 
 
 def clients() -> Clients:

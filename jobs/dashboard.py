@@ -4,11 +4,11 @@ from typing import Any, Final
 
 from celery import shared_task
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
-from jobs.clients import clients, fetch
+from jobs.clients import fetch
 from jobs.models import Order
 from jobs.payments import get_alerts
+from jobs.storage import open_session
 from resilience import FanOut, ResilientTask, part
 
 LATEST: Final = 5
@@ -24,7 +24,7 @@ def get_metrics() -> dict[str, float]:
 @shared_task(base=ResilientTask, dependency="database")
 def summarise_orders() -> dict[str, Any]:
     """Return how many orders there are, what they are worth, and the ids of the latest."""
-    with Session(clients().engine) as session:
+    with open_session() as session:
         count, amount_cents = session.execute(
             select(func.count(Order.id), func.coalesce(func.sum(Order.amount_cents), 0))
         ).one()

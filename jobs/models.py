@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from sqlite3 import Connection as SqliteConnection
+from typing import Final
 
 from sqlalchemy import (
     DateTime,
@@ -12,8 +13,12 @@ from sqlalchemy import (
     TypeDecorator,
     create_engine,
     event,
+    make_url,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+CONNECT_SECONDS: Final = 2
+"""PostgreSQL's client library allows no less."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -85,11 +90,15 @@ class Order(Base):
 
 
 def open_engine(url: str, *, lock_seconds: float = 5.0) -> Engine:
-    """Return an engine for any SQLAlchemy URL.
+    """Return an engine for any SQLAlchemy URL, which waits for no server longer than two seconds.
 
     A SQLite file is put into WAL mode, so that readers never wait for the writer, checks
     foreign keys, and lets a second writer wait up to *lock_seconds*.
     """
+    if make_url(url).get_backend_name() == "postgresql":
+        waits = {"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": 1000 * CONNECT_SECONDS}
+        # With a ping: a server that was away leaves connections behind that nobody can use.
+        return create_engine(url, pool_timeout=lock_seconds, pool_pre_ping=True, connect_args=waits)
     engine = create_engine(url)
     if engine.dialect.name != "sqlite":
         return engine

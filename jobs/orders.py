@@ -7,14 +7,14 @@ from uuid import uuid4
 
 from celery import shared_task
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 
-from jobs.asking import require
-from jobs.clients import clients
+from jobs.asking import NotServedError, answer_of, require
 from jobs.confirmation import QUEUED
 from jobs.models import Order, Product
 from jobs.notifications import confirm_order
 from jobs.payments import charge
+from jobs.storage import open_orders, open_session, to_json
 from jobs.users import get_user
 from resilience import (
     FanOut,
@@ -35,6 +35,8 @@ LOOKUP_SECONDS: Final = 0.9
 AFTER_PAYMENT_SECONDS: Final = 0.6
 """Kept for what follows a payment: money taken for an order that is not recorded is the worst."""
 AFTER_RECORD_SECONDS: Final = 0.2
+DATABASE: Final = "database"
+LATEST: Final = 20
 ID_MAX: Final = 2**31 - 1
 QUANTITY_MAX: Final = 100
 
@@ -53,34 +55,70 @@ class UnknownError(ResilienceError):
     """A client named something that does not exist; the message says what."""
 
 
-@shared_task(base=ResilientTask, dependency="database")
+# From the primary: a price may just have changed. So an order that could not be recorded is refused
+# before anybody is charged, too.
+@shared_task(base=ResilientTask, dependency=DATABASE, data_consistency="always")
 def get_product(product_id: int) -> dict[str, Any] | None:
     """Return a product's name and price; None: there is no such product."""
-    with Session(clients().engine) as session:
+    with open_session() as session:
         product = session.get(Product, product_id)
         if product is None:
             return None
         return {"name": product.name, "price_cents": product.price_cents}
 
 
-@shared_task(base=ResilientTask, dependency="database")
+@shared_task(base=ResilientTask, dependency=DATABASE)
 def record_order(
-    order_id: str, user_id: int, product_id: int, quantity: int, amount_cents: int, charge_id: str
+    order_id: str,
+    user_id: int,
+    product_id: int,
+    quantity: int,
+    amount_cents: int,
+    charge_id: str,
+    created_at: str,
 ) -> None:
-    """Keep a paid order; twice is the same as once."""
-    with Session(clients().engine) as session, session.begin():
-        if session.get(Order, order_id) is None:
-            session.add(
-                Order(
-                    id=order_id,
-                    user_id=user_id,
-                    product_id=product_id,
-                    quantity=quantity,
-                    amount_cents=amount_cents,
-                    charge_id=charge_id,
-                    created_at=datetime.fromtimestamp(SystemClock().now(), UTC),
-                )
-            )
+    """Keep a paid order, and for a while what it was for its user; twice is the same as once."""
+    order = Order(
+        id=order_id,
+        user_id=user_id,
+        product_id=product_id,
+        quantity=quantity,
+        amount_cents=amount_cents,
+        charge_id=charge_id,
+        created_at=datetime.fromisoformat(created_at),
+    )
+    open_orders().write(order_id, to_json(order))
+
+
+@shared_task(base=ResilientTask, dependency=DATABASE)
+def get_order(order_id: str) -> Outcome[Any]:
+    """Return an order, None if there is none, and how sure that is.
+
+    Users see their own orders at once, also when the primary is down.
+    """
+    return open_orders().read(order_id)
+
+
+@shared_task(base=ResilientTask, dependency=DATABASE)
+def get_orders(user_id: int) -> list[dict[str, Any]]:
+    """Return a user's latest orders, the newest first."""
+    latest = select(Order).where(Order.user_id == user_id)
+    with open_session() as session:
+        found = session.scalars(latest.order_by(Order.created_at.desc()).limit(LATEST))
+        return [to_json(order) for order in found]
+
+
+async def order_of(order_id: str, *, budget: float) -> Outcome[Any]:
+    """Return an order as the user of the current session may expect it; None: there is none.
+
+    Raises:
+        NotServedError: Nobody answers, or nobody who knows whether there is such an order.
+    """
+    wanted = FanOut(order=part(get_order.s(order_id), required=True))
+    found = answer_of(await require(wanted, budget), wanted, budget)
+    if found.value is None and found.degraded:
+        raise NotServedError(DATABASE, {"order": found.reason or found.level.name})
+    return found
 
 
 async def place(order: NewOrder, *, budget: float) -> PartialResponse:
@@ -102,7 +140,8 @@ async def place(order: NewOrder, *, budget: float) -> PartialResponse:
             order_id=order_id,
         )
         receipt = {"amount_cents": amount_cents, "charge_id": paid.data["payment"]}
-        record = record_order.s(order_id, **order.model_dump(), **receipt)
+        now = datetime.fromtimestamp(SystemClock().now(), UTC).isoformat()
+        record = record_order.s(order_id, **order.model_dump(), **receipt, created_at=now)
         await require(
             FanOut(record=part(record, required=True)),
             whole.remaining() - AFTER_RECORD_SECONDS,

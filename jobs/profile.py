@@ -1,9 +1,10 @@
-"""One page made of what three services know of a user, one after the other under one budget."""
+"""One page made of what four services know of a user, one after the other under one budget."""
 
-from typing import Final
+from typing import Any, Final
 
 from jobs.asking import Composite
 from jobs.catalogue import POPULAR
+from jobs.orders import get_orders
 from jobs.recommendations import personalised
 from jobs.users import get_notifications, get_user
 from resilience import Level, Outcome, PartialResponse, TimeoutBudget, part
@@ -12,12 +13,14 @@ from resilience.partial import assemble
 STALE_SECONDS: Final = 600.0
 USER_SHARE: Final = 0.4
 RECOMMENDATIONS_SHARE: Final = 0.3
+ORDERS_SHARE: Final = 0.15
 BEST_SELLERS: Final = Outcome(value=list(POPULAR), level=Level.STATIC, source="default")
+NO_ORDERS: Final = Outcome(value=list[Any](), level=Level.REDUCED, source="default")
 NO_NOTIFICATIONS: Final = Outcome(value=list[str](), level=Level.REDUCED, source="default")
 
 
 async def profile_of(user_id: int, *, budget: float) -> PartialResponse:
-    """Return a user's data, recommendations and notifications; only `user`, None, if unknown.
+    """Return a user's data, recommendations, orders, notifications; only `user`, None, if unknown.
 
     What a service leaves of its share is there for the next one.
 
@@ -33,6 +36,9 @@ async def profile_of(user_id: int, *, budget: float) -> PartialResponse:
                 part(personalised.s(user_id)),
                 allocation=RECOMMENDATIONS_SHARE,
                 default=BEST_SELLERS,
+            )
+            await page.ask(
+                "orders", part(get_orders.s(user_id)), allocation=ORDERS_SHARE, default=NO_ORDERS
             )
             await page.ask(
                 "notifications", part(get_notifications.s(user_id)), default=NO_NOTIFICATIONS

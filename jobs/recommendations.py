@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from celery import shared_task
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from jobs.asking import ask_one, workers_pipeline
 from jobs.catalogue import POPULAR
-from jobs.clients import clients, fetch
+from jobs.clients import fetch
 from jobs.models import Product, User
+from jobs.storage import open_session
 from jobs.words import SEGMENTS
 from resilience import FanOut, Level, Outcome, Resilience, ResilientTask, fallback, part
 from resilience.errors import NoStoredAnswerError
@@ -37,7 +37,7 @@ def for_segment(user_id: int) -> list[int]:
     Raises:
         NoStoredAnswerError: The database does not know the user.
     """
-    with Session(clients().engine) as session:
+    with open_session() as session:
         segment = session.scalar(select(User.segment).where(User.id == user_id))
         if segment is None:
             msg = f"no user {user_id}"

@@ -6,12 +6,12 @@ from typing import Any, Final, NamedTuple
 
 from celery import shared_task
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from jobs.asking import NotServedError, answer_of, ask, require, workers_pipeline
-from jobs.clients import clients, fetch
+from jobs.clients import fetch
 from jobs.features import AI_RANKING, SEARCH, SPELL_CHECK
 from jobs.models import Product
+from jobs.storage import open_session
 from resilience import (
     FanOut,
     FeatureShedError,
@@ -44,7 +44,7 @@ def find_products(query: str) -> list[dict[str, Any]]:
             column.icontains(word, autoescape=True) for column in (Product.name, Product.category)
         ]
         found = found.where(anywhere[0] | anywhere[1])
-    with Session(clients().engine) as session:
+    with open_session() as session:
         return [dict(row) for row in session.execute(found).mappings()]
 
 

@@ -2,8 +2,8 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resilience import ConfigurationError
 
@@ -12,12 +12,18 @@ PREFIX = "SHOP_"
 HttpUrl = Annotated[str, Field(pattern=r"^https?://")]
 
 
+def _split(text: object) -> object:
+    return text.split() if isinstance(text, str) else text
+
+
 class ShopSettings(BaseSettings):
     """Settings, each an environment variable `SHOP_<NAME>`. No address has a default to get wrong.
 
     Attributes:
         broker_url: Broker, result backend and shared store: a Redis or Valkey.
-        database_url: Any SQLAlchemy URL.
+        database_url: Any SQLAlchemy URL: of the primary, if there are replicas.
+        database_replica_urls: The same of streaming replicas, with spaces in between; none: all is
+            read from the primary. SQLite has none.
         users_url: The accounts.
         recommendations_url: The service that knows what to show to whom.
         payments_url: The payment provider.
@@ -31,6 +37,7 @@ class ShopSettings(BaseSettings):
 
     broker_url: str
     database_url: str
+    database_replica_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     users_url: HttpUrl
     recommendations_url: HttpUrl
     payments_url: HttpUrl

@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from jobs import budgets
 from jobs.asking import require
 from jobs.dashboard import DASHBOARD
-from jobs.orders import ID_MAX, NewOrder, place
+from jobs.orders import ID_MAX, NewOrder, order_of, place
 from jobs.ping import PING
 from jobs.problems import explain_errors
 from jobs.profile import profile_of
@@ -35,6 +35,9 @@ ANSWER_SECONDS: Final = 0.2
 logger = logging.getLogger(__name__)
 
 UserId = Annotated[int, Path(ge=1, le=ID_MAX)]
+Asking = Annotated[int | None, Query(ge=1, le=ID_MAX)]
+"""The user who asks: there is nobody to log in with in this shop."""
+OrderId = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$")]
 SearchText = Annotated[
     str, Query(max_length=QUERY_LENGTH_MAX, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")
 ]
@@ -54,8 +57,17 @@ def create_front(resilience: Resilience) -> FastAPI:
 
     @front.post("/orders", status_code=201)
     async def orders(order: NewOrder) -> dict[str, Any]:
-        taken = await place(order, budget=budgets.ORDERS - ANSWER_SECONDS)
+        async with resilience.consistent_session(order.user_id):
+            taken = await place(order, budget=budgets.ORDERS - ANSWER_SECONDS)
         return taken.to_json()
+
+    @front.get("/orders/{order_id}")
+    async def order(order_id: OrderId, user_id: Asking = None) -> dict[str, Any]:
+        async with resilience.consistent_session(user_id):
+            found = await order_of(order_id, budget=budgets.ORDER - ANSWER_SECONDS)
+        if found.value is None:
+            raise HTTPException(404, f"there is no order {order_id}")
+        return found.to_json()
 
     @front.get("/search")
     async def products(q: SearchText) -> dict[str, Any]:
@@ -64,7 +76,8 @@ def create_front(resilience: Resilience) -> FastAPI:
 
     @front.get("/profile/{user_id}")
     async def profile(user_id: UserId) -> dict[str, Any]:
-        composed = await profile_of(user_id, budget=budgets.PROFILE - ANSWER_SECONDS)
+        async with resilience.consistent_session(user_id):
+            composed = await profile_of(user_id, budget=budgets.PROFILE - ANSWER_SECONDS)
         _found(composed.data["user"], user_id)
         return composed.to_json()
 

@@ -7,6 +7,7 @@ from jobs.clients import close_clients
 from jobs.dependencies import DEPENDENCIES
 from jobs.features import FEATURES
 from jobs.settings import ShopSettings
+from jobs.storage import close_connections, declare_databases
 from resilience import Resilience, SheddingPolicy
 
 TASKS = (
@@ -29,6 +30,8 @@ shedding = SheddingPolicy(
     dwell_seconds=settings.dwell_seconds, depth_share=0.2, load=None, p95_share=None
 )
 resilience = Resilience(app, dependencies=DEPENDENCIES, features=FEATURES, shedding=shedding)
+declare_databases(resilience, settings)
 
-worker_process_shutdown.connect(close_clients, weak=False)
-worker_shutdown.connect(close_clients, weak=False)
+for ended in (worker_process_shutdown, worker_shutdown):
+    ended.connect(close_clients, weak=False)
+    ended.connect(close_connections, weak=False)

@@ -67,8 +67,11 @@ def begin(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
     if token is None and not resilience.sources:
         return
     watch_jobs()  # for its end, should this be the first job that has a token
-    shared = before if request.is_eager else None
-    session = resilience.session_of(token) if shared is None else shared
+    if before is not None and request.is_eager:
+        session = before
+        session.join(token or Token())
+    else:
+        session = resilience.session_of(token)
     visit = _Visit(session, before, len(session.marks), session.using, session.wait_seconds)
     request.update(resilience_visit=visit)
     match getattr(task, "data_consistency", None):
@@ -112,10 +115,12 @@ def token_here() -> Token | None:
 def hand_on(headers: dict[str, Any]) -> None:
     """Let the message with *headers*, which is published here, carry what has been seen here."""
     job = _job_here()
+    if job is None and current_session() is None:
+        return
     group = None if job is None else _joined_by(job[1], headers)
     if job is not None and group is not None:
         resilience, request = job
-        request.update(resilience_joins=None)
+        request.update(resilience_joined=True)
         _see(request, _joined(resilience, group))
     token, given = token_here(), position_of(headers)
     if token is not None:
@@ -238,7 +243,9 @@ def _tell(resilience: Any, request: Context) -> None:  # noqa: ANN401 - a `Resil
 
 
 def _joined_by(request: Context, headers: dict[str, Any]) -> str | None:
-    """Return the chord whose body is published with *headers* by the job with *request*, if any."""
+    """Return the chord whose body the job with *request* begins to publish, with *headers*."""
+    if request.get("resilience_joined"):
+        return None
     if request.get("task") == UNLOCK and headers.get("task") != UNLOCK:
         return str((request.args or ("",))[0])
     group: str | None = request.get("resilience_joins")

@@ -85,12 +85,13 @@ class Relay:
             with self._producer() as producer:
                 refused = self._declare(producer, {job.queue for job in jobs})
                 sent = [job for job in jobs if job.queue not in refused]
-                # Of a job whose publisher's transaction has been committed since: its rows.
-                first = not all(map(_runs_again, sent))
-                seen = primaries_now(self._resilience) if first else None
+                # By now the transactions that some were published with have been committed. One
+                # that has run knows that already.
+                new = not all(job.attempts for job in sent)
+                seen = primaries_now(self._resilience) if new else None
                 with producer.batch(BATCH):
                     for job in sent:
-                        self._publish_one(producer, job, None if _runs_again(job) else seen)
+                        self._publish_one(producer, job, None if job.attempts else seen)
             back = []
         finally:
             self._resilience.ledger.give_back(back, owner=self._owner)

@@ -96,6 +96,8 @@ def test_demo_keeps_its_promises_and_leaves_nothing_behind(start_demo: StartDemo
     assert demo.processes() == []
     for words in ("recommendations", "p50/p99", "degraded gracefully", "processes have ended"):
         assert words in demo.output
+    for promise in ("no user missed an own order", "every stale answer was marked"):
+        assert f"kept   {promise}" in demo.output
     assert "(control)" in demo.output
 
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from demo.layout import Layout
-from demo.sabotage import Sabotage, SilentFront
+from demo.sabotage import ForgetfulFront, Sabotage, SilentFront
 from jobs.dependencies import DEPENDENCIES
 
 QUEUES = {queue for one in DEPENDENCIES for queue in one.queues}
@@ -47,10 +47,10 @@ def test_layout_crosses_a_command_line(tmp_path: Path) -> None:
     assert Layout.from_json(layout.to_json()) == layout
 
 
-async def ask(app: ASGIApp) -> httpx.Response:
-    """Return the answer of *app* to GET /."""
+async def ask(app: ASGIApp, path: str = "/") -> httpx.Response:
+    """Return the answer of *app* to GET *path*."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as front:
-        return await front.get("/")
+        return await front.get(path)
 
 
 def test_silent_front_hides_how_degraded_an_answer_is() -> None:
@@ -66,3 +66,15 @@ def test_silent_front_hides_how_degraded_an_answer_is() -> None:
 
     assert answered.json() == {"data": [7], "_meta": {"level": 0, "partial": False}}
     assert answered.headers["X-Shop"] == "ours"
+
+
+def test_forgetful_front_hides_who_looks_at_an_order() -> None:
+    """Other questions are passed on as they were asked."""
+
+    async def answer(request: Request) -> Response:
+        return JSONResponse(dict(request.query_params))
+
+    app = ForgetfulFront(Starlette(routes=[Route("/", answer)]))
+
+    assert asyncio.run(ask(app, "/?user_id=7")).json() == {}
+    assert asyncio.run(ask(app, "/?q=oak")).json() == {"q": "oak"}

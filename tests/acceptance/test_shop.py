@@ -21,6 +21,7 @@ from tests.acceptance.upstream import PATIENCE_SECONDS
 
 SLOW_SECONDS = 3.0
 QUERY = "/search?q=oak%20chair"
+NO_ORDER = "/orders/00000000-0000-4000-8000-000000000000"
 
 
 def level_of(answer: httpx.Response) -> Level:
@@ -66,6 +67,10 @@ def test_healthy_shop_answers_in_full_and_does_what_it_says(healthy_shop: Shop) 
     assert charge["charge_id"] == taken["charge_id"]
     assert charge["amount_cents"] == taken["amount_cents"]
     assert taken["order_id"] in healthy_shop.get("/dashboard").json()["data"]["orders"]["latest"]
+    seen = healthy_shop.get(f"/orders/{taken['order_id']}?user_id=7")
+    assert level_of(seen) is Level.FULL
+    assert taken.items() <= seen.json()["data"].items()
+    assert seen.json()["data"] in healthy_shop.get("/profile/7").json()["data"]["orders"]
     wait_until(
         lambda: taken["order_id"] in upstreams["mail"].http.get("/messages").text,
         PATIENCE_SECONDS,
@@ -334,6 +339,9 @@ def test_front_answers_while_broker_and_store_hang(healthy_shop: Shop) -> None:
         pytest.param("/search?q=a%00b", 422, id="zero-byte"),
         pytest.param("/search?q=" + "x" * 201, 422, id="query-too-long"),
         pytest.param("/orders", 405, id="wrong-method"),
+        pytest.param(NO_ORDER, 404, id="unknown-order"),
+        pytest.param("/orders/seven", 422, id="no-id-of-an-order"),
+        pytest.param(f"{NO_ORDER}?user_id=0", 422, id="no-user"),
         pytest.param("/nothing", 404, id="unknown-path"),
     ],
 )

@@ -15,7 +15,7 @@ from demo.verdict import checks
 
 PHASE_SECONDS = 10.0
 STARTS = {phase.name: PHASE_SECONDS * nth for nth, phase in enumerate(PHASES)}
-WARMING, BEFORE, FAILING, HANGING, PAYMENTS, AFTER, RUSH, CALM = STARTS.values()
+WARMING, BEFORE, FAILING, HANGING, PAYMENTS, AFTER, RUSH, CALM, *_ = STARTS.values()
 STALE = {"level": 1, "reason": "ReadTimeout", "age": 3.0, "partial": True}
 MAILS = ("<1@shop.example>", "<2@shop.example>")
 FULL: Mapping[str, Any] = {"level": 0, "partial": False}
@@ -76,7 +76,7 @@ def recording(
 
 def readings(busy: Sequence[tuple[float, float]]) -> list[Reading]:
     """Return two readings a second of what others used."""
-    times = [nth / 2 for nth in range(int(2 * (CALM + PHASE_SECONDS)))]
+    times = [nth / 2 for nth in range(int(2 * PHASE_SECONDS * len(PHASES)))]
     return [
         Reading(
             began=at,
@@ -180,9 +180,11 @@ WHOLE_TIME = (0.0, AFTER + PHASE_SECONDS)
 HANG_TIME = (HANGING, HANGING + PHASE_SECONDS)
 
 
-def steady_controls(*slow: tuple[float, float], factor: float = 3.0) -> list[Sample]:
+def steady_controls(
+    *slow: tuple[float, float], factor: float = 3.0, end: float = AFTER + PHASE_SECONDS
+) -> list[Sample]:
     """Return a control of 20 ms, eight times a second, *factor* times that while it is *slow*."""
-    times = [nth / 8 for nth in range(int(8 * (AFTER + PHASE_SECONDS)))]
+    times = [nth / 8 for nth in range(int(8 * end))]
     return [
         sample(
             CONTROL,

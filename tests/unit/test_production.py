@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from celery import Celery
+from sqlalchemy import make_url
 
 from jobs.dependencies import DEPENDENCIES
 from resilience.cli.commands import worker_programs
@@ -96,6 +97,32 @@ def test_compose_file_gives_all_services_one_ledger() -> None:
     shop = [one for one in services.values() if "celery" in str(one) or "uvicorn" in str(one)]
 
     assert len({one["environment"]["RESILIENCE_LEDGER_URL"] for one in shop}) == 1
+
+
+def test_compose_file_runs_a_replica_that_the_shop_reads_from() -> None:
+    """It copies the primary that all write to, which lets it in and keeps its log for a while."""
+    written = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    services = written["services"]
+    shop = [one for one in services.values() if "celery" in str(one) or "uvicorn" in str(one)]
+    replica = services["postgres-replica"]
+    hosts = {
+        make_url(one["environment"][name]).host
+        for one in shop
+        for name in ("SHOP_DATABASE_URL", "RESILIENCE_LEDGER_URL")
+    }
+
+    assert hosts == {"postgres"}
+    assert {make_url(one["environment"]["SHOP_DATABASE_REPLICA_URLS"]).host for one in shop} == {
+        "postgres-replica"
+    }
+    assert "pg_basebackup --host postgres " in replica["command"]
+    assert replica["image"] == services["postgres"]["image"]
+    assert (
+        replica["environment"]["PGPASSWORD"]
+        == services["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    )
+    assert {one["source"] for one in services["postgres"]["configs"]} <= written["configs"].keys()
+    assert {one.split(":")[0] for one in replica["volumes"]} <= written["volumes"].keys()
 
 
 def test_image_is_built_in_one_stage_and_run_in_another() -> None:

@@ -1,12 +1,24 @@
 """An app whose tasks write to a primary and read from a replica that lags."""
 
+import functools
 import os
 import threading
 from typing import Any
 
 import redis
 from celery import Celery, current_app
-from sqlalchemy import Column, MetaData, String, Table, insert, select
+from sqlalchemy import (
+    Column,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.orm import Session
 
 from resilience import (
     Dependency,
@@ -155,6 +167,32 @@ def note(key: str, target: str, retries_left: int = 0) -> None:
         raise ConnectionError(key)
 
 
+def tally(key: str, target: str) -> None:
+    """Count in the hash *target* whether the row *key* can be read here, and who answered."""
+    with bases().Session() as session:
+        _tally(session, key, target)
+
+
+def tally_without(key: str, target: str) -> None:
+    """Do the same as a task does that knows nothing of positions: the replica answers."""
+    with Session(_replica()) as session:
+        _tally(session, key, target)
+
+
+@functools.cache
+def _replica() -> Engine:
+    return create_engine(os.environ["REPLICA_URL"])  # noqa: TID251 - the worker's
+
+
+def _tally(session: Session, key: str, target: str) -> None:
+    found = session.scalar(select(NOTES.c.id).where(NOTES.c.id == key))
+    replica = session.scalar(select(func.pg_is_in_recovery()))
+    with desk() as client:
+        client.hincrby(target, "missing" if found is None else "seen")
+        client.hincrby(target, "replica" if replica else "primary")
+        client.rpush(f"{target}:done", "done")
+
+
 def make_app(
     primary: str,
     replica: str,
@@ -191,6 +229,8 @@ def make_app(
         of_mode = {**of_db, "data_consistency": mode}
         make(seen, name=f"{mode}.seen", base=ResilientTask, **of_mode)
         make(note, name=f"{mode}.note", base=FireAndForgetTask, **of_mode)
+        make(tally, name=f"{mode}.tally", base=ResilientTask, ignore_result=True, **of_mode)
+    make(tally_without, name="plain.tally", ignore_result=True, shared=False)
     return app
 
 

@@ -210,13 +210,14 @@ def running_stage(
     concurrency: int = 4,
     backend: str | None = None,
     loglevel: str = "INFO",
+    broker: Broker | None = None,
 ) -> Iterator[Stage]:
     """Run servers and a worker for the tests of a module; the worker is killed at the end."""
     from sqlalchemy import create_engine  # noqa: PLC0415 - for this alone
 
     with ExitStack() as stack:
         databases = stack.enter_context(running_databases())
-        broker = stack.enter_context(running_broker(paths))
+        broker = broker or stack.enter_context(running_broker(paths))
         store, desk = (stack.enter_context(running_valkey(paths)) for _ in range(2))
         stage = Stage(*databases, broker, store, desk, backend)
         engine = create_engine(sqlalchemy_url(stage.primary))

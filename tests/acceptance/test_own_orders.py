@@ -1,0 +1,168 @@
+"""The shop on a real primary and its replica: users see what they bought, whatever is down."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from jobs import catalogue
+from resilience import Level
+from resilience.consistency.steps import OWN_WRITE
+from resilience.testing.plugin import running_valkey
+from resilience.testing.waiting import wait_until
+from tests.acceptance.databases import RunningDatabases, open_directory
+from tests.acceptance.shop import READS, Shop, running_shop
+from tests.acceptance.upstream import PATIENCE_SECONDS, Upstream
+
+BUYER, OTHER = 7, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A shop and the databases that it is on."""
+
+    shop: Shop
+    databases: RunningDatabases
+
+    def buy(self) -> str:
+        """Return the id of a new order of the buyer's."""
+        answer = self.shop.order(BUYER)
+        assert answer.status_code == 201, answer.text
+        order_id: str = answer.json()["data"]["order"]["order_id"]
+        return order_id
+
+    def look(self, order_id: str, user_id: int) -> httpx.Response:
+        """Return what the front says of an order to a user."""
+        return self.shop.get(f"/orders/{order_id}?user_id={user_id}")
+
+    def listed(self) -> tuple[list[str], Mapping[str, Any]]:
+        """Return the orders of the buyer's profile, and what the page says of itself."""
+        page = self.shop.get(f"/profile/{BUYER}").json()
+        return [one["order_id"] for one in page["data"]["orders"]], page["_meta"]
+
+    def repair(self) -> None:
+        """Bring both back, and wait until every endpoint answers in full."""
+        self.databases.put("replication", "ok").raise_for_status()
+        self.databases.put("primary", "ok").raise_for_status()
+        self.shop.await_health()
+
+
+@pytest.fixture(scope="module")
+def running_stage(
+    upstream_processes: Mapping[str, Upstream], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """Run the shop on a primary and a replica."""
+    with open_directory() as directory, running_valkey(tmp_path_factory) as valkey:
+        databases = RunningDatabases(directory)
+        databases.process.start()
+        try:
+            primary = databases.url("primary")
+            with running_shop(
+                upstream_processes,
+                valkey,
+                primary,
+                tmp_path_factory.mktemp("front"),
+                SHOP_DATABASE_REPLICA_URLS=databases.url("replica"),
+                RESILIENCE_LEDGER_URL=primary,
+            ) as shop:
+                yield Stage(shop, databases)
+        finally:
+            databases.process.stop()
+
+
+@pytest.fixture
+def stage(running_stage: Stage, upstreams: Mapping[str, Upstream]) -> Iterator[Stage]:
+    """The shop with everything well, before the test and after it."""
+    del upstreams  # lifts the faults behind the test
+    running_stage.shop.await_health()
+    yield running_stage
+    running_stage.repair()
+
+
+def meta_of(answer: httpx.Response) -> Mapping[str, Any]:
+    """Return what a successful answer says of itself."""
+    assert answer.is_success, answer.text
+    meta: Mapping[str, Any] = answer.json()["_meta"]
+    return meta
+
+
+def test_order_is_seen_at_once_by_everybody_though_the_replica_lacks_it(stage: Stage) -> None:
+    """By its user and by others, on its own page and in the list, in full."""
+    stage.databases.put("replication", "hang").raise_for_status()
+
+    order_id = stage.buy()
+    answers = [stage.look(order_id, user_id) for user_id in (BUYER, OTHER)]
+    listed, page = stage.listed()
+
+    assert [meta_of(answer)["level"] for answer in answers] == [Level.FULL] * 2
+    assert {answer.json()["data"]["user_id"] for answer in answers} == {BUYER}
+    assert listed[0] == order_id
+    assert page["level"] == Level.FULL
+    assert stage.databases.orders("primary") > stage.databases.orders("replica")
+
+
+def test_users_see_own_orders_and_others_what_is_marked_without_the_primary(stage: Stage) -> None:
+    """The replica lacks the order, and the primary is dead: its user sees it all the same."""
+    stage.databases.put("replication", "hang").raise_for_status()
+    order_id = stage.buy()
+    stage.databases.put("primary", "fail").raise_for_status()
+
+    own, other = stage.look(order_id, BUYER), stage.look(order_id, OTHER)
+    old = meta_of(stage.look(catalogue.order(1).id, OTHER))
+    listed, page = stage.listed()
+
+    assert own.json()["data"]["order_id"] == order_id
+    assert (meta_of(own)["level"], meta_of(own)["source"]) == (Level.FULL, OWN_WRITE)
+    assert other.status_code == 503
+    assert other.json()["reasons"] == {"order": "DatabaseUnavailableError"}
+    assert (old["level"], old["reason"]) == (Level.STALE, "DatabaseUnavailableError")
+    assert old["age"] > 0
+    assert order_id not in listed
+    assert page["degraded"] == ["orders"]
+
+
+def test_order_without_the_primary_is_refused_before_anybody_is_charged(stage: Stage) -> None:
+    """At once, with a reason and when to come back; whatever only reads goes on in full."""
+    charges = stage.shop.upstreams["payments"].http
+    stage.databases.put("primary", "fail").raise_for_status()
+    before = charges.get("/stats").json()["calls"]
+
+    refused = stage.shop.order(BUYER)
+    answers = {path: stage.shop.get(path) for path in READS}
+
+    assert refused.status_code == 503
+    assert refused.json()["reasons"] == {"product": "DatabaseUnavailableError"}
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert refused.elapsed.total_seconds() < 1.0
+    assert charges.get("/stats").json()["calls"] == before + 1  # the dashboard's alerts
+    assert {path: meta_of(one)["level"] for path, one in answers.items()} == dict.fromkeys(READS, 0)
+
+
+def test_mail_that_the_ledger_cannot_note_waits_and_is_sent_once(stage: Stage) -> None:
+    """The ledger is on the primary: what needs a note goes back to the broker until it is back."""
+    worker, mail = stage.shop.workers["notifications"], stage.shop.upstreams["mail"].http
+    worker.kill()
+    try:
+        order_id = stage.buy()
+        stage.databases.put("primary", "fail").raise_for_status()
+    finally:
+        worker.start()
+    wait_until(lambda: "LedgerUnavailable" in worker.log, PATIENCE_SECONDS, "the job is put off")
+    stage.databases.put("primary", "ok").raise_for_status()
+
+    wait_until(
+        lambda: order_id in mail.get("/messages").text, 3 * PATIENCE_SECONDS, "the mail has arrived"
+    )
+    sent = [one for one in mail.get("/messages").json() if order_id in one["message_id"]]
+    assert len(sent) == 1
+
+
+def test_order_that_nobody_placed_is_not_found(stage: Stage) -> None:
+    """A 404 is given by whoever knows: the primary; without it, nobody knows."""
+    nothing = "00000000-0000-4000-8000-000000000000"
+    assert stage.look(nothing, BUYER).status_code == 404
+    stage.databases.put("primary", "fail").raise_for_status()
+
+    assert stage.look(nothing, BUYER).status_code == 503

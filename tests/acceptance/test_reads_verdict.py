@@ -1,0 +1,166 @@
+"""The demo's verdict on orders that were looked at, on recordings that are made up."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from demo.reads import reads_checks, reads_table
+from demo.script import Recording
+from demo.shoppers import OrderRead
+from demo.traffic import Sample
+from tests.acceptance.test_verdict import (
+    PHASE_SECONDS,
+    RECORDINGS,
+    STARTS,
+    recording,
+    sample,
+    steady_controls,
+)
+
+*_, STALLED, CUT, HEALED = STARTS.values()
+END = HEALED + PHASE_SECONDS
+REFUSED = sample("orders", sent=CUT + 1, seconds=0.05, status=503, meta={})
+
+
+def read(
+    sent: float,
+    *,
+    own: bool = True,
+    page: str = "order",
+    status: int = 200,
+    level: int = 0,
+    shown: bool = True,
+) -> OrderRead:
+    """Return a look at an order, in which all went well unless told otherwise."""
+    return OrderRead(
+        order_id="7",
+        own=own,
+        page=page,
+        sent=sent,
+        seconds=0.05,
+        status=status,
+        level=level,
+        shown=shown,
+    )
+
+
+LOOKS = [
+    read(STALLED + 1),
+    read(STALLED + 1, page="profile"),
+    read(STALLED + 1, own=False),
+    read(CUT + 1),
+    read(CUT + 1, page="profile", level=1, shown=False),
+    read(CUT + 1, own=False, level=1),
+    read(CUT + 1, own=False, status=503, level=4, shown=False),
+    read(HEALED + 1),
+    read(HEALED + 1, own=False),
+]
+WELL = [sample(sent=CUT + 2), REFUSED, sample("order", sent=CUT + 2, status=503, meta={})]
+
+
+def seen(
+    reads: Sequence[OrderRead],
+    samples: Sequence[Sample] = WELL,
+    *,
+    controls: Sequence[Sample] = (),
+    busy: Sequence[tuple[float, float]] = (),
+) -> Recording:
+    """Return a recording of the real script with these looks and requests."""
+    return replace(recording(samples, controls=controls, busy=busy), reads=reads)
+
+
+def verdict(found: Recording) -> list[bool | None]:
+    """Return what is kept: own orders seen, stale answers marked, all else well."""
+    return [check.kept for check in reads_checks(found)]
+
+
+def test_shop_that_shows_own_orders_and_marks_stale_answers_is_found_to() -> None:
+    """What may be stale and says so, and what is not served, was promised; the table shows it."""
+    assert verdict(seen(LOOKS)) == [True] * 3
+    assert reads_table(seen(LOOKS)).row_count == 3
+
+
+@pytest.mark.parametrize(
+    ("bad", "broken"),
+    [
+        pytest.param(read(CUT + 2, status=404, shown=False), 0, id="own-order-not-found"),
+        pytest.param(read(CUT + 2, status=503, level=4, shown=False), 0, id="own-order-not-served"),
+        pytest.param(read(STALLED + 2, status=404, shown=False), 0, id="missed-with-the-primary"),
+        pytest.param(
+            read(STALLED + 2, page="profile", shown=False), 0, id="list-lacks-it-and-says-nothing"
+        ),
+        pytest.param(read(CUT + 2, own=False), 1, id="unmarked-without-the-primary"),
+        pytest.param(
+            read(HEALED + 2, own=False, status=404, shown=False), 1, id="unmarked-though-it-lacks"
+        ),
+    ],
+)
+def test_broken_promise_about_orders_is_found(bad: OrderRead, broken: int) -> None:
+    """One bad answer among good ones breaks the promise that it is about, and no other."""
+    kept = [True] * 3
+    kept[broken] = False
+
+    assert verdict(seen([*LOOKS, bad])) == kept
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(sample(sent=CUT + 2, seconds=1.8), id="late"),
+        pytest.param(sample(sent=STALLED + 2, status=503, meta={}), id="search-not-served"),
+        pytest.param(sample("orders", sent=CUT + 2, status=500, error="HTTP 500"), id="http-500"),
+        pytest.param(replace(REFUSED, seconds=1.2), id="refused-slowly"),
+        pytest.param(replace(REFUSED, error="503 without a reason"), id="refused-without-a-reason"),
+    ],
+)
+def test_what_suffers_beside_the_dead_primary_is_found(bad: Sample) -> None:
+    """Other endpoints are as ever, and orders are refused at once with a reason."""
+    assert verdict(seen(LOOKS, [*WELL, bad])) == [True, True, False]
+
+
+def test_script_in_which_nothing_was_seen_proves_nothing() -> None:
+    """Without looks there is no promise kept; beside other programs it is left open."""
+    assert verdict(seen([], [])) == [False] * 3
+    assert verdict(seen([], [], busy=[(STALLED, END)])) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("controls", "busy", "kept"),
+    [
+        pytest.param(steady_controls((CUT, HEALED), factor=20.0, end=END), True, True, id="late"),
+        pytest.param(steady_controls(end=END), True, False, id="control-in-time"),
+        pytest.param(
+            steady_controls((CUT, HEALED), factor=20.0, end=END), False, False, id="nobody-else"
+        ),
+    ],
+)
+def test_own_order_that_the_machine_kept_from_being_served_is_not_missed(
+    controls: list[Sample], *, busy: bool, kept: bool
+) -> None:
+    """A 503 while other programs made the control late is left out; a 404 never is."""
+    times = [(STALLED, END)] if busy else []
+    unserved = read(CUT + 2, status=503, level=4, shown=False)
+    missing = read(CUT + 2, status=404, shown=False)
+
+    own, *_ = reads_checks(seen([*LOOKS, unserved], controls=controls, busy=times))
+    also, *_ = reads_checks(seen([*LOOKS, missing], controls=controls, busy=times))
+
+    assert own.kept is kept
+    assert also.kept is False
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        pytest.param("orders-healthy-beside-load", [True, True, True], id="healthy-beside-load"),
+        pytest.param("orders-forgetful", [False, True, True], id="forgetful"),
+        pytest.param("orders-silent", [False, False, True], id="silent"),
+    ],
+)
+def test_recorded_shop_is_judged_right(name: str, kept: list[bool]) -> None:
+    """A shop that forgets who asks misses own orders, one that hides levels has stale answers.
+
+    The healthy one was recorded while eighteen processes wanted the two processors.
+    """
+    assert verdict(Recording.from_json((RECORDINGS / f"{name}.json").read_bytes())) == kept
