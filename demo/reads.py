@@ -21,7 +21,7 @@ from demo.traffic import (
     Sample,
     nearest_rank,
 )
-from demo.verdict import LATE_SECONDS, STALE_LEVEL, Check
+from demo.verdict import EXCUSED_SHARE_MAX, LATE_SECONDS, STALE_LEVEL, Check
 
 PARTS: Final = ("stalled", "cut", "healed")
 ORDERS: Final = ("orders", "order")
@@ -82,8 +82,11 @@ def _own_seen(recording: Recording, control: Control) -> Check:
     without = sum(_served_without(one, stretch) for stretch in cut for one in own)
     text = f"{len(own) - len(missed)} of {len(own)} looks at own orders missed none"
     text = f"no user missed an own order: {text} ({without} of them without the primary)"
-    if own != asked:
-        text = f"{text}, but for {len(asked) - len(own)} not answered while the control was late"
+    hindered = len(asked) - len(own)
+    if hindered:
+        text = f"{text}, but for {hindered} not answered while the control was late"
+    if missed and all(map(_is_unanswered, missed)) and _too_many(hindered, asked):
+        return Check(kept=None, text=text)  # what is left may have been hindered, too
     return Check(kept=not missed if without else None, text=text)
 
 
@@ -97,8 +100,16 @@ def _was_hindered(read: OrderRead, control: Control) -> bool:
     moment = Sample(
         endpoint=read.page, sent=read.sent, seconds=read.seconds, status=read.status, meta={}
     )
-    answered = read.status not in {0, UNAVAILABLE}
-    return not answered and control.lateness(moment) > LATE_SECONDS
+    return _is_unanswered(read) and control.lateness(moment) > LATE_SECONDS
+
+
+def _is_unanswered(read: OrderRead) -> bool:
+    return read.status in {0, UNAVAILABLE}
+
+
+def _too_many(hindered: int, asked: Sequence[object]) -> bool:
+    """Tell whether the machine kept so many from being answered that nothing can be judged."""
+    return hindered > EXCUSED_SHARE_MAX * len(asked)
 
 
 def _stale_marked(recording: Recording) -> Check:
@@ -120,7 +131,9 @@ def _served_without(read: OrderRead, stretch: Stretch) -> bool:
 
 def _beside(recording: Recording, control: Control) -> Check:
     samples = [one for part in PARTS for one in recording.during(part)]
-    bad = [one for one in samples if _is_bad(one, control)]
+    wrong = [one for one in samples if _is_wrong(one)]
+    late = [one for one in samples if one.late or not one.status]
+    bad = [*wrong, *(one for one in late if not _is_excused(one, control))]
     cut = [one for one in _stretches(recording) if one.phase.part == "cut"]
     refused = [
         one
@@ -143,17 +156,19 @@ def _beside(recording: Recording, control: Control) -> Check:
     )
     if failed:
         text = f"{text}, {len(failed)} of other endpoints not served"
+    if not wrong and _too_many(sum(_is_excused(one, control) for one in late), samples):
+        return Check(kept=None, text=text)
     return Check(kept=not (bad or slow or failed) if refused else None, text=text)
 
 
-def _is_bad(sample: Sample, control: Control) -> bool:
-    """Tell whether a request failed, or was late by more than the machine made it."""
-    if sample.error and sample.status:
-        return True
-    if not sample.status and sample.seconds < GIVE_UP_SECONDS:
-        return True
-    limit = TOLERANCE * BUDGETS[sample.endpoint]
-    return sample.seconds - control.lateness(sample) > limit
+def _is_wrong(sample: Sample) -> bool:
+    """Tell whether a request failed, or was not answered by somebody who refused it."""
+    return bool(sample.error) if sample.status else sample.seconds < GIVE_UP_SECONDS
+
+
+def _is_excused(sample: Sample, control: Control) -> bool:
+    """Tell whether a request was late by no more than the machine made it."""
+    return sample.seconds - control.lateness(sample) <= TOLERANCE * BUDGETS[sample.endpoint]
 
 
 def _stretches(recording: Recording) -> Sequence[Stretch]:

@@ -24,7 +24,7 @@ DRIVERS: Final = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymys
 CONNECT_SECONDS: Final = 2
 POOL_SECONDS: Final = 1.0
 """How long a call waits for a connection when all of a server's are in use."""
-UNREACHABLE: Final = (exc.SQLAlchemyError, CircuitOpenError, OSError)
+UNREACHABLE: Final = (exc.DBAPIError, exc.TimeoutError, CircuitOpenError, OSError)
 """What ends a call of a server that does not answer, or is not asked."""
 FRESH_SECONDS: Final = 1.0
 USED: Final = "resilience_used"
@@ -95,7 +95,8 @@ class Server:
         """Return the engine for sessions of one kind.
 
         Raises:
-            ConfigurationError: The server was given as an engine of the other kind.
+            ConfigurationError: The server was given as an engine of the other kind, or its URL
+                names a driver of the other kind.
         """
         made = self._engines.get(asynchronous)
         if made is not None:
@@ -106,11 +107,8 @@ class Server:
             raise ConfigurationError(msg)
         with self._making:
             if asynchronous not in self._engines:
-                url, options = self._url, _safe(self.backend, self._options)
-                engine = (
-                    create_async_engine(url, **options).sync_engine
-                    if asynchronous
-                    else create_engine(url, **options)
+                engine = _made(
+                    self._url, _safe(self.backend, self._options), self.name, asynchronous
                 )
                 self._engines[asynchronous] = self._watched(engine)
         return self._engines[asynchronous]
@@ -287,6 +285,16 @@ def _read(address: str | URL, name: str) -> URL:
     if driver is not None and "+" not in url.drivername:
         url = url.set(drivername=f"{url.drivername}+{driver}")
     return url
+
+
+def _made(url: URL, options: dict[str, Any], name: str, asynchronous: bool) -> Engine:  # noqa: FBT001
+    if not asynchronous:
+        return create_engine(url, **options)
+    try:
+        return create_async_engine(url, **options).sync_engine
+    except exc.InvalidRequestError as error:
+        msg = f"{name}: AsyncSessions need a driver for asyncio, not {url.drivername}: {error}"
+        raise ConfigurationError(msg) from error
 
 
 def _safe(backend: str, options: dict[str, Any]) -> dict[str, Any]:

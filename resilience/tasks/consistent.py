@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import functools
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from resilience.consistency import ConsistentSession, Token, current_session
@@ -65,6 +64,21 @@ class UserSession(ConsistentSession):
             self._shared.merge(f"user:{self.key}", token, TOKEN_SECONDS)
             self._told = token
 
+    def open(self, before: ConsistentSession | None) -> None:
+        """See what the same user, and the session *before* it, have seen, if there are any."""
+        if self.key is not None:
+            self.refresh()
+        if before is not None:
+            self.join(before.token())
+
+    def close(self, before: ConsistentSession | None) -> None:
+        """Let the others of the same user, and the session *before* it, see what this one has."""
+        self.tell()
+        if before is not None:
+            before.join(dataclasses.replace(self.token(), session=None))
+            for mark in self.marks:
+                before.mark(mark)
+
 
 class SessionBlock:
     """A block of code, `with` or `async with`, that runs in a session."""
@@ -76,46 +90,23 @@ class SessionBlock:
 
     def __enter__(self) -> UserSession:
         self._before = current_session()
-        self._begin()
+        self._session.open(self._before)
         enter(self._session)
         return self._session
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         enter(self._before)
-        self._end()
+        self._session.close(self._before)
 
     async def __aenter__(self) -> UserSession:
         self._before = current_session()
-        await asyncio.to_thread(self._begin)
+        await asyncio.to_thread(self._session.open, self._before)
         enter(self._session)
         return self._session
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         enter(self._before)
-        await asyncio.to_thread(self._end)
-
-    def _begin(self) -> None:
-        if self._session.key is not None:
-            self._session.refresh()
-        if self._before is not None:  # what comes after it sees what it has seen
-            self._session.join(self._before.token())
-
-    def _end(self) -> None:
-        self._session.tell()
-        if self._before is not None:
-            self._before.join(dataclasses.replace(self._session.token(), session=None))
-            for mark in self._session.marks:
-                self._before.mark(mark)
+        await asyncio.to_thread(self._session.close, self._before)
 
 
 class Consistent(Sharing):

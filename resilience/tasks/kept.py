@@ -227,7 +227,7 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job, seen: Token | N
         known["born"] = Resilience.of(app).fleet_time()
         known.pop("lost", None)
         headers |= {BUDGET_HEADER: None, "expires": None, CRASHES_HEADER: 0}
-    if seen is not None:
+    if seen:
         given = position_of(headers)
         headers[POSITION_HEADER] = (seen if given is None else given.merged(seen)).to_json()
     headers[JOB_HEADER] = {**known, "dispatches": job.dispatches, "origin": job.origin}

@@ -10,14 +10,13 @@ import math
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import Task, signals
 from celery._state import get_current_task
 from celery.app.task import Context
 
-from resilience.consistency import ConsistentSession, Token, current_session
+from resilience.consistency import Token, current_session
 from resilience.consistency.session import PRIMARY, enter
 from resilience.errors import StoreUnavailableError
 from resilience.levels import Level
@@ -33,24 +32,6 @@ UNLOCK: Final = "celery.chord_unlock"
 """Celery's task that publishes the body of a chord, on a result backend that counts no members."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    """A job in its session, and how it found that.
-
-    Attributes:
-        session: Its own; of a job that runs eagerly in a session, that one.
-        before: The session around it.
-        marks: How many answers were marked before it.
-        using: As the session had it; `wait_seconds` likewise.
-    """
-
-    session: ConsistentSession
-    before: ConsistentSession | None
-    marks: int
-    using: str | None
-    wait_seconds: float | None
-
-
 def watch_jobs() -> None:
     """Let every job of an adopted app that this process begins from now on run in a session."""
     for signal, receiver in ((signals.task_prerun, begin), (signals.task_postrun, end)):
@@ -61,42 +42,33 @@ def begin(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
     """Enter the session of the job that *task* runs, if it has not entered it."""
     resilience = getattr(task.app, "resilience", None)
     request = task.request_stack.top
-    if resilience is None or request is None or _visit(request) is not None:
+    if resilience is None or request is None or _session(request) is not None:
         return
-    token, before = position_of(request), current_session()
+    token = position_of(request)
     if token is None and not resilience.sources:
         return
     watch_jobs()  # for its end, should this be the first job that has a token
-    if before is not None and request.is_eager:
-        session = before
-        session.join(token or Token())
-    else:
-        session = resilience.session_of(token)
-    visit = _Visit(session, before, len(session.marks), session.using, session.wait_seconds)
-    request.update(resilience_visit=visit)
-    match getattr(task, "data_consistency", None):
-        case "always":
-            session.using = PRIMARY
-        case "sticky" | "delayed":
-            session.wait_seconds = 0.0
-        case _:
-            pass
+    session = resilience.session_of(token)
+    # Only a job that runs eagerly has anybody around it; a thread is used again.
+    before = current_session() if request.is_eager else None
+    if before is not None:
+        session.join(before.token())
+    consistency = getattr(task, "data_consistency", None)
+    if consistency == "always":
+        session.using = PRIMARY
+    elif consistency is not None:
+        session.wait_seconds = 0.0
+    request.update(resilience_session=session, resilience_before=before)
     enter(session)
 
 
 def end(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
     """Leave the session of the job that *task* ran, which is over with it."""
     request = task.request_stack.top
-    visit = None if request is None else _visit(request)
-    if visit is None:
-        return
-    try:
-        if visit.session is not visit.before:
-            visit.session.tell()  # type: ignore[attr-defined] # made by `session_of`
-    finally:
-        visit.session.using, visit.session.wait_seconds = visit.using, visit.wait_seconds
-        # Only a job that runs eagerly has anybody around it; a thread is used again.
-        enter(visit.before if request.is_eager else None)
+    session = None if request is None else _session(request)
+    if session is not None:
+        enter(request.resilience_before)
+        session.close(request.resilience_before)
 
 
 def token_here() -> Token | None:
@@ -160,11 +132,12 @@ def tell_at_end(backend: Any) -> None:  # noqa: ANN401 - of any class
 def stale_reads() -> Outcome[Any] | None:
     """Return how good the reads of the job that runs were, without a value; None: no fault."""
     job = _job_here()
-    visit = None if job is None else _visit(job[1])
-    marks = [] if visit is None else visit.session.marks[visit.marks :]
-    if not marks:
+    session = None if job is None else _session(job[1])
+    if session is None or not session.marks:
         return None
-    worst = max(marks, key=lambda mark: math.inf if mark.lag_seconds is None else mark.lag_seconds)
+    worst = max(
+        session.marks, key=lambda mark: math.inf if mark.lag_seconds is None else mark.lag_seconds
+    )
     return Outcome(
         value=None,
         level=Level.STALE,
@@ -198,19 +171,15 @@ def merged(texts: Iterable[str | bytes]) -> Token:
     return whole
 
 
-def primaries_now(resilience: Any) -> Token | None:  # noqa: ANN401 - a `Resilience`
-    """Return a token for all that has been committed until now; None: there are no replicas."""
-    token = None
+def primaries_now(resilience: Any) -> Token:  # noqa: ANN401 - a `Resilience`
+    """Return a token for all that has been committed until now where there are replicas."""
+    token = Token()
     for name, databases in resilience.sources.items():
-        if not databases.replicas:
-            continue
-        position = databases.measure_primary()
-        found = (
-            Token(unknown={name: resilience.fleet_time()})
-            if position is None
-            else Token(positions={name: position})
-        )
-        token = found if token is None else token.merged(found)
+        if databases.replicas:
+            position = databases.measure_primary()
+            lost = {name: resilience.fleet_time()} if position is None else {}
+            known = {} if position is None else {name: position}
+            token = token.merged(Token(positions=known, unknown=lost))
     return token
 
 
@@ -224,16 +193,15 @@ def _job_here() -> tuple[Any, Context] | None:
     return resilience, request
 
 
-def _visit(request: Context) -> _Visit | None:
-    visit: _Visit | None = vars(request).get("resilience_visit")
-    return visit
+def _session(request: Context) -> Any:  # noqa: ANN401 - a `UserSession`, None: none was entered
+    return vars(request).get("resilience_session")
 
 
 def _tell(resilience: Any, request: Context) -> None:  # noqa: ANN401 - a `Resilience`
     """Share what the job with *request* has seen with the body of its chord, and with its user."""
-    visit = _visit(request)
-    if visit is not None and visit.session is not visit.before:
-        visit.session.tell()  # type: ignore[attr-defined] # as in `end`
+    session = _session(request)
+    if session is not None:
+        session.tell()
     if request.chord and request.group:
         token = token_here()
         if token is not None:

@@ -569,6 +569,19 @@ def test_sqlite_has_no_positions(tmp_path: Path, stage: Stage) -> None:
         stage.databases(primary=url, replicas=[url])
 
 
+def test_driver_that_is_not_for_asyncio_is_a_mistake_and_no_outage(stage: Stage) -> None:
+    """The error names the driver, and no circuit opens."""
+    databases = stage.databases(primary="mariadb+pymysql://nobody@127.0.0.1:1/none", replicas=[])
+
+    async def run() -> None:
+        async with databases.AsyncSession() as session:
+            await session.execute(select(Note.id))
+
+    with pytest.raises(ConfigurationError, match="pymysql"):
+        asyncio.run(run())
+    assert databases.primary.breaker.known_state == "closed"
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
