@@ -82,7 +82,9 @@ Floor = dict[str, Version]
 
 def read_history(paths: Iterable[Path]) -> list[Operation]:
     """Return what the files of all processes hold, in no particular order."""
-    lines = (json.loads(line) for path in paths for line in path.read_text().splitlines())
+    # A line without its end is still being written.
+    texts = (path.read_text().rpartition("\n")[0] for path in paths)
+    lines = (json.loads(line) for text in texts for line in text.splitlines())
     return [Operation(**{**line, "shows": tuple(line["shows"])}) for line in lines]
 
 
@@ -91,14 +93,15 @@ def violations(history: Iterable[Operation], *, lost: Collection[str] = ()) -> l
 
     Args:
         history: What all sessions did.
-        lost: Writes that a failover lost, of which a lag says nothing. That they are missing is no
-            excuse for an answer that was not marked.
+        lost: Writes that a failover lost. A lag says nothing of them, and what was written after it
+            by somebody who had seen them is there without them. But who wrote or saw one himself is
+            to be told that it is missing.
     """
     history = list(history)
-    return [*_broken_guarantees(history), *_small_lags(history, lost)]
+    return [*_broken_guarantees(history, lost), *_small_lags(history, lost)]
 
 
-def _broken_guarantees(history: Iterable[Operation]) -> list[Violation]:
+def _broken_guarantees(history: Iterable[Operation], lost: Collection[str]) -> list[Violation]:
     found: list[Violation] = []
     sessions: Mapping[str, _Session] = defaultdict(_Session)
     behind: dict[str, Floor] = {}
@@ -107,7 +110,7 @@ def _broken_guarantees(history: Iterable[Operation]) -> list[Violation]:
         session = sessions[operation.session]
         if not ended:
             if operation.op == "write":
-                behind[operation.write] = session.floor()
+                behind[operation.write] = session.floor(lost)
             continue
         if operation.outcome == "ok" and not operation.error:
             if operation.op == "read" and not operation.marked:
@@ -137,11 +140,11 @@ class _Session:
             WRITES_FOLLOW_READS: {},
         }
 
-    def floor(self) -> Floor:
+    def floor(self, lost: Collection[str]) -> Floor:
         merged: Floor = {}
         for floor in self._floors.values():
             _raise(merged, floor)
-        return merged
+        return {key: version for key, version in merged.items() if version.write not in lost}
 
     def missing(self, answer: Operation) -> list[Violation]:
         return [

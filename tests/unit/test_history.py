@@ -248,6 +248,18 @@ def test_checker_takes_no_lag_for_too_small_because_of_what_a_failover_lost() ->
     ]
 
 
+def test_checker_demands_no_lost_write_of_who_only_saw_what_was_written_after_it() -> None:
+    """The database cannot know what led to a write; who saw the lost one is still to be told."""
+    history = (
+        wrote(1, "ann", "x", "x1"),
+        wrote(2, "ann", "y", "y1"),
+        saw(3, "bob", "y", "y1"),
+    )
+
+    assert accused(*history, saw(4, "bob", "x"), lost=["x1"]) == []
+    assert accused(*history, saw(4, "ann", "x"), lost=["x1"]) == [(READ_YOUR_WRITES, "ann", 4)]
+
+
 def test_history_is_read_as_it_was_written(tmp_path: Path) -> None:
     """All processes' files make one history."""
     one, two = wrote(1, "ann", "x", "x1"), stale(saw(2, "bob", "x", "x1"), lag=0.25)
