@@ -85,9 +85,7 @@ class OrdersAtReplica:
 
     def lag_seconds(self) -> float | None:
         """Return how long ago everything was committed that the replica shows; None: unknown."""
-        with self._server.connect(asynchronous=False) as connection:
-            measured = self._server.measure(connection)
-        return self._databases.history.lag(measured.position, self._databases.fleet_time())
+        return self._databases.lag_seconds(self._server)
 
 
 class OrdersAtPrimary:

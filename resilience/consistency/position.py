@@ -1,6 +1,6 @@
 """How far a source's log must have been replayed for a read to see a write."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,9 +32,6 @@ class Position:
 
     def __bool__(self) -> bool:
         return bool(self.lines)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.lines)
 
     def merged(self, other: "Position") -> "Position":
         """Return the least position that covers both: on each line the greater number."""

@@ -1,7 +1,7 @@
 """The user, request or job on whose behalf is read and written."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ PRIMARY: Final = "primary"
 ANY_KEY: Final = ""
 NOWHERE: Final = Position()
 INFINITE: Final = float("inf")
-MARKS_MAX: Final = 20
 
 Measure = Callable[[], Position | None]
 """Asks a database how far it is; None: it did not say, and the session knows that."""
@@ -47,28 +46,27 @@ class ConsistentSession:
     Attributes:
         key: What tells users apart; None: a session of nobody in particular.
         using: `primary` lets every read go there.
-        wait_seconds: How long a read waits for a replica; None: as long as its databases say.
-        marks: Why answers of this session were older than they should be; empty: none was.
+        sticky: Lets reads that no replica can answer go to the primary at once, and all of them.
     """
 
     __slots__ = (
         "_keys",
+        "_marks",
         "_measures",
         "_numbers",
         "_positions",
         "_unknown",
         "key",
-        "marks",
+        "sticky",
         "using",
-        "wait_seconds",
     )
 
     def __init__(self, key: str | None = None, *, token: Token | None = None) -> None:
         """Begin with all that *token* stands for, if one is given."""
         self.key = key
         self.using: str | None = None
-        self.wait_seconds: float | None = None
-        self.marks: list[Mark] = []
+        self.sticky = False
+        self._marks: dict[str, Mark] = {}
         self._positions: dict[str, Position] = {}
         self._keys: dict[str, Position] = {}
         self._numbers: dict[str, int] = {}
@@ -78,15 +76,20 @@ class ConsistentSession:
             self.join(token)
 
     @property
+    def marks(self) -> Sequence[Mark]:
+        """Why answers were older than they should be, the worst of each source; empty: none was."""
+        return tuple(self._marks.values())
+
+    @property
     def level(self) -> Level:
         """How good the answers were so far: FULL or STALE."""
-        return Level.STALE if self.marks else Level.FULL
+        return Level.STALE if self._marks else Level.FULL
 
     @property
     def lag_seconds(self) -> float | None:
         """The greatest lag of all marked answers; None: unknown, or none was marked."""
-        lags = [mark.lag_seconds for mark in self.marks if mark.lag_seconds is not None]
-        return max(lags) if lags and len(lags) == len(self.marks) else None
+        lag = max(map(_lag, self._marks.values()), default=INFINITE)
+        return None if lag == INFINITE else lag
 
     def join(self, token: Token) -> None:
         """See from now on all that *token* stands for, too."""
@@ -213,13 +216,14 @@ class ConsistentSession:
             self._numbers[source] = number
 
     def mark(self, mark: Mark) -> None:
-        """Note that an answer may be older than it should be; for each reason the greatest lag."""
-        for number, one in enumerate(self.marks):
-            if (one.source, one.reason) == (mark.source, mark.reason):
-                if one.lag_seconds is not None and (mark.lag_seconds or INFINITE) > one.lag_seconds:
-                    self.marks[number] = mark
-                return
-        self.marks = [*self.marks[-MARKS_MAX + 1 :], mark]
+        """Note that an answer may be older than it should be; the worst of each source is kept."""
+        worst = self._marks.get(mark.source)
+        if worst is None or _lag(mark) > _lag(worst):
+            self._marks[mark.source] = mark
+
+
+def _lag(mark: Mark) -> float:
+    return INFINITE if mark.lag_seconds is None else mark.lag_seconds
 
 
 def current_session() -> ConsistentSession | None:

@@ -15,33 +15,29 @@ from resilience.consistency.errors import DatabaseUnavailableError
 from resilience.databases.measured import Measured
 from resilience.databases.server import UNREACHABLE, Server, why_unreachable
 from resilience.databases.servers import Servers
-from resilience.events import ReadFellBack, ReadStale
+from resilience.events import ReadFellBack, ReadStale, ReplicaLagging
 
 POLL_SECONDS: Final = 0.005
 BEHIND: Final = "it has not replayed what this session wrote or saw"
 UNKNOWN: Final = "nobody knows where what this session wrote or saw is"
-DID: Final = "resilience_did"
-"""Where a pooled connection keeps what its server said last when that was good enough."""
 _dice = random.Random()  # noqa: S311 - which of equal replicas
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A replica that was asked.
+    """A replica that was asked and may answer, if only what is marked.
 
     Attributes:
         server: Which one.
         connection: To it, open.
         measured: What it said.
-        never: Why it cannot answer, however long it is waited for; None: it can, now or later.
-        why: Why it cannot answer now; None: it can.
+        why: Why its answer must be marked; None: it need not be.
     """
 
     server: Server
     connection: Connection
     measured: Measured
-    never: str | None = None
-    why: str | None = None
+    why: str | None
 
 
 class Choice:
@@ -94,18 +90,19 @@ class Choice:
         if not databases.replicas:
             return self._primary(None)
         if self.is_unknown:
+            # The last read may have been on the primary, whose position covers what is unknown.
             self._find_out(databases.primary)
-        behind: list[Candidate] = []
+        asked = []
         for server in self._order():
             found = None if self.is_unknown else self._ask(server)
             if found is not None and found.why is None:
                 return found.server, found.connection
-            if found is not None and found.never is None:
-                behind.append(found)
-        waited = self._wait(behind) if behind and not self.is_unknown else None
+            if found is not None:
+                asked.append(found)
+        waited = self._wait([one for one in asked if one.why == BEHIND])
         if waited is not None:
             return waited.server, waited.connection
-        return self._otherwise(behind)
+        return self._otherwise(asked)
 
     def _order(self) -> list[Server]:
         """Return the replicas in random order; first the one that the session has read from."""
@@ -137,71 +134,71 @@ class Choice:
     def _ask(self, server: Server) -> Candidate | None:
         """Ask a replica, or take what it said on the same connection a moment ago.
 
-        None: it is not reached.
+        None: it is not reached, or may not answer at all.
         """
+        databases = self._databases
         try:
             connection = self._open(server)
             self._find_out(server)
-            known = server.known(connection)
-            if known is not None and not self.is_unknown and self._does(connection, *known):
-                return Candidate(server, connection, known[0])
+            known = server.last_measured(connection)
+            if known is not None:
+                measured, at = known
+                is_fresh = databases.clock.monotonic() - at <= databases.position_cache_seconds
+                if is_fresh and self._why_not(measured) is None:
+                    return Candidate(server, connection, measured, None)
             measured = server.measure(connection)
         except UNREACHABLE as error:
             self._reasons.append(f"{server.name}: {why_unreachable(error)}")
             return None
-        never = self._databases.history.why_not(measured)
-        why = never or self._why_not_yet(server, measured)
-        if why is None:
-            connection.info[DID] = measured
-        else:
+        never = databases.history.why_not(measured)
+        why = never or self._why_not(measured)
+        if why is not None:
             self._reasons.append(f"{server.name}: {why}")
-        return Candidate(server, connection, measured, never, why)
+        if never is None and why not in {None, BEHIND, UNKNOWN}:
+            self._announce_late(server, measured)
+        return Candidate(server, connection, measured, why) if never is None else None
 
-    def _does(self, connection: Connection, measured: Measured, at: float) -> bool:
-        """Tell whether what the server said on *connection* at a monotonic time is enough now."""
-        return (
-            connection.info.get(DID) is measured
-            and self._databases.clock.monotonic() - at <= self._databases.position_cache_seconds
-            and measured.position.covers(self.needed)
+    def _announce_late(self, server: Server, measured: Measured) -> None:
+        databases = self._databases
+        lag = databases.history.lag(measured.position, databases.fleet_time())
+        databases.announce(
+            ReplicaLagging(source=databases.name, replica=server.name, lag_seconds=lag)
         )
 
-    def _why_not_yet(self, server: Server, measured: Measured) -> str | None:
-        """Return why a replica must be waited for; None: it can answer."""
-        if self.is_unknown:
-            return UNKNOWN
+    def _why_not(self, measured: Measured) -> str | None:
+        """Return why the answer of a server that says this must be marked; None: it need not be."""
+        never = self._databases.history.why_not(measured)
+        if never is not None or self.is_unknown:
+            return never or UNKNOWN
         if not measured.position.covers(self.needed):
             return BEHIND
-        return self._databases.why_late(server, measured)
+        return self._databases.why_late(measured)
 
     def _wait(self, behind: list[Candidate]) -> Candidate | None:
         """Wait until the replica that is farthest has what is needed, as long as that may take."""
-        best = self._farthest(behind)
+        if not behind:
+            return None
+        best, pause = self._farthest(behind), POLL_SECONDS
         monotonic = self._databases.clock.monotonic
-        until, pause = monotonic() + self._patience(), POLL_SECONDS
-        lines = best.measured.position.lines
-        numbers = [number for line, (number, _) in self.needed.lines.items() if line in lines]
+        until = monotonic() + self._patience()
         while (left := until - monotonic()) > 0:
             try:
-                if len(numbers) != 1 or not best.server.wait(best.connection, numbers[0], left):
+                if not best.server.wait(best.connection, self.needed, left):
                     self._pause(min(pause, left))
                     pause *= 2
                 measured = best.server.measure(best.connection)
             except UNREACHABLE as error:
                 self._reasons.append(f"{best.server.name}: {why_unreachable(error)}")
-                behind.remove(best)
                 return None
-            if self._why_not_yet(best.server, measured) is None:
+            if self._why_not(measured) is None:
                 return best
         return None
 
     def _patience(self) -> float:
         """Return the seconds for which a replica that is behind is waited for."""
-        seconds, own, budget = (
-            self._databases.wait_seconds,
-            self._session.wait_seconds,
-            current_budget(),
-        )
-        seconds = seconds if own is None else min(seconds, own)
+        budget, seconds = current_budget(), self._databases.wait_seconds
+        if self._session.sticky:
+            return 0.0
         return seconds if budget is None else min(seconds, budget.remaining())
 
     def _pause(self, seconds: float) -> None:
@@ -216,16 +213,16 @@ class Choice:
 
         def reached(one: Candidate) -> int:
             lines = one.measured.position.lines
-            wanted = [lines[line][0] for line in lines if not needed or line in needed]
+            wanted = [lines[line][0] for line in lines if not needed or line in needed.lines]
             return max(wanted, default=-1)
 
         return max(candidates, key=reached)
 
-    def _otherwise(self, behind: list[Candidate]) -> tuple[Server, Connection]:
-        """Return the primary, if it answers and may be asked; else the best of those *behind*."""
+    def _otherwise(self, asked: list[Candidate]) -> tuple[Server, Connection]:
+        """Return the primary, if it answers and may be asked; else the best replica, marked."""
         databases, reason = self._databases, "; ".join(self._reasons) or UNKNOWN
         unavailable = None
-        if databases.may_fall_back() or not behind:
+        if databases.share.allows() or self._session.sticky or not asked:
             try:
                 return self._primary(reason)
             except DatabaseUnavailableError as error:
@@ -233,12 +230,12 @@ class Choice:
         else:
             reason = f"too many reads fall back to the primary; {reason}"
         if self.is_unknown:
-            asked = (self._ask(server) for server in databases.replicas)
-            behind = [one for one in asked if one is not None and one.never is None]
-        if not behind:
+            found = (self._ask(server) for server in databases.replicas)
+            asked = [one for one in found if one is not None]
+        if not asked:
             after = None if unavailable is None else unavailable.retry_after
             raise DatabaseUnavailableError(databases.name, reason, after) from unavailable
-        best = self._farthest(behind)
+        best = self._farthest(asked)
         self._mark(reason, databases.history.lag(best.measured.position, databases.fleet_time()))
         return best.server, best.connection
 
@@ -248,7 +245,7 @@ class Choice:
         connection = databases.open_primary(asynchronous=self._asynchronous)
         self._opened.append(connection)
         if primary.has_positions and needed:
-            known = primary.known(connection)
+            known = primary.last_measured(connection)
             if known is None or not known[0].position.covers(needed):
                 try:
                     known = primary.measure(connection), 0.0
@@ -257,7 +254,7 @@ class Choice:
             if not known[0].position.covers(needed):
                 self._mark("what was written or seen before a failover may be lost", None)
         if reason is not None:
-            databases.count_fallback()
+            databases.share.fell_back()
             databases.announce(ReadFellBack(source=databases.name, reason=reason))
         return primary, connection
 

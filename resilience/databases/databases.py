@@ -35,7 +35,7 @@ class Databases(Servers):
 
     def close(self) -> None:
         """Close the connections of `Session`s that are not in use; later ones connect again."""
-        thread, _ = self._beside
+        thread, _ = self._exchanging
         if thread is not None:
             thread.join(CLOSE_SECONDS)
         for server in (self.primary, *self.replicas):
@@ -43,7 +43,7 @@ class Databases(Servers):
 
     async def aclose(self) -> None:
         """Do the same for `AsyncSession`s."""
-        _, task = self._beside
+        _, task = self._exchanging
         if task is not None:
             await asyncio.wait([task], timeout=CLOSE_SECONDS)
         for server in (self.primary, *self.replicas):

@@ -99,12 +99,10 @@ class PrimaryHistory:
         if measured.went_back:
             return "it shows less than it did before: is it an old backup?"
         newest = self.newest
-        if newest is None:
-            return "nobody has seen the primary yet"
-        if measured.system:
-            theirs = {line.split("/")[0] for line in newest.position}
-            if measured.system not in theirs:
-                return f"it belongs to the cluster {measured.system}, the primary to {theirs.pop()}"
+        if newest is not None and measured.system:
+            lines = newest.position.lines
+            if not any(line.startswith(f"{measured.system}/") for line in lines):
+                return f"it belongs to the cluster {measured.system}, the primary to another one"
         return None
 
     def is_beside(self, measured: Measured) -> bool:
@@ -112,4 +110,5 @@ class PrimaryHistory:
         newest = self.newest
         if newest is None or not newest.position:
             return False
-        return not any(line in newest.position for line in measured.position)
+        lines = newest.position.lines
+        return not any(line in lines for line in measured.position.lines)

@@ -33,7 +33,11 @@ def read_gtids(text: str, known: float) -> Position:
     return Position(lines)
 
 
-def wait_statement(position: Position, seconds: float) -> str:
-    """Return the statement that waits until a replica has replayed *position*."""
+def wait(cursor: Any, version: tuple[int, ...], position: Position, seconds: float) -> bool:  # noqa: ANN401 - of any driver
+    """Let a replica wait until it has replayed *position*; False: there is nothing to wait for."""
+    del version  # all that have GTIDs can
     gtids = ",".join(f"{line}-{number}" for line, (number, _) in sorted(position.lines.items()))
-    return f"SELECT MASTER_GTID_WAIT('{gtids}', {seconds:.3f})"
+    if gtids:
+        cursor.execute("SELECT MASTER_GTID_WAIT(%s, %s)", (gtids, round(seconds, 3)))
+        cursor.fetchall()
+    return bool(gtids)

@@ -12,8 +12,8 @@ class Measured:
     Attributes:
         is_replica: Whether it only replays what another one writes.
         system: Which cluster it belongs to; empty if the database does not say.
-        position: What its readers see at least.
-        seen: What its readers have seen at most until then.
+        position: Everything up to here is visible to its readers.
+        seen: Nothing beyond here can have been visible yet.
         went_back: Whether it was farther before: then it is another server, or an old backup.
     """
 

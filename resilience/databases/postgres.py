@@ -58,6 +58,18 @@ def before_header(lsn: int, block: int, segment: int) -> int:
     return lsn - SHORT_HEADER if offset % block == SHORT_HEADER and offset > block else lsn
 
 
+def wait(cursor: Any, version: tuple[int, ...], position: Position, seconds: float) -> bool:  # noqa: ANN401 - of any driver
+    """Let a replica wait until it has replayed *position*; False: its version cannot.
+
+    The server compares numbers only: its timeline must be asked for afterwards.
+    """
+    numbers = [number for number, _ in position.lines.values()]
+    if version < WAIT_VERSION or len(numbers) != 1 or seconds * 1000 < 1:
+        return False
+    cursor.execute(wait_statement(numbers[0], seconds))
+    return True
+
+
 def wait_statement(lsn: int, seconds: float) -> str:
     """Return the statement that waits until a replica of version 19 or later has replayed *lsn*.
 

@@ -1,6 +1,6 @@
 """A SQLAlchemy session whose reads go to a replica and all else to the primary."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any, Final
 
 from sqlalchemy import Connection, event
@@ -40,7 +40,10 @@ class LastRead:
         self.asynchronous = asynchronous
 
     def __call__(self) -> Position | None:
-        """Ask the server; if it does not answer, what the session has seen is unknown."""
+        """Ask the server how far it is, and let the session know what that settles.
+
+        If it does not answer, what the session has seen is unknown.
+        """
         databases, session = self._databases, self._session
         try:
             measured = self._measure()
@@ -55,9 +58,9 @@ class LastRead:
 
     def _measure(self) -> Measured:
         try:
-            return self.server.ask(asynchronous=self.asynchronous)
+            return self.server.connect_and_measure(asynchronous=self.asynchronous)
         except MissingGreenlet:  # called by a coroutine itself, or in another thread
-            return self.server.ask(asynchronous=False)
+            return self.server.connect_and_measure(asynchronous=False)
 
 
 class RoutingSession(Session):
@@ -92,18 +95,12 @@ class RoutingSession(Session):
         Raises:
             ConfigurationError: *using* is something else, or a key is too long.
         """
-        if using not in {None, PRIMARY}:
-            msg = f"using must be 'primary' or None, got {using!r}"
-            raise ConfigurationError(msg)
+        _check(using, keys)
         super().__init__(**options)
         self._databases = databases
         self._asynchronous = asynchronous
         self._using = using
         self._keys = tuple(keys) or (ANY_KEY,)
-        for key in keys:
-            if not 0 < len(key) <= KEY_LENGTH_MAX:
-                msg = f"a key has 1 to {KEY_LENGTH_MAX} characters, got {key!r:.200}"
-                raise ConfigurationError(msg)
         self._forget()
 
     def _forget(self) -> None:
@@ -118,7 +115,7 @@ class RoutingSession(Session):
         clause: Any = None,  # noqa: ANN401 - as SQLAlchemy's
         bind: Any = None,  # noqa: ANN401 - as SQLAlchemy's
         using: str | None = None,
-        keys: Iterable[str] = (),
+        keys: Collection[str] = (),
         **_: Any,  # noqa: ANN401 - as SQLAlchemy's
     ) -> Any:  # noqa: ANN401 - an engine or a connection
         """Return the connection for a statement.
@@ -129,6 +126,8 @@ class RoutingSession(Session):
         del mapper
         if bind is not None:
             return bind
+        if using or keys:
+            _check(using, keys)
         if self._flushing or not _only_reads(clause):
             self._written = True
             return self._primary()
@@ -150,7 +149,7 @@ class RoutingSession(Session):
 
     def _read(self, session: ConsistentSession | None, keys: tuple[str, ...]) -> Connection:
         if self._reader is None:
-            self._databases.count_read()
+            self._databases.share.read()
             choice = Choice(self._databases, session, keys, asynchronous=self._asynchronous)
             if self._writer is not None and not self._databases.replicas:
                 self._reader = self._databases.primary, self._writer
@@ -209,6 +208,15 @@ class RoutingSession(Session):
         if writer is not None and highest is not None:
             session.note(databases.name, highest.position, self._keys)
         session.note_unknown(databases.name, databases.fleet_time())
+
+
+def _check(using: str | None, keys: Collection[str]) -> None:
+    if using not in {None, PRIMARY}:
+        msg = f"using must be 'primary' or None, got {using!r}"
+        raise ConfigurationError(msg)
+    if isinstance(keys, str) or any(not 0 < len(key) <= KEY_LENGTH_MAX for key in keys):
+        msg = f"keys must be a list of names of 1 to {KEY_LENGTH_MAX} characters, got {keys!r:.200}"
+        raise ConfigurationError(msg)
 
 
 def _only_reads(clause: Any) -> bool:  # noqa: ANN401 - any statement

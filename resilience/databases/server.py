@@ -15,6 +15,7 @@ from sqlalchemy.util import await_only
 from resilience.breaker import Breaker
 from resilience.budget import Cut
 from resilience.clock import Clock
+from resilience.consistency import Position
 from resilience.databases import mariadb, postgres
 from resilience.databases.measured import Measured
 from resilience.errors import CircuitOpenError, ConfigurationError, text_of
@@ -42,12 +43,14 @@ class Server:
         highest: The farthest that it was ever seen at in this process.
     """
 
+    breaker: Breaker
+
     def __init__(
         self,
         name: str,
         address: str | URL | Engine | AsyncEngine,
-        breaker: Breaker,
         *,
+        where: str,
         clock: Clock,
         fleet_time: Callable[[], float],
         **options: Any,  # noqa: ANN401 - SQLAlchemy's
@@ -57,16 +60,16 @@ class Server:
         Args:
             name: For people.
             address: A URL, or an engine, which then serves sessions of its own kind only.
-            breaker: The server's own.
+            where: Whose server it is, for errors.
             clock: Where time comes from.
             fleet_time: Returns seconds since the epoch by the clock of all processes.
             **options: Of the engines that are made of a URL, as of `create_engine`.
 
         Raises:
-            ConfigurationError: *address* is neither.
+            ConfigurationError: *address* is neither, or an option is unknown.
         """
         self.name = name
-        self.breaker = breaker
+        self._where = f"{where}, {name}"
         self._clock = clock
         self._fleet_time = fleet_time
         self.highest: Measured | None = None
@@ -79,7 +82,9 @@ class Server:
         elif isinstance(address, Engine):
             self._engines[False] = self._watched(address)
         else:
-            self._url = _read(address, name)
+            self._url = _read(address, self._where)
+        if self._url is not None:
+            self._engines[False] = self._watched(self._made(self._url, asynchronous=False))
         url = self._url or next(iter(self._engines.values())).url
         self.backend = url.get_backend_name()
         self._measure: Callable[[Any, float], Measured] | None = getattr(
@@ -103,20 +108,18 @@ class Server:
             return made
         if self._url is None:
             kind = "an AsyncSession" if asynchronous else "a Session"
-            msg = f"{self.name}: its engine cannot serve {kind}; give its URL instead"
+            msg = f"{self._where}: its engine cannot serve {kind}; give its URL instead"
             raise ConfigurationError(msg)
         with self._making:
             if asynchronous not in self._engines:
-                engine = _made(
-                    self._url, _safe(self.backend, self._options), self.name, asynchronous
-                )
+                engine = self._made(self._url, asynchronous=asynchronous)
                 self._engines[asynchronous] = self._watched(engine)
         return self._engines[asynchronous]
 
     def connect(self, *, asynchronous: bool) -> Connection:
         """Return a connection that is in no transaction, from the pool or new.
 
-        One that nobody has used for a second is tried first.
+        A pooled connection that was idle for a second is tested before it is returned.
 
         Raises:
             CircuitOpenError: The server was unreachable a moment ago.
@@ -127,7 +130,8 @@ class Server:
         if used is None or self._clock.monotonic() - used < FRESH_SECONDS:
             return connection
         try:
-            self._try(connection)
+            if self.has_positions:
+                self.measure(connection, counts=False)
         except exc.OperationalError:
             connection.close()
             return self._connect(asynchronous=asynchronous)
@@ -135,10 +139,6 @@ class Server:
             connection.close()
             raise
         return connection
-
-    def _try(self, connection: Connection) -> None:
-        if self._measure is not None:
-            self.measure(connection, is_old=True)
 
     def _connect(self, *, asynchronous: bool) -> Connection:
         connect = self.engine(asynchronous=asynchronous).connect
@@ -153,15 +153,18 @@ class Server:
         await_only(self.breaker.__aexit__(None, None, None))
         return connection
 
-    def known(self, connection: Connection) -> tuple[Measured, float] | None:
+    def last_measured(self, connection: Connection) -> tuple[Measured, float] | None:
         """Return what the server last said on *connection*, and when, monotonic; None: nothing."""
         found: tuple[Measured, float] | None = connection.info.get(MEASURED)
         return found
 
-    def measure(self, connection: Connection, *, is_old: bool = False) -> Measured:
+    def measure(self, connection: Connection, *, counts: bool = True) -> Measured:
         """Ask the server on *connection* how far it is: one round trip, and no snapshot.
 
-        That a connection *is_old* explains why the server does not answer on it.
+        Args:
+            connection: In no transaction.
+            counts: Whether a failure counts against the circuit; not if the connection was idle
+                for long, which may be the reason.
 
         Raises:
             ConfigurationError: The database cannot say that.
@@ -169,7 +172,7 @@ class Server:
         """
         if self._measure is None:
             msg = (
-                f"{self.name}: {self.backend} has no positions, and no replicas; "
+                f"{self._where}: {self.backend} has no positions, and no replicas; "
                 "use PostgreSQL or MariaDB, or a ConsistentReader"
             )
             raise ConfigurationError(msg)
@@ -180,9 +183,9 @@ class Server:
             self.highest,
         )
         try:
-            measured: Measured = self._ask(connection, lambda cursor: ask(cursor, known))
+            measured: Measured = self._run(connection, lambda cursor: ask(cursor, known))
         except exc.OperationalError as error:
-            if not is_old:
+            if counts:
                 self.fail(error)
             raise
         except Cut:
@@ -195,20 +198,16 @@ class Server:
         connection.info[MEASURED] = (measured, now)
         return measured
 
-    def ask(self, *, asynchronous: bool) -> Measured:
+    def connect_and_measure(self, *, asynchronous: bool) -> Measured:
         """Connect and ask the server how far it is; raises as `connect` and `measure`."""
         with self.connect(asynchronous=asynchronous) as connection:
             return self.measure(connection)
 
-    def wait(self, connection: Connection, number: int, seconds: float) -> bool:
-        """Let the server itself wait until it is at *number*; tell whether it can do that."""
+    def wait(self, connection: Connection, position: Position, seconds: float) -> bool:
+        """Let the server itself wait until it has replayed *position*; False: it cannot do that."""
         version = connection.dialect.server_version_info or ()
-        if self.backend != "postgresql" or version < postgres.WAIT_VERSION or seconds < 0.001:  # noqa: PLR2004
-            return False
-        self._ask(
-            connection, lambda cursor: cursor.execute(postgres.wait_statement(number, seconds))
-        )
-        return True
+        wait = KINDS[self.backend].wait
+        return bool(self._run(connection, lambda cursor: wait(cursor, version, position, seconds)))
 
     def fail(self, error: BaseException) -> None:
         """Count a connection that broke while it was used."""
@@ -230,7 +229,7 @@ class Server:
         for engine in self._engines.values():
             engine.dispose(close=False)
 
-    def _ask(self, connection: Connection, ask: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - what *ask* returns
+    def _run(self, connection: Connection, ask: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - what *ask* returns
         """Return `ask(cursor)`, without beginning a transaction, which would fix a snapshot."""
         dialect, pooled = connection.dialect, connection.connection
         driver: Any = pooled.dbapi_connection
@@ -248,11 +247,20 @@ class Server:
         except dialect.loaded_dbapi.Error as error:
             connection.invalidate(error)
             connection.engine.dispose()  # what else is in the pool is as old
-            statement = "SELECT how far it is"
-            raise exc.OperationalError(statement, None, error) from error
+            raise exc.OperationalError(None, None, error) from error
         except BaseException as error:  # cut between question and answer
             connection.invalidate(error)
             raise
+
+    def _made(self, url: URL, *, asynchronous: bool) -> Engine:
+        options = _safe(url.get_backend_name(), self._options)
+        try:
+            if asynchronous:
+                return create_async_engine(url, **options).sync_engine
+            return create_engine(url, **options)
+        except (TypeError, ImportError, exc.SQLAlchemyError) as error:
+            msg = f"{self._where}: no engine can be made for {url.drivername}: {error}"
+            raise ConfigurationError(msg) from error
 
     def _watched(self, engine: Engine) -> Engine:
         @event.listens_for(engine, "handle_error")
@@ -274,27 +282,17 @@ def why_unreachable(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _read(address: str | URL, name: str) -> URL:
+def _read(address: str | URL, where: str) -> URL:
     try:
         url = make_url(address)
     except exc.ArgumentError as error:
         # The text is not repeated: it may hold a password.
-        msg = f"{name}: give a URL such as postgresql+psycopg://host/name, or an engine"
+        msg = f"{where}: give a URL such as postgresql+psycopg://host/name, or an engine"
         raise ConfigurationError(msg) from error
     driver = DRIVERS.get(url.get_backend_name())
     if driver is not None and "+" not in url.drivername:
         url = url.set(drivername=f"{url.drivername}+{driver}")
     return url
-
-
-def _made(url: URL, options: dict[str, Any], name: str, asynchronous: bool) -> Engine:  # noqa: FBT001
-    if not asynchronous:
-        return create_engine(url, **options)
-    try:
-        return create_async_engine(url, **options).sync_engine
-    except exc.InvalidRequestError as error:
-        msg = f"{name}: AsyncSessions need a driver for asyncio, not {url.drivername}: {error}"
-        raise ConfigurationError(msg) from error
 
 
 def _safe(backend: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from resilience.clock import Clock, SystemClock
 from resilience.consistency import Position, Token
 from resilience.consistency.errors import DatabaseUnavailableError
 from resilience.consistency.shared import Sample, SharedPositions
-from resilience.consistency.token import EVERYWHERE
+from resilience.consistency.token import EVERYWHERE, TOKEN_SECONDS
 from resilience.databases.lag import PrimaryHistory
 from resilience.databases.measured import Measured
 from resilience.databases.server import UNREACHABLE, Server, why_unreachable
 from resilience.databases.share import FallbackShare
 from resilience.errors import ConfigurationError, retry_after_of
-from resilience.events import Event, Listener, ReplicaLagging, announce, log_event
+from resilience.events import Event, Listener, announce, log_event
 from resilience.pulse import Pulse
 
 PRIMARY_FAILURES: Final = 3
@@ -59,7 +59,7 @@ class Servers:
         wait_seconds: float = 0.05,
         position_cache_seconds: float = 0.05,
         primary_fallback_share: float = 0.2,
-        max_lag_seconds: float = 60.0,
+        max_lag_seconds: float = TOKEN_SECONDS,
         clock: Clock | None = None,
         **engine_options: Any,  # noqa: ANN401 - SQLAlchemy's
     ) -> None:
@@ -75,8 +75,9 @@ class Servers:
             wait_seconds: How long a read waits for a replica that is behind, within its budget.
             position_cache_seconds: How long a connection's last answer to "how far?" holds.
             primary_fallback_share: Of all reads, so many may go to the primary because no replica
-                can answer, in (0, 1]; then they are stale, and marked.
-            max_lag_seconds: A replica farther behind answers only what is marked.
+                can answer, in (0, 1]; others are stale, and marked.
+            max_lag_seconds: A replica farther behind answers only what is marked. Own writes are
+                remembered for 30 s, so more than that would show users the state before them.
             clock: Where time comes from.
             **engine_options: Of `sqlalchemy.create_engine`, for all engines made of URLs.
 
@@ -84,16 +85,20 @@ class Servers:
             ConfigurationError: An address cannot be read, a number is out of range, or the database
                 has no replicas.
         """
+        where = f"databases {name!r}"
         for option, value in {
             "wait_seconds": wait_seconds,
             "position_cache_seconds": position_cache_seconds,
             "max_lag_seconds": max_lag_seconds,
         }.items():
             if not 0 <= value < float("inf"):
-                msg = f"databases {name!r}: {option} must be 0 or more seconds, got {value!r}"
+                msg = f"{where}: {option} must be 0 or more seconds, got {value!r}"
                 raise ConfigurationError(msg)
         if not name or set(name) & NOT_IN_NAMES or len(name) > NAME_LENGTH_MAX:
-            msg = f"a name has 1 to {NAME_LENGTH_MAX} characters, none of / and *; got {name!r:.80}"
+            msg = f"{where}: a name has 1 to {NAME_LENGTH_MAX} characters, none of / and *"
+            raise ConfigurationError(msg)
+        if isinstance(replicas, str):
+            msg = f"{where}: replicas must be a list of addresses, got one text"
             raise ConfigurationError(msg)
         self.name = name
         self.clock = clock or SystemClock()
@@ -102,21 +107,31 @@ class Servers:
         self.max_lag_seconds = max_lag_seconds
         self._pulse = pulse
         self._listeners = listeners
-        self._share = FallbackShare(primary_fallback_share, self.clock)
-        self._beside: tuple[threading.Thread | None, asyncio.Task[None] | None] = None, None
+        self.share = FallbackShare(primary_fallback_share, self.clock, where=where)
+        self._exchanging: tuple[threading.Thread | None, asyncio.Task[None] | None] = None, None
         self.history = PrimaryHistory(name, positions, self.clock)
-        self.primary = self._server("primary", primary, PRIMARY_FAILURES, engine_options)
-        self.replicas = tuple(
-            self._server(f"replica {number}", address, REPLICA_FAILURES, engine_options)
-            for number, address in enumerate(replicas, 1)
-        )
-        for server in (self.primary, *self.replicas) if replicas else ():
+        made = [
+            Server(
+                f"replica {number}" if number else "primary",
+                address,
+                where=where,
+                clock=self.clock,
+                fleet_time=self.fleet_time,
+                **engine_options,
+            )
+            for number, address in enumerate((primary, *replicas))
+        ]
+        for server in made if replicas else ():
             if not server.has_positions:
                 msg = (
-                    f"databases {name!r}: {server.backend} has no positions, so it can have no "
+                    f"{where}: {server.backend} has no positions, so it can have no "
                     "replicas here; use PostgreSQL or MariaDB, or a ConsistentReader"
                 )
                 raise ConfigurationError(msg)
+        self.primary, *followers = made
+        self.replicas = tuple(followers)
+        for server in made:  # last, for a circuit has its name for ever
+            server.breaker = self._breaker(server)
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _restart(this))
 
@@ -131,14 +146,20 @@ class Servers:
 
     def _has(self, replica: Server, needed: Position) -> bool:
         try:
-            measured = replica.ask(asynchronous=False)
+            measured = replica.connect_and_measure(asynchronous=False)
         except UNREACHABLE:
             return False
-        return (
-            self.history.why_not(measured) is None
-            and self.why_late(replica, measured) is None
-            and measured.position.covers(needed)
-        )
+        refused = self.history.why_not(measured) or self.why_late(measured)
+        return refused is None and measured.position.covers(needed)
+
+    def lag_seconds(self, replica: Server) -> float | None:
+        """Ask a replica, and return an upper bound of how far it is behind; None: nobody knows.
+
+        Raises:
+            Exception: SQLAlchemy's, or `CircuitOpenError`: it does not answer.
+        """
+        measured = replica.connect_and_measure(asynchronous=False)
+        return self.history.lag(measured.position, self.fleet_time())
 
     def measure_primary(self) -> Position | None:
         """Return where the primary is now; None: it does not answer.
@@ -147,7 +168,7 @@ class Servers:
             ConfigurationError: The database has no positions.
         """
         try:
-            return self.primary.ask(asynchronous=False).position
+            return self.primary.connect_and_measure(asynchronous=False).position
         except UNREACHABLE:
             return None
 
@@ -164,7 +185,7 @@ class Servers:
             raise self.unavailable(error) from error
         if not primary.has_positions:
             return connection
-        known = primary.known(connection)
+        known = primary.last_measured(connection)
         try:
             measured = primary.measure(connection) if known is None else known[0]
         except UNREACHABLE as error:
@@ -190,18 +211,18 @@ class Servers:
 
         A primary that hangs must not delay those who read from replicas.
         """
-        thread, task = self._beside
+        thread, task = self._exchanging
         if not self.replicas or (thread and thread.is_alive()) or (task and not task.done()):
             return
         if not self.history.due():
             return
         if asynchronous:
-            self._beside = None, asyncio.get_running_loop().create_task(self._exchange_async())
+            self._exchanging = None, asyncio.get_running_loop().create_task(self._exchange_async())
             return
         thread = threading.Thread(target=self._exchange, name="primary-position", daemon=True)
         with suppress(RuntimeError):  # there may be no thread to be had
             thread.start()
-            self._beside = thread, None
+            self._exchanging = thread, None
 
     def _exchange(self) -> None:
         self._sample(asynchronous=False)
@@ -222,30 +243,17 @@ class Servers:
                 measured = self.primary.measure(connection)
             self.history.note(Sample(at=at, position=measured.position))
 
-    def why_late(self, server: Server, measured: Measured) -> str | None:
-        """Return why a replica is too far behind for anybody; None: it is not."""
+    def why_late(self, measured: Measured) -> str | None:
+        """Return why a replica may answer only what is marked, whoever asks; None: it may."""
         if self.history.is_beside(measured):
             return "it follows another timeline than the primary"
         limit, order = self.max_lag_seconds, self.history.order
         if order is not None:
             limit = float("inf") if order.seconds is None else max(limit, order.seconds)
         lag = self.history.lag(measured.position, self.fleet_time())
-        if limit == float("inf") or (lag is not None and lag <= limit):
-            return None
-        self.announce(ReplicaLagging(source=self.name, replica=server.name, lag_seconds=lag))
-        return "nobody knows how far it is behind" if lag is None else f"it lags {lag:.1f} s"
-
-    def may_fall_back(self) -> bool:
-        """Tell whether one more read may go to the primary because no replica can answer it."""
-        return self._share.allows()
-
-    def count_read(self) -> None:
-        """Count a read, for the share of those that fall back."""
-        self._share.read()
-
-    def count_fallback(self) -> None:
-        """Count a read that the primary answers because no replica can."""
-        self._share.fell_back()
+        if lag is None:
+            return None if limit == float("inf") else "nobody knows how far it is behind"
+        return None if lag <= limit else f"it lags {lag:.1f} s"
 
     def fleet_time(self) -> float:
         """Return seconds since the epoch by the clock of all processes."""
@@ -255,23 +263,24 @@ class Servers:
         """Tell the listeners of *event*."""
         announce(event, self._listeners)
 
-    def _server(
-        self, name: str, address: Address, failures: int, options: dict[str, Any]
-    ) -> Server:
-        breaker = Breaker(
-            f"database {self.name}: {name}",
+    def _breaker(self, server: Server) -> Breaker:
+        return Breaker(
+            f"database {self.name}: {server.name}",
             self._pulse,
-            BreakerPolicy(failure_ratio=None, consecutive_failures=failures, half_open_probes=1),
+            BreakerPolicy(
+                failure_ratio=None,
+                consecutive_failures=PRIMARY_FAILURES
+                if server is self.primary
+                else REPLICA_FAILURES,
+                half_open_probes=1,
+            ),
             listeners=self._listeners,
-        )
-        return Server(
-            name, address, breaker, clock=self.clock, fleet_time=self.fleet_time, **options
         )
 
 
 def _restart(this: "weakref.ref[Servers]") -> None:
     databases = this()
     if databases is not None:
-        databases._beside = None, None  # noqa: SLF001 - its thread is the parent's
+        databases._exchanging = None, None  # noqa: SLF001 - its thread is the parent's
         for server in (databases.primary, *databases.replicas):
             server.forget_connections()

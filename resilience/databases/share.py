@@ -13,14 +13,16 @@ READS_MIN: Final = 20
 class FallbackShare:
     """Counts the reads of this process over a window that turns in two halves."""
 
-    def __init__(self, share: float, clock: Clock) -> None:
-        """Let *share* of the reads fall back.
+    def __init__(self, share: float, clock: Clock, *, where: str = "") -> None:
+        """Let *share* of the reads fall back; *where* it was declared is for the error.
 
         Raises:
             ConfigurationError: *share* is not in (0, 1].
         """
         if not 0 < share <= 1:
-            msg = f"primary_fallback_share must be more than 0 and at most 1, got {share!r}"
+            msg = (
+                f"{where}: primary_fallback_share must be more than 0 and at most 1, got {share!r}"
+            )
             raise ConfigurationError(msg)
         self._share = share
         self._clock = clock

@@ -28,7 +28,7 @@ class Crowds:
             return 0
         names = ("dependency", "queue", "source")
         of = next((one for name in names if (one := getattr(event, name, None))), None)
-        key = type(event).__name__, of
+        key = type(event).__name__, (of, getattr(event, "replica", None))
         now = self._monotonic()
         due, left_out = self._seen.get(key, (now, 0))
         if now < due:

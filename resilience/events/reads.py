@@ -49,6 +49,7 @@ class ReplicaLagging(Event):
     """
 
     severity: ClassVar[int] = logging.WARNING
+    crowds: ClassVar[bool] = True
     source: str
     replica: str
     lag_seconds: float | None

@@ -57,7 +57,7 @@ def begin(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
     if consistency == "always":
         session.using = PRIMARY
     elif consistency is not None:
-        session.wait_seconds = 0.0
+        session.sticky = True
     request.update(resilience_session=session, resilience_before=before)
     enter(session)
 

@@ -16,6 +16,7 @@ from resilience.consistency import ConsistentSession, Token, in_session
 from resilience.databases import Databases
 from resilience.events import ReadFellBack, ReadStale
 from resilience.levels import Level
+from resilience.pulse import Pulse
 from resilience.testing.waiting import wait_until
 from tests.replicated import SECONDS, Note, Stage, answered, read, write
 
@@ -371,3 +372,37 @@ def test_misspelt_using_is_refused(databases: Databases) -> None:
     """`using` is `primary` or nothing."""
     with pytest.raises(ConfigurationError, match="'primry'"):
         databases.Session(using="primry")
+    with pytest.raises(ConfigurationError, match="'primry'"), databases.Session() as session:
+        session.execute(select(Note.id), bind_arguments={"using": "primry"})
+
+
+@pytest.mark.parametrize("keys", ["note:2", ["", "x"], ["x" * 151]])
+def test_keys_that_are_no_list_of_names_are_refused(
+    databases: Databases, keys: str | list[str]
+) -> None:
+    """One text would be read letter by letter."""
+    with pytest.raises(ConfigurationError, match="keys must be a list of names"):
+        databases.Session(keys=keys)
+    with pytest.raises(ConfigurationError, match="keys must"), databases.Session() as session:
+        session.execute(select(Note.id), bind_arguments={"keys": keys})
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"wait_second": 3}, "wait_second"),
+        ({"replicas": "postgresql://host/name"}, "replicas must be a list"),
+        ({"name": "a/b"}, "'a/b'"),
+        ({"name": ""}, "''"),
+        ({"primary": "no address"}, "databases 'default', primary"),
+        ({"replicas": ["postgresql+nothing://host/name"]}, "databases 'default', replica 1"),
+    ],
+)
+def test_mistake_is_an_error_where_it_is_made(
+    stage: Stage, options: dict[str, Any], text: str
+) -> None:
+    """It names the databases and what is wrong; a corrected call then works."""
+    store = Pulse(None)
+    with pytest.raises(ConfigurationError, match=text):
+        Databases(**{"primary": stage.primary_url, "pulse": store, **options})
+    Databases(primary=stage.primary_url, pulse=store)

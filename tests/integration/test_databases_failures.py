@@ -13,6 +13,7 @@ from resilience.consistency import ConsistentSession, in_session
 from resilience.consistency.errors import DatabaseUnavailableError
 from resilience.consistency.shared import LagOrder, SharedPositions
 from resilience.events import ReplicaLagging
+from resilience.events.crowds import Crowds
 from resilience.levels import Level
 from resilience.store import Store
 from resilience.testing.postgres import running_postgres, running_replica
@@ -180,12 +181,29 @@ def test_primary_address_that_leads_to_a_replica_is_refused(stage: Stage) -> Non
 def test_replica_that_nobody_can_compare_is_marked() -> None:
     """While nobody has seen the primary, nobody is known to have caught up."""
     with running_stage() as stage:
+        note = write(stage.databases(replicas=[]), "there")
+        stage.level()
         stage.front.lead_to(1)
+        stage.front.cut()
         databases = stage.databases()
         with in_session(ConsistentSession()) as session:
-            with pytest.raises(DatabaseUnavailableError, match="nobody has seen the primary yet"):
-                read(databases, 1)
-            assert session.marks == []
+            assert read(databases, note) == ("there", "replica")
+            assert [mark.lag_seconds for mark in session.marks] == [None]
+
+
+def test_many_late_reads_are_one_line_of_the_log(stage: Stage) -> None:
+    """A replica beyond the limit is announced once a read, and not waited for."""
+    databases = stage.databases(wait_seconds=5.0, max_lag_seconds=0.0, primary_fallback_share=1.0)
+    with in_session(ConsistentSession()):
+        note = write(databases, "late")
+    stage.level()
+    seconds = timed(lambda: [read(databases, note) for _ in range(20)])
+    lagging = [event for event in stage.events if isinstance(event, ReplicaLagging)]
+
+    assert seconds < 5.0
+    assert len(lagging) <= 2 * 20
+    crowds = Crowds()
+    assert sum(crowds.pick(event) is not None for event in lagging) <= 2 * (seconds + 1)
 
 
 def test_promoted_primary_marks_what_may_be_lost() -> None:

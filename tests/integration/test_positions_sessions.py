@@ -164,7 +164,7 @@ def test_eager_job_runs_in_its_callers_session(stage: Stage) -> None:
             assert stage.s("plain.seen", first).apply_async().get() == [first]
             assert stage.s("always.seen", first).apply_async().get() == [first]
             assert current_session() is session
-            assert (session.using, session.wait_seconds) == (None, None)
+            assert (session.using, session.sticky) == (None, False)
             stage.s("resilient.write", second).apply_async().get()
             assert read(stage.adopted, second) == [second]
         assert stage.s("plain.around").apply_async().get() == {"using": None}

@@ -29,7 +29,7 @@ def test_merged_position_covers_both_and_no_more(one: Position, other: Position)
     assert merged.covers(other)
     assert merged.lines.keys() == one.lines.keys() | other.lines.keys()
     assert all(
-        number in {side.lines[line][0] for side in (one, other) if line in side}
+        number in {side.lines[line][0] for side in (one, other) if line in side.lines}
         for line, (number, _) in merged.lines.items()
     )
     assert other.merged(one).covers(merged)
@@ -165,15 +165,17 @@ def test_session_finds_out_what_it_saw_before_its_token_travels() -> None:
     assert asked == [1]
 
 
-def test_session_keeps_the_greatest_lag_of_each_reason() -> None:
-    """So that many stale reads make one mark; an unknown lag is the greatest."""
+def test_session_keeps_the_worst_mark_of_each_source() -> None:
+    """So that many stale reads make one mark; an unknown lag is the worst, none is the best."""
     session = ConsistentSession()
-    for lag in (1.0, 3.0, 2.0):
-        session.mark(Mark(source="default", reason="late", lag_seconds=lag))
+    for number, lag in enumerate((1.0, 3.0, 0.0, 2.0)):
+        session.mark(Mark(source="default", reason=f"it lags, {number}", lag_seconds=lag))
 
     assert session.lag_seconds == 3.0
+    session.mark(Mark(source="other", reason="late", lag_seconds=5.0))
+    assert session.lag_seconds == 5.0
     session.mark(Mark(source="default", reason="late", lag_seconds=None))
-    assert [mark.lag_seconds for mark in session.marks] == [None]
+    assert [mark.lag_seconds for mark in session.marks] == [None, 5.0]
     assert session.lag_seconds is None
 
 
