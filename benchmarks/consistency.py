@@ -1,7 +1,8 @@
 """What it costs to see one's own writes: a routed read beside a plain one, a recent write.
 
 Both sides of the ratio read the same row of the same replica by the same query, in alternation, on
-engines with the same options. A routed read asks its connection how far the replica is, once in
+the same connection: two connections of one server differ by up to a fifth, as each has a process
+of its own. A routed read asks its connection how far the replica is, once in
 `position_cache_seconds`; reads that do are counted and timed apart.
 """
 
@@ -11,7 +12,7 @@ from contextlib import ExitStack
 from time import perf_counter
 
 import psycopg
-from sqlalchemy import create_engine, select
+from sqlalchemy import select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from benchmarks import consistency_reader
@@ -62,13 +63,12 @@ def run(*, quick: bool) -> Iterator[Figure]:
                 session.add(Note(id=1, body="read"))
             lsn = primary.flushed_lsn()
             wait_until(lambda: replica.has_replayed(lsn), LEVEL_SECONDS, "the replica is level")
-            yield from _routed(databases, replica.url, rounds)
+            yield from _routed(databases, rounds)
 
 
-def _routed(databases: Databases, url: str, rounds: int) -> Iterator[Figure]:
-    engine = create_engine(url.replace("postgresql", "postgresql+psycopg"), pool_use_lifo=True)
-    plain = sessionmaker(engine)
+def _routed(databases: Databases, rounds: int) -> Iterator[Figure]:
     query, server = select(Note.body).where(Note.id == 1), databases.replicas[0]
+    plain = sessionmaker(server.engine(asynchronous=False))
     asked = 0
     measure = server.measure
 
@@ -98,7 +98,6 @@ def _routed(databases: Databases, url: str, rounds: int) -> Iterator[Figure]:
         seconds = read(databases.Session)
         (ours if asked == before else asking).append(seconds)
     elapsed = perf_counter() - began
-    engine.dispose()
     sides = {
         "ours_us": round(1e6 * statistics.median(ours), 1),
         "plain_us": round(1e6 * statistics.median(theirs), 1),
