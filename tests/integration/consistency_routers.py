@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, func, literal_column, make_url, select, te
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import Integer, String, Text
 
-from resilience.consistency import ConsistentSession, Token, current_session, in_session
+from resilience.consistency import ConsistentSession, Mark, Token, current_session, in_session
 from resilience.consistency.shared import SharedPositions
 from resilience.databases import Databases
 from resilience.pulse import Pulse
@@ -189,6 +189,20 @@ class Careful(Naive):
         self._known = max(self._known, int(written or 0))
 
 
+class Told(ConsistentSession):
+    """A session that knows which marks its last read got: it keeps the worst of all alone."""
+
+    def __init__(self, name: str, token: Token | None) -> None:
+        """Begin with what the session carried."""
+        super().__init__(name, token=token)
+        self.told: list[Mark] = []
+
+    def mark(self, mark: Mark) -> None:
+        """Keep it, as every session does, and by itself."""
+        super().mark(mark)
+        self.told.append(mark)
+
+
 class Routed:
     """The router under test."""
 
@@ -211,23 +225,21 @@ class Routed:
     def in_session(self, name: str, carried: str) -> Iterator[Carry]:
         """Let the session's token travel as JSON."""
         token = Token.from_json(json.loads(carried)) if carried else None
-        with in_session(ConsistentSession(name, token=token)) as session:
+        with in_session(Told(name, token)) as session:
             yield lambda: json.dumps(session.token().to_json())
 
     def read(self, key: str) -> Answer:
         """Ask whom it chooses."""
         consistent = current_session()
-        if consistent is None:
+        if not isinstance(consistent, Told):
             msg = "the load reads in sessions"
-            raise LookupError(msg)
-        consistent.marks.clear()
+            raise TypeError(msg)
+        consistent.told.clear()
         trail, server = self._read(key)
-        return Answer(
-            trail=trail,
-            server=server,
-            marked=bool(consistent.marks),
-            lag=consistent.lag_seconds,
-        )
+        lags = [mark.lag_seconds for mark in consistent.told]
+        known = [lag for lag in lags if lag is not None]
+        lag = max(known) if known and len(known) == len(lags) else None
+        return Answer(trail=trail, server=server, marked=bool(lags), lag=lag)
 
     def write(self, key: str, name: str) -> str:
         """Ask the primary."""
