@@ -19,6 +19,9 @@ from resilience.events import ReadFellBack, ReadStale, ReplicaLagging
 
 POLL_SECONDS: Final = 0.005
 BEHIND: Final = "it has not replayed what this session wrote or saw"
+NO_TIMELINE: Final = (
+    ", as far as is certain: it has no receiver, or the role lacks GRANT pg_read_all_stats"
+)
 UNKNOWN: Final = "nobody knows where what this session wrote or saw is"
 _dice = random.Random()  # noqa: S311 - which of equal replicas
 
@@ -153,7 +156,8 @@ class Choice:
         never = databases.history.why_not(measured)
         why = never or self._why_not(measured)
         if why is not None:
-            self._reasons.append(f"{server.name}: {why}")
+            hint = NO_TIMELINE if why == BEHIND and measured.seen is None else ""
+            self._reasons.append(f"{server.name}: {why}{hint}")
         if never is None and why not in {None, BEHIND, UNKNOWN}:
             self._announce_late(server, measured)
         return Candidate(server, connection, measured, why) if never is None else None

@@ -17,7 +17,9 @@ def measure(cursor: Any, known: float) -> Measured:  # noqa: ANN401 - of any dri
     replayed, written, read_only = cursor.fetchone()
     is_replica = bool(replayed) and bool(int(read_only))
     position = read_gtids(replayed if is_replica else f"{written},{replayed}", known)
-    return Measured(is_replica=is_replica, system="", position=position, seen=position)
+    return Measured(
+        is_replica=is_replica, system="", position=position, seen=position, progress=position
+    )
 
 
 def read_gtids(text: str, known: float) -> Position:

@@ -13,17 +13,19 @@ class Measured:
         is_replica: Whether it only replays what another one writes.
         system: Which cluster it belongs to; empty if the database does not say.
         position: Everything up to here is visible to its readers.
-        seen: Nothing beyond here can have been visible yet.
+        seen: Nothing beyond here can have been visible yet; None: nobody knows where that is.
+        progress: How far it has come, whatever line that is on; a server never goes back.
         went_back: Whether it was farther before: then it is another server, or an old backup.
     """
 
     is_replica: bool
     system: str
     position: Position
-    seen: Position
+    seen: Position | None
+    progress: Position
     went_back: bool = False
 
     def is_before(self, other: "Measured") -> bool:
-        """Tell whether this is less than *other* on a line that both are on."""
-        lines, theirs = self.position.lines, other.position.lines
+        """Tell whether this server had come farther when it said *other*."""
+        lines, theirs = self.progress.lines, other.progress.lines
         return any(line in theirs and lines[line][0] < theirs[line][0] for line in lines)

@@ -6,22 +6,19 @@ from resilience.consistency import Position
 from resilience.databases.measured import Measured
 from resilience.errors import ConfigurationError
 
-# A standby's timeline is the receiver's or, without one, that of the last restart point. The one of
-# a primary is in the name of the file that it writes. `CASE` keeps functions that fail on the other
-# kind of server from being called.
+# `CASE` keeps functions that fail on the other kind of server from being called. The timeline of a
+# primary is in the name of the file that it writes.
 MEASURE: Final = """
 SELECT r,
   (CASE WHEN r THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
     ELSE pg_current_wal_insert_lsn() END - '0/0')::text,
-  (CASE WHEN r THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), '0/0')
-    ELSE '0/0' END - '0/0')::text,
+  (CASE WHEN r THEN coalesce(pg_last_wal_receive_lsn(), '0/0') ELSE '0/0' END - '0/0')::text,
   (SELECT system_identifier FROM pg_control_system())::text,
-  CASE WHEN r
-    THEN greatest((SELECT received_tli FROM pg_stat_wal_receiver),
-      (SELECT timeline_id FROM pg_control_checkpoint()))
+  CASE WHEN r THEN (SELECT received_tli FROM pg_stat_wal_receiver)
     ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END,
+  c.timeline_id, (c.checkpoint_lsn - '0/0')::text,
   current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))
-FROM (SELECT pg_is_in_recovery() AS r) AS role
+FROM (SELECT pg_is_in_recovery() AS r) AS role, pg_control_checkpoint() AS c
 """
 WAIT_VERSION: Final = (19,)
 """From this version on the server itself waits until it has replayed a position."""
@@ -31,18 +28,27 @@ LSN_MAX: Final = 2**64 - 1
 
 
 def measure(cursor: Any, known: float) -> Measured:  # noqa: ANN401 - of any driver
-    """Ask how far the server is, at fleet time *known* or later."""
+    """Ask how far the server is, at fleet time *known* or later.
+
+    Which timeline a replica replays is certain only while it receives one, and only a role with
+    `pg_read_all_stats` is told. Otherwise its position is that of its last restart point: beyond
+    it, it may have followed another primary.
+    """
     cursor.execute(MEASURE)
-    is_replica, reached, received, system, timeline, block, segment = cursor.fetchone()
-    line, number = f"{system}/{timeline}", int(reached)
+    is_replica, text, received, system, timeline, restarted, restart, *sizes = cursor.fetchone()
+    reached, line = int(text), f"{system}/{timeline}"
     if not is_replica:
-        number = before_header(number, block, segment)
-    seen = max(number, int(received))
+        reached = before_header(reached, *sizes)
+    position = Position.at(line, reached, known=known)
+    seen: Position | None = Position.at(line, max(reached, int(received)), known=known)
+    if timeline is None:
+        position, seen = Position.at(f"{system}/{restarted}", int(restart), known=known), None
     return Measured(
         is_replica=bool(is_replica),
         system=system,
-        position=Position.at(line, number, known=known),
-        seen=Position.at(line, seen, known=known),
+        position=position,
+        seen=seen,
+        progress=Position.at(system, reached, known=known),
     )
 
 

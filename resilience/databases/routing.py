@@ -54,6 +54,8 @@ class LastRead:
             session.needed(databases.name)
         ):
             session.note_known(databases.name)
+        if measured.seen is None:
+            session.note_unknown(databases.name, databases.fleet_time())
         return measured.seen
 
     def _measure(self) -> Measured:

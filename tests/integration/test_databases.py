@@ -255,21 +255,30 @@ def test_check_fixes_no_snapshot(stage: Stage) -> None:
             assert read(databases, note) == (f"body {number}", "replica")
 
 
-def test_role_without_privileges_can_be_routed(stage: Stage) -> None:
-    """No superuser and no monitoring role is needed."""
+def test_role_that_may_read_statistics_can_be_routed(stage: Stage) -> None:
+    """Without, it is not told the timeline; then the primary answers, and the reason says why."""
     with psycopg.connect(stage.primary.url, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain LOGIN")
         connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO plain")
         connection.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO plain")
-    stage.level()
-    as_plain = [
-        url.replace("postgres@", "plain@") for url in (stage.primary.url, stage.replicas[0].url)
-    ]
-    databases = stage.databases(primary=as_plain[0], replicas=as_plain[1:], **PATIENT)
-    with in_session(ConsistentSession()):
-        note = write(databases, "plain")
+        stage.level()
+        servers = (stage.primary, stage.replicas[0])
+        as_plain = [server.url.replace("postgres@", "plain@") for server in servers]
+        databases = stage.databases(primary=as_plain[0], replicas=as_plain[1:], wait_seconds=0.0)
+        with in_session(ConsistentSession()):
+            note = write(databases, "plain")
+            stage.level()
+            before = read(databases, note)
+        assert before == ("plain", "primary")
+        assert "GRANT pg_read_all_stats" in str(stage.events)
 
-        assert read(databases, note) == ("plain", "replica")
+        connection.execute("GRANT pg_read_all_stats TO plain")
+        stage.level()
+        with in_session(ConsistentSession()):
+            note = write(databases, "granted")
+            stage.level()
+
+            assert read(databases, note) == ("granted", "replica")
 
 
 def test_two_threads_share_databases(stage: Stage) -> None:
