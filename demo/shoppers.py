@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from demo.traffic import BEHIND_SECONDS, REGULARS, Sample, ask, order_request
+from demo.traffic import REGULARS, Sample, ask, begin_on_time, order_request
 from jobs import catalogue
 
 NOT_FOUND: Final = 404
@@ -75,13 +75,7 @@ class Shoppers:
 
     async def run(self, rate: int, stop: asyncio.Event) -> None:
         """Let *rate* users a second come until *stop*, then wait for the last."""
-        due = perf_counter()
-        async with asyncio.TaskGroup() as under_way:
-            while not stop.is_set():
-                await asyncio.sleep(due - perf_counter())
-                due = max(due, perf_counter() - BEHIND_SECONDS)
-                under_way.create_task(self._visit())
-                due += 1 / rate
+        await begin_on_time(rate, lambda _due: self._visit(), stop)
 
     async def _visit(self) -> None:
         """Buy; then look at that or, if it was not taken, at something bought before."""

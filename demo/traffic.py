@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter
@@ -32,11 +32,11 @@ CONTROL: Final = "ping"
 CONTROL_RATE: Final = 8
 BUDGETS: Final[Mapping[str, float]] = {
     "recommendations": budgets.RECOMMENDATIONS,
-    "orders": budgets.ORDERS,
+    "orders": budgets.PLACE_ORDER,
     "search": budgets.SEARCH,
     "profile": budgets.PROFILE,
     "dashboard": budgets.DASHBOARD,
-    "order": budgets.ORDER,
+    "order": budgets.LOOK_AT_ORDER,
     CONTROL: budgets.PING,
 }
 TOLERANCE: Final = 1.1
@@ -116,14 +116,9 @@ class Traffic:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until *stop*, then wait for the answers that are due."""
-        endpoints, due, pause = self._endpoints(), perf_counter(), 1 / sum(self._rates.values())
-        async with asyncio.TaskGroup() as under_way:
-            while not stop.is_set():
-                await asyncio.sleep(due - perf_counter())
-                # Else all of them would be sent at once, to a machine that is overloaded as it is.
-                due = max(due, perf_counter() - BEHIND_SECONDS)
-                under_way.create_task(self._ask(next(endpoints), due))
-                due += pause
+        endpoints = self._endpoints()
+        rate = sum(self._rates.values())
+        await begin_on_time(rate, lambda due: self._ask(next(endpoints), due), stop)
 
     def _endpoints(self) -> Iterator[str]:
         """Yield endpoints for ever, each evenly spread over every second."""
@@ -145,6 +140,23 @@ class Traffic:
             return self._front.build_request("GET", "/search", params={"q": text})
         path = f"/{endpoint}" if endpoint in {"dashboard", CONTROL} else f"/{endpoint}/{user_id}"
         return self._front.build_request("GET", path)
+
+
+async def begin_on_time(
+    rate: int, begin: Callable[[float], Coroutine[Any, Any, None]], stop: asyncio.Event
+) -> None:
+    """Call *begin* with the time at which it is due, *rate* times a second.
+
+    Returns once *stop* is set and all that was begun has ended.
+    """
+    due = perf_counter()
+    async with asyncio.TaskGroup() as under_way:
+        while not stop.is_set():
+            await asyncio.sleep(due - perf_counter())
+            # Else all of them would be sent at once, to a machine that is overloaded as it is.
+            due = max(due, perf_counter() - BEHIND_SECONDS)
+            under_way.create_task(begin(due))
+            due += 1 / rate
 
 
 def order_request(front: httpx.AsyncClient, user_id: int, dice: Random) -> httpx.Request:

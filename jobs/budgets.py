@@ -3,8 +3,8 @@
 from typing import Final
 
 RECOMMENDATIONS: Final = 1.0
-ORDERS: Final = 2.5
-ORDER: Final = 1.0
+PLACE_ORDER: Final = 2.5
+LOOK_AT_ORDER: Final = 1.0
 SEARCH: Final = 1.5
 PROFILE: Final = 1.5
 DASHBOARD: Final = 1.2

@@ -58,13 +58,13 @@ def create_front(resilience: Resilience) -> FastAPI:
     @front.post("/orders", status_code=201)
     async def orders(order: NewOrder) -> dict[str, Any]:
         async with resilience.consistent_session(order.user_id):
-            taken = await place(order, budget=budgets.ORDERS - ANSWER_SECONDS)
+            taken = await place(order, budget=budgets.PLACE_ORDER - ANSWER_SECONDS)
         return taken.to_json()
 
     @front.get("/orders/{order_id}")
     async def order(order_id: OrderId, user_id: Asking = None) -> dict[str, Any]:
         async with resilience.consistent_session(user_id):
-            found = await order_of(order_id, budget=budgets.ORDER - ANSWER_SECONDS)
+            found = await order_of(order_id, budget=budgets.LOOK_AT_ORDER - ANSWER_SECONDS)
         if found.value is None:
             raise HTTPException(404, f"there is no order {order_id}")
         return found.to_json()

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from demo.databases.servers import Databases, running_databases
+from demo.databases.servers import Pair, running_databases
 from demo.upstreams.control import control_service
 from demo.upstreams.fault import Fault, FaultMode, FaultSwitch
 
@@ -23,10 +23,10 @@ PARTS: Final = ("primary", "replication")
 UNPROCESSABLE: Final = 422
 
 
-class Breaker:
+class Faults:
     """Breaks and repairs the parts of running databases."""
 
-    def __init__(self, databases: Databases) -> None:
+    def __init__(self, databases: Pair) -> None:
         """Begin with all of *databases* well."""
         primary, link, _ = databases
         self._steps: Mapping[tuple[str, FaultMode], Callable[[], None]] = {
@@ -65,19 +65,19 @@ def create_app(*, primary_port: int, replica_port: int) -> Starlette:
     async def databases(app: Starlette) -> AsyncIterator[None]:
         running = running_databases(primary_port=primary_port, replica_port=replica_port)
         with running as started:
-            app.state.breaker = Breaker(started)
+            app.state.faults = Faults(started)
             yield
 
     async def fault(request: Request) -> Response:
-        breaker: Breaker = request.app.state.breaker
+        faults: Faults = request.app.state.faults
         part = request.path_params["part"]
         if part not in PARTS:
             raise HTTPException(404)
         if request.method == "PUT":
-            await breaker.put(part, Fault.model_validate_json(await request.body()).mode)
+            await faults.put(part, Fault.model_validate_json(await request.body()).mode)
         elif request.method == "DELETE":
-            await breaker.put(part, FaultMode.OK)
-        return JSONResponse({"mode": breaker.mode(part)})
+            await faults.put(part, FaultMode.OK)
+        return JSONResponse({"mode": faults.mode(part)})
 
     route = Route("/{part}/fault", fault, methods=["GET", "PUT", "DELETE"])
     return control_service(FaultSwitch(), [route], databases)

@@ -8,21 +8,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
-import psutil
 import psycopg
 
 from jobs.models import open_engine
 from jobs.seed import seed
 from resilience.ledger import Ledger
 from resilience.testing.ports import LOCALHOST
-from resilience.testing.postgres import USER, PostgresProcess
-from resilience.testing.process import is_alive
+from resilience.testing.postgres import USER, PostgresProcess, backends_of, kill_backends
 from resilience.testing.proxy import TcpProxy
 from resilience.testing.waiting import wait_until
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 3.0
-KILL_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 2
 # Nothing of a demo is to survive a power cut, and on a slow disk commits would be what is measured.
 OPTIONS: Final = ("--fsync=off",)
@@ -33,7 +30,7 @@ def database_url(port: int) -> str:
     return f"postgresql+psycopg://{USER}@{LOCALHOST}:{port}/postgres"
 
 
-class Server:
+class DemoServer:
     """A PostgreSQL server that this process starts, kills and starts again.
 
     It is in this process's group, so that whoever kills that group leaves no server behind.
@@ -81,20 +78,10 @@ class Server:
         """Kill the server and its backends, as a crash does; harmless if it does not run."""
         if self._process is None:
             return
-        backends: list[psutil.Process] = []
-        if self._process.poll() is None:
-            backends = psutil.Process(self._process.pid).children(recursive=True)
+        backends = backends_of(self._process.pid) if self._process.poll() is None else []
         self._process.kill()
         self._process.wait()
-        for backend in backends:
-            if backend.is_running():
-                backend.kill()
-        # A start waits for none of them, but fails while one has the shared memory.
-        wait_until(
-            lambda: not any(is_alive(one.pid) for one in backends),
-            KILL_SECONDS,
-            "the backends of the killed server are gone",
-        )
+        kill_backends(backends)
         self._process = None
 
     def _accepts(self) -> bool:
@@ -105,16 +92,16 @@ class Server:
         return True
 
 
-class Databases(NamedTuple):
+class Pair(NamedTuple):
     """The servers and the link that the replica streams through."""
 
-    primary: Server
+    primary: DemoServer
     link: TcpProxy
-    replica: Server
+    replica: DemoServer
 
 
 @contextmanager
-def running_databases(*, primary_port: int, replica_port: int) -> Iterator[Databases]:
+def running_databases(*, primary_port: int, replica_port: int) -> Iterator[Pair]:
     """Run a seeded primary and its replica; their files are gone when the block ends.
 
     The shop's tables and its ledger are in the one database of the primary.
@@ -126,18 +113,18 @@ def running_databases(*, primary_port: int, replica_port: int) -> Iterator[Datab
             for name in ("primary", "replica")
         ]
         cluster = PostgresProcess(homes[0], port=primary_port)
-        primary = Server(cluster)
+        primary = DemoServer(cluster)
         stack.callback(primary.stop)
         primary.start()
         _fill(database_url(primary_port))
         link = TcpProxy(primary_port)
         stack.callback(link.close)
-        replica = Server(cluster.replica(homes[1], through=link.port, port=replica_port))
+        replica = DemoServer(cluster.replica(homes[1], through=link.port, port=replica_port))
         stack.callback(replica.stop)
         replica.start()
         # Before the servers stop: a primary waits until its replica has all of it.
         stack.callback(link.resume)
-        yield Databases(primary, link, replica)
+        yield Pair(primary, link, replica)
 
 
 def _fill(url: str) -> None:

@@ -11,14 +11,17 @@ from resilience.cli.flags import FOR
 from resilience.cli.rows import JSON, all_of, print_rows
 from resilience.cli.words import briefly, duration_in_seconds, moment
 from resilience.consistency.shared import LagOrder, SharedPositions
+from resilience.declared import check_order
+from resilience.events import LagOrdered
 from resilience.tasks.resilience import Resilience
 
 COLUMNS = ("databases", "position", "age", "order", "seconds", "until", "actor", "reason")
 DATABASES = click.option("--databases", "name", default="default", show_default=True)
+ACTOR = click.option("--actor", default=who, show_default="who runs this")
 OPTIONS = (
     FOR,
-    click.option("--actor", default=who, show_default="who runs this"),
-    click.option("--reason", required=True, help="Why; it is kept."),
+    ACTOR,
+    click.option("--reason", required=True, help="Why; it is kept and announced."),
     DATABASES,
     JSON,
 )
@@ -49,7 +52,8 @@ def show(context: click.Context, *, as_json: bool) -> None:
 def allow_lag(context: click.Context, /, lag: float, **options: Any) -> None:  # noqa: ANN401 - as the options say
     """Read also from replicas that lag by up to SECONDS, if that is more than the app allows.
 
-    Users still see what they wrote, and stale answers are marked.
+    Users still see what they wrote in the last 30 seconds. If SECONDS is more than that, an answer
+    may lack an older write of theirs without being marked.
     """
     _order(context, lag, **options)
 
@@ -58,19 +62,31 @@ def allow_lag(context: click.Context, /, lag: float, **options: Any) -> None:  #
 @all_of(OPTIONS)
 @click.pass_context
 def ignore_lag(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - as above
-    """Read from replicas however far they lag. Users still see what they wrote."""
+    """Read from replicas however far they lag.
+
+    Users still see what they wrote in the last 30 seconds. An answer may lack an older write of
+    theirs without being marked.
+    """
     _order(context, None, **options)
 
 
 @consistency.command("obey-lag")
+@ACTOR
+@click.option("--reason", default="ended by hand", show_default=True)
 @DATABASES
 @JSON
 @click.pass_context
-def obey_lag(context: click.Context, name: str, *, as_json: bool) -> None:
+def obey_lag(context: click.Context, actor: str, reason: str, name: str, *, as_json: bool) -> None:
     """End an order: how far replicas may lag is again as the app says."""
-    positions = Resilience.of(context.obj.app).positions
-    ended = positions.exchange(name).order
-    positions.order(name, None)
+    check_order(f"lag of {name}", actor, reason)
+    adopted = Resilience.of(context.obj.app)
+    ended = adopted.positions.exchange(name).order
+    adopted.positions.order(name, None)
+    if ended is not None:
+        signed = {"actor": actor, "reason": reason}
+        adopted.announce(
+            LagOrdered(source=name, order="obey-lag", seconds=None, until=ended.until, **signed)
+        )
     text = "as the app says" if ended else "there was no order"
     click.echo(json.dumps({"databases": name, **_plain(None)}) if as_json else f"{name}: {text}")
 
@@ -82,15 +98,20 @@ def _order(
     name: str,
     seconds: float,
     as_json: bool,
-    **who: str,
+    **signed: str,
 ) -> None:
-    positions = Resilience.of(context.obj.app).positions
+    adopted = Resilience.of(context.obj.app)
+    positions = adopted.positions
     seen = positions.exchange(name)
-    order = LagOrder(seconds=lag, until=seen.now + seconds, since=seen.now, **who)
+    until = seen.now + seconds
+    order = LagOrder(seconds=lag, until=until, since=seen.now, **signed)
     positions.order(name, order)
+    adopted.announce(
+        LagOrdered(source=name, order=_command(order), seconds=lag, until=until, **signed)
+    )
     allowed = "however far they lag" if lag is None else f"that lag by up to {lag:g} s"
-    said = f"{name}: reads go to replicas {allowed}, until {moment(seen.now + seconds)}"
-    click.echo(json.dumps({"databases": name, **_plain(order)}) if as_json else said)
+    text = f"{name}: reads go to replicas {allowed}, until {moment(until)}"
+    click.echo(json.dumps({"databases": name, **_plain(order)}) if as_json else text)
     if not seen.samples:
         known = ", ".join(one for one in positions.sources() if one != name) or "none"
         msg = f"No process has used databases {name!r} in the last 5 minutes. Others: {known}."
@@ -118,5 +139,9 @@ def _plain(order: LagOrder | None) -> dict[str, Any]:
     """Return *order* as the fields that a row and JSON show; all are None if there is none."""
     if order is None:
         return dict.fromkeys(COLUMNS[3:])
-    name = "ignore-lag" if order.seconds is None else "allow-lag"
-    return {"order": name, **order.model_dump(exclude={"since"})}
+    return {"order": _command(order), **order.model_dump(exclude={"since"})}
+
+
+def _command(order: LagOrder) -> str:
+    """Return the name of the command that gave *order*."""
+    return "ignore-lag" if order.seconds is None else "allow-lag"

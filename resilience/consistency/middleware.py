@@ -25,7 +25,7 @@ Headers = list[tuple[str, str]]
 logger = logging.getLogger(__name__)
 
 
-class _Requests:
+class _Middleware:
     """What both kinds of middleware do."""
 
     def __init__(
@@ -46,12 +46,13 @@ class _Requests:
             secret: Signs tokens, at least 16 characters; of several, the first signs, and all are
                 accepted.
             now: Fleet time: `resilience.fleet_time`.
-            session_key: Tells users apart, given the scope or environment of a request: the id of
-                who is logged in, say; None: nobody is. Another user's token is then ignored, that
-                of nobody is not. By default each browser has a key of its own.
-            cookie: Name of the cookie in which the token travels; None: in none.
+            session_key: Tells users apart: given the scope or environment of a request, it returns
+                the id of the user who is logged in, or None if nobody is. A token signed for
+                another user is ignored; one signed before anybody logged in is accepted. By default
+                each browser has a key of its own.
+            cookie: Name of the cookie in which the token travels; None: no cookie.
             header: Name of the header, of requests and responses, in which the token travels, for
-                clients that keep no cookies; None: in none.
+                clients that keep no cookies; None: no header.
             secure: Whether browsers shall send the cookie through TLS only.
 
         Raises:
@@ -66,55 +67,56 @@ class _Requests:
         self._attributes = f"; Max-Age={TOKEN_SECONDS:.0f}; Path=/; HttpOnly; SameSite=Lax"
         self._attributes += "; Secure" if secure else ""
 
-    def _begin(self, request: Any, texts: Iterable[str]) -> tuple[ConsistentSession, Token]:  # noqa: ANN401 - a scope or environment
-        """Return the session of a request that came with *texts*, and what these stand for."""
+    def _begin(self, request: Any, candidates: Iterable[str]) -> tuple[ConsistentSession, Token]:  # noqa: ANN401 - a scope or environment
+        """Return the session of a request that came with *candidates*, and what these stand for."""
         key = self._session_key(request) if self._session_key is not None else None
-        whose, came = self._whose(key), Token()
-        for text in list(texts)[:CANDIDATES_MAX]:
+        owner, received = self._owner(key), Token()
+        for text in list(candidates)[:CANDIDATES_MAX]:
             token = self._signer.read(text, now=self._now())
-            if token is not None and (self._session_key is None or token.session in {None, whose}):
-                came = came.merged(token)
+            if token is not None and (self._session_key is None or token.session in {None, owner}):
+                received = received.merged(token)
         if self._session_key is None:
-            key = came.session or uuid4().hex
-        return ConsistentSession(key, token=replace(came, session=None)), came
+            key = received.session or uuid4().hex
+        return ConsistentSession(key, token=replace(received, session=None)), received
 
-    def _headers(self, session: ConsistentSession, came: Token, token: Token | None) -> Headers:
+    def _headers(self, session: ConsistentSession, received: Token, token: Token | None) -> Headers:
         """Return what goes out; *token* is the session's, None if it could not be found out."""
         headers: Headers = []
         if session.marks:
             lag = session.lag_seconds
             shown = "" if lag is None else f"; lag={math.ceil(lag * 100) / 100:.2f}"
             headers.append(("X-Degradation", f"stale{shown}"))
-        if token is not None and replace(token, session=came.session) == came:
+        has_news = token is None or replace(token, session=received.session) != received
+        if not has_news:  # Nothing new: the client keeps what it has.
             return headers
         now = self._now()
         lost = Token(unknown={EVERYWHERE: now})
         recent = lost if token is None else token.since(now - TOKEN_SECONDS)
         if not replace(recent, session=None):
             return headers
-        text = self._signer.sign(replace(recent, session=self._whose(session.key)), now=now)
+        text = self._signer.sign(replace(recent, session=self._owner(session.key)), now=now)
         if self._cookie is not None:
             headers.append(("Set-Cookie", f"{self._cookie}={text}{self._attributes}"))
         if self._header is not None:
             headers.append((self._header, text))
         return headers
 
-    def _whose(self, key: str | None) -> str | None:
+    def _owner(self, key: str | None) -> str | None:
         """Return what stands for *key* in a token, which its user can read."""
         if self._session_key is None or key is None:
             return key
         return hashlib.sha256(key.encode(errors="replace")).hexdigest()[:32]
 
-    def _texts(self, header: str | None, cookies: Iterable[str]) -> list[str]:
-        texts = [header] if header else []
+    def _candidates(self, header: str | None, cookies: Iterable[str]) -> list[str]:
+        candidates = [header] if header else []
         for one in ";".join(cookies).split(";"):
             name, _, text = one.strip().partition("=")
             if name == self._cookie:
-                texts.append(text)
-        return texts
+                candidates.append(text)
+        return candidates
 
 
-class PositionMiddleware(_Requests):
+class PositionMiddleware(_Middleware):
     """For ASGI apps: each HTTP request runs in a session, and reads what its user has written.
 
     `app.add_middleware(PositionMiddleware, secret=…, now=resilience.fleet_time)`
@@ -133,7 +135,7 @@ class PositionMiddleware(_Requests):
         for name, value in scope["headers"]:
             named.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
         header = named.get((self._header or "").lower(), [None])[0]
-        session, came = self._begin(scope, self._texts(header, named.get("cookie", [])))
+        session, received = self._begin(scope, self._candidates(header, named.get("cookie", [])))
 
         async def send_with_token(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -142,7 +144,7 @@ class PositionMiddleware(_Requests):
                     token = await session.token_async()
                 added = [
                     (name.lower().encode("latin-1"), value.encode("latin-1"))
-                    for name, value in self._headers(session, came, token)
+                    for name, value in self._headers(session, received, token)
                 ]
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
@@ -151,7 +153,7 @@ class PositionMiddleware(_Requests):
             await self._app(scope, receive, send_with_token)
 
 
-class WsgiPositionMiddleware(_Requests):
+class WsgiPositionMiddleware(_Middleware):
     """The same for WSGI apps: `app.wsgi_app = WsgiPositionMiddleware(app.wsgi_app, …)` in Flask."""
 
     def __call__(
@@ -159,13 +161,15 @@ class WsgiPositionMiddleware(_Requests):
     ) -> Iterator[bytes]:
         """Answer a request."""
         header = environ.get("HTTP_" + (self._header or "").upper().replace("-", "_"))
-        session, came = self._begin(environ, self._texts(header, [environ.get("HTTP_COOKIE", "")]))
+        session, received = self._begin(
+            environ, self._candidates(header, [environ.get("HTTP_COOKIE", "")])
+        )
 
         def start_with_token(status: str, headers: Headers, *error: Any) -> Any:  # noqa: ANN401 - as the server's
             token = None
             with _guarded():
                 token = session.token()
-            return start_response(status, headers + self._headers(session, came, token), *error)
+            return start_response(status, headers + self._headers(session, received, token), *error)
 
         with in_session(session):
             return _Body(self._app(environ, start_with_token), session)

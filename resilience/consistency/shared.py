@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, NamedTuple, Self
 from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,14 +22,30 @@ TIME_DIGITS: Final = 16
 """Of a number of microseconds since the epoch, and of the number of a write, which is < 2^53."""
 Time = Annotated[float, Field(allow_inf_nan=False)]
 """In seconds."""
-Reached = tuple[float, str, str, str, int]
-"""When it became known, `p` or `k`, whose it is, the line and the number on it."""
 GROUPS_MAX: Final = {"p": SOURCES_MAX, "k": KEYS_MAX}
+
+
+class Reached(NamedTuple):
+    """The number that one line of a record has reached; those known last sort last.
+
+    Attributes:
+        at: Fleet time at which it became known.
+        kind: `p` for a source, `k` for a key.
+        name: Of the source, or of source and key.
+        line: Line of history.
+        number: How far that line is.
+    """
+
+    at: float
+    kind: str
+    name: str
+    line: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """At fleet time *at* or later, the primary was at *position*: what was committed is before."""
+    """Everything committed before fleet time *at* lies before *position* in the primary's log."""
 
     at: float
     position: Position
@@ -120,20 +136,13 @@ class SharedPositions:
             What the record now stands for: at most 16 sources with 16 lines each and 100 keys. What
             was older makes the position of its source unknown.
         """
-        return _recorded(self._store.run(self._about.merge(key, fields_of(token), seconds)))
-
-    async def merge_async(self, key: str, token: Token, seconds: float) -> Token:
-        """Do the same without blocking the event loop."""
-        question = self._about.merge(key, fields_of(token), seconds)
-        return _recorded(await self._store.run_async(question))
+        answer = self._store.run(self._about.merge(key, fields_of(token), seconds))
+        now, fields = merged(answer)
+        return token_of(fields, now=now)
 
     def load(self, key: str) -> Token:
         """Return what the record *key* stands for; an empty token if there is no record."""
         return self.merge(key, Token(), 0.0)
-
-    async def load_async(self, key: str) -> Token:
-        """Do the same without blocking the event loop."""
-        return await self.merge_async(key, Token(), 0.0)
 
     def order(self, source: str, order: LagOrder | None) -> None:
         """Give an order for the replicas of *source*, in place of an earlier one; None: end that.
@@ -147,20 +156,10 @@ class SharedPositions:
         text = None if order is None else order.model_dump_json()
         self._store.run(self._about.order(source, text))
 
-    def orders(self) -> Mapping[str, LagOrder]:
-        """Return the orders in force, by source."""
-        orders = {name: self.exchange(name, after=math.inf).order for name in self.sources()}
-        return {name: order for name, order in orders.items() if order is not None}
-
     def sources(self) -> list[str]:
         """Return the sources of which there were samples in the last day, or are orders."""
         names = self._store.run(self._about.sources())
         return sorted(name.decode(errors="replace") for name in names)
-
-
-def _recorded(answer: Any) -> Token:  # noqa: ANN401 - the script's
-    now, fields = merged(answer)
-    return token_of(fields, now=now)
 
 
 def _seen(answer: Any) -> Seen:  # noqa: ANN401 - the script's
@@ -206,7 +205,7 @@ def token_of(fields: Mapping[str, str], *, now: float, most: float = math.inf) -
         match kind, len(digits):
             case "p" | "k", 36 if line and int(digits[:DIGITS]) <= NUMBER_MAX:
                 at = int(digits[DIGITS:]) / 1e6
-                reached.append((at, kind, name, line, int(digits[:DIGITS])))
+                reached.append(Reached(at, kind, name, line, int(digits[:DIGITS])))
             case "n", 16 if name != EVERYWHERE and int(digits) < 2**53:
                 numbers[name] = int(digits)
             case "u", 16:

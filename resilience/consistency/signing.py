@@ -32,7 +32,10 @@ class TokenSigner:
         """
         secrets = [secret] if isinstance(secret, str) else list(secret)
         if not secrets or not all(len(one) >= SECRET_MIN for one in secrets):
-            msg = f"a secret must have at least {SECRET_MIN} characters, and there must be one"
+            got = f"got {len(secrets)}"
+            if secrets:
+                got += f", the shortest has {min(map(len, secrets))}"
+            msg = f"secret: give one or more, each of at least {SECRET_MIN} characters; {got}"
             raise ConfigurationError(msg)
         self._secrets = [one.encode() for one in secrets]
 

@@ -42,7 +42,7 @@ from resilience.events.jobs import (
     SecondLedgerFound,
 )
 from resilience.events.lines import log_event
-from resilience.events.reads import ReadFellBack, ReadStale, ReplicaLagging
+from resilience.events.reads import LagOrdered, ReadFellBack, ReadStale, ReplicaLagging
 
 __all__ = [
     "AnswerDegraded",
@@ -71,6 +71,7 @@ __all__ = [
     "JobSetAside",
     "JobUnkept",
     "JobsPublished",
+    "LagOrdered",
     "Listener",
     "OrderNotRecorded",
     "PartLate",

@@ -14,7 +14,8 @@ class ReadStale(Event):
     Attributes:
         source: Name of the databases, or of the reader.
         reason: Why nobody better answered.
-        lag_seconds: The answer shows everything that was committed so long ago; None: unknown.
+        lag_seconds: The answer shows everything that was committed at least `lag_seconds` ago;
+            None: unknown.
     """
 
     severity: ClassVar[int] = logging.WARNING
@@ -45,7 +46,8 @@ class ReplicaLagging(Event):
     Attributes:
         source: Name of the databases.
         replica: Which replica.
-        lag_seconds: It shows everything that was committed so long ago; None: unknown.
+        lag_seconds: It shows everything that was committed at least `lag_seconds` ago; None:
+            unknown.
     """
 
     severity: ClassVar[int] = logging.WARNING
@@ -53,3 +55,25 @@ class ReplicaLagging(Event):
     source: str
     replica: str
     lag_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LagOrdered(Event):
+    """Somebody ordered how far the replicas of some databases may lag.
+
+    Attributes:
+        source: Name of the databases.
+        order: `allow-lag`, `ignore-lag`, or `obey-lag` if an order was ended.
+        seconds: How far `allow-lag` lets them lag; None: another command gave the order.
+        until: Fleet time at which the order ends, or would have ended; None: open end.
+        actor: Who ordered it.
+        reason: Why.
+    """
+
+    severity: ClassVar[int] = logging.WARNING
+    source: str
+    order: str
+    seconds: float | None
+    until: float | None
+    actor: str
+    reason: str

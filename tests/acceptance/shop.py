@@ -22,8 +22,8 @@ HEALTHY_SECONDS = 30.0
 TOLERANCE = 1.1
 BUDGETS = {
     "recommendations": budgets.RECOMMENDATIONS,
-    "orders": budgets.ORDERS,
-    "order": budgets.ORDER,
+    "orders": budgets.PLACE_ORDER,
+    "order": budgets.LOOK_AT_ORDER,
     "search": budgets.SEARCH,
     "profile": budgets.PROFILE,
     "dashboard": budgets.DASHBOARD,

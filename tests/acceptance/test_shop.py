@@ -247,7 +247,9 @@ def test_mail_is_sent_long_after_the_budget_of_its_order(healthy_shop: Shop) -> 
     try:
         order = healthy_shop.order()
         wait_until(
-            lambda: perf_counter() - began > budgets.ORDERS, PATIENCE_SECONDS, "the budget is spent"
+            lambda: perf_counter() - began > budgets.PLACE_ORDER,
+            PATIENCE_SECONDS,
+            "the budget is spent",
         )
     finally:
         worker.start()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
@@ -133,14 +134,14 @@ def test_order_is_in_force_until_it_ends(fleet: list[Process]) -> None:
     ann.positions.order("main", given)
     ann.positions.order("other", forever)
     assert bob.positions.exchange("main").order == given
-    assert bob.positions.orders() == {"main": given, "other": forever}
+    assert bob.positions.exchange("other").order == forever
     past = order(ann.now() - 100)
     ann.positions.order("main", past)
     assert bob.positions.exchange("main").order is None
-    assert bob.positions.orders() == {"other": forever}
+    assert bob.positions.exchange("other").order == forever
     assert bob.positions.sources() == ["main", "other"]
     ann.positions.order("other", None)
-    assert bob.positions.orders() == {}
+    assert bob.positions.exchange("other").order is None
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,6 @@ def test_order_that_another_release_wrote_is_none(fleet: list[Process], text: st
     ann = fleet[0]
     key = ann.store.key("positions", "orders")
     ann.store.run(lambda client: client.hset(key, "main", text.encode(errors="surrogateescape")))
-    assert ann.positions.orders() == {}
     assert ann.positions.exchange("main").order is None
 
 
@@ -221,16 +221,13 @@ def test_record_is_the_maximum_in_whatever_order_it_is_merged(
 def test_many_parts_at_once_lose_nothing(fleet: list[Process]) -> None:
     """A hundred parts that end at the same time: the record covers each of them."""
 
-    async def merge_all() -> None:
-        tokens = [Token(positions={"main": Position.at("7/1", HUGE - one)}) for one in range(100)]
-        merges = (
-            fleet[place % 3].positions.merge_async("chord", token, LONG_SECONDS)
-            for place, token in enumerate(tokens)
-        )
-        await asyncio.gather(*merges)
+    def merge(part: int) -> Token:
+        token = Token(positions={"main": Position.at("7/1", HUGE - part)})
+        return fleet[part % 3].positions.merge("chord", token, LONG_SECONDS)
 
-    asyncio.run(merge_all())
-    kept = asyncio.run(fleet[0].positions.load_async("chord"))
+    with ThreadPoolExecutor(10) as threads:
+        assert len(list(threads.map(merge, range(100)))) == 100
+    kept = fleet[0].positions.load("chord")
     assert kept == Token(positions={"main": Position.at("7/1", HUGE)})
 
 
@@ -349,9 +346,11 @@ def test_without_a_store_every_question_is_refused() -> None:
     with pytest.raises(StoreUnavailableError, match="there is none"):
         positions.exchange("main")
     with pytest.raises(StoreUnavailableError):
-        asyncio.run(positions.merge_async("job", Token(), 1.0))
+        asyncio.run(positions.exchange_async("main"))
     with pytest.raises(StoreUnavailableError):
-        positions.orders()
+        positions.merge("job", Token(), 1.0)
+    with pytest.raises(StoreUnavailableError):
+        positions.sources()
 
 
 def test_key_of_another_type_is_refused_as_a_store_that_is_down(fleet: list[Process]) -> None:

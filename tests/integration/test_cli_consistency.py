@@ -82,7 +82,10 @@ def test_order_reaches_other_processes_with_who_and_why(
     done = run("allow-lag", "90", "--for", "10m", *WHO)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("default: reads go to replicas that lag by up to 90 s, until 20")
-    assert not done.stderr
+    announced = "LagOrdered source=default order=allow-lag seconds=90.0 until="
+    assert done.stderr.startswith(announced)
+    assert done.stderr.endswith("actor=[ann] reason=#471 [/x]\n")
+    assert done.stderr.count("\n") == 1
     order = positions.exchange("default").order
     assert order is not None
     assert (order.seconds, order.actor, order.reason) == (90.0, "[ann]", "#471 [/x]")
@@ -99,9 +102,13 @@ def test_order_reaches_other_processes_with_who_and_why(
     assert order.seconds is None
     assert order.until == order.since + 1800
 
-    assert run("obey-lag").stdout == "default: as the app says\n"
+    done = run("obey-lag", *WHO)
+    assert done.stdout == "default: as the app says\n"
+    announced = f"order=obey-lag seconds=None until={order.until} actor=[ann] reason=#471 [/x]\n"
+    assert done.stderr == f"LagOrdered source=default {announced}"
     assert positions.exchange("default").order is None
-    assert run("obey-lag").stdout == "default: there was no order\n"
+    done = run("obey-lag")
+    assert (done.stdout, done.stderr) == ("default: there was no order\n", "")
     assert json.loads(run("obey-lag", "--json").stdout) == {"databases": "default", **NONE}
 
 
@@ -114,7 +121,7 @@ def test_order_for_databases_that_nobody_uses_says_so(run: Run, positions: Share
     assert done.returncode == 0
     said = "No process has used databases 'defautl' in the last 5 minutes. Others: default."
     assert said in done.stderr
-    assert set(positions.orders()) == {"defautl"}
+    assert positions.exchange("default").order is None
     assert rows(run)["defautl"]["order"] == "ignore-lag"
 
 
@@ -127,6 +134,7 @@ def test_order_for_databases_that_nobody_uses_says_so(run: Run, positions: Share
         (("ignore-lag", "--for", "30", *WHO), 2, "has no unit"),
         (("ignore-lag", "--for", "0s", *WHO), 2, "seconds must be more than 0"),
         (("ignore-lag", "--reason", " "), 2, "say who orders it and why"),
+        (("obey-lag", "--reason", " "), 2, "say who orders it and why"),
     ],
 )
 def test_order_that_makes_no_sense_is_refused(
