@@ -316,7 +316,7 @@ class ResilientTask(Task[Any, Any]):
             if not self._kept and (refused is None or refused.may_retry):
                 retry_if_declared(self, error)
             raise
-        value = value if degraded is None else carry(with_reads(degraded), value)
+        value = value if degraded is None else with_reads(carry(degraded, value))
         if refused is not None:
             refused.answer = value
         return value
