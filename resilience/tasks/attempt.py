@@ -16,7 +16,7 @@ from resilience.tasks.autoretry import retry_if_declared
 from resilience.tasks.carried import noting
 from resilience.tasks.models import with_models
 from resilience.tasks.neutral import NEUTRAL
-from resilience.tasks.positions import noting_reads
+from resilience.tasks.positions import with_reads
 from resilience.tasks.refusal import Refusal
 from resilience.tasks.resilience import Resilience
 
@@ -104,7 +104,7 @@ class TaskPipeline(Pipeline):
         guarded, run = super()._guarded, body if self._autoretry_for else function
         try:
             if self.fallbacks:
-                return noting(noting_reads, guarded, run, args, kwargs)
+                return with_reads(noting(guarded, run, args, kwargs))
             return guarded(run, args, kwargs)
         except Exception as error:
             if retried is not None:

@@ -3,8 +3,9 @@
 import asyncio
 import dataclasses
 import functools
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from resilience.consistency import ConsistentSession, Token, current_session
 from resilience.consistency.session import enter
@@ -12,7 +13,7 @@ from resilience.consistency.shared import SharedPositions
 from resilience.consistency.token import TOKEN_SECONDS
 from resilience.errors import ConfigurationError, StoreUnavailableError
 from resilience.events import Listener
-from resilience.store.joins import Joins
+from resilience.store.chords import Chords
 from resilience.tasks.envelope import lost_token
 from resilience.tasks.positions import watch_jobs
 from resilience.tasks.sharing import Sharing
@@ -24,23 +25,56 @@ DEFAULT: Final = "default"
 
 
 class UserSession(ConsistentSession):
-    """A session that can learn what was read and written for the same user elsewhere."""
+    """A session that can learn what was read and written for the same user elsewhere.
 
-    __slots__ = ("_shared", "_told")
+    A block of code, `with` or `async with`, runs in it.
+
+    Attributes:
+        outer: The session around this one, which sees in the end what this one has; None: none is.
+    """
+
+    __slots__ = ("_fleet_time", "_shared", "_shared_token", "outer")
 
     def __init__(
-        self, key: str | None = None, *, token: Token | None = None, shared: SharedPositions
+        self,
+        key: str | None = None,
+        *,
+        token: Token | None = None,
+        shared: SharedPositions,
+        fleet_time: Callable[[], float],
     ) -> None:
         """Begin with *token*; sessions of the same user meet in *shared*."""
         super().__init__(key, token=token)
         self._shared = shared
-        self._told = self._known()
+        self._fleet_time = fleet_time
+        self._shared_token = self._known()
+        self.outer: ConsistentSession | None = None
+
+    def __enter__(self) -> Self:
+        self.outer = current_session()
+        self._open()
+        enter(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        enter(self.outer)
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        self.outer = current_session()
+        await asyncio.to_thread(self._open)
+        enter(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        enter(self.outer)
+        await asyncio.to_thread(self.close)
 
     def refresh(self) -> None:
         """See also what was read and written for the same user elsewhere, in the last 30 s.
 
-        As by a job whose result the caller has got. Without the store, nobody knows; then only a
-        primary can answer, or the answer is marked.
+        For example by a job whose result the caller holds. While the store is down, only a primary
+        can answer, or the answer is marked.
 
         Raises:
             ConfigurationError: The session has no key.
@@ -51,62 +85,32 @@ class UserSession(ConsistentSession):
         try:
             token = self._shared.load(f"user:{self.key}")
         except StoreUnavailableError:
-            token = lost_token()
+            token = lost_token(self._fleet_time())
         self.join(token)
-        self._told = self._known()
+        self._shared_token = self._known()
 
-    def tell(self) -> None:
+    def share(self) -> None:
         """Let other sessions of the same user see what this one has, from now on for 30 s."""
         token = None if self.key is None else self.token()
-        if token is None or token == self._told:
+        if token is None or token == self._shared_token:
             return
         with suppress(StoreUnavailableError):  # the store has announced that it is lost
             self._shared.merge(f"user:{self.key}", token, TOKEN_SECONDS)
-            self._told = token
+            self._shared_token = token
 
-    def open(self, before: ConsistentSession | None) -> None:
-        """See what the same user, and the session *before* it, have seen, if there are any."""
+    def close(self) -> None:
+        """Let other sessions of the same user, and the one around it, see what this one has."""
+        self.share()
+        if self.outer is not None:
+            self.outer.join(dataclasses.replace(self.token(), session=None))
+            for mark in self.marks:
+                self.outer.mark(mark)
+
+    def _open(self) -> None:
         if self.key is not None:
             self.refresh()
-        if before is not None:
-            self.join(before.token())
-
-    def close(self, before: ConsistentSession | None) -> None:
-        """Let the others of the same user, and the session *before* it, see what this one has."""
-        self.tell()
-        if before is not None:
-            before.join(dataclasses.replace(self.token(), session=None))
-            for mark in self.marks:
-                before.mark(mark)
-
-
-class SessionBlock:
-    """A block of code, `with` or `async with`, that runs in a session."""
-
-    def __init__(self, session: UserSession) -> None:
-        """Prepare for *session*."""
-        self._session = session
-        self._before: ConsistentSession | None = None
-
-    def __enter__(self) -> UserSession:
-        self._before = current_session()
-        self._session.open(self._before)
-        enter(self._session)
-        return self._session
-
-    def __exit__(self, *_: object) -> None:
-        enter(self._before)
-        self._session.close(self._before)
-
-    async def __aenter__(self) -> UserSession:
-        self._before = current_session()
-        await asyncio.to_thread(self._session.open, self._before)
-        enter(self._session)
-        return self._session
-
-    async def __aexit__(self, *_: object) -> None:
-        enter(self._before)
-        await asyncio.to_thread(self._session.close, self._before)
+        if self.outer is not None:
+            self.join(self.outer.token())
 
 
 class Consistent(Sharing):
@@ -120,9 +124,9 @@ class Consistent(Sharing):
         return {}
 
     @functools.cached_property
-    def joins(self) -> Joins:
+    def chords(self) -> Chords:
         """Where the members of a chord leave what they have seen."""
-        return Joins(self._share().store)
+        return Chords(self._share().store)
 
     def databases(self, *, name: str = DEFAULT, **options: Any) -> "Databases":  # noqa: ANN401 - as of Databases
         """Return SQLAlchemy sessions that read from replicas and see their user's writes.
@@ -139,7 +143,7 @@ class Consistent(Sharing):
         from resilience.databases import Databases  # noqa: PLC0415 - only who has some pays for it
 
         if name in self.sources:
-            msg = f"databases {name!r} are declared twice; give the others another name"
+            msg = f"databases {name!r} are declared twice; give one of them another name="
             raise ConfigurationError(msg)
         made = Databases(
             name=name,
@@ -152,7 +156,7 @@ class Consistent(Sharing):
         watch_jobs()
         return made
 
-    def consistent_session(self, key: object = None, *, token: Token | None = None) -> SessionBlock:
+    def consistent_session(self, key: object = None, *, token: Token | None = None) -> UserSession:
         """Let a block of code, `with` or `async with`, read what its user has written.
 
         Reads of the block see what the block, and jobs that it publishes, have written and seen.
@@ -164,8 +168,11 @@ class Consistent(Sharing):
             token: What else is to be seen, as from a cookie.
         """
         user = None if key is None else str(key)
-        return SessionBlock(UserSession(user, token=token, shared=self.positions))
+        return self._session(user, token)
 
     def session_of(self, token: Token | None) -> UserSession:
         """Return the session of a job that was published with *token*."""
-        return UserSession(token=token, shared=self.positions)
+        return self._session(None, token)
+
+    def _session(self, key: str | None, token: Token | None) -> UserSession:
+        return UserSession(key, token=token, shared=self.positions, fleet_time=self.fleet_time)

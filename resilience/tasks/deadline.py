@@ -23,7 +23,7 @@ from resilience.tasks.envelope import (
     received_of,
     seconds_or,
 )
-from resilience.tasks.positions import hand_on
+from resilience.tasks.positions import hand_on_position
 from resilience.tasks.resilience import Resilience
 
 INHERIT: Final[Any] = object()
@@ -196,7 +196,7 @@ def _hand_on(
     """Do for a task of any class what `ResilientTask.apply_async` does."""
     if headers is None:
         return
-    hand_on(headers)
+    hand_on_position(headers)
     if BUDGET_HEADER in headers:
         if headers[BUDGET_HEADER] is None:  # opted out
             del headers[BUDGET_HEADER]

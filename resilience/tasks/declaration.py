@@ -3,7 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 from celery import Task
 
@@ -14,6 +14,9 @@ from resilience.tasks.models import with_models
 from resilience.tasks.once import check_key
 from resilience.tasks.serialization import must_encode
 
+DataConsistency = Literal["always", "sticky", "delayed"]
+"""Where the reads of a job go; see docs/consistency.md."""
+CONSISTENCIES: Final[tuple[DataConsistency, ...]] = get_args(DataConsistency)
 OURS = (
     "bugs",
     "data_consistency",
@@ -24,7 +27,6 @@ OURS = (
     "idempotency_seconds",
     "lane",
 )
-CONSISTENCIES = ("always", "sticky", "delayed")
 LIKENESS = 0.81
 """From here on a name counts as a misspelling of ours; `dependencies` does, `fallback_on` not."""
 

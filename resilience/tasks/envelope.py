@@ -44,7 +44,7 @@ arguments were made from, if it was one of a task with fallbacks."""
 POSITION_HEADER: Final = "resilience-position"
 """A token: what had been written and seen where the job was published; its reads see that, too."""
 POSTPONED_HEADER: Final = "resilience-postponed"
-"""Is there if the job was put off once because no replica had replayed that."""
+"""Is there if the job was postponed once because no replica had replayed that."""
 REPEATED: Final = (
     BUDGET_HEADER,
     SLOT_HEADER,
@@ -232,9 +232,13 @@ def position_of(headers: Headers) -> Token | None:
         return lost_token()
 
 
-def lost_token() -> Token:
-    """Return the token in the place of one that is lost: who has it reads from primaries."""
-    return Token(unknown={EVERYWHERE: SystemClock.now()})
+def lost_token(now: float | None = None) -> Token:
+    """Return the token in the place of one that is lost: who has it reads from primaries.
+
+    Args:
+        now: Fleet time; None: it is not at hand, and this host's clock stands in for it.
+    """
+    return Token(unknown={EVERYWHERE: SystemClock.now() if now is None else now})
 
 
 def lane_in(headers: Headers, own: Lane = NORMAL) -> Lane:

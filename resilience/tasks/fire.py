@@ -86,12 +86,12 @@ class FireAndForgetTask(OutboxTask):
         drop_frames()
         return bool(self.app.conf.task_store_errors_even_if_ignored)
 
-    def put_off(self, request: Context, seconds: float) -> None:
-        """Let the ledger keep the job with *request* until it is due in *seconds*.
+    def postpone(self, request: Context, seconds: float) -> None:
+        """Let the ledger keep the job with *request*, to run in *seconds*; no attempt is spent.
 
         Raises:
-            Retry: It does.
-            LedgerUnavailableError: It does not; or SchemaError.
+            Retry: It is kept.
+            LedgerUnavailableError: It is not; or SchemaError.
         """
         job = self._job_of(request, ledger_header(request), 0.0)
         self.resilience.ledger.park(job, delay_seconds=seconds, error=None)

@@ -28,7 +28,7 @@ from resilience.tasks.ledger_check import LedgerCheck
 from resilience.tasks.names import check_names
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.serialization import must_keep, why_refused
-from resilience.tasks.task import ResilientTask
+from resilience.tasks.task import POSITIONAL, ResilientTask
 
 PUBLISH_SECONDS_MAX = 0.8
 """`fire` is back within a second; the rest of it is for the outbox and what a first job imports."""
@@ -84,7 +84,7 @@ class OutboxTask(ResilientTask):
         """
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, *positional, budget=budget, **options)
-        options |= self._named(positional)
+        options |= dict(zip(POSITIONAL, positional, strict=False))
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         options["task_id"] = options.get("task_id") or uuid()
         # Celery's default is by thread, and another one may publish.

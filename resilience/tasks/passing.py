@@ -22,7 +22,7 @@ from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.tasks.carried import carry, values_of, worse, worst
 from resilience.tasks.envelope import LEVEL_HEADER, level_header, level_of
-from resilience.tasks.positions import stale_reads, tell_at_end, with_reads
+from resilience.tasks.positions import share_at_end, stale_reads
 from resilience.tasks.routing import check_when_final
 
 Announce = Callable[[Event], None]
@@ -51,7 +51,7 @@ def pass_values(app: Celery[Any], announce: Announce) -> None:
         if given is not None:
             args, kwargs = values_of(args, kwargs)
         elif options.get("replaced_task_nesting"):
-            given = _given_to_replaced()
+            given = _given_to(getattr(get_current_task(), "request", None))
         elif callback_publish.get():
             given = stale_reads()  # a plain value was made from them, which follows the job
         message = base.as_task_v2(self, task_id, name, args, kwargs, *more, **options)
@@ -90,17 +90,17 @@ def _pass_values_to_chords(app: Celery[Any]) -> None:
             result: Any,  # noqa: ANN401 - of any task
             **options: Any,  # noqa: ANN401 - as Celery's
         ) -> Any:  # noqa: ANN401 - as Celery's
-            given = _given_in(request) if state == SUCCESS else None
+            given = _given_to(request) if state == SUCCESS else None
             if given is not None and not isinstance(result, Outcome):
                 result = carry(given, result)
-            request.update(resilience_joins=request.group)
+            request.update(resilience_chord=request.group)
             try:
                 return end_part(itself(), request, state, result, **options)
             finally:
-                request.update(resilience_joins=None)
+                request.update(resilience_chord=None)
 
         backend.on_chord_part_return = on_chord_part_return
-        tell_at_end(backend)
+        share_at_end(backend)
         return backend
 
     app._get_backend = make_backend  # type: ignore[attr-defined] # noqa: SLF001 - as above
@@ -130,16 +130,9 @@ def _pass_values_eagerly(app: Celery[Any]) -> None:
     kind.apply = apply_value
 
 
-def _given_to_replaced() -> Outcome[Any] | None:
-    """Return what the task was given that runs here and is replaced; None if nothing says."""
-    task: Any = get_current_task()
-    return None if task is None else _given_in(task.request)
-
-
-def _given_in(request: Context) -> Outcome[Any] | None:
+def _given_to(request: Context | None) -> Outcome[Any] | None:
     """Return what the job with *request* was given or has read; None: neither says how good."""
-    given = level_of(request)
-    return stale_reads() if given is None else with_reads(given)
+    return worst([stale_reads(), level_of(request)])
 
 
 def _passed(name: str, task_id: object, given: Outcome[Any]) -> DegradedValuePassed:

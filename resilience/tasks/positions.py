@@ -21,7 +21,7 @@ from resilience.consistency.session import PRIMARY, enter
 from resilience.errors import StoreUnavailableError
 from resilience.levels import Level
 from resilience.outcome import Outcome
-from resilience.tasks.carried import note, worse
+from resilience.tasks.carried import carry
 from resilience.tasks.envelope import POSITION_HEADER, lost_token, position_of
 
 logger = logging.getLogger(__name__)
@@ -47,18 +47,21 @@ def begin(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
     token = position_of(request)
     if token is None and not resilience.sources:
         return
-    watch_jobs()  # for its end, should this be the first job that has a token
+    # Without databases here the signals are not connected yet, and task_postrun must end this
+    # session.
+    watch_jobs()
     session = resilience.session_of(token)
     # Only a job that runs eagerly has anybody around it; a thread is used again.
-    before = current_session() if request.is_eager else None
-    if before is not None:
-        session.join(before.token())
+    outer = current_session() if request.is_eager else None
+    if outer is not None:
+        session.outer = outer
+        session.join(outer.token())
     consistency = getattr(task, "data_consistency", None)
     if consistency == "always":
         session.using = PRIMARY
     elif consistency is not None:
         session.sticky = True
-    request.update(resilience_session=session, resilience_before=before)
+    request.update(resilience_session=session)
     enter(session)
 
 
@@ -67,33 +70,32 @@ def end(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
     request = task.request_stack.top
     session = None if request is None else _session(request)
     if session is not None:
-        enter(request.resilience_before)
-        session.close(request.resilience_before)
+        enter(session.outer)
+        session.close()
 
 
 def token_here() -> Token | None:
     """Return what the code that runs here has written and seen; None: nobody knows of anything."""
-    session = current_session()
+    session, job = current_session(), _job_here()
     if session is not None:
         try:
             return session.token()
         except Exception:  # whatever a driver raises: what is published must not seem to know
             logger.exception("what the session has read is not known")
-            return lost_token()
-    job = _job_here()
+            return lost_token(None if job is None else job[0].fleet_time())
     return None if job is None else position_of(job[1])
 
 
-def hand_on(headers: dict[str, Any]) -> None:
+def hand_on_position(headers: dict[str, Any]) -> None:
     """Let the message with *headers*, which is published here, carry what has been seen here."""
     job = _job_here()
     if job is None and current_session() is None:
         return
-    group = None if job is None else _joined_by(job[1], headers)
+    group = None if job is None else _chord_to_publish(job[1], headers)
     if job is not None and group is not None:
         resilience, request = job
-        request.update(resilience_joined=True)
-        _see(request, _joined(resilience, group))
+        request.update(resilience_chord_seen=True)
+        _see(request, _seen_by_members(resilience, group))
     token, given = token_here(), position_of(headers)
     if token is not None:
         token = token if given is None else given.merged(token)
@@ -101,30 +103,30 @@ def hand_on(headers: dict[str, Any]) -> None:
             headers[POSITION_HEADER] = token.to_json()
 
 
-def tell_at_end(backend: Any) -> None:  # noqa: ANN401 - of any class
+def share_at_end(backend: Any) -> None:  # noqa: ANN401 - of any class
     """Let *backend* share what a job has seen before anybody can hear that it has ended."""
     itself, kind = weakref.ref(backend), type(backend)
 
-    def telling(name: str) -> Any:  # noqa: ANN401 - a method
+    def sharing(name: str) -> Any:  # noqa: ANN401 - a method
         method = getattr(kind, name)
 
-        def told(task_id: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as Celery's
+        def end_job(task_id: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as Celery's
             job = _job_here()
             if job is not None and job[1].id == task_id:
-                _tell(*job)
+                _share(*job)
             return method(itself(), task_id, *args, **options)
 
-        return told
+        return end_job
 
     def set_chord_size(group: str, members: int) -> Any:  # noqa: ANN401 - as Celery's
         resilience = itself().app.resilience  # type: ignore[union-attr] # it is called
         if resilience.sources or token_here():
-            with suppress(StoreUnavailableError):  # then the body hears that nobody knows
-                resilience.joins.expect(group, members)
+            with suppress(StoreUnavailableError):  # the body then learns that nobody knows
+                resilience.chords.expect(group, members)
         return kind.set_chord_size(itself(), group, members)
 
     backend.mark_as_done, backend.mark_as_failure = map(
-        telling, ("mark_as_done", "mark_as_failure")
+        sharing, ("mark_as_done", "mark_as_failure")
     )
     backend.set_chord_size = set_chord_size
 
@@ -147,27 +149,20 @@ def stale_reads() -> Outcome[Any] | None:
     )
 
 
-def with_reads(given: Outcome[Any]) -> Outcome[Any]:
-    """Return the worse of *given* and how good the reads of the job were."""
-    return worse(given, stale_reads())
+def with_reads(value: Any) -> Any:  # noqa: ANN401 - of any task
+    """Return *value*, as an outcome if a read of the job that runs was marked."""
+    stale = stale_reads()
+    return value if stale is None else carry(stale, value)
 
 
-def noting_reads(body: Any, *args: Any) -> Any:  # noqa: ANN401 - a function, and what it returns
-    """Return `body(*args)`, and note for `noting` how good its reads were."""
-    value, stale = body(*args), stale_reads()
-    if stale is not None:
-        note(stale)
-    return value
-
-
-def merged(texts: Iterable[str | bytes]) -> Token:
+def token_of_parts(resilience: Any, texts: Iterable[str | bytes]) -> Token:  # noqa: ANN401 - a `Resilience`
     """Return the least token that stands for all of *texts*, which `Token.to_json` made."""
     whole = Token()
     for text in texts:
         try:
             whole = whole.merged(Token.from_json(json.loads(text)))
         except ValueError:
-            whole = whole.merged(lost_token())
+            whole = whole.merged(lost_token(resilience.fleet_time()))
     return whole
 
 
@@ -197,39 +192,41 @@ def _session(request: Context) -> Any:  # noqa: ANN401 - a `UserSession`, None: 
     return vars(request).get("resilience_session")
 
 
-def _tell(resilience: Any, request: Context) -> None:  # noqa: ANN401 - a `Resilience`
+def _share(resilience: Any, request: Context) -> None:  # noqa: ANN401 - a `Resilience`
     """Share what the job with *request* has seen with the body of its chord, and with its user."""
     session = _session(request)
     if session is not None:
-        session.tell()
+        session.share()
     if request.chord and request.group:
         token = token_here()
         if token is not None:
             text = json.dumps(token.to_json())
             with suppress(StoreUnavailableError):  # then it is missing when they are counted
-                resilience.joins.add(str(request.group), str(request.id), text)
+                resilience.chords.add(str(request.group), str(request.id), text)
 
 
-def _joined_by(request: Context, headers: dict[str, Any]) -> str | None:
+def _chord_to_publish(request: Context, headers: dict[str, Any]) -> str | None:
     """Return the chord whose body the job with *request* begins to publish, with *headers*."""
-    if request.get("resilience_joined"):
+    if request.get("resilience_chord_seen"):
         return None
     if request.get("task") == UNLOCK and headers.get("task") != UNLOCK:
         return str((request.args or ("",))[0])
-    group: str | None = request.get("resilience_joins")
+    group: str | None = request.get("resilience_chord")
     return group
 
 
-def _joined(resilience: Any, group: str) -> Token:  # noqa: ANN401 - a `Resilience`
+def _seen_by_members(resilience: Any, group: str) -> Token:  # noqa: ANN401 - a `Resilience`
     """Return what the members of a chord have seen, all of whom have ended."""
     try:
-        members, texts = resilience.joins.collect(group)
+        members, texts = resilience.chords.collect(group)
     except StoreUnavailableError:
         members, texts = None, []
     if members is None and not texts and not resilience.sources:
         return Token()  # nobody in this app reads or writes anything
-    whole = merged(texts)
-    return whole if members is not None and len(texts) >= members else whole.merged(lost_token())
+    whole = token_of_parts(resilience, texts)
+    if members is None or len(texts) < members:
+        whole = whole.merged(lost_token(resilience.fleet_time()))
+    return whole
 
 
 def _see(request: Context, token: Token) -> None:

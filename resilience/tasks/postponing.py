@@ -18,29 +18,29 @@ POSTPONE_SECONDS: Final = 1.0
 
 
 def begin_reading(task: Any, request: Context) -> None:  # noqa: ANN401 - a ResilientTask
-    """Enter the session of the job with *request*, and decide where the job reads.
+    """Enter the session of the job with *request*, and postpone the job if it is to wait.
 
     Raises:
-        Retry: Nowhere yet: the job has gone back, and no attempt is spent.
+        Retry: The job has gone back, and no attempt is spent.
     """
     begin(task)  # a signal has done so already in an app with databases
-    if task.data_consistency is None or refusal_of(request) is not None:
+    if (
+        task.data_consistency != "delayed"
+        or refusal_of(request) is not None
+        or not _may_wait(task, request)
+        or _is_covered(task, request)
+    ):
         return
-    decision = _decide(task, request)
-    request.update(resilience_reads=decision)
-    level = logging.INFO if decision == "postponed" else logging.DEBUG
-    logger.log(level, "%s[%s] reads: %s", task.name, request.id, decision)
-    if decision == "postponed":
-        request.update({POSTPONED_HEADER: True})
-        try:
-            task.put_off(request, POSTPONE_SECONDS)
-        except Retry:
-            raise
-        except Exception as error:  # noqa: BLE001 - a broker's, a ledger's: then it runs now
-            logger.warning("%s[%s] is not postponed: %r", task.name, request.id, error)
+    request.update({POSTPONED_HEADER: True})
+    try:
+        task.postpone(request, POSTPONE_SECONDS)
+    except Retry:
+        raise
+    except Exception as error:  # noqa: BLE001 - a broker's, a ledger's: then it runs now
+        logger.warning("%s[%s] is not postponed: %r", task.name, request.id, error)
 
 
-def publish_again(task: Any, request: Context, seconds: float) -> None:  # noqa: ANN401 - a ResilientTask
+def publish_postponed(task: Any, request: Context, seconds: float) -> None:  # noqa: ANN401 - a ResilientTask
     """Publish the job with *request* once more, as it is, to be run in *seconds*.
 
     Raises:
@@ -55,23 +55,15 @@ def publish_again(task: Any, request: Context, seconds: float) -> None:  # noqa:
     raise Retry(msg, when=seconds)  # type: ignore[arg-type] # any number
 
 
-def _decide(task: Any, request: Context) -> str:  # noqa: ANN401 - as above
-    """Return where the job reads: `primary` or `replica`; or that it is to be `postponed`."""
-    if task.data_consistency == "always":
-        return "primary"
-    token = position_of(request)
-    sources = task.resilience.sources.values()
-    if token is None or all(databases.covers(token) for databases in sources):
-        return "replica"
-    return (
-        "postponed"
-        if task.data_consistency == "delayed" and _may_wait(task, request)
-        else "primary"
-    )
-
-
 def _may_wait(task: Any, request: Context) -> bool:  # noqa: ANN401 - as above
     if request.is_eager or request.expires or header(request, POSTPONED_HEADER):
         return False
     deadline = deadline_of(request)
     return deadline is None or deadline.left(task.resilience.fleet_time()) > 2 * POSTPONE_SECONDS
+
+
+def _is_covered(task: Any, request: Context) -> bool:  # noqa: ANN401 - as above
+    """Tell whether replicas have replayed what the job with *request* is to see."""
+    token = position_of(request)
+    sources = task.resilience.sources.values()
+    return token is None or all(databases.covers(token) for databases in sources)

@@ -8,9 +8,8 @@ from resilience.errors import AnswerTooOldError, StoreUnavailableError, retry_af
 from resilience.events import PartLate, PartUnreported
 from resilience.partial import is_full, oldest
 from resilience.store import Slot
-from resilience.tasks.carried import carry
 from resilience.tasks.envelope import lost_token
-from resilience.tasks.positions import stale_reads, token_here
+from resilience.tasks.positions import token_here, with_reads
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import deliver_callback
 from resilience.tasks.serialization import dumps
@@ -26,9 +25,7 @@ def report_value(resilience: Resilience, slot: Slot, value: object) -> None:
 
     For a value that is too old, what the fan-out itself remembers may stand in.
     """
-    stale = stale_reads()
-    if stale is not None:
-        value = carry(stale, value)
+    value = with_reads(value)
     age = oldest(value)
     if slot.stale_seconds and age > slot.stale_seconds:
         msg = f"the answer is {age:.0f} s old, more than the {slot.stale_seconds:g} s of the part"
@@ -51,7 +48,8 @@ def report_failure(resilience: Resilience, slot: Slot, error: BaseException) -> 
     }
     # One that is gone may have written who knows what.
     gone = isinstance(error, (WorkerLostError, TimeLimitExceeded)) and bool(resilience.sources)
-    _report(resilience, slot, "-" + dumps(why), full=False, seen=lost_token() if gone else None)
+    seen = lost_token(resilience.fleet_time()) if gone else None
+    _report(resilience, slot, "-" + dumps(why), full=False, seen=seen)
 
 
 def _report(

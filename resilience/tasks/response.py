@@ -16,7 +16,7 @@ from resilience.partial import PartAnswer, PartialResponse, assemble, outcome_of
 from resilience.store import Record
 from resilience.tasks.admission import going_on
 from resilience.tasks.deadline import no_budget
-from resilience.tasks.positions import merged
+from resilience.tasks.positions import token_of_parts
 from resilience.tasks.publishing import PUBLISH_ERRORS
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import loads
@@ -30,7 +30,7 @@ def respond(resilience: Resilience, fan: str, record: Record) -> PartialResponse
     response = assemble(part_answer(record, name, required) for name, required in record.spec)
     session = current_session()
     if session is not None:  # it sees what the parts have seen
-        session.join(replace(merged(record.seen), session=None))
+        session.join(replace(token_of_parts(resilience, record.seen), session=None))
     if record.first:
         resilience.announce(
             FanOutFinished(
@@ -107,7 +107,7 @@ def deliver_callback(resilience: Resilience, fan: str) -> None:
             return
         try:
             response = respond(resilience, fan, record)
-            seen = merged(record.seen)
+            seen = token_of_parts(resilience, record.seen)
             publish_callback(resilience, fan, record.callback, response, seen)
         except SoftTimeLimitExceeded:
             raise

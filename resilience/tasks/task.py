@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from celery import Celery, Task
 from celery.app.task import Context
@@ -17,7 +17,7 @@ from resilience.outcome import Outcome
 from resilience.tasks.admission import going_on, with_lane
 from resilience.tasks.attempt import TaskPipeline
 from resilience.tasks.autoretry import retry_if_declared
-from resilience.tasks.carried import carry, values_of, worse, worst
+from resilience.tasks.carried import carry, values_of, worst
 from resilience.tasks.deadline import (
     INHERIT,
     announce_if_exceeded,
@@ -27,14 +27,14 @@ from resilience.tasks.deadline import (
     refuse_late_retry,
     with_budget,
 )
-from resilience.tasks.declaration import check_calls, check_declaration
+from resilience.tasks.declaration import DataConsistency, check_calls, check_declaration
 from resilience.tasks.ending import guard, report_end
 from resilience.tasks.envelope import Deadline, deadline_of, level_of, repeated, slot_of
 from resilience.tasks.holding import pipeline_of
 from resilience.tasks.models import check_models
 from resilience.tasks.once import call_once
 from resilience.tasks.positions import with_reads
-from resilience.tasks.postponing import begin_reading, publish_again
+from resilience.tasks.postponing import begin_reading, publish_postponed
 from resilience.tasks.refusal import Refusal, refusal_of, take_refusal
 from resilience.tasks.refusing import end_here, is_awaited
 from resilience.tasks.replacing import Replaced, hand_over, with_body
@@ -90,9 +90,7 @@ class ResilientTask(Task[Any, Any]):
     bugs: ClassVar[tuple[type[Exception], ...] | None] = None
     feature: ClassVar[str | None] = None
     lane: ClassVar[Lane] = NORMAL
-    data_consistency: ClassVar[Literal["always", "sticky", "delayed"] | None] = None
-
-    put_off = publish_again
+    data_consistency: ClassVar[DataConsistency | None] = None
 
     _kept: ClassVar[bool] = False
     _pipeline: TaskPipeline | None = None
@@ -177,20 +175,15 @@ class ResilientTask(Task[Any, Any]):
         if resilience is None and (self.dependency is not None or budget not in {None, INHERIT}):
             resilience = self.resilience
         if resilience is not None:
-            job = options.get("task_id")
-            headers = with_lane(options.get("headers"), lane, str(self.name))
-            options["headers"] = with_budget(resilience, headers, budget, job)
+            name = str(self.name)
+            headers = with_lane(options.get("headers"), lane, name)
+            options["headers"] = with_budget(resilience, headers, budget, options.get("task_id"))
             if not self.app.conf.task_always_eager:
-                name = str(self.name)
                 full = resilience.admission.ask(name, self.dependency, self.lane, options)
                 if full is not None:
-                    options |= self._named(positional)
+                    options |= dict(zip(POSITIONAL, positional, strict=False))
                     return self._end_refused(full, args or (), kwargs or {}, options)
         return super().apply_async(args, kwargs, *positional, **options)
-
-    @staticmethod
-    def _named(positional: tuple[Any, ...]) -> dict[str, Any]:
-        return dict(zip(POSITIONAL, positional, strict=False))
 
     def _end_refused(
         self,
@@ -231,6 +224,15 @@ class ResilientTask(Task[Any, Any]):
             refuse_late_retry(self.resilience, self.request, deadline, delay, eta, exc)
         with going_on():
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+
+    def postpone(self, request: Context, seconds: float) -> None:
+        """Publish the job with *request* once more, to run in *seconds*; no attempt is spent.
+
+        Raises:
+            Retry: It is published.
+            Exception: The broker's: it is not.
+        """
+        publish_postponed(self, request, seconds)
 
     def signature_from_request(
         self,
@@ -304,11 +306,9 @@ class ResilientTask(Task[Any, Any]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], given: Outcome[Any] | None
     ) -> Any:  # noqa: ANN401 - what the body returns
         degraded = worst([*args, *kwargs.values()])
-        if degraded is None:
-            degraded = given
-        else:  # it did not come in a message, but eagerly or from an app that was never adopted
+        if degraded is not None:  # given eagerly, or by an app that was never adopted
             args, kwargs = values_of(args, kwargs)
-            degraded = worse(degraded, given)
+        degraded = worst([given, degraded])
         refused = take_refusal(self.request_stack.top)
         try:
             value = self._answered(refused, args, kwargs)
@@ -316,7 +316,7 @@ class ResilientTask(Task[Any, Any]):
             if not self._kept and (refused is None or refused.may_retry):
                 retry_if_declared(self, error)
             raise
-        value = value if degraded is None else carry(with_reads(degraded), value)
+        value = value if degraded is None else with_reads(carry(degraded, value))
         if refused is not None:
             refused.answer = value
         return value
@@ -329,8 +329,7 @@ class ResilientTask(Task[Any, Any]):
             return self._guarding(self.dependency).refuse(refused, args, kwargs)
         if self.idempotency_key is None or self.app.conf.task_always_eager:
             return self._call(args, kwargs)
-        wait_seconds = self._wait_seconds()
-        return call_once(self, self._call, args, kwargs, wait_seconds=wait_seconds)
+        return call_once(self, self._call, args, kwargs, wait_seconds=self._wait_seconds())
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         if self.dependency is None:

@@ -85,9 +85,9 @@ class Relay:
             with self._producer() as producer:
                 refused = self._declare(producer, {job.queue for job in jobs})
                 sent = [job for job in jobs if job.queue not in refused]
-                # By now the transactions that some were published with have been committed. One
-                # that has run knows that already.
-                new = not all(job.attempts for job in sent)
+                # The transactions of jobs that have never run are committed by now, so these jobs
+                # must see where the primary is. A job that has run carries that already.
+                new = any(not job.attempts for job in sent)
                 seen = primaries_now(self._resilience) if new else None
                 with producer.batch(BATCH):
                     for job in sent:

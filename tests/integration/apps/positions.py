@@ -167,6 +167,12 @@ def note(key: str, target: str, retries_left: int = 0) -> None:
         raise ConnectionError(key)
 
 
+def look(key: str) -> list[str]:
+    """Return whether the row *key* can be read here, and who answered."""
+    with bases().Session() as session:
+        return _look(session, key)
+
+
 def tally(key: str, target: str) -> None:
     """Count in the hash *target* whether the row *key* can be read here, and who answered."""
     with bases().Session() as session:
@@ -185,12 +191,16 @@ def _replica() -> Engine:
 
 
 def _tally(session: Session, key: str, target: str) -> None:
+    with desk() as client:
+        for what in _look(session, key):
+            client.hincrby(target, what)
+        client.rpush(f"{target}:done", "done")
+
+
+def _look(session: Session, key: str) -> list[str]:
     found = session.scalar(select(NOTES.c.id).where(NOTES.c.id == key))
     replica = session.scalar(select(func.pg_is_in_recovery()))
-    with desk() as client:
-        client.hincrby(target, "missing" if found is None else "seen")
-        client.hincrby(target, "replica" if replica else "primary")
-        client.rpush(f"{target}:done", "done")
+    return ["missing" if found is None else "seen", "replica" if replica else "primary"]
 
 
 def make_app(
@@ -228,7 +238,9 @@ def make_app(
     for mode in ("always", "sticky", "delayed"):
         of_mode = {**of_db, "data_consistency": mode}
         make(seen, name=f"{mode}.seen", base=ResilientTask, **of_mode)
+        make(look, name=f"{mode}.look", base=ResilientTask, **of_mode)
         make(note, name=f"{mode}.note", base=FireAndForgetTask, **of_mode)
+        make(tally, name=f"{mode}.kept", base=FireAndForgetTask, **of_mode)
         make(tally, name=f"{mode}.tally", base=ResilientTask, ignore_result=True, **of_mode)
     make(tally_without, name="plain.tally", ignore_result=True, shared=False)
     return app

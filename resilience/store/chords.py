@@ -9,7 +9,7 @@ KEEP_SECONDS: Final = 86_400
 MEMBERS: Final = "members"
 
 
-class Joins:
+class Chords:
     """Keeps a record for each chord: a hash of how many members it has, and a text of each.
 
     When the store is down every method raises `StoreUnavailableError`.
@@ -29,13 +29,13 @@ class Joins:
 
     def collect(self, group: str) -> tuple[int | None, list[bytes]]:
         """Return how many members there are, None if nobody noted it, and the texts of those in."""
-        key = self._store.key("joins", group)
+        key = self._store.key("chords", group)
         found: Any = self._store.run(lambda client: client.hgetall(key))
         members = found.pop(MEMBERS.encode(), None)
         return None if members is None else int(members), list(found.values())
 
     def _put(self, group: str, field: str, text: str) -> None:
-        key = self._store.key("joins", group)
+        key = self._store.key("chords", group)
 
         def put(client: Any) -> object:  # noqa: ANN401 - of a server or a cluster
             pipe = client.pipeline(transaction=False)
