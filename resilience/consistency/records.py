@@ -1,50 +1,85 @@
 """What this process knows of recent writes of sessions."""
 
 import os
+import re
 import threading
-import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
+from contextlib import suppress
 from typing import Any, Final
 
 from resilience.clock import Clock
-from resilience.consistency.record import ASK, LIFE_US, NOTHING, Record, Ticket, Told, read_record
 from resilience.consistency.session import ConsistentSession
 from resilience.consistency.token import TOKEN_SECONDS
-from resilience.store.writes import KEYS_MAX
+from resilience.outcome import Outcome
 
+LIFE_US: Final = int(TOKEN_SECONDS * 1e6)
+"""A record is good for so long, in microseconds."""
 WEIGHT_MAX: Final = 10_000
-"""So many records are kept in this process; the sessions used longest ago go first."""
+"""So much is kept in this process; what it learned longest ago of a session goes first."""
 WEIGHT_BYTES: Final = 4_096
-"""A record weighs one, and one more for each so many characters of its key and value."""
+"""A session weighs one; so does a record, and one more for each so many bytes."""
+VALUE, DELETED, VERSION, ASK = b"=", b"-", b"#", b"?"
+"""What a record tells: the value; that there is none; its version; that only the primary knows."""
+_RECORD = re.compile(rb"(\d{1,16})\|(?:\?|([=#-])(-?\d{1,19})?:.*)", re.DOTALL)
 
-_ALL: Final = 2**63
+
+class Record:
+    """The last write of a session to one key.
+
+    Attributes:
+        raw: The record as writes.lua describes it; one that is malformed says `ASK`.
+        number: Of the step of the write that made it.
+        until: When it ends to count, in monotonic seconds.
+        kind: What it tells.
+        version: Version of the value, if the source has versions.
+        answer: The answer that it makes, if that cannot be changed.
+        weight: Its share of `WEIGHT_MAX`.
+    """
+
+    __slots__ = ("answer", "kind", "number", "raw", "until", "version", "weight")
+
+    def __init__(self, raw: bytes, now_us: int, now: float) -> None:
+        found = _RECORD.fullmatch(raw)
+        self.raw = raw
+        self.number = now_us if found is None else int(found[1])
+        self.until = now + min(LIFE_US, self.number + LIFE_US - now_us) / 1e6
+        self.kind: bytes = ASK if found is None else found[2] or ASK
+        self.version = None if found is None or found[3] is None else int(found[3])
+        self.answer: Outcome[Any] | None = None
+        self.weight = 0
+
+    @property
+    def text(self) -> str:
+        """The value, encoded."""
+        return self.raw.partition(b":")[2].decode(errors="surrogatepass")
 
 
 class Known:
-    """What is known of one session; numbers as in writes.lua.
+    """What is known of one session.
 
     Attributes:
-        records: Its recent writes by key, the oldest first.
-        upto: All that the store has numbered up to here is known.
-        alone: The last write of this process that the store did not number.
-        floor: What was written up to here may be newer than what is known.
-        dropped: The newest record that went because there were too many.
+        upto: All that was numbered up to here is known,
+        floor: except that what was written up to here may be newer than a record, or have none.
+        records: Its recent writes, by key.
     """
 
-    __slots__ = ("alone", "dropped", "floor", "records", "upto")
+    __slots__ = ("floor", "records", "upto")
 
-    def __init__(self) -> None:
+    def __init__(self, floor: int = 0) -> None:
+        self.upto, self.floor = 0, floor
         self.records: dict[str, Record] = {}
-        self.upto = self.alone = self.floor = self.dropped = 0
+
+
+_NOTHING: Final = Known()
 
 
 class Records:
-    """Recent writes of sessions to one source, as far as this process knows them.
+    """Recent writes of sessions to one source: what the store keeps, as far as it is known here.
 
-    A hit takes no lock. Safe with threads, greenlets and across fork.
+    A session's number says how much must be known before any of it counts. Numbers and times are
+    microseconds of the store's clock. A hit takes no lock. Safe with threads, greenlets and forks.
     """
 
     def __init__(self, source: str, clock: Clock, *, shared: bool) -> None:
@@ -52,244 +87,127 @@ class Records:
         self._source = source
         self._monotonic = clock.monotonic
         self._least = int(shared)
-        self._sessions: OrderedDict[str, Known] = OrderedDict()
-        self._weight = 0
-        self._lost, self._forgotten = 0.0, 0
+        self._sessions: OrderedDict[str | None, Known] = OrderedDict()
+        self._weight = self._forgotten = 0
         # Until the store has told its time, the host's; read once, so that it cannot jump.
         self._offset = int((clock.now() - clock.monotonic()) * 1e6)
-        self.restart()
-        os.register_at_fork(after_in_child=partial(_restart, weakref.ref(self)))
+        self._lock = threading.RLock()
+        this = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _renew_lock(this()))
 
-    def restart(self) -> None:
-        """Go on in a forked child, which does not know what its parent writes from now on."""
-        self._lock = threading.Lock()
-        self._process = uuid.uuid4().hex[:8]
-
-    def hit(self, session: ConsistentSession, key: str) -> Record | None:
-        """Return the record to answer from if all that the session may have written is known."""
-        known = self._sessions.get(session.key)  # type: ignore[arg-type] # None is not in it
-        if known is None or not known.upto >= session.number(self._source) >= self._least:
-            return None
-        record = known.records.get(key)
-        if record is None or record.ticket is not None or record.until <= self._monotonic():
-            return None
-        mine, elsewhere = session.unknown(self._source, self._process)
-        if elsewhere or record.number <= known.floor or round(mine * 1e6) > known.alone:
-            return None
-        try:
-            self._sessions.move_to_end(session.key)  # type: ignore[arg-type] # as above
-        except KeyError:  # another thread has just evicted it
-            return None
-        return record
-
-    def must_ask(self, session: ConsistentSession) -> bool:
-        """Tell whether the store may know of writes of the session that this process does not."""
-        known, number = self._sessions.get(str(session.key)), session.number(self._source)
-        return known is None or number < self._least or number > known.upto
+    def is_behind(self, session: ConsistentSession) -> bool:
+        """Tell whether the session may have written what this process does not know."""
+        return not self._upto(session) >= session.number(self._source) >= self._least
 
     def look(self, session: ConsistentSession, key: str) -> tuple[Record | None, bool]:
-        """Return what is known of the last write to *key*, and whether there may be an unknown one.
+        """Return the record of *key*, and whether there may be a later write that is not known.
 
-        A record that says `ASK` is returned if this process cannot know the value.
+        Then a record says `ASK`.
         """
-        with self._lock:
-            known = self._sessions.get(str(session.key)) or Known()
-            floor, oldest = self._floor(session, known), self._now() - LIFE_US
-            record = known.records.get(key)
-            if record is not None and record.lives(self._monotonic()):
-                sure = record.ticket is None and record.number > floor
-                return record if sure else Record(ASK), False
-            return Record(ASK) if known.dropped > oldest else None, floor > oldest
+        known, now = self._sessions.get(session.key, _NOTHING), self._monotonic()
+        oldest = now * 1e6 + self._offset - LIFE_US
+        unknown = not known.upto >= session.number(self._source) >= self._least
+        unknown = unknown or session.unknown_at(self._source) * 1e6 > oldest
+        record = known.records.get(key)
+        if record is None or record.until <= now:
+            return None, unknown or known.floor > oldest
+        sure = not unknown and record.number > known.floor
+        return record if sure else self._record(ASK), unknown
 
     def learn(self, session: ConsistentSession, sent: int, reply: Sequence[Any]) -> None:
-        """Take the store's records of a session, which was asked when it knew of number *sent*."""
-        now, number, dropped, *fields = reply
+        """Take what the store keeps of a session, which was asked when it knew of number *sent*."""
+        now, number, lost, fields = reply
         with self._lock:
             self._offset = now - int(self._monotonic() * 1e6)
-            known = self._known(session)
-            lost = self._note_lost(session, sent, number)
-            if lost or number > known.upto:  # else this process knows of more by now
-                self._replace(known, fields)
-                known.dropped = dropped
-                known.floor, known.alone = max(known.floor, known.alone), 0
+            upto = max(number, min(sent, now), 1)
+            if self._upto(session) < upto:  # else this process knows of more by now
+                known = self._renew(session, sent if number < sent else lost)
+                for name, raw in zip(fields[::2], fields[1::2], strict=True):
+                    if name.startswith(b"k:"):
+                        with suppress(UnicodeDecodeError):  # no reader wrote it
+                            self._put(known, name[2:].decode(errors="surrogatepass"), raw)
+                known.upto = upto
+                self._trim()
             session.note_number(self._source, max(number, 1))
-            known.upto = max(known.upto, number, min(sent, now), 1)
-            self._trim(known)
 
-    def begin(
-        self, session: ConsistentSession, key: str, sent: int, reply: Sequence[int] | None
-    ) -> Ticket:
-        """Note that a write to *key* begins: from now on, only the primary knows the value.
-
-        *reply* is the store's, None if it did not answer, and *sent* the number that it was told.
-        """
+    def apply(self, session: ConsistentSession, key: str, sent: int, reply: Sequence[Any]) -> None:
+        """Take the store's answer to a step of a write, sent when the session knew of *sent*."""
+        now, number, before, raw = reply[:4]
         with self._lock:
-            now, known = self._monotonic(), self._known(session)
-            ticket = Ticket(key, 0 if reply is None else reply[1], now + TOKEN_SECONDS)
-            self._number(session, sent, reply)
-            record = known.records.pop(key, None)
-            if record is None:
-                record, overlaps = Record(), self._lost > now
-                self._weight += record.weight
+            self._offset = now - int(self._monotonic() * 1e6)
+            session.note_number(self._source, number)
+            known = self._sessions.get(session.key, _NOTHING)
+            if before < max(sent, 1):  # the store keeps nothing else, or has lost what it kept
+                known = self._renew(session, sent)
+                known.upto = before
+            if known.upto == before:
+                self._put(known, key, raw)
+                known.upto = number
+                self._sessions.move_to_end(session.key)
+                self._trim()
             else:
-                overlaps = record.ticket is not None and record.ticket.until > now
-            if overlaps:
-                record.held = ticket.until
-            if record.until <= now:
-                record.settle(0, NOTHING)
-            record.ticket = ticket
-            known.records[key] = record
-            self._trim(known)
-            return ticket
+                known.upto = 0  # another process has written: the store must be asked
 
-    def overlapped(self, session: ConsistentSession, ticket: Ticket) -> bool:
-        """Tell whether another write of this process to the key may come after this one."""
-        known = self._sessions.get(str(session.key))
-        record = known and known.records.get(ticket.key)
-        return not record or record.ticket is not ticket or record.held > self._monotonic()
-
-    def end(
-        self,
-        session: ConsistentSession,
-        ticket: Ticket,
-        sent: int,
-        reply: Sequence[int] | None,
-        told: Told,
-    ) -> None:
-        """Note that a write was done; *told* is what its record tells."""
+    def miss(self, session: ConsistentSession, key: str) -> None:
+        """Note that the store has not answered to a step of a write: others do not know of it."""
         with self._lock:
-            now, known = self._monotonic(), self._known(session)
-            overlapped = self.overlapped(session, ticket)
-            number = self._number(session, sent, reply)
-            record = known.records.pop(ticket.key, None)
-            self._weight -= 0 if record is None else record.weight
-            record = record or Record()
-            if overlapped:
-                record.held = now + TOKEN_SECONDS
-            counts = not overlapped and (reply is None or reply[3] == 1)
-            record.settle(number, *(told if counts else Told(ASK)))
-            record.until = now + TOKEN_SECONDS
-            if record.ticket is ticket:
-                record.ticket = None
-            self._put(known, ticket.key, record)
-            self._trim(known)
+            now = self._now()
+            session.note_unknown(self._source, now / 1e6)
+            known = self._sessions.get(session.key) or self._renew(session, 0)
+            known.floor = max(known.floor, known.upto, now)
+            self._put(known, key, ASK)
+            self._trim()
 
-    def abort(
-        self, session: ConsistentSession, ticket: Ticket, sent: int, reply: Sequence[int] | None
-    ) -> None:
-        """Note that a write was not done: what was known of the key counts again."""
+    def step(
+        self, session: ConsistentSession, key: str, own: bytes = b"", raw: bytes = b""
+    ) -> Sequence[Any]:
+        """Do what writes.lua does, for a process that has no store."""
         with self._lock:
-            known = self._known(session)
-            record = known.records.get(ticket.key)
-            if ticket.number and reply is None:
-                return  # the store, and so everybody else, takes it for one that may be done
-            if reply is not None:
-                self._number(session, sent, reply)
-            if record is not None and record.ticket is ticket:
-                record.ticket = None
-                if record.held > self._monotonic():
-                    record.settle(record.number, ASK)
-                elif record.kind == NOTHING:
-                    self._weight -= known.records.pop(ticket.key).weight
-
-    def _number(self, session: ConsistentSession, sent: int, reply: Sequence[int] | None) -> int:
-        """Return the number of a step of a write, which the session knows of from now on."""
-        known = self._known(session)
-        if reply is None:
-            return self._number_alone(session, known)
-        now, number, before = reply[:3]
-        self._offset = now - int(self._monotonic() * 1e6)
-        self._note_lost(session, sent, before)
-        session.note_number(self._source, number)
-        if known.upto >= before:
-            known.upto = max(known.upto, number)
-        return number
-
-    def _number_alone(self, session: ConsistentSession, known: Known) -> int:
-        """Return a number for a write that the store cannot tell others of: the session does.
-
-        Others do not know what was written, so that for a while they cannot be sure of any record.
-        """
-        floor = self._floor(session, known)
-        unknown = int(max(session.unknown(self._source, self._process)) * 1e6)
-        highest = max(known.upto, known.alone, self._now(), session.number(self._source), unknown)
-        number = (highest // 1_000 + 1) * 1_000  # it travels in milliseconds
-        known.floor, known.alone = max(known.floor, min(floor, number - 1)), number
-        session.note_unknown(f"{self._source}@{self._process}", number / 1e6)
-        return number
-
-    def _note_lost(self, session: ConsistentSession, sent: int, found: int) -> bool:
-        """Note that the store lost records, if it *found* a lower number than the session's."""
-        lost = sent > found and sent + LIFE_US > self._now()
-        if lost:
-            session.note_unknown(self._source, (sent // 1_000 + 1) / 1e3)
-        return lost
-
-    def _floor(self, session: ConsistentSession, known: Known) -> int:
-        """Return the number up to which the session may have written what is not known here."""
-        number = session.number(self._source)
-        mine, elsewhere = (round(at * 1e6) for at in session.unknown(self._source, self._process))
-        if number < self._least and not mine:
-            return _ALL  # nobody has asked the store for it
-        return max(
-            known.floor,
-            elsewhere,
-            mine if mine > known.alone else 0,
-            number if number > known.upto else 0,
-        )
+            known, sent = self._sessions.get(session.key, _NOTHING), session.number(self._source)
+            number = max(sent, known.upto, self._now() - 1) + 1
+            old = known.records.get(key) or self._record(b"%d|?" % self._forgotten)
+            is_open = old.kind == ASK and old.until > self._monotonic()
+            raw = raw if old.raw == own else b"|?"
+            raw = b"%d%b" % (number, raw) if raw.startswith(b"|") else raw
+            reply = self._now(), number, known.upto, raw, b"" if is_open else raw, old.raw
+            self.apply(session, key, sent, reply)
+            return reply
 
     def _now(self) -> int:
-        """Return the store's time in microseconds."""
         return int(self._monotonic() * 1e6) + self._offset
 
-    def _known(self, session: ConsistentSession) -> Known:
-        known = self._sessions.get(str(session.key))
-        if known is None:
-            known = self._sessions[str(session.key)] = Known()
-            known.floor = self._forgotten
-            self._weight += 1
-        self._sessions.move_to_end(str(session.key))
+    def _upto(self, session: ConsistentSession) -> int:
+        return self._sessions.get(session.key, _NOTHING).upto
+
+    def _record(self, raw: bytes) -> Record:
+        return Record(raw, self._now(), self._monotonic())
+
+    def _renew(self, session: ConsistentSession, floor: int) -> Known:
+        """Begin anew with what is known of a session; what was in doubt stays so."""
+        known = Known(max(floor, self._forget(session.key).floor))
+        self._sessions[session.key] = known
+        self._weight += 1
         return known
 
-    def _replace(self, known: Known, fields: Sequence[bytes]) -> None:
-        now, mine = self._monotonic(), known.records
-        self._weight -= sum(record.weight for record in mine.values())
-        known.records = {}
-        for name, text in zip(fields[::2], fields[1::2], strict=True):
-            key = name.decode(errors="surrogatepass")
-            self._put(known, key, read_record(text, self._now(), now))
-        for key, record in mine.items():
-            if record.ticket is not None or record.held > now:
-                if key not in known.records:
-                    self._put(known, key, Record())
-                one = known.records[key]
-                one.ticket, one.held = record.ticket, record.held
+    def _forget(self, key: str | None) -> Known:
+        known = self._sessions.pop(key, _NOTHING)
+        if known is not _NOTHING:
+            self._weight -= 1 + sum(record.weight for record in known.records.values())
+        return known
 
-    def _put(self, known: Known, key: str, record: Record) -> None:
-        record.weight = 1 + (len(key) + len(record.text)) // WEIGHT_BYTES
-        self._weight += record.weight
+    def _put(self, known: Known, key: str, raw: bytes) -> None:
+        old, record = known.records.get(key), self._record(raw)
+        record.weight = 1 + (len(key) + len(raw)) // WEIGHT_BYTES
+        self._weight += record.weight - (0 if old is None else old.weight)
         known.records[key] = record
 
-    def _trim(self, known: Known) -> None:
-        while len(known.records) > KEYS_MAX:
-            oldest = known.records.pop(next(iter(known.records)))
-            self._weight -= oldest.weight
-            known.dropped = self._now()
-            self._note_open(oldest)
-        while self._weight > WEIGHT_MAX and len(self._sessions) > 1:
-            _, gone = self._sessions.popitem(last=False)
-            self._weight -= 1
-            self._forgotten = max(self._forgotten, gone.alone)
-            for record in gone.records.values():
-                self._weight -= record.weight
-                self._note_open(record)
-
-    def _note_open(self, gone: Record) -> None:
-        """Remember that a write may still come of which nothing else is known any more."""
-        self._lost = max(self._lost, gone.held, gone.ticket.until if gone.ticket else 0.0)
+    def _trim(self) -> None:
+        while self._weight > WEIGHT_MAX:
+            gone = self._forget(next(iter(self._sessions))).records.values()
+            opened = (record.number for record in gone if record.kind == ASK)
+            self._forgotten = max(self._forgotten, *opened, 0)
 
 
-def _restart(this: "weakref.ref[Records]") -> None:
-    records = this()
+def _renew_lock(records: Records | None) -> None:
     if records is not None:
-        records.restart()
+        records._lock = threading.RLock()  # noqa: SLF001 - another thread may have held it at the fork

@@ -175,21 +175,9 @@ class ConsistentSession:
             oldest = min(self._unknown, key=lambda name: (name == EVERYWHERE, self._unknown[name]))
             self.note_unknown(EVERYWHERE, self._unknown.pop(oldest))
 
-    def unknown(self, source: str, process: str) -> tuple[float, float]:
-        """Return the latest fleet times of what is unknown of *source*; 0: nothing is.
-
-        The first is of what *process* alone knows, which noted it as `<source>@<process>`; the
-        second of what it may not know.
-        """
-        known, elsewhere = 0.0, 0.0
-        if not self._unknown:
-            return known, elsewhere
-        for name, at in self._unknown.copy().items():  # another thread may add to it
-            if name == f"{source}@{process}":
-                known = at
-            elif name in (source, EVERYWHERE) or name.startswith(f"{source}@"):
-                elsewhere = max(at, elsewhere)
-        return known, elsewhere
+    def unknown_at(self, source: str) -> float:
+        """Return the latest fleet time of what is unknown of *source*; 0: nothing is."""
+        return max(self._unknown.get(source, 0.0), self._unknown.get(EVERYWHERE, 0.0))
 
     def note_known(self, source: str) -> None:
         """Note that what was unknown is covered by now."""

@@ -2,19 +2,19 @@
 
 import json
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
+from resilience.breaker import Breaker, NoBreaker
 from resilience.clock import Clock, SystemClock
 from resilience.consistency.errors import DatabaseUnavailableError, OwnWriteUnavailableError
-from resilience.consistency.record import ASK, DELETED, LIFE_US, VALUE, VERSION, Record, Told
-from resilience.consistency.records import Records
-from resilience.consistency.session import PRIMARY, ConsistentSession, Mark
-from resilience.consistency.sources import AnyPrimary, AnyReplica, Guard, Unguarded, Versioned
+from resilience.consistency.records import DELETED, LIFE_US, VALUE, VERSION, Record, Records
+from resilience.consistency.session import PRIMARY, ConsistentSession, Mark, current_session
+from resilience.consistency.sources import Primary, Replica, Versioned
 from resilience.errors import (
     ConfigurationError,
     RejectedError,
@@ -29,9 +29,8 @@ from resilience.store.connection import Store
 from resilience.store.writes import WriteStore
 
 T = TypeVar("T")
-P = TypeVar("P", bound=AnyPrimary)
-R = TypeVar("R", bound=AnyReplica)
-Steps = Generator[Callable[[], Any], Any, T]
+Call = Callable[[], Any]
+Steps = Generator[Call, Any, T]
 """What a read or write does: it has functions called, is sent what they return, returns."""
 
 VALUE_BYTES_MAX: Final = 64_000
@@ -43,21 +42,23 @@ OWN_WRITE: Final = "own write"
 _IMMUTABLE: Final = (str, int, float, bool, bytes, type(None))
 
 
-class Reader(ABC, Generic[P, R]):
+class Reader:
     """What both kinds of reader do; see `ConsistentReader`.
 
     Attributes:
         name: Which source.
     """
 
+    _asynchronous: ClassVar = False
+
     def __init__(  # noqa: PLR0913 - options
         self,
-        primary: P,
-        replicas: Sequence[R] = (),
+        primary: Primary,
+        replicas: Sequence[Replica] = (),
         *,
         name: str,
         store: Store | None = None,
-        breaker: Guard | None = None,
+        breaker: Breaker | None = None,
         keep_values: bool = True,
         not_done: Iterable[type[Exception]] = (),
         dumps: Callable[[Any], str] = json.dumps,
@@ -72,7 +73,7 @@ class Reader(ABC, Generic[P, R]):
             replicas: Who answers reads when the primary does not.
             name: The same in all processes; other readers and databases have other names.
             store: Where processes tell each other of recent writes; None: there is one process.
-            breaker: Through whose `call`, or `acall`, the primary is called.
+            breaker: Through what the primary is called.
             keep_values: Whether recent writes hold what was written. If not, the primary answers,
                 or a replica that has the version that the write returned.
             not_done: Exceptions of a write that say that it was not done; refusals of this library
@@ -90,44 +91,33 @@ class Reader(ABC, Generic[P, R]):
             raise ConfigurationError(msg)
         self.name = name
         self._source = f"kv:{name}"  # databases may have the same name
-        self._primary: P = primary
-        self._replicas: list[R] = list(replicas)
-        self._turn = count()
-        self._guard: Guard = breaker or Unguarded()
-        self._keep_values = keep_values
+        self._primary, self._replicas, self._turn = primary, list(replicas), count()
+        self._guard = breaker or NoBreaker()
+        self._call: Any = self._guard.acall if self._asynchronous else self._guard.call
+        self._keep_values, self._dumps, self._loads = keep_values, dumps, loads
         self._not_done: tuple[type[Exception], ...] = (RejectedError, *not_done)
-        self._dumps, self._loads = dumps, loads
         self._listeners = tuple(listeners)
         clock = clock or SystemClock()
         self._monotonic = clock.monotonic
         self._records = Records(self._source, clock, shared=store is not None)
-        self._writes = None if store is None else WriteStore(store, self._source, life_us=LIFE_US)
-
-    @abstractmethod
-    def _call(self, function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - as it does
-        """Call the primary."""
-
-    @abstractmethod
-    def _exchange(self, writes: WriteStore, *question: Any) -> Any:  # noqa: ANN401 - as it answers
-        """Run an operation of the store."""
+        writes = None if store is None else WriteStore(store, self._source, life_us=LIFE_US)
+        self._ask: Any = writes and (writes.run_async if self._asynchronous else writes.run)
 
     def _hit(self, key: str, session: ConsistentSession | None) -> Outcome[Any] | None:
-        if session is None or session.using == PRIMARY:
+        if session is None or session.key is None or session.using == PRIMARY:
             return None
-        record = self._records.hit(session, key)
-        if record is None:
-            return None
-        return self._shown(record) if record.answer is None else record.answer
+        record, _ = self._records.look(session, key)
+        return None if record is None else record.answer or self._shown(record)
 
     def _shown(self, record: Record) -> Outcome[Any] | None:
         """Return the answer that *record* holds; None: it holds none that can be read."""
         value = None
         if record.kind == VALUE:
             try:
-                value = self._loads(record.text.decode(errors="surrogatepass"))
+                value = self._loads(record.text)
             except Exception:  # noqa: BLE001 - a stranger's function, on what others wrote
-                record.kind = ASK
-        if record.kind not in (VALUE, DELETED):
+                return None
+        elif record.kind != DELETED:
             return None
         answer = Outcome(value=value, source=OWN_WRITE, dependency=self.name)
         if type(value) in _IMMUTABLE:  # else a caller might change what the next one is given
@@ -137,9 +127,10 @@ class Reader(ABC, Generic[P, R]):
     def _reading(self, key: str, session: ConsistentSession | None) -> Steps[Outcome[Any]]:
         record, unknown = None, False
         if session is not None and session.key is not None and session.using != PRIMARY:
-            if self._records.must_ask(session):
-                sent, reply = yield from self._ask_store(session, "fetch")
-                if reply is not None:
+            if self._ask is not None and self._records.is_behind(session):
+                sent = session.number(self._source)
+                with suppress(StoreUnavailableError):
+                    reply = yield partial(self._ask, session.key, sent)
                     self._records.learn(session, sent, reply)
             record, unknown = self._records.look(session, key)
             answer = None if record is None else self._shown(record)
@@ -150,24 +141,21 @@ class Reader(ABC, Generic[P, R]):
         except Exception as error:
             if is_bug(error):
                 raise
-            cause = error
-        else:
-            return Outcome(value=_bare(found), dependency=self.name)
-        reason = type(cause).__name__ + ("; recent writes are unknown" if unknown else "")
-        stale = yield from self._replicated(key, session, record, reason)
-        if stale is not None:
-            return stale
-        kind = DatabaseUnavailableError if record is None else OwnWriteUnavailableError
-        raise kind(self.name, reason, retry_after_of(cause)) from cause
+            reason = type(error).__name__ + ("; recent writes are unknown" if unknown else "")
+            only_primary = session is not None and session.using == PRIMARY
+            if not only_primary and (record is None or record.version is not None):
+                stale = yield from self._replicated(key, session, record, reason)
+                if stale is not None:
+                    return stale
+            kind = DatabaseUnavailableError if record is None else OwnWriteUnavailableError
+            raise kind(self.name, reason, retry_after_of(error)) from error
+        return Outcome(value=_bare(found), dependency=self.name)
 
     def _replicated(
         self, key: str, session: ConsistentSession | None, record: Record | None, reason: str
     ) -> Steps[Outcome[Any] | None]:
-        """Return what a replica answers that shows the write of *record*, if there is one."""
-        if session is not None and session.using == PRIMARY:
-            return None
-        if record is not None and (record.kind == ASK or record.version is None):
-            return None
+        """Return what a replica answers, of the version of *record* or later, if there is one."""
+        version = None if record is None else record.version
         turn = next(self._turn)
         for index in range(len(self._replicas)):
             number = (turn + index) % len(self._replicas)
@@ -179,80 +167,69 @@ class Reader(ABC, Generic[P, R]):
                 if is_bug(error):
                     raise
                 continue
-            if record is None or _shows(found, record.version):
+            if version is None or (isinstance(found, Versioned) and found.version >= version):
                 # It was measured before the read, so that it cannot be less than the true one.
                 lag = None if lag is None else lag + self._monotonic() - began
-                mark = Mark(source=self.name, reason=reason, lag_seconds=lag)
-                return self._stale(_bare(found), f"replica {number}", session, mark)
+                if session is not None:
+                    session.mark(Mark(source=self.name, reason=reason, lag_seconds=lag))
+                event = ReadStale(source=self.name, reason=reason, lag_seconds=lag)
+                announce(event, self._listeners)
+                answer = Outcome(value=_bare(found), level=Level.STALE, reason=reason)
+                return replace(answer, source=f"replica {number}", age=lag, dependency=self.name)
         return None
 
-    def _stale(
-        self, value: object, source: str, session: ConsistentSession | None, mark: Mark
-    ) -> Outcome[Any]:
-        if session is not None:
-            session.mark(mark)
-        reason, lag = mark.reason, mark.lag_seconds
-        event = ReadStale(source=self.name, reason=reason, lag_seconds=lag)
-        announce(event, self._listeners)
-        level, name = Level.STALE, self.name
-        return Outcome(
-            value=value, level=level, reason=reason, source=source, age=lag, dependency=name
-        )
+    def _setting(
+        self, key: str, value: object, session: ConsistentSession | None
+    ) -> Steps[int | None]:
+        kind, text = VERSION, b""
+        if self._keep_values:
+            with suppress(Exception):  # a value that cannot be encoded can be written
+                encoded = self._dumps(value).encode(errors="surrogatepass")
+                if len(encoded) <= VALUE_BYTES_MAX:
+                    kind, text = VALUE, encoded
+        return self._writing(key, session, partial(self._primary.write, key, value), kind, text)
+
+    def _deleting(self, key: str, session: ConsistentSession | None) -> Steps[int | None]:
+        kind = DELETED if self._keep_values else VERSION
+        return self._writing(key, session, partial(self._primary.delete, key), kind, b"")
 
     def _writing(
-        self, key: str, session: ConsistentSession | None, told: Told, write: Callable[[], Any]
-    ) -> Steps[Any]:
+        self, key: str, session: ConsistentSession | None, write: Call, kind: bytes, text: bytes
+    ) -> Steps[int | None]:
         """Write through: note that it begins, write, note how it ended.
 
         Whatever happens in between leaves a note that only the primary knows the value.
         """
+        session = session or current_session()
         if session is None or session.key is None:
-            return (yield write)
-        records, name = self._records, key.encode(errors="surrogatepass")
-        ticket = records.begin(session, key, *(yield from self._ask_store(session, "begin", name)))
+            version: int | None = yield write
+            return version
+        own, before = yield from self._note(session, key)
         try:
             version = yield write
         except self._not_done:
-            answer = yield from self._ask_store(session, "abort", name, ticket.number)
-            records.abort(session, ticket, *answer)
+            yield from self._note(session, key, own, before)
             raise
-        if type(version) is int and abs(version) < VERSION_LIMIT:
-            told = told._replace(version=version)
-        overlapped = int(records.overlapped(session, ticket))
-        finish = "finish", name, ticket.number, told.payload(), overlapped
-        records.end(session, ticket, *(yield from self._ask_store(session, *finish)), told)
+        number = b"%d" % version if type(version) is int and abs(version) < VERSION_LIMIT else b""
+        yield from self._note(session, key, own, b"|%b%b:%b" % (kind, number, text))
         return version
 
-    def _ask_store(
-        self, session: ConsistentSession, *operation: bytes | int | str
-    ) -> Steps[tuple[int, list[Any] | None]]:
-        """Return the number that the store is told, and its answer; None: there is none."""
-        sent, reply = session.number(self._source), None
-        if self._writes is not None:
-            with suppress(StoreUnavailableError):
-                reply = yield partial(self._exchange, self._writes, session.key, sent, *operation)
-        return sent, reply
-
-    def _told(self, value: object) -> Told:
-        """Return what the record of a write of *value* tells."""
-        if self._keep_values:
-            with suppress(Exception):  # a value that cannot be encoded can be written
-                text = self._dumps(value).encode(errors="surrogatepass")
-                if len(text) <= VALUE_BYTES_MAX:
-                    return Told(VALUE, None, text)
-        return Told(VERSION)
-
-    def _deleted(self) -> Told:
-        return Told(DELETED if self._keep_values else VERSION)
+    def _note(self, session: ConsistentSession, key: str, *own: bytes) -> Steps[Sequence[bytes]]:
+        """Take a step of writes.lua, and return what a write must remember from its beginning."""
+        if self._ask is None:
+            return self._records.step(session, key, *own)[4:]
+        sent, name = session.number(self._source), key.encode(errors="surrogatepass")
+        try:
+            reply: Sequence[Any] = yield partial(self._ask, session.key, sent, name, *own)
+        except StoreUnavailableError:
+            self._records.miss(session, key)
+            return b"", b""
+        self._records.apply(session, key, sent, reply)
+        return reply[4:]
 
 
 def _bare(found: object) -> object:
     return found.value if isinstance(found, Versioned) else found
-
-
-def _shows(found: object, version: int | None) -> bool:
-    """Tell whether what was *found* is what a write returned *version* for, or newer."""
-    return version is None or (isinstance(found, Versioned) and found.version >= version)
 
 
 def _lag(replica: object) -> Steps[float | None]:

@@ -28,8 +28,7 @@ class Fleet:
     def key(self) -> str:
         """Return the key under which the store keeps the user's writes."""
         store = Store(self.url, namespace=self.namespace)
-        arguments = WriteStore(store, "kv:profiles", life_us=1)._arguments(KEY, 0, ())  # noqa: SLF001
-        return arguments[0][0]
+        return WriteStore(store, "kv:profiles", life_us=1).key(KEY)
 
 
 def user(token: Token | None = None) -> ConsistentSession:

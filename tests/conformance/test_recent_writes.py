@@ -20,6 +20,7 @@ from tests.unit.cuttable_store import CuttableStore
 from tests.unit.sources import WAYS, Make, in_a_thread
 
 DOWN = ConnectionError("refused")
+UNKNOWN = "ConnectionError; recent writes are unknown"
 
 
 @pytest.fixture(params=WAYS.values(), ids=WAYS)
@@ -150,7 +151,7 @@ def test_overlapping_writes_of_two_processes_let_only_the_primary_answer(
 
 
 def test_write_that_overlaps_with_one_past_the_store_is_not_shown_elsewhere(fleet: Fleet) -> None:
-    """The process that made both knows it, and tells the others."""
+    """Whoever has heard of it asks the primary, and so do those who hear of both."""
     store = CuttableStore(fleet.url, namespace=fleet.namespace, timeout_seconds=10)
     here, there = fleet.process(store=store), fleet.process()
     one, other = user(), user()
@@ -164,7 +165,9 @@ def test_write_that_overlaps_with_one_past_the_store_is_not_shown_elsewhere(flee
     fleet.primary.meanwhile = in_a_thread(inner)
     here.write("k", "outer", session=one)
 
-    assert there.read("k", session=user(other.token())).value == "outer"
+    for token in (one.token(), one.token().merged(other.token())):
+        for process in (here, there, fleet.process()):
+            assert process.read("k", session=user(token)).value == "outer"
 
 
 def test_overlapping_write_is_not_kept_when_the_other_is_done(
@@ -172,16 +175,14 @@ def test_overlapping_write_is_not_kept_when_the_other_is_done(
 ) -> None:
     """What another write may have changed says so for its whole life, which is the longer one."""
     writes = WriteStore(Store(server.url, namespace=uuid4().hex), "kv:a", life_us=30_000_000)
-    first = writes.run(KEY, 0, "begin", b"k")[1]
-    second = writes.run(KEY, 0, "begin", b"k")[1]
+    first = writes.run(KEY, 0, b"k")[4]
+    second = writes.run(KEY, 0, b"k")[4]
 
-    kept = writes.run(KEY, 0, "finish", b"k", second, b"=:1", 0)[3]
-    texts = [writes.run(KEY, 0, "fetch")[4]]
-    writes.run(KEY, 0, "finish", b"k", first, b"=:2", 0)
-    texts.append(writes.run(KEY, 0, "fetch")[4])
+    kept = [writes.run(KEY, 0, b"k", own, b"|=:1")[3] for own in (second, first)]
 
-    assert kept == 0
-    assert [text.rpartition(b"|")[2] for text in texts] == [b"?", b"?"]
+    assert first.endswith(b"|?")
+    assert second == b""
+    assert [text.rpartition(b"|")[2] for text in kept] == [b"?", b"?"]
 
 
 def test_number_is_greater_than_all_that_the_session_knows(server: ValkeyProcess) -> None:
@@ -189,7 +190,7 @@ def test_number_is_greater_than_all_that_the_session_knows(server: ValkeyProcess
     writes = WriteStore(Store(server.url, namespace=uuid4().hex), "kv:a", life_us=30_000_000)
     known = 8_000_000_000_000_000
 
-    numbers = [writes.run(KEY, at, "begin", b"k")[1] for at in (known, 0)]
+    numbers = [writes.run(KEY, at, b"k")[1] for at in (known, 0)]
 
     assert numbers == [known + 1, known + 2]
 
@@ -265,7 +266,7 @@ def test_versions_cross_the_store(fleet: Fleet) -> None:
 
 
 def test_records_of_a_session_are_bounded(fleet: Fleet, server: ValkeyProcess) -> None:
-    """The oldest go; then the primary must answer for keys that are not found."""
+    """The older ones go; then the primary answers for keys that are not found, or it is marked."""
     here = fleet.process()
     session = user()
     for number in range(KEYS_MAX + 1):
@@ -276,25 +277,27 @@ def test_records_of_a_session_are_bounded(fleet: Fleet, server: ValkeyProcess) -
     there = fleet.process()
     assert there.read(f"k{KEYS_MAX}", session=user()).value == KEYS_MAX
     for key in ("k0", "never-written"):
-        with pytest.raises(OwnWriteUnavailableError):
-            there.read(key, session=user())
+        assert there.read(key, session=user()).reason == UNKNOWN
 
 
 def test_bytes_of_a_session_are_bounded(fleet: Fleet, server: ValkeyProcess) -> None:
-    """Long values go sooner: all are fetched in one answer."""
+    """Long values go sooner: all are fetched in one answer. One that is replaced counts once."""
     here = fleet.process()
-    for number in range(40):
-        here.write(f"k{number}", "x" * 60_000, session=user())
     for _ in range(40):
-        here.write("k39", "x" * 60_000, session=user())
+        here.write("k0", "x" * 60_000, session=user())
+    assert fleet.process().read("k0", session=user()).source == "own write"
+    for number in range(20):
+        here.write(f"k{number}", "x" * 60_000, session=user())
     found = server.client().hgetall(fleet.key())
     fleet.primary.down = DOWN
 
     assert sum(len(field) + len(text) for field, text in found.items()) <= BYTES_MAX + 100
     there = fleet.process()
-    assert there.read("k30", session=user()).value == "x" * 60_000
-    with pytest.raises(OwnWriteUnavailableError):
-        there.read("k0", session=user())
+    assert there.read("k0", session=user()).reason == UNKNOWN
+    assert here.read("k0", session=user()).value == "x" * 60_000
+    for process in (here, there):
+        with pytest.raises(OwnWriteUnavailableError):
+            process.read("k19", session=user())
 
 
 def test_unfinished_write_is_not_forgotten_when_there_are_too_many(fleet: Fleet) -> None:

@@ -18,10 +18,11 @@ from resilience.levels import Level
 from resilience.testing.valkey import ValkeyProcess
 from tests.unit.cuttable_store import CuttableStore
 
-EXAMPLES = 150
+EXAMPLES = 500
 STEPS = 25
 KEYS = ("a", "b")
 USER = "user:7"
+CUTS = ("question", "answer")
 PROCESSES = st.integers(0, 1)
 
 
@@ -112,13 +113,33 @@ class UserMachine(RuleBasedStateMachine):
     @rule(
         process=PROCESSES,
         key=st.sampled_from(KEYS),
-        fault=st.sampled_from(["refused", "lost", "late", "done"]),
+        fault=st.sampled_from(["lost", "late", "done"]),
     )
     def fail_to_write(self, process: int, key: str, fault: str) -> None:
-        """A write is refused, is lost, comes later or came; the primary does not answer."""
-        self.primary.fault = fault
-        self.clean = self.clean and fault == "refused"
+        """A write is lost, comes later or came; the primary does not answer."""
+        self.primary.fault, self.clean = fault, False
         self._write(process, key, self._session(), delete=False)
+
+    @rule(process=PROCESSES, key=st.sampled_from(KEYS))
+    def be_refused(self, process: int, key: str) -> None:
+        """A write is refused: it is not done."""
+        self.primary.fault = "refused"
+        self._write(process, key, self._session(), delete=False)
+
+    @rule(process=PROCESSES, key=st.sampled_from(KEYS), cut=st.sampled_from(CUTS))
+    def write_past_the_store(self, process: int, key: str, cut: str) -> None:
+        """A process cannot reach the store, or does not get its answers, as long as it writes."""
+        self.cut(cut, process)
+        self._write(process, key, self._session(), delete=False)
+        self.cut(None, process)
+
+    @rule(process=PROCESSES, down=st.booleans())
+    def read_everything(self, process: int, *, down: bool) -> None:
+        """The user reads all keys, perhaps while the primary is down."""
+        before, self.primary.down = self.primary.down, down
+        for key in KEYS:
+            self._read(process, self._session(), key, clean=self.clean)
+        self.primary.down = before
 
     @rule(
         process=PROCESSES,
@@ -162,7 +183,7 @@ class UserMachine(RuleBasedStateMachine):
         session = self._session() if with_token or self.lost else ConsistentSession(USER)
         self._read(process, session, key, clean=self.clean)
 
-    @rule(cut=st.sampled_from([None, "question", "answer"]), process=PROCESSES)
+    @rule(cut=st.sampled_from([None, *CUTS]), process=PROCESSES)
     def cut(self, cut: str | None, process: int) -> None:
         """A process's way to the store is cut, or mended."""
         self.stores[process].cut = cut

@@ -247,7 +247,7 @@ def test_failed_write_does_not_prolong_the_record_before(
     primary.held["k"] = "others", 9
 
     assert reader.read("k", session=user).value == "mine"
-    clock.advance(1)
+    clock.advance(1.1)
     assert reader.read("k", session=user).value == "others"
 
 
