@@ -34,7 +34,7 @@ class _Middleware:
         *,
         secret: str | Iterable[str],
         now: Callable[[], float],
-        session_key: Callable[[Any], str | None] | None = None,
+        session_key: Callable[[Any], object] | None = None,
         cookie: str | None = NAME,
         header: str | None = None,
         secure: bool = False,
@@ -69,7 +69,8 @@ class _Middleware:
 
     def _begin(self, request: Any, candidates: Iterable[str]) -> tuple[ConsistentSession, Token]:  # noqa: ANN401 - a scope or environment
         """Return the session of a request that came with *candidates*, and what these stand for."""
-        key = self._session_key(request) if self._session_key is not None else None
+        whose = None if self._session_key is None else self._session_key(request)
+        key = None if whose is None else str(whose)
         owner, received = self._owner(key), Token()
         for text in list(candidates)[:CANDIDATES_MAX]:
             token = self._signer.read(text, now=self._now())
@@ -119,7 +120,9 @@ class _Middleware:
 class PositionMiddleware(_Middleware):
     """For ASGI apps: each HTTP request runs in a session, and reads what its user has written.
 
-    `app.add_middleware(PositionMiddleware, secret=…, now=resilience.fleet_time)`
+    Put it around everything: `PositionMiddleware(app, secret=…, now=resilience.fleet_time)`.
+    What Starlette's `add_middleware` adds is within its handler of errors, whose answers then carry
+    no token.
 
     The session lasts until the body of the response has been sent, also while it is streamed. The
     token goes out with the headers: what is committed later is not in it. So commit in the view,

@@ -168,6 +168,9 @@ class ConsistentSession:
                 oldest = self._keys.pop(next(one for one in self._keys if one != anything))
                 self._keys[anything] = self._keys.get(anything, NOWHERE).merged(oldest)
 
+    def written(self) -> None:
+        """Be told that what was noted last was committed."""
+
     def note_unknown(self, source: str, at: float) -> None:
         """Note that at fleet time *at* something was written or read, and nobody knows where."""
         self._unknown[source] = max(at, self._unknown.get(source, 0.0))

@@ -49,14 +49,14 @@ class Choice:
     def __init__(
         self,
         databases: Servers,
-        session: ConsistentSession | None,
+        session: ConsistentSession,
         keys: tuple[str, ...],
         *,
         asynchronous: bool,
     ) -> None:
-        """Choose for *session*, which may read *keys* alone; None: for nobody in particular."""
+        """Choose for *session*, which may read *keys* alone."""
         self._databases = databases
-        self._session = session or ConsistentSession()
+        self._session = session
         self._keys = keys
         self._asynchronous = asynchronous
         self._opened: list[Connection] = []
@@ -225,8 +225,8 @@ class Choice:
     def _otherwise(self, asked: list[Candidate]) -> tuple[Server, Connection]:
         """Return the primary, if it answers and may be asked; else the best replica, marked."""
         databases, reason = self._databases, "; ".join(self._reasons) or UNKNOWN
-        unavailable = None
-        if databases.share.allows() or self._session.sticky or not asked:
+        unavailable, reached = None, bool(asked) or self.is_unknown
+        if databases.share.allows() or self._session.sticky or not reached:
             try:
                 return self._primary(reason)
             except DatabaseUnavailableError as error:
@@ -236,6 +236,8 @@ class Choice:
         if self.is_unknown:
             found = (self._ask(server) for server in databases.replicas)
             asked = [one for one in found if one is not None]
+        if not asked and unavailable is None:
+            return self._primary(reason)
         if not asked:
             after = None if unavailable is None else unavailable.retry_after
             raise DatabaseUnavailableError(databases.name, reason, after) from unavailable

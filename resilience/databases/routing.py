@@ -1,5 +1,6 @@
 """A SQLAlchemy session whose reads go to a replica and all else to the primary."""
 
+import asyncio
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -7,6 +8,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.sql.selectable import SelectBase
+from sqlalchemy.util import await_only
 
 from resilience.consistency import Position, current_session
 from resilience.consistency.session import ANY_KEY, PRIMARY, ConsistentSession
@@ -69,9 +71,9 @@ class RoutingSession(Session):
     """A session of `Databases`.
 
     The first read of a transaction chooses who answers all of them, and is checked on the
-    connection that then reads. What flushes, inserts, updates, deletes, locks rows or is a text
-    goes to the primary, and after it the rest of the transaction. After a commit the primary is
-    asked where that was.
+    connection that then reads; should a later read need more, the primary answers it. What flushes,
+    inserts, updates, deletes, locks rows or is a text goes to the primary, and after it the rest of
+    the transaction. After a commit the primary is asked where that was.
     """
 
     def __init__(
@@ -103,12 +105,23 @@ class RoutingSession(Session):
         self._asynchronous = asynchronous
         self._using = using
         self._keys = tuple(keys) or (ANY_KEY,)
+        self._own = ConsistentSession()
         self._forget()
 
     def _forget(self) -> None:
+        self._consistent: ConsistentSession | None = None
         self._writer: Connection | None = None
-        self._reader: tuple[Server, Connection] | None = None
+        self._reader: tuple[Server, Connection, Position] | None = None
         self._written = self._committing = False
+
+    def _whose(self) -> ConsistentSession:
+        """Return the session in which the first statement of the transaction ran.
+
+        Without any, this SQLAlchemy session at least sees what it has written itself.
+        """
+        if self._consistent is None:
+            self._consistent = current_session()
+        return self._consistent or self._own
 
     def get_bind(
         self,
@@ -130,14 +143,12 @@ class RoutingSession(Session):
             return bind
         if using or keys:
             _check(using, keys)
-        if self._flushing or not _only_reads(clause):
-            self._written = True
-            return self._primary()
-        session = current_session()
-        pinned = session is not None and session.using == PRIMARY
-        if self._written or pinned or PRIMARY in {using, self._using}:
+        session = self._whose()
+        writes = self._flushing or not _only_reads(clause)
+        self._written = self._written or writes
+        if self._written or PRIMARY in {using, self._using, session.using}:
             connection = self._primary()
-            self._note_read(session, self._databases.primary)
+            self._note_read(session, self._databases.primary)  # a text shows something, too
             return connection
         return self._read(session, tuple(keys))
 
@@ -149,30 +160,35 @@ class RoutingSession(Session):
                 self._writer = self._databases.open_primary(asynchronous=self._asynchronous)
         return self._writer
 
-    def _read(self, session: ConsistentSession | None, keys: tuple[str, ...]) -> Connection:
+    def _read(self, session: ConsistentSession, keys: tuple[str, ...]) -> Connection:
+        databases = self._databases
         if self._reader is None:
-            self._databases.share.read()
-            choice = Choice(self._databases, session, keys, asynchronous=self._asynchronous)
-            if self._writer is not None and not self._databases.replicas:
-                self._reader = self._databases.primary, self._writer
-            else:
-                self._reader = choice.choose()
-        server, connection = self._reader
+            databases.share.read()
+            choice = Choice(databases, session, keys, asynchronous=self._asynchronous)
+            self._reader = (*choice.choose(), choice.needed)
+        server, connection, checked = self._reader
+        if server is not databases.primary and not checked.covers(
+            session.needed(databases.name, keys)
+        ):
+            # Something was written meanwhile, or other keys are read than before.
+            server, connection = databases.primary, self._primary()
         self._note_read(session, server)
         return connection
 
-    def _note_read(self, session: ConsistentSession | None, server: Server) -> None:
+    def _note_read(self, session: ConsistentSession, server: Server) -> None:
         databases = self._databases
-        if session is not None and databases.replicas:
+        if databases.replicas:
             last = LastRead(databases, session, server, asynchronous=self._asynchronous)
             session.note_read(databases.name, last)
 
     def _ended(self) -> None:
         """Give the connections of a transaction back."""
-        writer, reader = self._writer, self._reader
-        session = current_session()
-        if self._written and self._committing and session is not None:
-            self._note_lost(session, writer)  # committed or not: nobody knows
+        writer, reader, session = self._writer, self._reader, self._whose()
+        if self._written and writer is not None:
+            if self._committing and writer.invalidated:
+                self._note_lost(session)  # committed or not: nobody knows
+            elif _commits_each_statement(writer):
+                self._note_written(session, writer)
         self._forget()
         if writer is not None:
             writer.close()
@@ -182,34 +198,45 @@ class RoutingSession(Session):
     def _committed(self) -> None:
         """Note where the primary was when it had committed."""
         self._committing = False
-        if not self._written or self._writer is None:
-            return
-        databases, session = self._databases, current_session()
+        if self._written and self._writer is not None:
+            self._note_written(self._whose(), self._writer)
+            self._written = False
+
+    def _note_written(self, session: ConsistentSession, writer: Connection) -> None:
+        databases = self._databases
         if not databases.replicas:
             return
         databases.keep_up(asynchronous=self._asynchronous)
-        if session is None:
-            return
         at = databases.fleet_time()
         try:
-            measured = databases.primary.measure(self._writer)
+            measured = databases.primary.measure(writer)
         except UNREACHABLE:
-            self._note_lost(session, self._writer)
+            self._note_lost(session)
             return
         databases.history.note(Sample(at=at, position=measured.position))
         session.note(databases.name, measured.position, self._keys)
         if self._reader is None:  # all that was read was read here, before that
             session.note_read(databases.name, None)
+        if self._asynchronous:
+            await_only(asyncio.to_thread(session.written))
+        else:
+            session.written()
 
-    def _note_lost(self, session: ConsistentSession, writer: Connection | None) -> None:
+    def _note_lost(self, session: ConsistentSession) -> None:
         """Note a write whose position is not known, but on which line it was."""
         databases = self._databases
-        if not databases.primary.has_positions:
-            return
-        highest = databases.primary.highest
-        if writer is not None and highest is not None:
-            session.note(databases.name, highest.position, self._keys)
-        session.note_unknown(databases.name, databases.fleet_time())
+        if databases.primary.has_positions:
+            if databases.primary.highest is not None:
+                position = databases.primary.highest.position
+                session.note(databases.name, position, self._keys)
+            session.note_unknown(databases.name, databases.fleet_time())
+
+
+def _commits_each_statement(connection: Connection) -> bool:
+    if connection.closed or connection.invalidated:
+        return False
+    driver = connection.connection.dbapi_connection
+    return getattr(driver, "autocommit", False) is True
 
 
 def _check(using: str | None, keys: Collection[str]) -> None:

@@ -306,5 +306,7 @@ def _safe(backend: str, options: dict[str, Any]) -> dict[str, Any]:
     connect: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS}
     if backend == "postgresql":
         connect["tcp_user_timeout"] = 1000 * CONNECT_SECONDS
-    defaults: dict[str, Any] = {"pool_timeout": POOL_SECONDS, "pool_use_lifo": True}
+    defaults: dict[str, Any] = {}
+    if "poolclass" not in options:
+        defaults = {"pool_timeout": POOL_SECONDS, "pool_use_lifo": True}
     return {**defaults, **options, "connect_args": {**connect, **options.get("connect_args", {})}}

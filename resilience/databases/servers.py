@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.exc import TimeoutError  # noqa: A004 - of the pool
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
@@ -273,6 +274,7 @@ class Servers:
                 if server is self.primary
                 else REPLICA_FAILURES,
                 half_open_probes=1,
+                ignore=(TimeoutError,),  # all connections of this process are in use
             ),
             listeners=self._listeners,
         )

@@ -98,6 +98,10 @@ class UserSession(ConsistentSession):
             self._shared.merge(f"user:{self.key}", token, TOKEN_SECONDS)
             self._shared_token = token
 
+    def written(self) -> None:
+        """Let other sessions of the same user see a commit as soon as it is one."""
+        self.share()
+
     def close(self) -> None:
         """Let other sessions of the same user, and the one around it, see what this one has."""
         self.share()
