@@ -88,6 +88,21 @@ class Choice:
                 if connection is not chosen:
                     connection.close()
 
+    def primary(self) -> Connection:
+        """Return a connection to the primary, for reads that may go nowhere else.
+
+        Raises:
+            DatabaseUnavailableError: It does not answer.
+        """
+        chosen: Connection | None = None
+        try:
+            _, chosen = self._primary(None)
+            return chosen
+        finally:
+            for connection in self._opened:
+                if connection is not chosen:
+                    connection.close()
+
     def _choose(self) -> tuple[Server, Connection]:
         databases = self._databases
         if not databases.replicas:
@@ -247,9 +262,12 @@ class Choice:
 
     def _primary(self, reason: str | None) -> tuple[Server, Connection]:
         """Return the primary, for the *reason* that no replica answers."""
-        databases, primary, needed = self._databases, self._databases.primary, self.needed
+        databases, primary = self._databases, self._databases.primary
         connection = databases.open_primary(asynchronous=self._asynchronous)
         self._opened.append(connection)
+        if databases.replicas:
+            self._find_out(primary)  # it may be another one than when a replica answered
+        needed = self.needed
         if primary.has_positions and needed:
             known = primary.last_measured(connection)
             if known is None or not known[0].position.covers(needed):

@@ -25,18 +25,20 @@ KEY_LENGTH_MAX: Final = 150
 class LastRead:
     """Finds out how far the server was that a session has read from, once that is needed."""
 
-    __slots__ = ("_databases", "_session", "asynchronous", "server")
+    __slots__ = ("_databases", "_session", "asynchronous", "floor", "server")
 
     def __init__(
         self,
         databases: Servers,
         session: ConsistentSession,
         server: Server,
+        floor: Position,
         *,
         asynchronous: bool,
     ) -> None:
-        """Remember that *session* has read from *server*."""
+        """Remember that *session* has read from *server*, which was at *floor* or farther then."""
         self.server = server
+        self.floor = floor
         self._databases = databases
         self._session = session
         self.asynchronous = asynchronous
@@ -44,21 +46,23 @@ class LastRead:
     def __call__(self) -> Position | None:
         """Ask the server how far it is, and let the session know what that settles.
 
-        If it does not answer, what the session has seen is unknown.
+        If it does not answer, what the session has seen is unknown, and no less than what it is
+        known to have shown.
         """
         databases, session = self._databases, self._session
         try:
             measured = self._measure()
         except (*UNREACHABLE, ConfigurationError):
             session.note_unknown(databases.name, databases.fleet_time())
-            return None
+            return self.floor
         if self.server is databases.primary and measured.position.covers(
             session.needed(databases.name)
         ):
             session.note_known(databases.name)
         if measured.seen is None:
             session.note_unknown(databases.name, databases.fleet_time())
-        return measured.seen
+        # The server may be on another line of history than when it was read from.
+        return self.floor.merged(measured.seen or measured.position)
 
     def _measure(self) -> Measured:
         try:
@@ -146,16 +150,24 @@ class RoutingSession(Session):
         session = self._whose()
         writes = self._flushing or not _only_reads(clause)
         self._written = self._written or writes
-        if self._written or PRIMARY in {using, self._using, session.using}:
+        if self._written:
             connection = self._primary()
-            self._note_read(session, self._databases.primary)  # a text shows something, too
-            return connection
-        return self._read(session, tuple(keys))
+        elif PRIMARY in {using, self._using, session.using}:
+            connection = self._primary(session)
+        else:
+            return self._read(session, tuple(keys))
+        # A text shows something, too.
+        self._note_read(session, self._databases.primary, connection)
+        return connection
 
-    def _primary(self) -> Connection:
+    def _primary(self, reads: ConsistentSession | None = None) -> Connection:
+        """Return the connection to the primary; if *reads* goes there, what it shows is checked."""
         if self._writer is None:
             if self._reader is not None and self._reader[0] is self._databases.primary:
                 self._writer = self._reader[1]
+            elif reads is not None:
+                choice = Choice(self._databases, reads, (), asynchronous=self._asynchronous)
+                self._writer = choice.primary()
             else:
                 self._writer = self._databases.open_primary(asynchronous=self._asynchronous)
         return self._writer
@@ -171,15 +183,26 @@ class RoutingSession(Session):
             session.needed(databases.name, keys)
         ):
             # Something was written meanwhile, or other keys are read than before.
-            server, connection = databases.primary, self._primary()
-        self._note_read(session, server)
+            server, connection = databases.primary, self._primary(session)
+        self._note_read(session, server, connection)
         return connection
 
-    def _note_read(self, session: ConsistentSession, server: Server) -> None:
-        databases = self._databases
-        if databases.replicas:
-            last = LastRead(databases, session, server, asynchronous=self._asynchronous)
-            session.note_read(databases.name, last)
+    def _note_read(
+        self, session: ConsistentSession, server: Server, connection: Connection
+    ) -> None:
+        databases, known = self._databases, server.last_measured(connection)
+        if not databases.replicas:
+            return
+        floor = Position() if known is None else known[0].position
+        before = session.pending(databases.name)
+        if isinstance(before, LastRead) and before.server is not server:
+            # On the same line the primary has all that a replica has shown.
+            if floor.lines.keys() & before.floor.lines.keys():
+                floor = floor.merged(before.floor)
+            else:
+                session.note(databases.name, before() or Position())
+        last = LastRead(databases, session, server, floor, asynchronous=self._asynchronous)
+        session.note_read(databases.name, last)
 
     def _ended(self) -> None:
         """Give the connections of a transaction back."""
@@ -215,8 +238,7 @@ class RoutingSession(Session):
             return
         databases.history.note(Sample(at=at, position=measured.position))
         session.note(databases.name, measured.position, self._keys)
-        if self._reader is None:  # all that was read was read here, before that
-            session.note_read(databases.name, None)
+        session.note_read(databases.name, None)  # it was read before that, and on this line
         if self._asynchronous:
             await_only(asyncio.to_thread(session.written))
         else:
