@@ -12,6 +12,7 @@ from resilience.errors import StoreUnavailableError
 
 EXCHANGE_SECONDS: Final = 1.0
 """A process that reads shares what it knows of the primary so often."""
+DOUBT_SECONDS: Final = 0.1
 SAMPLES_MAX: Final = 1200
 
 
@@ -50,10 +51,14 @@ class PrimaryHistory:
         """The latest that is known of the primary."""
         return self._samples[-1] if self._samples else None
 
-    def note(self, sample: Sample) -> None:
-        """Note where this process saw the primary; the others learn it with the next exchange."""
-        self._add(sample)
-        self._own = sample
+    def note(self, at: float, position: Position) -> None:
+        """Note where this process saw the primary, whom it asked at fleet time *at*.
+
+        The others learn it with the next exchange. The store keeps nothing from the future, and
+        what a process knows of its clock is in doubt: a lag is rather named a little too great.
+        """
+        self._own = Sample(at=at - DOUBT_SECONDS, position=position)
+        self._add(self._own)
 
     def exchange(self) -> None:
         """Tell the fleet what this process saw and learn what the others did.

@@ -12,7 +12,6 @@ from sqlalchemy.util import await_only
 
 from resilience.consistency import Position, current_session
 from resilience.consistency.session import ANY_KEY, PRIMARY, ConsistentSession
-from resilience.consistency.shared import Sample
 from resilience.databases.choosing import Choice
 from resilience.databases.measured import Measured
 from resilience.databases.server import UNREACHABLE, Server
@@ -236,7 +235,7 @@ class RoutingSession(Session):
         except UNREACHABLE:
             self._note_lost(session)
             return
-        databases.history.note(Sample(at=at, position=measured.position))
+        databases.history.note(at, measured.position)
         session.note(databases.name, measured.position, self._keys)
         session.note_read(databases.name, None)  # it was read before that, and on this line
         if self._asynchronous:

@@ -17,7 +17,7 @@ from resilience.breaker import Breaker, BreakerPolicy
 from resilience.clock import Clock, SystemClock
 from resilience.consistency import Position, Token
 from resilience.consistency.errors import DatabaseUnavailableError
-from resilience.consistency.shared import Sample, SharedPositions
+from resilience.consistency.shared import SharedPositions
 from resilience.consistency.token import EVERYWHERE, TOKEN_SECONDS
 from resilience.databases.lag import PrimaryHistory
 from resilience.databases.measured import Measured
@@ -242,7 +242,7 @@ class Servers:
             with self.open_primary(asynchronous=asynchronous) as connection:
                 at = self.fleet_time()
                 measured = self.primary.measure(connection)
-            self.history.note(Sample(at=at, position=measured.position))
+            self.history.note(at, measured.position)
 
     def why_late(self, measured: Measured) -> str | None:
         """Return why a replica may answer only what is marked, whoever asks; None: it may."""
