@@ -90,11 +90,12 @@ def record_order(
     open_orders().write(order_id, to_json(order))
 
 
-@shared_task(base=ResilientTask, dependency=DATABASE)
+@shared_task(base=ResilientTask, dependency=DATABASE, data_consistency="sticky")
 def get_order(order_id: str) -> Outcome[Any]:
     """Return an order, None if there is none, and how sure that is.
 
-    Users see their own orders at once, also when the primary is down.
+    A replica answers if it has what its user wrote, else the primary. Users see their own orders at
+    once, also when the primary is down.
     """
     return open_orders().read(order_id)
 

@@ -1,7 +1,8 @@
 """The shop's database: a primary that takes orders, and replicas that answer most reads.
 
-Sessions route themselves: see `resilience.databases`. Orders are read with a `ConsistentReader`, so
-that their users see them also while the primary is down and no replica has them yet.
+Sessions route themselves: see `resilience.databases`. Orders are read by their ids through a
+`ConsistentReader`, so that their users see them also while the primary is down and no replica has
+them yet.
 """
 
 import os
@@ -21,12 +22,14 @@ from resilience.budget import limit_statements
 from resilience.consistency.errors import DatabaseUnavailableError
 from resilience.consistency.reader import ConsistentReader
 from resilience.databases import Databases
-from resilience.databases.server import Server
 
 NAME: Final = "shop"
 ORDERS: Final = "orders"
 FALLBACK_SHARE: Final = 0.5
 """Of all reads, which are few here: while no replica is of use, the primary can answer as many."""
+
+MAX_LAG_SECONDS: Final = 3.0
+"""What a replica that is farther behind answers is marked, if the primary does not answer."""
 
 
 def declare_databases(resilience: Resilience, settings: ShopSettings) -> None:
@@ -34,7 +37,11 @@ def declare_databases(resilience: Resilience, settings: ShopSettings) -> None:
     urls = (settings.database_url, *settings.database_replica_urls)
     primary, *replicas = map(_engine, urls)
     resilience.databases(
-        name=NAME, primary=primary, replicas=replicas, primary_fallback_share=FALLBACK_SHARE
+        name=NAME,
+        primary=primary,
+        replicas=replicas,
+        primary_fallback_share=FALLBACK_SHARE,
+        max_lag_seconds=MAX_LAG_SECONDS,
     )
 
 
@@ -70,33 +77,22 @@ def to_json(order: Order) -> dict[str, Any]:
     }
 
 
-class OrdersAtReplica:
-    """The orders as one replica has them."""
-
-    def __init__(self, databases: Databases, server: Server) -> None:
-        """Read them from *server*."""
-        self._databases = databases
-        self._server = server
-
-    def read(self, key: str) -> dict[str, Any] | None:
-        """Return an order; None: the replica has none of this id."""
-        with self._server.connect(asynchronous=False) as connection, Session(connection) as session:
-            return _read(session, key)
-
-    def lag_seconds(self) -> float | None:
-        """Return how long ago everything was committed that the replica shows; None: unknown."""
-        return self._databases.lag_seconds(self._server)
-
-
-class OrdersAtPrimary:
-    """The orders as the primary has them."""
+class Orders:
+    """The orders by their ids: written at the primary, read from a replica that has them."""
 
     def __init__(self, databases: Databases) -> None:
         """Read and write them through *databases*."""
         self._databases = databases
 
     def read(self, key: str) -> dict[str, Any] | None:
-        """Return an order; None: there is none of this id."""
+        """Return an order; None: the primary has none of this id.
+
+        Sessions route the read. A replica that may lag cannot tell that there is no such order.
+        """
+        with self._databases.Session() as session:
+            order = _read(session, key)
+        if order is not None:
+            return order
         with self._databases.Session(using="primary") as session:
             return _read(session, key)
 
@@ -128,10 +124,8 @@ def _databases() -> Databases:
 @cache
 def _orders(resilience: Resilience, _pid: int) -> ConsistentReader:
     """Return the reader of one process, which knows the recent writes of its users."""
-    databases = resilience.sources[NAME]
     return ConsistentReader(
-        OrdersAtPrimary(databases),
-        [OrdersAtReplica(databases, server) for server in databases.replicas],
+        Orders(resilience.sources[NAME]),
         name=ORDERS,
         store=resilience.store,
         not_done=[DatabaseUnavailableError],
