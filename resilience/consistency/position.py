@@ -2,12 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import cache
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field, TypeAdapter
 
 LINES_MAX: Final = 16
-"""A position names at most so many lines; the oldest go first."""
+"""A position that travels names at most so many lines."""
 NUMBER_MAX: Final = 2**64 - 1
 LINE_LENGTH_MAX: Final = 80
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        msg = "a line of a position is printable"
+        raise ValueError(msg)
+    return text
+
+
+Line = Annotated[
+    str, Field(min_length=1, max_length=LINE_LENGTH_MAX, strict=True), AfterValidator(_printable)
+]
+Number = Annotated[int, Field(ge=0, le=NUMBER_MAX, strict=True)]
+Time = Annotated[float, Field(ge=0, lt=2**53, strict=True)]
+"""Fleet time, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +41,9 @@ class Position:
         lines: The number reached on each line, and the fleet time at which that became known.
     """
 
-    lines: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    lines: Annotated[Mapping[Line, tuple[Number, Time]], Field(max_length=LINES_MAX)] = field(
+        default_factory=dict
+    )
 
     @classmethod
     def at(cls, line: str, number: int, *, known: float = 0.0) -> "Position":
@@ -40,9 +60,6 @@ class Position:
         merged = dict(self.lines)
         for line, reached in other.lines.items():
             merged[line] = max(reached, merged.get(line, reached))
-        if len(merged) > LINES_MAX:
-            newest = sorted(merged, key=lambda line: merged[line][1])[-LINES_MAX:]
-            merged = {line: merged[line] for line in newest}
         return Position(merged)
 
     def covers(self, other: "Position") -> bool:
@@ -61,29 +78,15 @@ class Position:
         return {line: [number, round(at, 3)] for line, (number, at) in self.lines.items()}
 
     @classmethod
-    def from_json(cls, document: object) -> "Position":
+    def from_json(cls, document: Any) -> "Position":  # noqa: ANN401 - checked
         """Return what `to_json` wrote.
 
         Raises:
             ValueError: It is something else.
         """
-        if not isinstance(document, Mapping) or len(document) > LINES_MAX:
-            msg = f"{document!r:.80} is no position"
-            raise ValueError(msg)
-        return cls({_line(line): _reached(reached) for line, reached in document.items()})
+        return _reader().validate_python({"lines": document})
 
 
-def _line(line: object) -> str:
-    if not isinstance(line, str) or not 0 < len(line) <= LINE_LENGTH_MAX or not line.isprintable():
-        msg = f"{line!r:.80} is no line of a position"
-        raise ValueError(msg)
-    return line
-
-
-def _reached(reached: Any) -> tuple[int, float]:  # noqa: ANN401 - checked
-    match reached:
-        case [int() as number, int() | float() as at] if not isinstance(number, bool):
-            if 0 <= number <= NUMBER_MAX and 0 <= at < NUMBER_MAX:
-                return number, float(at)
-    msg = f"{reached!r:.80} is no number of a position"
-    raise ValueError(msg)
+@cache
+def _reader() -> TypeAdapter[Position]:
+    return TypeAdapter(Position)

@@ -1,10 +1,11 @@
 """The user, request or job on whose behalf is read and written."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from resilience.consistency.position import Position
@@ -50,12 +51,10 @@ class ConsistentSession:
     """
 
     __slots__ = (
-        "_keys",
+        "_lock",
         "_marks",
         "_measures",
-        "_numbers",
-        "_positions",
-        "_unknown",
+        "_seen",
         "key",
         "sticky",
         "using",
@@ -67,11 +66,9 @@ class ConsistentSession:
         self.using: str | None = None
         self.sticky = False
         self._marks: dict[str, Mark] = {}
-        self._positions: dict[str, Position] = {}
-        self._keys: dict[str, Position] = {}
-        self._numbers: dict[str, int] = {}
-        self._unknown: dict[str, float] = {}
         self._measures: dict[str, Measure] = {}
+        self._seen = Token()
+        self._lock = threading.Lock()
         if token is not None:
             self.join(token)
 
@@ -95,9 +92,7 @@ class ConsistentSession:
         """See from now on all that *token* stands for, too."""
         if self.key is None:
             self.key = token.session
-        whole = self._known().merged(token)
-        self._positions, self._keys = dict(whole.positions), dict(whole.keys)
-        self._numbers, self._unknown = dict(whole.numbers), dict(whole.unknown)
+        self._see(token)
 
     def token(self) -> Token:
         """Return all that the session has written and seen.
@@ -132,59 +127,54 @@ class ConsistentSession:
         return self._known()
 
     def _known(self) -> Token:
-        return Token(
-            session=self.key,
-            positions=dict(self._positions),
-            keys=dict(self._keys),
-            numbers=dict(self._numbers),
-            unknown=dict(self._unknown),
-        )
+        return replace(self._seen, session=self.key)
+
+    def _see(self, token: Token) -> None:
+        with self._lock:
+            seen = self._seen.merged(token)
+            room = len(seen.keys) <= KEYS_MAX
+            self._seen = seen if room else replace(seen, keys=_folded(seen.keys))
 
     def needed(self, source: str, keys: Iterable[str] = ()) -> Position:
         """Return what whoever answers must have replayed; for reads of *keys* alone, if named."""
         named = list(keys)
         if not named:
-            return self._positions.get(source, NOWHERE)
+            return self._seen.positions.get(source, NOWHERE)
         needed = NOWHERE
         for key in (ANY_KEY, *named):
-            needed = needed.merged(self._keys.get(f"{source}/{key}", NOWHERE))
+            needed = needed.merged(self._seen.keys.get(f"{source}/{key}", NOWHERE))
         return needed
 
     def is_unknown(self, source: str) -> bool:
         """Tell whether the position of something that was written or read is not known."""
-        return source in self._unknown or EVERYWHERE in self._unknown
+        unknown = self._seen.unknown
+        return source in unknown or EVERYWHERE in unknown
 
     def note(self, source: str, position: Position, keys: Iterable[str] = ()) -> None:
         """Note that the session has seen *source* at *position*, or has written *keys* there.
 
-        A write that names no key is one to `ANY_KEY`. So are the oldest of too many keys.
+        A write that names no key is one to `ANY_KEY`; so are the oldest of too many keys.
         """
-        self._positions[source] = self._positions.get(source, NOWHERE).merged(position)
-        anything = f"{source}/{ANY_KEY}"
-        for key in keys:
-            name = f"{source}/{key}"
-            self._keys[name] = self._keys.pop(name, NOWHERE).merged(position)
-            while len(self._keys) >= KEYS_MAX:
-                oldest = self._keys.pop(next(one for one in self._keys if one != anything))
-                self._keys[anything] = self._keys.get(anything, NOWHERE).merged(oldest)
+        written = {f"{source}/{key}": position for key in keys}
+        self._see(Token(positions={source: position}, keys=written))
 
     def written(self) -> None:
         """Be told that what was noted last was committed."""
 
     def note_unknown(self, source: str, at: float) -> None:
         """Note that at fleet time *at* something was written or read, and nobody knows where."""
-        self._unknown[source] = max(at, self._unknown.get(source, 0.0))
-        if len(self._unknown) > SOURCES_MAX:
-            oldest = min(self._unknown, key=lambda name: (name == EVERYWHERE, self._unknown[name]))
-            self.note_unknown(EVERYWHERE, self._unknown.pop(oldest))
+        self._see(Token(unknown={source: at}))
 
     def unknown_at(self, source: str) -> float:
         """Return the latest fleet time of what is unknown of *source*; 0: nothing is."""
-        return max(self._unknown.get(source, 0.0), self._unknown.get(EVERYWHERE, 0.0))
+        unknown = self._seen.unknown
+        return max(unknown.get(source, 0.0), unknown.get(EVERYWHERE, 0.0))
 
     def note_known(self, source: str) -> None:
         """Note that what was unknown is covered by now."""
-        self._unknown.pop(source, None)
+        with self._lock:
+            others = {name: at for name, at in self._seen.unknown.items() if name != source}
+            self._seen = replace(self._seen, unknown=others)
 
     def note_read(self, source: str, measure: Measure | None) -> None:
         """Note a read whose position *measure* finds out when it is needed; None: it is known."""
@@ -199,18 +189,29 @@ class ConsistentSession:
 
     def number(self, source: str) -> int:
         """Return the highest number of a write to *source* that the session knows of; 0: none."""
-        return self._numbers.get(source, 0)
+        return self._seen.numbers.get(source, 0)
 
     def note_number(self, source: str, number: int) -> None:
         """Note that the session knows of the write with this *number*."""
-        if number > self._numbers.get(source, 0):
-            self._numbers[source] = number
+        if number > self.number(source):
+            self._see(Token(numbers={source: number}))
 
     def mark(self, mark: Mark) -> None:
         """Note that an answer may be older than it should be; the worst of each source is kept."""
         worst = self._marks.get(mark.source)
         if worst is None or _lag(mark) > _lag(worst):
             self._marks[mark.source] = mark
+
+
+def _folded(keys: Mapping[str, Position]) -> Mapping[str, Position]:
+    """Return *keys* with the oldest of each source as writes that name none."""
+    by_age = sorted(keys, key=lambda key: max(at for _, at in keys[key].lines.values()))
+    folded: dict[str, Position] = {}
+    for left, name in zip(range(len(by_age), 0, -1), by_age, strict=True):
+        is_new = left <= KEYS_MAX - SOURCES_MAX
+        kept = name if is_new else f"{name.partition('/')[0]}/{ANY_KEY}"
+        folded[kept] = folded.get(kept, NOWHERE).merged(keys[name])
+    return folded
 
 
 def _lag(mark: Mark) -> float:

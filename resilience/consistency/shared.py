@@ -1,46 +1,22 @@
 """What processes share about positions, through the store."""
 
+import asyncio
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, NamedTuple, Self
-from urllib.parse import quote, unquote
+from importlib.resources import files
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from resilience.consistency.position import LINE_LENGTH_MAX, LINES_MAX, NUMBER_MAX, Position
-from resilience.consistency.token import EVERYWHERE, KEYS_MAX, NAME_LENGTH_MAX, SOURCES_MAX, Token
+from resilience.consistency.position import Position
+from resilience.consistency.token import EVERYWHERE, Token
 from resilience.declared import check_order
 from resilience.store import Store
-from resilience.store.positions import Exchanged, PositionStore, Question, merged
 
-DIGITS: Final = 20
-"""Of a number in a record: as many as 2^64 has."""
-TIME_DIGITS: Final = 16
-"""Of a number of microseconds since the epoch, and of the number of a write, which is < 2^53."""
 Time = Annotated[float, Field(allow_inf_nan=False)]
 """In seconds."""
-GROUPS_MAX: Final = {"p": SOURCES_MAX, "k": KEYS_MAX}
-
-
-class Reached(NamedTuple):
-    """The number that one line of a record has reached; those known last sort last.
-
-    Attributes:
-        at: Fleet time at which it became known.
-        kind: `p` for a source, `k` for a key.
-        name: Of the source, or of source and key.
-        line: Line of history.
-        number: How far that line is.
-    """
-
-    at: float
-    kind: str
-    name: str
-    line: str
-    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +84,11 @@ class SharedPositions:
     def __init__(self, store: Store) -> None:
         """Share in *store*; connects to nothing."""
         self._store = store
-        self._about = PositionStore(store)
+        self._orders = store.key("positions", "orders")
+        self._sources = store.key("positions", "sources")
+        scripts = files("resilience.store")
+        self._samples_script = scripts.joinpath("positions.lua").read_text()
+        self._record_script = scripts.joinpath("positions_record.lua").read_text()
 
     def exchange(self, source: str, *, sample: Sample | None = None, after: float = 0.0) -> Seen:
         """Share *sample* of *source*, if given, and return what others saw later than *after*.
@@ -116,18 +96,24 @@ class SharedPositions:
         It is one exchange with the store. A sample is not kept if there is one of half a second
         before, or a later one; nor if it is of the future. Each is kept for 300 s.
         """
-        return _seen(self._store.run(self._exchange(source, sample, after)))
+        at, text = "", ""
+        if sample is not None:
+            at, text = repr(float(sample.at)), json.dumps(sample.position.to_json())
+        keys = [self._store.key("positions", "samples", source), self._sources, self._orders]
+        answer = self._run(self._samples_script, keys, [source, at, text, repr(float(after))])
+        now, order, samples = _now(answer), _text(answer[2]), []
+        for one in map(_text, answer[3]):
+            at, _, text = one.partition(" ")
+            with suppress(ValueError, RecursionError):  # somebody else wrote it
+                samples.append(Sample(float(at), Position.from_json(json.loads(text))))
+        known = tuple(one for one in samples if one.at <= now)
+        return Seen(now, known, LagOrder.parse(order, now=now) if order else None)
 
     async def exchange_async(
         self, source: str, *, sample: Sample | None = None, after: float = 0.0
     ) -> Seen:
         """Do the same without blocking the event loop."""
-        return _seen(await self._store.run_async(self._exchange(source, sample, after)))
-
-    def _exchange(self, source: str, sample: Sample | None, after: float) -> Question:
-        at = None if sample is None else sample.at
-        text = "" if sample is None else json.dumps(sample.position.to_json())
-        return self._about.exchange(source, at=at, text=text, after=after)
+        return await asyncio.to_thread(self.exchange, source, sample=sample, after=after)
 
     def merge(self, key: str, token: Token, seconds: float) -> Token:
         """Merge *token* into the record *key*, which lives *seconds* from now, or longer already.
@@ -136,13 +122,24 @@ class SharedPositions:
             What the record now stands for: at most 16 sources with 16 lines each and 100 keys. What
             was older makes the position of its source unknown.
         """
-        answer = self._store.run(self._about.merge(key, fields_of(token), seconds))
-        now, fields = merged(answer)
-        return token_of(fields, now=now)
+        before, whole = b"", token.bounded()
+        while True:  # whoever must try again was overtaken by somebody who need not
+            text = json.dumps(whole.to_json()).encode()
+            kept, now = self._replace(key, before, text, seconds)
+            if kept == text:
+                return whole
+            before, whole = kept, _token(kept, now).merged(token).bounded()
 
     def load(self, key: str) -> Token:
         """Return what the record *key* stands for; an empty token if there is no record."""
-        return self.merge(key, Token(), 0.0)
+        return _token(*self._replace(key, b"", b"", 0.0))
+
+    def _replace(self, key: str, before: bytes, text: bytes, seconds: float) -> tuple[bytes, float]:
+        """Return the record *key* and fleet time, once it is *text* if it was *before*."""
+        life = max(1, int(seconds * 1000))
+        keys = [self._store.key("positions", "record", key)]
+        answer = self._run(self._record_script, keys, [before, text, life])
+        return answer[2], _now(answer)
 
     def order(self, source: str, order: LagOrder | None) -> None:
         """Give an order for the replicas of *source*, in place of an earlier one; None: end that.
@@ -150,116 +147,36 @@ class SharedPositions:
         Raises:
             ConfigurationError: The order has no actor or reason, or ends before it begins.
         """
-        if order is not None:
-            left = 1.0 if order.until is None else order.until - order.since
-            check_order(f"lag of {source}", order.actor, order.reason, left)
-        text = None if order is None else order.model_dump_json()
-        self._store.run(self._about.order(source, text))
+        if order is None:
+            self._store.run(lambda client: client.hdel(self._orders, source))
+            return
+        left = 1.0 if order.until is None else order.until - order.since
+        check_order(f"lag of {source}", order.actor, order.reason, left)
+        text = order.model_dump_json()
+        self._store.run(lambda client: client.hset(self._orders, source, text))
 
     def sources(self) -> list[str]:
         """Return the sources of which there were samples in the last day, or are orders."""
-        names = self._store.run(self._about.sources())
-        return sorted(name.decode(errors="replace") for name in names)
+        names: Any = self._store.run(
+            lambda client: {*client.zrange(self._sources, 0, -1), *client.hkeys(self._orders)}
+        )
+        return sorted(map(_text, names))
+
+    def _run(self, code: str, keys: Sequence[str], values: Sequence[str | bytes | int]) -> Any:  # noqa: ANN401 - the script's
+        return self._store.run(lambda client: client.register_script(code)(keys=keys, args=values))
 
 
-def _seen(answer: Any) -> Seen:  # noqa: ANN401 - the script's
-    found, samples = Exchanged.parse(answer), []
-    for at, text in found.samples:
-        with suppress(ValueError, RecursionError):  # somebody else wrote it
-            samples.append(Sample(float(at), Position.from_json(json.loads(text))))
-    order = LagOrder.parse(found.order, now=found.now) if found.order else None
-    return Seen(found.now, tuple(one for one in samples if one.at <= found.now), order)
+def _token(text: bytes, now: float) -> Token:
+    """Return what the record *text* stands for; if it cannot be read, nobody knows what that is."""
+    try:
+        return Token.from_json(json.loads(text)) if text else Token()
+    except (ValueError, RecursionError):
+        return Token(unknown={EVERYWHERE: now})
 
 
-def fields_of(token: Token) -> dict[str, str]:
-    """Return *token* as the fields of a record; see position_merge.lua."""
-    fields = {} if token.session is None else {"s": _quoted(token.session)}
-    fields |= _lines("p", {_quoted(name): one for name, one in token.positions.items()})
-    # The first slash ends the name of the source.
-    keys = {"/".join(map(_quoted, name.split("/", 1))): one for name, one in token.keys.items()}
-    fields |= _lines("k", keys)
-    fields |= {f"n|{_quoted(name)}": f"{one:0{TIME_DIGITS}}" for name, one in token.numbers.items()}
-    return fields | {f"u|{_quoted(name)}": _micros(at) for name, at in token.unknown.items()}
+def _now(answer: Sequence[Any]) -> float:
+    return int(answer[0]) + int(answer[1]) / 1e6
 
 
-def _lines(kind: str, positions: Mapping[str, Position]) -> dict[str, str]:
-    return {
-        f"{kind}|{name}|{_quoted(line)}": f"{number:0{DIGITS}}{_micros(at)}"
-        for name, position in positions.items()
-        for line, (number, at) in position.lines.items()
-    }
-
-
-def token_of(fields: Mapping[str, str], *, now: float, most: float = math.inf) -> Token:
-    """Return what the *fields* of a record stand for, within the bounds of a token.
-
-    At most so many numbers are in it, those that became known last. For the sources of the others,
-    and of what cannot be read, the position is unknown.
-    """
-    reached: list[Reached] = []
-    numbers: dict[str, int] = {}
-    unknown: dict[str, float] = {}
-    for field, value in fields.items():
-        kind, name, line = _names(field)
-        digits = value if value.isascii() and value.isdigit() else ""
-        match kind, len(digits):
-            case "p" | "k", 36 if line and int(digits[:DIGITS]) <= NUMBER_MAX:
-                at = int(digits[DIGITS:]) / 1e6
-                reached.append(Reached(at, kind, name, line, int(digits[:DIGITS])))
-            case "n", 16 if name != EVERYWHERE and int(digits) < 2**53:
-                numbers[name] = int(digits)
-            case "u", 16:
-                unknown[name] = int(digits) / 1e6
-            case "p" | "k" | "n" | "u", _:
-                unknown[_source(kind, name)] = now
-            case _:
-                continue
-    positions, keys = _newest(reached, most, unknown)
-    if len(numbers) > SOURCES_MAX:
-        numbers, unknown = {}, {EVERYWHERE: now}
-    if len(unknown) > SOURCES_MAX:
-        unknown = {EVERYWHERE: max(unknown.values())}
-    session = unquote(fields.get("s", ""))[:NAME_LENGTH_MAX] or None
-    return Token(session=session, positions=positions, keys=keys, numbers=numbers, unknown=unknown)
-
-
-def _newest(
-    reached: list[Reached], most: float, unknown: dict[str, float]
-) -> tuple[dict[str, Position], dict[str, Position]]:
-    """Return the positions and keys for which there is room; add the sources of the others."""
-    groups: dict[str, dict[str, dict[str, tuple[int, float]]]] = {"p": {}, "k": {}}
-    for place, (at, kind, name, line, number) in enumerate(sorted(reached, reverse=True)):
-        group = groups[kind]
-        room = name in group or len(group) < GROUPS_MAX[kind]
-        if place < most and room and len(group.get(name, ())) < LINES_MAX:
-            group.setdefault(name, {}).setdefault(line, (number, at))
-        else:
-            source = _source(kind, name)
-            unknown[source] = max(at, unknown.get(source, 0.0))
-    positions, keys = (
-        {name: Position(lines) for name, lines in group.items()} for group in groups.values()
-    )
-    return positions, keys
-
-
-def _names(field: str) -> tuple[str, str, str]:
-    """Return the kind, the name and the line of *field*; the line is empty if either is none."""
-    kind, _, names = field.partition("|")
-    name, line = map(unquote, names.partition("|")[::2])
-    good = 0 < len(name) <= NAME_LENGTH_MAX and len(line) <= LINE_LENGTH_MAX
-    if kind in {"n", "u"} and not good:
-        name = EVERYWHERE
-    return kind, name, line if good and line.isprintable() else ""
-
-
-def _source(kind: str, name: str) -> str:
-    source = name.split("/", 1)[0] if kind == "k" else name
-    return source if 0 < len(source) <= NAME_LENGTH_MAX else EVERYWHERE
-
-
-def _micros(at: float) -> str:
-    return f"{min(round(at * 1e6), 10**TIME_DIGITS - 1):0{TIME_DIGITS}}"
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="", errors="replace")
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")

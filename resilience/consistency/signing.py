@@ -4,10 +4,9 @@ import hmac
 import json
 import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-from resilience.consistency.shared import fields_of, token_of
 from resilience.consistency.token import EVERYWHERE, TOKEN_SECONDS, Token
 from resilience.errors import ConfigurationError
 
@@ -45,12 +44,11 @@ class TokenSigner:
         If it is larger, what became known last is in it. The position of the other sources is then
         unknown, so that nobody takes what was left out for seen.
         """
-        fields = fields_of(token)
         for most in SIZES:
-            text = self._text(token_of(fields, now=now, most=most), now)
+            text = self._text(token.to_json(most), now)
             if len(text) <= TEXT_MAX:
                 return text
-        return self._text(Token(unknown={EVERYWHERE: now}), now)
+        return self._text(Token(unknown={EVERYWHERE: now}).to_json(), now)
 
     def read(self, text: str, *, now: float) -> Token | None:
         """Return the token that was signed within the last 30 s; None: *text* is no such token."""
@@ -68,8 +66,8 @@ class TokenSigner:
         except (TypeError, ValueError):  # another release has signed it
             return None
 
-    def _text(self, token: Token, now: float) -> str:
-        document = json.dumps([round(now, 3), token.to_json()], separators=(",", ":"))
+    def _text(self, token: Mapping[str, Any], now: float) -> str:
+        document = json.dumps([round(now, 3), token], separators=(",", ":"))
         body = urlsafe_b64encode(document.encode())
         return f"{body.decode()}.{_signature(self._secrets[0], body).decode()}"
 
