@@ -26,7 +26,19 @@ class DatabaseUnavailableError(ResilienceError):
 
 
 class OwnWriteUnavailableError(DatabaseUnavailableError):
-    """The user's own write cannot be shown now, and nothing older is shown in its place."""
+    """The user's own write cannot be shown now, and nothing older is shown in its place.
+
+    Attributes:
+        key: What was written; otherwise as of `DatabaseUnavailableError`.
+    """
+
+    def __init__(
+        self, source: str, key: str, reason: str, retry_after: float | None = None
+    ) -> None:
+        super().__init__(source, reason, retry_after)
+        self.args = source, key, reason, retry_after
+        self.key = key
 
     def __str__(self) -> str:
-        return f"a recent write to {self.source} cannot be shown: {self.reason}{self._when()}"
+        what = f"the recent write of {self.key!r} to {self.source}"
+        return f"{what} cannot be shown: {self.reason}{self._when()}"

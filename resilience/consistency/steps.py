@@ -147,8 +147,10 @@ class Reader:
                 stale = yield from self._replicated(key, session, record, reason)
                 if stale is not None:
                     return stale
-            kind = DatabaseUnavailableError if record is None else OwnWriteUnavailableError
-            raise kind(self.name, reason, retry_after_of(error)) from error
+            after = retry_after_of(error)
+            if record is not None:
+                raise OwnWriteUnavailableError(self.name, key, reason, after) from error
+            raise DatabaseUnavailableError(self.name, reason, after) from error
         return Outcome(value=_bare(found), dependency=self.name)
 
     def _replicated(

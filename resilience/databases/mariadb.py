@@ -3,7 +3,9 @@
 from typing import Any, Final
 
 from resilience.consistency import Position
+from resilience.consistency.position import LINES_MAX
 from resilience.databases.measured import Measured
+from resilience.errors import ConfigurationError
 
 MEASURE: Final = "SELECT @@GLOBAL.gtid_slave_pos, @@GLOBAL.gtid_binlog_pos, @@GLOBAL.read_only"
 
@@ -27,11 +29,20 @@ def read_gtids(text: str, known: float) -> Position:
 
     The server is part of the line: one that takes over goes on with the same sequence, and what its
     predecessor wrote last may be missing in it.
+
+    Raises:
+        ConfigurationError: There are more lines than a position can name.
     """
     lines: dict[str, tuple[int, float]] = {}
     for gtid in filter(None, text.split(",")):
         domain, server, number = gtid.strip().split("-")
         lines[f"{domain}-{server}"] = (int(number), known)
+    if len(lines) > LINES_MAX:
+        msg = (
+            f"MariaDB: {text!r:.200} names {len(lines)} pairs of domain and server, of which "
+            f"a position can name {LINES_MAX}; use fewer gtid_domain_id"
+        )
+        raise ConfigurationError(msg)
     return Position(lines)
 
 

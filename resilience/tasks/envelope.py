@@ -8,7 +8,7 @@ headers of the message itself, then among the nested ones.
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from celery.app.task import Context
@@ -16,7 +16,6 @@ from celery.app.task import Context
 from resilience.broker import CRASHES_HEADER
 from resilience.budget import SECONDS_MAX
 from resilience.bulkhead import LANES, NORMAL, Lane
-from resilience.clock import SystemClock
 from resilience.consistency import EVERYWHERE, Token
 from resilience.errors import BudgetExceededError
 from resilience.levels import Level
@@ -217,10 +216,11 @@ def level_of(headers: Headers) -> Outcome[None] | None:
     return Outcome(value=None, level=level, age=age if age >= 0 else None, **texts)
 
 
-def position_of(headers: Headers) -> Token | None:
+def position_of(headers: Headers, fleet_time: Callable[[], float]) -> Token | None:
     """Return what had been written and seen where the job with these *headers* was published.
 
-    None: nobody said. What a malformed header stood for is lost; there is one warning.
+    None: nobody said. What a malformed header stood for is lost by now, which *fleet_time* tells;
+    there is one warning.
     """
     fields = header(headers, POSITION_HEADER)
     if fields is None:
@@ -229,16 +229,15 @@ def position_of(headers: Headers) -> Token | None:
         return Token.from_json(fields)
     except ValueError as error:
         _warn(POSITION_HEADER, f"malformed header {POSITION_HEADER}={fields!r:.200}: {error}")
-        return lost_token()
+        return lost_token(fleet_time())
 
 
-def lost_token(now: float | None = None) -> Token:
-    """Return the token in the place of one that is lost: who has it reads from primaries.
+def lost_token(now: float) -> Token:
+    """Return the token in the place of one that is lost by fleet time *now*.
 
-    Args:
-        now: Fleet time; None: it is not at hand, and this host's clock stands in for it.
+    Who has it reads from primaries.
     """
-    return Token(unknown={EVERYWHERE: SystemClock.now() if now is None else now})
+    return Token(unknown={EVERYWHERE: now})
 
 
 def lane_in(headers: Headers, own: Lane = NORMAL) -> Lane:

@@ -228,7 +228,7 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job, seen: Token | N
         known.pop("lost", None)
         headers |= {BUDGET_HEADER: None, "expires": None, CRASHES_HEADER: 0}
     if seen:
-        given = position_of(headers)
+        given = position_of(headers, Resilience.of(app).fleet_time)
         headers[POSITION_HEADER] = (seen if given is None else given.merged(seen)).to_json()
     headers[JOB_HEADER] = {**known, "dispatches": job.dispatches, "origin": job.origin}
     serializer = known.get("serializer") or serializer_of(app.tasks.get(job.task), app)

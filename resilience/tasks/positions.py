@@ -13,9 +13,10 @@ from contextlib import suppress
 from typing import Any, Final
 
 from celery import Task, signals
-from celery._state import get_current_task
+from celery._state import get_current_app, get_current_task
 from celery.app.task import Context
 
+from resilience.clock import SystemClock
 from resilience.consistency import Token, current_session
 from resilience.consistency.session import PRIMARY, enter
 from resilience.errors import StoreUnavailableError
@@ -44,7 +45,7 @@ def begin(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
     request = task.request_stack.top
     if resilience is None or request is None or _session(request) is not None:
         return
-    token = position_of(request)
+    token = position_of(request, resilience.fleet_time)
     if token is None and not resilience.sources:
         return
     # Without databases here the signals are not connected yet, and task_postrun must end this
@@ -82,8 +83,8 @@ def token_here() -> Token | None:
             return session.token()
         except Exception:  # whatever a driver raises: what is published must not seem to know
             logger.exception("what the session has read is not known")
-            return lost_token(None if job is None else job[0].fleet_time())
-    return None if job is None else position_of(job[1])
+            return lost_token(_fleet_time())
+    return None if job is None else position_of(job[1], _fleet_time)
 
 
 def hand_on_position(headers: dict[str, Any]) -> None:
@@ -96,7 +97,7 @@ def hand_on_position(headers: dict[str, Any]) -> None:
         resilience, request = job
         request.update(resilience_chord_seen=True)
         _see(request, _seen_by_members(resilience, group))
-    token, given = token_here(), position_of(headers)
+    token, given = token_here(), position_of(headers, _fleet_time)
     if token is not None:
         token = token if given is None else given.merged(token)
         if token:
@@ -188,6 +189,13 @@ def _job_here() -> tuple[Any, Context] | None:
     return resilience, request
 
 
+def _fleet_time() -> float:
+    """Return fleet time as the app counts it that runs or publishes here."""
+    task: Task[Any, Any] | None = get_current_task()
+    resilience = getattr(get_current_app() if task is None else task.app, "resilience", None)
+    return SystemClock.now() if resilience is None else float(resilience.fleet_time())
+
+
 def _session(request: Context) -> Any:  # noqa: ANN401 - a `UserSession`, None: none was entered
     return vars(request).get("resilience_session")
 
@@ -235,6 +243,6 @@ def _see(request: Context, token: Token) -> None:
     if session is not None:
         session.join(token)
     elif token:
-        given = position_of(request)
+        given = position_of(request, _fleet_time)
         whole = token if given is None else given.merged(token)
         request.update({POSITION_HEADER: whole.to_json()})

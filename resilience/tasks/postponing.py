@@ -64,6 +64,6 @@ def _may_wait(task: Any, request: Context) -> bool:  # noqa: ANN401 - as above
 
 def _is_covered(task: Any, request: Context) -> bool:  # noqa: ANN401 - as above
     """Tell whether replicas have replayed what the job with *request* is to see."""
-    token = position_of(request)
+    token = position_of(request, task.resilience.fleet_time)
     sources = task.resilience.sources.values()
     return token is None or all(databases.covers(token) for databases in sources)

@@ -298,7 +298,15 @@ def test_name_too_long_to_travel_makes_its_source_unknown(fleet: list[Process]) 
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[1]", "7", '{"numbers": {"main": -1}}', '{"positions": {"main": 5}}', "[" * 9999, b"\xff"],
+    [
+        "{",
+        "[1]",
+        "7",
+        '{"numbers": {"main": -1}}',
+        '{"positions": {"main": 5}}',
+        "[" * 9999,
+        b"\xff",
+    ],
 )
 def test_record_that_cannot_be_read_makes_all_unknown(
     fleet: list[Process], text: str | bytes

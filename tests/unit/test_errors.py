@@ -62,8 +62,8 @@ SAMPLES = [
     SchemaError("said"),
     DatabaseUnavailableError("shop", "refused"),
     DatabaseUnavailableError("shop", "CircuitOpenError", 2.5),
-    OwnWriteUnavailableError("shop", "refused"),
-    OwnWriteUnavailableError("shop", "CircuitOpenError", 2.5),
+    OwnWriteUnavailableError("shop", "cart:7", "refused"),
+    OwnWriteUnavailableError("shop", "cart:7", "CircuitOpenError", 2.5),
 ]
 
 

@@ -1,6 +1,8 @@
 """Positions, tokens and sessions as pure values."""
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -151,6 +153,39 @@ def test_read_of_a_key_needs_writes_that_named_none_and_keys_that_were_forgotten
     assert session.needed("default", ["key 3"]) == Position.at("a/1", 200)
 
 
+def test_forgotten_key_of_one_database_is_no_key_of_another() -> None:
+    """What becomes a write that names no key stays one to its own database."""
+    session = ConsistentSession()
+    session.note("old", Position.at("a/1", 7, known=1.0), ["first"])
+    for number in range(150):
+        session.note("new", Position.at("b/1", number, known=2.0), [f"key {number}"])
+
+    assert session.needed("old", ["first"]).covers(Position.at("a/1", 7))
+    assert not session.needed("new", ["other"]).covers(Position.at("a/1", 7))
+
+
+def test_session_that_threads_share_loses_nothing() -> None:
+    """What several note at once is all seen, of one database and of different ones."""
+    session, threads = ConsistentSession(), 8
+
+    def note(own: int) -> None:
+        for number in range(500):
+            session.note("shared", Position.at(f"{own}/1", number))
+            session.note(f"{own}", Position.at("a/1", number))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            assert len(list(pool.map(note, range(threads)))) == threads
+    finally:
+        sys.setswitchinterval(interval)
+
+    for own in range(threads):
+        assert session.needed("shared").lines[f"{own}/1"] == (499, 0.0)
+        assert session.needed(f"{own}") == Position.at("a/1", 499)
+
+
 def test_session_finds_out_what_it_saw_before_its_token_travels() -> None:
     """The last read of each database is asked for once."""
     session, asked = ConsistentSession("user:7"), []
@@ -213,6 +248,15 @@ def test_gtids_are_a_line_for_each_domain_and_server() -> None:
         "1-7": (5, 2.0),
     }
     assert not mariadb.read_gtids("", 2.0)
+
+
+def test_more_lines_than_a_position_can_name_are_refused() -> None:
+    """The error says how many there are, and what to change."""
+    text = ",".join(f"{domain}-1-5" for domain in range(17))
+
+    assert len(mariadb.read_gtids(text.partition(",")[2], 2.0).lines) == 16
+    with pytest.raises(ConfigurationError, match=r"17 pairs .* use fewer gtid_domain_id"):
+        mariadb.read_gtids(text, 2.0)
 
 
 def test_share_bounds_what_falls_back() -> None:

@@ -271,7 +271,7 @@ def test_write_of_unknown_outcome_lets_only_the_primary_answer(
     primary.down = DOWN
     with pytest.raises(OwnWriteUnavailableError) as caught:
         reader.read("k", session=user)
-    assert caught.value.args == ("profiles", "ConnectionError", None)
+    assert caught.value.args == ("profiles", "k", "ConnectionError", None)
     assert not replica.reads
 
     clock.advance(30)
