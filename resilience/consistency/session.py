@@ -85,7 +85,7 @@ class ConsistentSession:
     @property
     def lag_seconds(self) -> float | None:
         """The greatest lag of all marked answers; None: unknown, or none was marked."""
-        lag = max(map(_lag, self._marks.values()), default=INFINITE)
+        lag = max(map(lag_of, self._marks.values()), default=INFINITE)
         return None if lag == INFINITE else lag
 
     def join(self, token: Token) -> None:
@@ -199,7 +199,7 @@ class ConsistentSession:
     def mark(self, mark: Mark) -> None:
         """Note that an answer may be older than it should be; the worst of each source is kept."""
         worst = self._marks.get(mark.source)
-        if worst is None or _lag(mark) > _lag(worst):
+        if worst is None or lag_of(mark) > lag_of(worst):
             self._marks[mark.source] = mark
 
 
@@ -214,7 +214,8 @@ def _folded(keys: Mapping[str, Position]) -> Mapping[str, Position]:
     return folded
 
 
-def _lag(mark: Mark) -> float:
+def lag_of(mark: Mark) -> float:
+    """Return how bad *mark* is: its lag, infinite if that is unknown."""
     return INFINITE if mark.lag_seconds is None else mark.lag_seconds
 
 

@@ -172,11 +172,4 @@ class Consistent(Sharing):
             token: What else is to be seen, as from a cookie.
         """
         user = None if key is None else str(key)
-        return self._session(user, token)
-
-    def session_of(self, token: Token | None) -> UserSession:
-        """Return the session of a job that was published with *token*."""
-        return self._session(None, token)
-
-    def _session(self, key: str | None, token: Token | None) -> UserSession:
-        return UserSession(key, token=token, shared=self.positions, fleet_time=self.fleet_time)
+        return UserSession(user, token=token, shared=self.positions, fleet_time=self.fleet_time)

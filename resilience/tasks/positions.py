@@ -6,7 +6,6 @@ the job. The body of a chord begins with what all members have seen.
 
 import json
 import logging
-import math
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,7 +17,7 @@ from celery.app.task import Context
 
 from resilience.clock import SystemClock
 from resilience.consistency import Token, current_session
-from resilience.consistency.session import PRIMARY, enter
+from resilience.consistency.session import PRIMARY, enter, lag_of
 from resilience.errors import StoreUnavailableError
 from resilience.levels import Level
 from resilience.outcome import Outcome
@@ -51,7 +50,7 @@ def begin(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
     # Without databases here the signals are not connected yet, and task_postrun must end this
     # session.
     watch_jobs()
-    session = resilience.session_of(token)
+    session = resilience.consistent_session(token=token)
     # Only a job that runs eagerly has anybody around it; a thread is used again.
     outer = current_session() if request.is_eager else None
     if outer is not None:
@@ -138,9 +137,7 @@ def stale_reads() -> Outcome[Any] | None:
     session = None if job is None else _session(job[1])
     if session is None or not session.marks:
         return None
-    worst = max(
-        session.marks, key=lambda mark: math.inf if mark.lag_seconds is None else mark.lag_seconds
-    )
+    worst = max(session.marks, key=lag_of)
     return Outcome(
         value=None,
         level=Level.STALE,

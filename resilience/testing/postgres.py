@@ -97,7 +97,7 @@ class PostgresProcess(ServerProcess):
         Raises:
             psycopg.Error: The server is down, or it is a replica.
         """
-        return str(self._value("SELECT pg_current_wal_flush_lsn()"))
+        return str(self._run("SELECT pg_current_wal_flush_lsn()"))
 
     def timeline(self) -> int:
         """Return the number of the timeline that a primary writes; a promotion starts a new one.
@@ -106,7 +106,7 @@ class PostgresProcess(ServerProcess):
             psycopg.Error: The server is down, or it is a replica.
         """
         # The control file has the number of the last checkpoint, which a promotion does not await.
-        segment = str(self._value("SELECT pg_walfile_name(pg_current_wal_flush_lsn())"))
+        segment = str(self._run("SELECT pg_walfile_name(pg_current_wal_flush_lsn())"))
         return int(segment[:8], 16)
 
     def emptied(self) -> str:
@@ -114,12 +114,7 @@ class PostgresProcess(ServerProcess):
 
         One for each test would have thousands of files, which a killed server reads when it starts.
         """
-        # Here, so that the module can be imported without the driver.
-        import psycopg  # noqa: PLC0415
-
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute("DROP SCHEMA public CASCADE")
-            connection.execute("CREATE SCHEMA public")
+        self._run("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         return self.url
 
     def new_database(self) -> str:
@@ -127,12 +122,8 @@ class PostgresProcess(ServerProcess):
 
         Not one for each of many tests: see `emptied`.
         """
-        # Here, so that the module can be imported without the driver.
-        import psycopg  # noqa: PLC0415
-
         name = f"test_{uuid4().hex}"
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+        self._run(f"CREATE DATABASE {name}")
         return f"{self.url.removesuffix(USER)}{name}"
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
@@ -147,13 +138,14 @@ class PostgresProcess(ServerProcess):
         super().kill()
         kill_backends(backends)
 
-    def _value(self, statement: LiteralString, *parameters: str) -> Any:  # noqa: ANN401 - as SQL has it
-        """Return the one value that *statement* selects."""
+    def _run(self, statement: LiteralString, *parameters: str) -> Any:  # noqa: ANN401 - as SQL has it
+        """Run *statement*, and return the one value that it selects, if it selects any."""
         # Here, so that the module can be imported without the driver.
         import psycopg  # noqa: PLC0415
 
         with psycopg.connect(self.url, autocommit=True) as connection:
-            row = connection.execute(statement, parameters).fetchone()
+            done = connection.execute(statement, parameters or None)
+            row = done.fetchone() if done.description else None
         return row[0] if row else None
 
 
@@ -196,7 +188,7 @@ class PostgresReplica(PostgresProcess):
         Raises:
             psycopg.Error: The server is down, or *lsn* is no position.
         """
-        return bool(self._value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", lsn))
+        return bool(self._run("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", lsn))
 
     def _fill(self) -> None:
         connection = ["--host", LOCALHOST, "--port", str(self._source), "--username", USER]
