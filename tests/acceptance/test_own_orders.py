@@ -14,6 +14,7 @@ from resilience.consistency.steps import OWN_WRITE
 from resilience.tasks.positions import READ_STALE
 from resilience.testing.plugin import running_valkey
 from resilience.testing.waiting import wait_until
+from tests.acceptance.answers import meta_of
 from tests.acceptance.databases import RunningDatabases, open_directory
 from tests.acceptance.shop import READS, Shop, running_shop
 from tests.acceptance.upstream import PATIENCE_SECONDS, Upstream
@@ -81,13 +82,6 @@ def stage(running_stage: Stage, upstreams: Mapping[str, Upstream]) -> Iterator[S
     running_stage.shop.await_health()
     yield running_stage
     running_stage.repair()
-
-
-def meta_of(answer: httpx.Response) -> Mapping[str, Any]:
-    """Return what a successful answer says of itself."""
-    assert answer.is_success, answer.text
-    meta: Mapping[str, Any] = answer.json()["_meta"]
-    return meta
 
 
 def test_order_is_seen_at_once_by_everybody_though_the_replica_lacks_it(stage: Stage) -> None:

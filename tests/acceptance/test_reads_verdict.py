@@ -9,7 +9,7 @@ from demo.reads import reads_checks, reads_table
 from demo.script import Recording
 from demo.shoppers import OrderRead
 from demo.traffic import Sample
-from tests.acceptance.test_verdict import (
+from tests.acceptance.recorded import (
     PHASE_SECONDS,
     RECORDINGS,
     STARTS,

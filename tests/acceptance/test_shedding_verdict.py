@@ -6,7 +6,7 @@ import pytest
 
 from demo.shedding import shedding_checks
 from demo.traffic import SHED, Sample
-from tests.acceptance.test_verdict import CALM, RUSH, recording, sample
+from tests.acceptance.recorded import CALM, RUSH, recording, sample
 
 
 def without(*parts: str, sent: float, seconds: float = 0.05) -> Sample:

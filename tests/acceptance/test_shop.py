@@ -2,13 +2,11 @@
 
 import signal
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from time import perf_counter
-from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import Engine
 
@@ -16,42 +14,12 @@ from jobs import budgets
 from jobs.catalogue import POPULAR
 from resilience import Level
 from resilience.testing.waiting import wait_until
-from tests.acceptance.shop import ORDER, READS, Shop
+from tests.acceptance.answers import assert_problem, assert_unavailable, level_of, meta_of
+from tests.acceptance.shop import READS, Shop
 from tests.acceptance.upstream import PATIENCE_SECONDS
 
 SLOW_SECONDS = 3.0
 QUERY = "/search?q=oak%20chair"
-NO_ORDER = "/orders/00000000-0000-4000-8000-000000000000"
-
-
-def level_of(answer: httpx.Response) -> Level:
-    """Return the level that an answer says it has."""
-    return Level(answer.json()["_meta"]["level"])
-
-
-def meta_of(answer: httpx.Response) -> Mapping[str, Any]:
-    """Return what a successful answer says of itself."""
-    assert answer.is_success, answer.text
-    meta: Mapping[str, Any] = answer.json()["_meta"]
-    return meta
-
-
-def assert_problem(answer: httpx.Response, status: int) -> Mapping[str, Any]:
-    """Return the problem document that an answer must be."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    document: Mapping[str, Any] = answer.json()
-    assert {"type", "title", "status", "detail"} <= document.keys()
-    return document
-
-
-def assert_unavailable(answer: httpx.Response, dependency: str) -> Mapping[str, Any]:
-    """Return the level-4 answer that blames *dependency* and says when to come back."""
-    document = assert_problem(answer, 503)
-    assert document["dependency"] == dependency
-    assert document["reasons"]
-    assert int(answer.headers["Retry-After"]) >= 1
-    return document
 
 
 def test_healthy_shop_answers_in_full_and_does_what_it_says(healthy_shop: Shop) -> None:
@@ -327,58 +295,6 @@ def test_front_answers_while_broker_and_store_hang(healthy_shop: Shop) -> None:
     assert sorted(meta_of(answers["/dashboard"])["missing"]) == ["alerts", "metrics", "orders"]
     for answer in (answers[QUERY], answers["/profile/7"], order):
         assert_problem(answer, 503)
-
-
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        pytest.param("/recommendations/99999", 404, id="unknown-user"),
-        pytest.param("/profile/99999", 404, id="unknown-profile"),
-        pytest.param("/recommendations/seven", 422, id="no-number"),
-        pytest.param("/profile/99999999999999999999", 422, id="number-too-large"),
-        pytest.param("/search", 422, id="no-query"),
-        pytest.param("/search?q=%20", 422, id="blank-query"),
-        pytest.param("/search?q=a%00b", 422, id="zero-byte"),
-        pytest.param("/search?q=" + "x" * 201, 422, id="query-too-long"),
-        pytest.param("/orders", 405, id="wrong-method"),
-        pytest.param(NO_ORDER, 404, id="unknown-order"),
-        pytest.param("/orders/seven", 422, id="no-id-of-an-order"),
-        pytest.param(f"{NO_ORDER}?user_id=0", 422, id="no-user"),
-        pytest.param("/nothing", 404, id="unknown-path"),
-    ],
-)
-def test_bad_request_is_explained(healthy_shop: Shop, path: str, status: int) -> None:
-    """What the client did wrong is a problem document, never a 500 and never a degraded answer."""
-    assert_problem(healthy_shop.front.get(path), status)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param({"user_id": 99_999}, id="unknown-user"),
-        pytest.param({"product_id": 99_999}, id="unknown-product"),
-        pytest.param({"quantity": 0}, id="nothing"),
-        pytest.param({"quantity": "2"}, id="text"),
-        pytest.param({"price_cents": 1}, id="own-price"),
-    ],
-)
-def test_bad_order_is_refused(healthy_shop: Shop, change: Mapping[str, object]) -> None:
-    """An order that cannot be is refused before anybody is charged."""
-    charges = healthy_shop.upstreams["payments"].http
-    before = charges.get("/stats").json()["calls"]
-
-    assert_problem(healthy_shop.front.post("/orders", json={**ORDER, **change}), 422)
-
-    assert charges.get("/stats").json()["calls"] == before
-
-
-def test_order_without_json_is_refused(healthy_shop: Shop) -> None:
-    """A body that is no JSON is the client's mistake."""
-    broken = healthy_shop.front.post(
-        "/orders", content="{", headers={"Content-Type": "application/json"}
-    )
-
-    assert_problem(broken, 422)
 
 
 def test_control_answers_in_full_while_every_service_hangs(healthy_shop: Shop) -> None:

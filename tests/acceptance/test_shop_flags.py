@@ -15,8 +15,9 @@ from resilience.store.flags import FlagStore
 from resilience.store.fleet import StoreFleet
 from resilience.tasks.shared import NAMESPACE
 from resilience.testing.waiting import wait_until
+from tests.acceptance.answers import assert_unavailable, meta_of
 from tests.acceptance.shop import Shop
-from tests.acceptance.test_shop import QUERY, assert_unavailable, meta_of
+from tests.acceptance.test_shop import QUERY
 
 FLIP_SECONDS = 1.0
 SHED_SECONDS = 20.0

@@ -89,6 +89,8 @@ def test_malformed_position_is_refused(document: object) -> None:
         {"numbers": {"reader": 1.5}},
         {"numbers": {str(number): 1 for number in range(17)}},
         {"unknown": {"default": "now"}},
+        {"unknown": {"default": math.nan}},
+        {"positions": {str(number): {} for number in range(17)}},
     ],
 )
 def test_malformed_token_is_refused(document: object) -> None:

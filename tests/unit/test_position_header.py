@@ -40,13 +40,7 @@ def test_no_header_is_no_token() -> None:
     [
         "0/16B3748",
         [],
-        7,
         {"positions": {"db": {"1/1": ["DROP TABLE", 1]}}},
-        {"positions": {"db": {"1/1": [-1, 0]}}},
-        {"positions": {"db": {"1/1": [True, 0]}}},
-        {"positions": {str(number): {} for number in range(99)}},
-        {"unknown": {"db": float("nan")}},
-        {"session": 7},
     ],
 )
 def test_malformed_header_lets_the_primary_answer(

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -14,45 +13,15 @@ from resilience.consistency.reader import AsyncConsistentReader
 from resilience.levels import Level
 from resilience.store import Store
 from resilience.store.writes import WriteStore
-from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
-from tests.conformance.reader_fleet import KEY, Fleet, user
+from tests.conformance.recent_writes.reader_fleet import KEY, Fleet, user
 from tests.unit.cuttable_store import CuttableStore
 from tests.unit.sources import WAYS, AnyReader, Make, records_of
 from tests.unit.stopwatch import elapsed, next_to_nothing
 
 DOWN = ConnectionError("refused")
 UNKNOWN = "ConnectionError; recent writes are unknown"
-
-
-@pytest.fixture(params=WAYS.values(), ids=WAYS)
-def make(request: pytest.FixtureRequest) -> Make:
-    """Both kinds of reader: what holds for one holds for the other."""
-    way: Make = request.param
-    return way
-
-
-@pytest.fixture(scope="module")
-def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """A server that may be killed, and whose commands nobody else adds to."""
-    with running_valkey(tmp_path_factory) as server:
-        yield server
-
-
-@pytest.fixture
-def server(module_server: ValkeyProcess) -> ValkeyProcess:
-    """That server, up and empty."""
-    if not module_server.running:
-        module_server.start()
-    module_server.flush()
-    return module_server
-
-
-@pytest.fixture
-def fleet(make: Make, server: ValkeyProcess) -> Fleet:
-    """Processes of which there is none yet."""
-    return Fleet(make, server.url)
 
 
 def test_records_end_by_the_time_of_the_server(

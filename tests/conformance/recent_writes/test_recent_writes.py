@@ -1,6 +1,5 @@
 """Recent writes on a real server: what other processes see, and what a store that fails costs."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from uuid import uuid4
 
@@ -13,43 +12,13 @@ from resilience.levels import Level
 from resilience.pulse import Pulse
 from resilience.store import Store
 from resilience.store.writes import BYTES_MAX, KEYS_MAX, WriteStore
-from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
-from tests.conformance.reader_fleet import KEY, Fleet, scripts, user
+from tests.conformance.recent_writes.reader_fleet import KEY, Fleet, scripts, user
 from tests.unit.cuttable_store import CuttableStore
-from tests.unit.sources import WAYS, Make, in_a_thread
+from tests.unit.sources import Make, in_a_thread
 
 DOWN = ConnectionError("refused")
 UNKNOWN = "ConnectionError; recent writes are unknown"
-
-
-@pytest.fixture(params=WAYS.values(), ids=WAYS)
-def make(request: pytest.FixtureRequest) -> Make:
-    """Both kinds of reader: what holds for one holds for the other."""
-    way: Make = request.param
-    return way
-
-
-@pytest.fixture(scope="module")
-def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """A server that may be killed, and whose commands nobody else adds to."""
-    with running_valkey(tmp_path_factory) as server:
-        yield server
-
-
-@pytest.fixture
-def server(module_server: ValkeyProcess) -> ValkeyProcess:
-    """That server, up and empty."""
-    if not module_server.running:
-        module_server.start()
-    module_server.flush()
-    return module_server
-
-
-@pytest.fixture
-def fleet(make: Make, server: ValkeyProcess) -> Fleet:
-    """Processes of which there is none yet."""
-    return Fleet(make, server.url)
 
 
 @pytest.mark.parametrize("with_token", [True, False], ids=["token", "no-token"])
