@@ -50,16 +50,6 @@ class ConsistentSession:
         sticky: Lets reads that no replica can answer go to the primary at once, and all of them.
     """
 
-    __slots__ = (
-        "_lock",
-        "_marks",
-        "_measures",
-        "_seen",
-        "key",
-        "sticky",
-        "using",
-    )
-
     def __init__(self, key: str | None = None, *, token: Token | None = None) -> None:
         """Begin with all that *token* stands for, if one is given."""
         self.key = key

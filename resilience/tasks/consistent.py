@@ -33,8 +33,6 @@ class UserSession(ConsistentSession):
         outer: The session around this one, which sees in the end what this one has; None: none is.
     """
 
-    __slots__ = ("_fleet_time", "_shared", "_shared_token", "outer")
-
     def __init__(
         self,
         key: str | None = None,

@@ -29,28 +29,14 @@ def fleet(valkey: ValkeyProcess) -> Iterator[list[Process]]:
 
 
 HUGE = NUMBER_MAX - 1
-
-
 LONG_SECONDS = 600.0
-
-
 NAMES = st.text("a|/%* ü\n", min_size=1, max_size=6)
-
-
 NUMBERS = st.integers(0, NUMBER_MAX) | st.integers(NUMBER_MAX - 3, NUMBER_MAX)
-
-
 TIMES = st.integers(0, 2 * 10**12).map(lambda ticks: ticks / 1000)  # they travel in milliseconds
-
-
 POSITIONS = st.dictionaries(
     st.sampled_from(["7/1", "7/2", "0-1", "a|b% ü"]), st.tuples(NUMBERS, TIMES), min_size=1
 ).map(Position)
-
-
 SOURCES = st.sampled_from(["main", "l|ogs", "o/o", "%7C"])
-
-
 TOKENS = st.builds(
     Token,
     session=st.none() | st.just("user:7"),
