@@ -39,6 +39,7 @@ class Operation:
         lag: It was said to show everything that was committed so many seconds ago; None: unknown.
         server: Who answered, as the server itself said.
         error: What was raised instead of an answer.
+        needed: What the router held the session to need when the operation was over, for people.
         started: When it began, by the clock that all processes of this machine share.
         ended: When it was over.
     """
@@ -55,6 +56,7 @@ class Operation:
     lag: float | None = None
     server: str = ""
     error: str = ""
+    needed: str = ""
 
     def to_json(self) -> str:
         """Return a line of a history's file."""
@@ -78,6 +80,35 @@ class Violation(NamedTuple):
 
 
 Floor = dict[str, Version]
+STORY_OPERATIONS = 8
+
+
+def story(violation: Violation, history: Iterable[Operation]) -> str:
+    """Return what the session did around an answer that breaks a guarantee, a line each.
+
+    The writes to its key that were made meanwhile by others are among it.
+    """
+    answer = violation.answer
+    history = sorted(history, key=lambda one: one.started)
+    own = [one for one in history if one.session == answer.session]
+    place = own.index(answer)
+    around = own[max(0, place - STORY_OPERATIONS) : place + STORY_OPERATIONS // 2]
+    writes = (one for one in history if one.op == "write" and one.key == answer.key)
+    meanwhile = [one for one in writes if around[0].started <= one.ended <= around[-1].ended]
+    told = sorted({*around, *meanwhile}, key=lambda one: one.started)
+    first = f"{violation.guarantee}, {answer.session}: {answer.key} lacks {violation.missing}"
+    return "\n".join([first, *(_told(one, answer) for one in told)])
+
+
+def _told(one: Operation, answer: Operation) -> str:
+    said = one.error or f"{len(one.shows)} …{','.join(one.shows[-3:])}"
+    mark = f" marked {one.lag}" if one.marked else ""
+    outcome = "" if one.outcome == "ok" else f" {one.outcome}"
+    return (
+        f"{'>' if one is answer else ' '} {one.started - answer.started:+8.3f}"
+        f"{one.ended - answer.started:+8.3f} {one.session} {one.op} {one.key} {one.write}{outcome}"
+        f" on {one.server or 'primary'}{mark}: {said} ({one.needed})"
+    )
 
 
 def read_history(paths: Iterable[Path]) -> list[Operation]:

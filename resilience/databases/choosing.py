@@ -12,6 +12,7 @@ from sqlalchemy.util import await_only
 from resilience.budget import current_budget
 from resilience.consistency import ConsistentSession, Mark, Position
 from resilience.consistency.errors import DatabaseUnavailableError
+from resilience.databases.last_read import LastRead
 from resilience.databases.measured import Measured
 from resilience.databases.server import UNREACHABLE, Server, why_unreachable
 from resilience.databases.servers import Servers
@@ -109,7 +110,7 @@ class Choice:
             return self._primary(None)
         if self.is_unknown:
             # The last read may have been on the primary, whose position covers what is unknown.
-            self._find_out(databases.primary)
+            self.find_out(databases.primary)
         asked = []
         for server in self._order():
             found = None if self.is_unknown else self._ask(server)
@@ -134,15 +135,26 @@ class Choice:
     def _last(self) -> Any:  # noqa: ANN401 - a server, if any
         return getattr(self._session.pending(self._databases.name), "server", None)
 
-    def _find_out(self, server: Server) -> None:
-        """Let the session find out what it has seen, unless that was on *server*, too."""
+    def find_out(self, server: Server, measured: Measured | None = None) -> None:
+        """Let the session find out what it has seen, unless that was on *server*, too.
+
+        If what that says is given, it must be the same server still, and not just its address.
+        """
         name, session = self._databases.name, self._session
         pending = session.pending(name)
-        if pending is not None and (self._last() is not server or self.is_unknown):
+        if pending is None:
+            return
+        position: Position | None
+        if self._last() is not server or self.is_unknown:
             session.note_read(name, None)
             position = pending()
-            if position is not None:
-                session.note(name, position)
+        elif measured is not None and isinstance(pending, LastRead) and not pending.is_of(measured):
+            session.note_read(name, None)
+            position = pending.settled(measured)
+        else:
+            return
+        if position is not None:
+            session.note(name, position)
 
     def _open(self, server: Server) -> Connection:
         connection = server.connect(asynchronous=self._asynchronous)
@@ -157,14 +169,16 @@ class Choice:
         databases = self._databases
         try:
             connection = self._open(server)
-            self._find_out(server)
+            self.find_out(server)
             known = server.last_measured(connection)
             if known is not None:
                 measured, at = known
+                self.find_out(server, measured)
                 is_fresh = databases.clock.monotonic() - at <= databases.position_cache_seconds
                 if is_fresh and self._why_not(measured) is None:
                     return Candidate(server, connection, measured, None)
             measured = server.measure(connection)
+            self.find_out(server, measured)
         except UNREACHABLE as error:
             self._reasons.append(f"{server.name}: {why_unreachable(error)}")
             return None
@@ -265,11 +279,12 @@ class Choice:
         databases, primary = self._databases, self._databases.primary
         connection = databases.open_primary(asynchronous=self._asynchronous)
         self._opened.append(connection)
+        known = primary.last_measured(connection)
         if databases.replicas:
-            self._find_out(primary)  # it may be another one than when a replica answered
+            # It may be another one than when it or a replica answered.
+            self.find_out(primary, None if known is None else known[0])
         needed = self.needed
         if primary.has_positions and needed:
-            known = primary.last_measured(connection)
             if known is None or not known[0].position.covers(needed):
                 try:
                     known = primary.measure(connection), 0.0

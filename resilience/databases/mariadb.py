@@ -20,7 +20,12 @@ def measure(cursor: Any, known: float) -> Measured:  # noqa: ANN401 - of any dri
     is_replica = bool(replayed) and bool(int(read_only))
     position = read_gtids(replayed if is_replica else f"{written},{replayed}", known)
     return Measured(
-        is_replica=is_replica, system="", position=position, seen=position, progress=position
+        is_replica=is_replica,
+        system="",
+        position=position,
+        reached=position,
+        seen=position,
+        progress=position,
     )
 
 

@@ -16,6 +16,7 @@ SELECT r,
   (SELECT system_identifier FROM pg_control_system())::text,
   CASE WHEN r THEN (SELECT received_tli FROM pg_stat_wal_receiver)
     ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END,
+  extract(epoch FROM pg_postmaster_start_time())::text,
   c.timeline_id, (c.checkpoint_lsn - '0/0')::text,
   current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))
 FROM (SELECT pg_is_in_recovery() AS r) AS role, pg_control_checkpoint() AS c
@@ -35,7 +36,8 @@ def measure(cursor: Any, known: float) -> Measured:  # noqa: ANN401 - of any dri
     it, it may have followed another primary.
     """
     cursor.execute(MEASURE)
-    is_replica, text, received, system, timeline, restarted, restart, *sizes = cursor.fetchone()
+    row = cursor.fetchone()
+    is_replica, text, received, system, timeline, started, restarted, restart, *sizes = row
     reached, line = int(text), f"{system}/{timeline}"
     if not is_replica:
         reached = before_header(reached, *sizes)
@@ -47,8 +49,10 @@ def measure(cursor: Any, known: float) -> Measured:  # noqa: ANN401 - of any dri
         is_replica=bool(is_replica),
         system=system,
         position=position,
+        reached=position,
         seen=seen,
         progress=Position.at(system, reached, known=known),
+        started=float(started),
     )
 
 

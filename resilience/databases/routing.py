@@ -5,7 +5,6 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.util import await_only
@@ -13,61 +12,12 @@ from sqlalchemy.util import await_only
 from resilience.consistency import Position, current_session
 from resilience.consistency.session import ANY_KEY, PRIMARY, ConsistentSession
 from resilience.databases.choosing import Choice
-from resilience.databases.measured import Measured
+from resilience.databases.last_read import LastRead
 from resilience.databases.server import UNREACHABLE, Server
 from resilience.databases.servers import Servers
 from resilience.errors import ConfigurationError
 
 KEY_LENGTH_MAX: Final = 150
-
-
-class LastRead:
-    """Finds out how far the server was that a session has read from, once that is needed."""
-
-    __slots__ = ("_databases", "_session", "asynchronous", "floor", "server")
-
-    def __init__(
-        self,
-        databases: Servers,
-        session: ConsistentSession,
-        server: Server,
-        floor: Position,
-        *,
-        asynchronous: bool,
-    ) -> None:
-        """Remember that *session* has read from *server*, which was at *floor* or farther then."""
-        self.server = server
-        self.floor = floor
-        self._databases = databases
-        self._session = session
-        self.asynchronous = asynchronous
-
-    def __call__(self) -> Position | None:
-        """Ask the server how far it is, and let the session know what that settles.
-
-        If it does not answer, what the session has seen is unknown, and no less than what it is
-        known to have shown.
-        """
-        databases, session = self._databases, self._session
-        try:
-            measured = self._measure()
-        except (*UNREACHABLE, ConfigurationError):
-            session.note_unknown(databases.name, databases.fleet_time())
-            return self.floor
-        if self.server is databases.primary and measured.position.covers(
-            session.needed(databases.name)
-        ):
-            session.note_known(databases.name)
-        if measured.seen is None:
-            session.note_unknown(databases.name, databases.fleet_time())
-        # The server may be on another line of history than when it was read from.
-        return self.floor.merged(measured.seen or measured.position)
-
-    def _measure(self) -> Measured:
-        try:
-            return self.server.connect_and_measure(asynchronous=self.asynchronous)
-        except MissingGreenlet:  # called by a coroutine itself, or in another thread
-            return self.server.connect_and_measure(asynchronous=False)
 
 
 class RoutingSession(Session):
@@ -173,34 +123,38 @@ class RoutingSession(Session):
 
     def _read(self, session: ConsistentSession, keys: tuple[str, ...]) -> Connection:
         databases = self._databases
+        choice = Choice(databases, session, keys, asynchronous=self._asynchronous)
         if self._reader is None:
             databases.share.read()
-            choice = Choice(databases, session, keys, asynchronous=self._asynchronous)
             self._reader = (*choice.choose(), choice.needed)
         server, connection, checked = self._reader
-        if server is not databases.primary and not checked.covers(
-            session.needed(databases.name, keys)
-        ):
+        primary, before = databases.primary, session.pending(databases.name)
+        lost = False
+        if server is not primary and isinstance(before, LastRead) and before.server is not server:
+            # Another session of the same user has read elsewhere meanwhile.
+            choice.find_out(server)
+            lost = choice.is_unknown
+        if server is not primary and (lost or not checked.covers(choice.needed)):
             # Something was written meanwhile, or other keys are read than before.
-            server, connection = databases.primary, self._primary(session)
+            server, connection = primary, self._primary(session)
         self._note_read(session, server, connection)
         return connection
 
     def _note_read(
         self, session: ConsistentSession, server: Server, connection: Connection
     ) -> None:
-        databases, known = self._databases, server.last_measured(connection)
+        databases = self._databases
         if not databases.replicas:
             return
-        floor = Position() if known is None else known[0].position
+        known = server.last_measured(connection)
+        measured = None if known is None else known[0]
+        last = LastRead(databases, session, server, measured, asynchronous=self._asynchronous)
         before = session.pending(databases.name)
-        if isinstance(before, LastRead) and before.server is not server:
-            # On the same line the primary has all that a replica has shown.
-            if floor.lines.keys() & before.floor.lines.keys():
-                floor = floor.merged(before.floor)
+        if isinstance(before, LastRead):
+            if measured is not None and before.precedes(server, measured, databases.primary):
+                last.floor = last.floor.merged(before.floor)
             else:
-                session.note(databases.name, before() or Position())
-        last = LastRead(databases, session, server, floor, asynchronous=self._asynchronous)
+                session.note(databases.name, before())
         session.note_read(databases.name, last)
 
     def _ended(self) -> None:
@@ -237,7 +191,11 @@ class RoutingSession(Session):
             return
         databases.history.note(at, measured.position)
         session.note(databases.name, measured.position, self._keys)
-        session.note_read(databases.name, None)  # it was read before that, and on this line
+        before = session.pending(databases.name)
+        if isinstance(before, LastRead) and before.precedes(
+            databases.primary, measured, databases.primary
+        ):
+            session.note_read(databases.name, None)
         if self._asynchronous:
             await_only(asyncio.to_thread(session.written))
         else:

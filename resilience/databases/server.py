@@ -194,8 +194,7 @@ class Server:
         if before is not None and measured.is_before(before):
             measured = replace(measured, went_back=True)
         else:
-            if before is not None and before.is_replica and measured.is_replica:
-                # What it had replayed it still shows, on whatever line it goes on.
+            if before is not None and measured.continues(before):
                 measured = replace(measured, position=measured.position.merged(before.position))
             if self.highest is None or not measured.is_before(self.highest):
                 self.highest = measured

@@ -13,9 +13,17 @@ from sqlalchemy import create_engine, func, literal_column, make_url, select, te
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import Integer, String, Text
 
-from resilience.consistency import ConsistentSession, Mark, Token, current_session, in_session
+from resilience.consistency import (
+    ConsistentSession,
+    Mark,
+    Position,
+    Token,
+    current_session,
+    in_session,
+)
 from resilience.consistency.shared import SharedPositions
 from resilience.databases import Databases
+from resilience.databases.last_read import LastRead
 from resilience.pulse import Pulse
 from resilience.store import Store
 from resilience.store.fleet import StoreFleet
@@ -73,6 +81,10 @@ class UnknownOutcomeError(Exception):
 class Router(Protocol):
     """Reads and writes on behalf of one session at a time."""
 
+    def needed(self) -> str:
+        """Return what the session has written and seen, as far as the router knows, for people."""
+        ...
+
     def in_session(self, name: str, carried: str) -> AbstractContextManager[Carry]:
         """Go on with a session, with what it carried from the process before; empty: it begins."""
         ...
@@ -127,6 +139,10 @@ class Naive:
         self._database = self._primary.dialect.name
         self._replicas = [create_engine(url) for url in urls.replicas]
         self._random = Random()  # noqa: S311 - any replica
+
+    def needed(self) -> str:
+        """Nothing is known."""
+        return ""
 
     @contextmanager
     def in_session(self, name: str, carried: str) -> Iterator[Carry]:
@@ -219,6 +235,24 @@ class Routed:
             positions=SharedPositions(store),
             listeners=(),
             primary_fallback_share=self.fallback_share,
+        )
+
+    def needed(self) -> str:
+        """Return the positions, by what they were found out, and what is pending."""
+        session = current_session()
+        if session is None:
+            return ""
+        pending = session.pending("default")
+        parts = {
+            "needed": session.needed("default"),
+            "unknown": session.is_unknown("default"),
+            "pending": isinstance(pending, LastRead) and (pending.server.name, pending.floor),
+        }
+        return json.dumps(
+            {
+                name: part.to_json() if isinstance(part, Position) else str(part)
+                for name, part in parts.items()
+            }
         )
 
     @contextmanager

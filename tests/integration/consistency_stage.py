@@ -24,6 +24,7 @@ from resilience.testing.postgres import (
 )
 from resilience.testing.proxy import TcpProxy
 from resilience.testing.waiting import wait_until
+from tests.history import story
 from tests.integration.consistency_load import Run, Verdict, nemesis
 from tests.integration.consistency_routers import Base, Item, Urls
 from tests.integration.consistency_worker import Load
@@ -88,6 +89,8 @@ class Stage:
         replicas = {str(replica.port) for replica in self.replicas}
         verdict = Verdict.of(history, replicas, lost=written - there)
         print(load.router, verdict.summary())  # noqa: T201 - for who runs it with -s
+        for violation in verdict.violations:
+            print(story(violation, history))  # noqa: T201 - pytest shows it when the test fails
         return verdict
 
 

@@ -129,7 +129,7 @@ def _write(router: Router, session: str, key: str, name: str) -> Operation:
         done = replace(done, outcome="failed", error=_named(error))
     else:
         done = replace(done, shows=shows)
-    return replace(done, ended=clock.monotonic())
+    return replace(done, ended=clock.monotonic(), needed=router.needed())
 
 
 def _read(router: Router, session: str, key: str) -> Operation:
@@ -139,7 +139,7 @@ def _read(router: Router, session: str, key: str) -> Operation:
     try:
         answer = router.read(key)
     except Exception as error:  # noqa: BLE001 - the history tells of all
-        return replace(done, error=_named(error), ended=clock.monotonic())
+        return replace(done, error=_named(error), ended=clock.monotonic(), needed=router.needed())
     return replace(
         done,
         shows=_parts(answer.trail),
@@ -147,6 +147,7 @@ def _read(router: Router, session: str, key: str) -> Operation:
         marked=answer.marked,
         lag=answer.lag,
         ended=clock.monotonic(),
+        needed=router.needed(),
     )
 
 

@@ -1,0 +1,167 @@
+"""What a session is shown once another server is the primary, by what it had seen before."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from resilience.consistency import ConsistentSession, in_session
+from resilience.databases import Databases
+from resilience.testing.homes import running
+from resilience.testing.postgres import PostgresReplica
+from resilience.testing.waiting import wait_until
+from tests.replicated import SECONDS, Stage, read, running_stage, write
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """A stage of its own: the first replica takes over."""
+    with running_stage(replicas=2) as stage:
+        yield stage
+
+
+def change(stage: Stage, note: int, body: str) -> None:
+    """Commit another body of the note, as another process."""
+    with psycopg.connect(stage.primary.url) as connection:
+        connection.execute("UPDATE notes SET body = %s WHERE id = %s", [body, note])
+
+
+def successor(stage: Stage) -> PostgresReplica:
+    """Return the replica that takes over."""
+    first = stage.replicas[0]
+    assert isinstance(first, PostgresReplica)
+    return first
+
+
+def follower(stage: Stage) -> PostgresReplica:
+    """Return the other replica."""
+    second = stage.replicas[1]
+    assert isinstance(second, PostgresReplica)
+    return second
+
+
+def take_over(stage: Stage, databases: Databases) -> None:
+    """Kill the primary, promote the first replica, and lead clients to it."""
+    stage.primary.kill()
+    stage.links[0].cut()
+    successor(stage).promote()
+    stage.front.lead_to(successor(stage).port)
+    stage.front.cut()
+    with suppress(OperationalError), in_session(ConsistentSession()):
+        read(databases, 0, using="primary")  # on a connection to the old one
+
+
+def follow(stage: Stage) -> None:
+    """Let the second replica, which has no more than the first, stream from that."""
+    second = follower(stage)
+    with psycopg.connect(successor(stage).url, autocommit=True) as connection:
+        slot = f"replica_{second.port}"
+        connection.execute("SELECT pg_create_physical_replication_slot(%s, true)", [slot])
+    stage.links[1].lead_to(successor(stage).port)
+    stage.links[1].cut()
+    stage.links[1].resume()
+    level(stage, second)
+
+
+def level(stage: Stage, replica: PostgresReplica) -> None:
+    """Wait until a replica has what the new primary has."""
+    lsn = successor(stage).flushed_lsn()
+    wait_until(lambda: replica.has_replayed(lsn), SECONDS, "it follows")
+
+
+def only_follower(stage: Stage) -> Databases:
+    """Return databases whose one replica is the second, and which let every read fall back."""
+    return stage.databases(
+        replicas=[follower(stage).url], wait_seconds=0.0, primary_fallback_share=1.0
+    )
+
+
+def test_session_that_began_after_the_failover_gets_answers_without_marks(stage: Stage) -> None:
+    """What a replica had replayed before it is asked of nobody who never saw that."""
+    databases = only_follower(stage)
+    note = write(databases, "there")
+    stage.level()
+    read(databases, note)
+    take_over(stage, databases)
+    follow(stage)
+    write(databases, "on the new timeline")
+    level(stage, follower(stage))
+    databases.wait_seconds = SECONDS
+    with in_session(ConsistentSession()) as session:
+        assert read(databases, note) == ("there", "replica")
+        assert read(databases, note, using="primary") == ("there", "primary")
+
+    assert not session.marks
+
+
+@pytest.mark.parametrize("then", ["primary", "replica"])
+def test_answer_is_marked_when_the_new_primary_lacks_what_the_old_one_showed(
+    stage: Stage, then: str
+) -> None:
+    """Also if nobody asked the old one how far it was when it was read from."""
+    databases = only_follower(stage)
+    note = write(databases, "old")
+    stage.level()
+    with in_session(ConsistentSession()):
+        assert read(databases, note) == ("old", "replica")
+    with in_session(ConsistentSession()) as session:
+        assert read(databases, note, using="primary") == ("old", "primary")
+        with lacking(stage):
+            change(stage, note, "new")
+            assert read(databases, note, using="primary") == ("new", "primary")
+            take_over(stage, databases)
+        follow(stage)
+        with in_session(ConsistentSession()):
+            read(databases, note)  # which finds out where the replica is
+        databases.wait_seconds = SECONDS
+        shown = read(databases, note, using="primary" if then == "primary" else None)
+
+    assert shown[0] == "old"
+    assert session.marks
+
+
+def test_answer_is_marked_when_a_replica_was_made_anew_from_the_new_primary(stage: Stage) -> None:
+    """At the address of one that had replayed what was lost."""
+    databases = only_follower(stage)
+    note = write(databases, "old")
+    stage.level()
+    with in_session(ConsistentSession()) as session:
+        stage.links[0].stall()
+        change(stage, note, "new")
+        lsn = stage.primary.flushed_lsn()
+        second = follower(stage)
+        wait_until(lambda: second.has_replayed(lsn), SECONDS, "it has it")
+        assert read(databases, note) == ("new", "replica")
+        session.token()
+        take_over(stage, databases)
+        second.stop()
+        with psycopg.connect(successor(stage).url, autocommit=True) as connection:
+            passed = "SELECT pg_current_wal_flush_lsn() > %s::pg_lsn"
+            while connection.execute(passed, [lsn]).fetchone() == (False,):
+                connection.execute("INSERT INTO notes (body) VALUES ('of another')")
+        with anew(stage, second.port) as replica:
+            level(stage, replica)
+            shown = read(databases, note)
+
+    assert shown[0] == "old"
+    assert session.marks
+
+
+@contextmanager
+def lacking(stage: Stage) -> Iterator[None]:
+    """Let no replica get what is written."""
+    for link in stage.links:
+        link.stall()
+    yield
+    for link in stage.links:
+        link.cut()
+
+
+@contextmanager
+def anew(stage: Stage, port: int) -> Iterator[PostgresReplica]:
+    """Run a replica of the new primary at the address of another."""
+    first = successor(stage)
+    with running(lambda home: first.replica(home, port=port), "replica", present=True) as replica:
+        yield replica
