@@ -214,8 +214,10 @@ class RoutingSession(Session):
 def _commits_each_statement(connection: Connection) -> bool:
     if connection.closed or connection.invalidated:
         return False
-    driver = connection.connection.dbapi_connection
-    return getattr(driver, "autocommit", False) is True
+    driver: Any = connection.connection.dbapi_connection
+    # In PyMySQL and its kin `autocommit` is what sets it.
+    asks = getattr(driver, "get_autocommit", None)
+    return (asks() if callable(asks) else getattr(driver, "autocommit", False)) is True
 
 
 def _check(using: str | None, keys: Collection[str]) -> None:
