@@ -17,8 +17,14 @@ from resilience.budget import Cut
 from resilience.clock import Clock
 from resilience.consistency import Position
 from resilience.databases import mariadb, postgres
+from resilience.databases.answering import answered_within
 from resilience.databases.measured import Measured
-from resilience.errors import CircuitOpenError, ConfigurationError, text_of
+from resilience.errors import (
+    CircuitOpenError,
+    ConfigurationError,
+    TooManyAbandonedError,
+    text_of,
+)
 
 KINDS: Final = {"postgresql": postgres, "mysql": mariadb, "mariadb": mariadb}
 DRIVERS: Final = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
@@ -132,8 +138,11 @@ class Server:
         try:
             if self.has_positions:
                 self.measure(connection, counts=False)
-        except exc.OperationalError:
+        except exc.OperationalError as error:
             connection.close()
+            if isinstance(error.orig, TimeoutError) and self.highest and self.highest.is_replica:
+                self.fail(error)  # another one answers sooner than a new connection would
+                raise
             return self._connect(asynchronous=asynchronous)
         except BaseException:
             connection.close()
@@ -210,7 +219,11 @@ class Server:
         """Let the server itself wait until it has replayed *position*; False: it cannot do that."""
         version = connection.dialect.server_version_info or ()
         wait = KINDS[self.backend].wait
-        return bool(self._run(connection, lambda cursor: wait(cursor, version, position, seconds)))
+
+        def ask(cursor: Any) -> bool:  # noqa: ANN401 - of any driver
+            return bool(wait(cursor, version, position, seconds))
+
+        return bool(self._run(connection, ask, seconds))
 
     def fail(self, error: BaseException) -> None:
         """Count a connection that broke while it was used."""
@@ -232,8 +245,11 @@ class Server:
         for engine in self._engines.values():
             engine.dispose(close=False)
 
-    def _run(self, connection: Connection, ask: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - what *ask* returns
-        """Return `ask(cursor)`, without beginning a transaction, which would fix a snapshot."""
+    def _run(self, connection: Connection, ask: Callable[[Any], Any], waits: float = 0.0) -> Any:  # noqa: ANN401 - what *ask* returns
+        """Return `ask(cursor)`, without beginning a transaction, which would fix a snapshot.
+
+        A server that says nothing for longer than it *waits* itself counts as unreachable.
+        """
         dialect, pooled = connection.dialect, connection.connection
         driver: Any = pooled.dbapi_connection
         in_steps = self.backend == "postgresql" and not connection.in_transaction()
@@ -242,18 +258,19 @@ class Server:
                 dialect.set_isolation_level(driver, "AUTOCOMMIT")
             cursor = pooled.cursor()
             try:
-                return ask(cursor)
+                answer = answered_within(waits, connection, lambda: ask(cursor))
             finally:
                 cursor.close()
-                if in_steps:
-                    dialect.reset_isolation_level(driver)
-        except dialect.loaded_dbapi.Error as error:
+            if in_steps:  # after an error the connection is not used again
+                dialect.reset_isolation_level(driver)
+        except (dialect.loaded_dbapi.Error, TimeoutError, TooManyAbandonedError) as error:
             connection.invalidate(error)
             connection.engine.dispose()  # what else is in the pool is as old
             raise exc.OperationalError(None, None, error) from error
         except BaseException as error:  # cut between question and answer
             connection.invalidate(error)
             raise
+        return answer
 
     def _made(self, url: URL, *, asynchronous: bool) -> Engine:
         options = _safe(url.get_backend_name(), self._options)

@@ -1,0 +1,80 @@
+"""Reads while a server accepts connections, and says nothing: its host has no time for it."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from resilience.budget import TimeoutBudget
+from resilience.consistency import ConsistentSession, in_session
+from resilience.testing.postgres import PostgresProcess, backends_of
+from tests.replicated import Stage, answered, read, timed, write
+
+READS = 20
+LEFT_SECONDS = 2.0
+"""How long these take at most if one of the replicas says nothing, and the first waits for it."""
+
+
+@pytest.mark.parametrize("where", ["main thread", "thread", "event loop"])
+def test_replica_that_accepts_and_says_nothing_is_left_for_another(
+    stage: Stage, where: str
+) -> None:
+    """Wherever the code runs; what it is asked for is how far it is, before the read."""
+    databases = stage.databases(wait_seconds=5.0, position_cache_seconds=0.0)
+    with in_session(ConsistentSession()):
+        note = write(databases, "there")
+        stage.level()
+
+    async def read_async() -> list[tuple[str | None, str]]:
+        found = []
+        for _ in range(READS):
+            async with databases.AsyncSession() as session:
+                found.append(await session.run_sync(lambda one: answered(one, note)))
+        return found
+
+    def read_all() -> list[tuple[str | None, str]]:
+        return [read(databases, note) for _ in range(READS)]
+
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as pool:
+        calls: dict[str, Callable[[], list[tuple[str | None, str]]]] = {
+            "main thread": read_all,
+            "thread": lambda: pool.submit(read_all).result(),
+            "event loop": lambda: runner.run(read_async()),
+        }
+        calls[where]()
+        answers: list[tuple[str | None, str]] = []
+        with stopped(stage.replicas[0]):
+            seconds = timed(lambda: answers.extend(calls[where]()))
+        runner.run(databases.aclose())
+
+    assert answers == [("there", "replica")] * READS
+    assert seconds < LEFT_SECONDS
+
+
+def test_silent_replica_leaves_time_in_the_budget_for_another(stage: Stage) -> None:
+    """It is waited for half of what remains at most."""
+    databases = stage.databases(wait_seconds=5.0, position_cache_seconds=0.0)
+    note = write(databases, "there")
+    stage.level()
+    for _ in range(READS):
+        read(databases, note)
+    with stopped(stage.replicas[0]):
+        answers = [TimeoutBudget(0.6).run(read, databases, note) for _ in range(READS)]
+
+    assert answers == [("there", "replica")] * READS
+
+
+@contextmanager
+def stopped(server: PostgresProcess) -> Iterator[None]:
+    """Let a server and all its backends do nothing for the time being."""
+    processes = [psutil.Process(server.pid), *backends_of(server.pid)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
