@@ -1,6 +1,8 @@
 """What a session has seen on the server that it read from last."""
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.util.concurrency import in_greenlet
 
 from resilience.consistency import Position
 from resilience.consistency.session import ConsistentSession
@@ -18,19 +20,30 @@ class LastRead:
         floor: Where it was before the read: it has shown no less.
     """
 
-    __slots__ = ("_databases", "_session", "_started", "asynchronous", "floor", "server")
+    __slots__ = (
+        "_connection",
+        "_databases",
+        "_session",
+        "_started",
+        "asynchronous",
+        "floor",
+        "server",
+    )
 
     def __init__(
         self,
         databases: Servers,
         session: ConsistentSession,
         server: Server,
-        measured: Measured | None,
+        connection: Connection,
         *,
         asynchronous: bool,
     ) -> None:
-        """Remember that *session* has read from *server*, which said *measured* before that."""
+        """Remember that *session* has read from *server*, on *connection*."""
+        known = server.last_measured(connection)
+        measured = None if known is None else known[0]
         self.server = server
+        self._connection = connection
         self.floor = Position() if measured is None else measured.reached
         self.asynchronous = asynchronous
         self._started = None if measured is None else measured.started
@@ -79,6 +92,9 @@ class LastRead:
         return server is primary and self.floor.lines.keys() <= measured.reached.lines.keys()
 
     def _measure(self) -> Measured:
+        connection = self._connection
+        if (in_greenlet() or not self.asynchronous) and self.server.can_ask(connection):
+            return self.server.measure(connection)  # a pool may have no other one
         try:
             return self.server.connect_and_measure(asynchronous=self.asynchronous)
         except MissingGreenlet:  # called by a coroutine itself, or in another thread

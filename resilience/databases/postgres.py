@@ -25,6 +25,8 @@ WAIT_VERSION: Final = (19,)
 """From this version on the server itself waits until it has replayed a position."""
 SHORT_HEADER: Final = 24
 LONG_HEADER: Final = 40
+QUIET: Final = frozenset({0, 2})
+"""Transaction states of libpq: idle, and in a transaction that waits for a statement."""
 LSN_MAX: Final = 2**64 - 1
 
 
@@ -54,6 +56,12 @@ def measure(cursor: Any, known: float) -> Measured:  # noqa: ANN401 - of any dri
         progress=Position.at(system, reached, known=known),
         started=float(started),
     )
+
+
+def is_quiet(driver: Any) -> bool:  # noqa: ANN401 - a connection of any driver
+    """Tell whether a statement may run on a connection: no other does, and none has failed."""
+    status = getattr(getattr(driver, "info", None), "transaction_status", None)
+    return status in QUIET
 
 
 def before_header(lsn: int, block: int, segment: int) -> int:

@@ -146,12 +146,11 @@ class RoutingSession(Session):
         databases = self._databases
         if not databases.replicas:
             return
-        known = server.last_measured(connection)
-        measured = None if known is None else known[0]
-        last = LastRead(databases, session, server, measured, asynchronous=self._asynchronous)
+        last = LastRead(databases, session, server, connection, asynchronous=self._asynchronous)
         before = session.pending(databases.name)
         if isinstance(before, LastRead):
-            if measured is not None and before.precedes(server, measured, databases.primary):
+            known = server.last_measured(connection)
+            if known is not None and before.precedes(server, known[0], databases.primary):
                 last.floor = last.floor.merged(before.floor)
             else:
                 session.note(databases.name, before())

@@ -171,7 +171,7 @@ class Server:
         """Ask the server on *connection* how far it is: one round trip, and no snapshot.
 
         Args:
-            connection: In no transaction.
+            connection: In no transaction, or in one that it does not harm; see `can_ask`.
             counts: Whether a failure counts against the circuit; not if the connection was idle
                 for long, which may be the reason.
 
@@ -209,6 +209,13 @@ class Server:
                 self.highest = measured
         connection.info[MEASURED] = (measured, now)
         return measured
+
+    def can_ask(self, connection: Connection) -> bool:
+        """Tell whether *connection* is still in use, and can be asked in its transaction."""
+        if connection.closed or connection.invalidated:
+            return False
+        is_quiet = getattr(KINDS[self.backend], "is_quiet", None)
+        return is_quiet is not None and is_quiet(connection.connection.driver_connection)
 
     def connect_and_measure(self, *, asynchronous: bool) -> Measured:
         """Connect and ask the server how far it is; raises as `connect` and `measure`."""

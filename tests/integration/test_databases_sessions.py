@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import NullPool, select, text, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from resilience.consistency import ConsistentSession, Token, in_session
 from resilience.databases import Databases
 from resilience.events import ReadFellBack
 from resilience.levels import Level
-from tests.replicated import Note, Stage, answered, read, write
+from tests.replicated import SECONDS, Note, Stage, answered, read, timed, write
 
 
 @pytest.fixture
@@ -55,6 +57,19 @@ def test_transaction_that_reads_goes_on_at_the_primary_once_it_needs_more(
     with in_session(ConsistentSession()), databases.Session() as reading:
         assert answered(reading, note) == ("old", "replica")
         change(databases, note)
+
+        assert answered(reading, note) == ("new", "primary")
+
+
+def test_transaction_that_reads_goes_on_at_the_primary_once_that_was_read_from(
+    databases: Databases, note: int, stage: Stage
+) -> None:
+    """Another session of the same user has shown there what somebody else wrote."""
+    with in_session(ConsistentSession()), databases.Session() as reading:
+        assert answered(reading, note) == ("old", "replica")
+        with psycopg.connect(stage.primary.url) as connection:
+            connection.execute("UPDATE notes SET body = 'new' WHERE id = %s", [note])
+        assert read(databases, note, using="primary") == ("new", "primary")
 
         assert answered(reading, note) == ("new", "primary")
 
@@ -126,7 +141,7 @@ def test_failed_flush_leaves_nothing_behind(databases: Databases, stage: Stage) 
 
 def test_full_pool_opens_no_circuit(stage: Stage) -> None:
     """It is this process that has too much to do, not the server."""
-    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05}
+    options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05}
     databases = stage.databases(wait_seconds=0.0, primary_fallback_share=1.0, **options)
     note = write(databases, "there")
     stage.level()
@@ -136,6 +151,37 @@ def test_full_pool_opens_no_circuit(stage: Stage) -> None:
             read(databases, note, using=None)
 
     assert [server.breaker.known_state for server in databases.replicas] == ["closed", "closed"]
+    assert databases.primary.breaker.known_state == "closed"
+
+
+@pytest.mark.parametrize("using", [None, "primary"])
+def test_what_an_open_transaction_has_read_is_found_out_on_its_own_connection(
+    stage: Stage, using: str | None
+) -> None:
+    """A job that is published in it must not wait for another connection, which may never come."""
+    options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": SECONDS}
+    databases = stage.databases(wait_seconds=5.0, **options)
+    note = write(databases, "there")
+    stage.level()
+    with in_session(ConsistentSession()) as user, databases.Session(using=using) as session:
+        answered(session, note)
+        seconds = timed(user.token)
+        again = answered(session, note)
+
+    assert again[0] == "there"
+    assert not user.is_unknown("default")
+    assert user.needed("default")
+    assert seconds < SECONDS / 2
+
+
+def test_transaction_that_has_failed_is_not_asked_for_more(databases: Databases) -> None:
+    """Another connection is; the circuit stays closed."""
+    with in_session(ConsistentSession()) as user, databases.Session() as session:
+        with suppress(DBAPIError):
+            session.execute(text("SELECT 1 / 0"))
+        user.token()
+
+    assert not user.is_unknown("default")
     assert databases.primary.breaker.known_state == "closed"
 
 
