@@ -65,7 +65,9 @@ def test_transaction_that_reads_goes_on_at_the_primary_once_that_was_read_from(
     databases: Databases, note: int, stage: Stage
 ) -> None:
     """Another session of the same user has shown there what somebody else wrote."""
-    with in_session(ConsistentSession()), databases.Session() as reading:
+    with in_session(ConsistentSession()) as user, databases.Session() as reading:
+        assert read(databases, note) == ("old", "replica")
+        user.token()  # the transaction on the replica will add nothing to it
         assert answered(reading, note) == ("old", "replica")
         with psycopg.connect(stage.primary.url) as connection:
             connection.execute("UPDATE notes SET body = 'new' WHERE id = %s", [note])
@@ -91,13 +93,13 @@ def test_commit_after_the_block_belongs_to_the_session_of_the_statement(
 ) -> None:
     """As when a framework ends the transaction later than the user's session."""
     user = ConsistentSession()
-    with databases.Session() as session:
+    with databases.Session(keys=["mine"]) as session:
         with in_session(user):
             session.execute(update(Note).values(body="new").where(Note.id == note))
         session.commit()
 
-    with in_session(user):
-        assert read(databases, note) == ("new", "primary")
+    with in_session(user), databases.Session() as session:
+        assert answered(session, note, keys=["mine"]) == ("new", "primary")
 
 
 def test_session_without_a_user_sees_its_own_write(databases: Databases, stage: Stage) -> None:
