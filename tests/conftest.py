@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
+from tests import preloaded
+
 if TYPE_CHECKING:
     from tests.brokers import Broker
 
@@ -18,6 +20,7 @@ pytest_plugins = ["resilience.testing.plugin"]
 
 def pytest_configure() -> None:
     """End on SIGTERM as on Ctrl-C, so that fixtures stop the processes that they started."""
+    preloaded.install()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

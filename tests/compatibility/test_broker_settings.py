@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.compatibility.apps import people
+from tests.preloaded import FORKSERVER
 
 SECONDS = 60.0
 LONG_SECONDS = 60.0
@@ -168,7 +168,7 @@ def test_remote_control_loses_no_answer(
 
     with (
         working(url, adopted=adopted),
-        ProcessPoolExecutor(CLIENTS, mp_context=get_context("spawn")) as clients,
+        ProcessPoolExecutor(CLIENTS, mp_context=FORKSERVER) as clients,
     ):
         found = [clients.submit(people.answers, url, CALLS) for _ in range(CLIENTS)]
 

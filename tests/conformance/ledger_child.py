@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Callable
 from itertools import count
-from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.queues import Queue
 
@@ -12,14 +11,13 @@ from sqlalchemy import Engine, event
 
 from resilience.ledger import Ledger, Which
 from tests.conformance.ledger_jobs import failure, job
+from tests.preloaded import FORKSERVER
 
 LONG = 600.0
 SECONDS = 30.0
 Step = Callable[[Ledger], object]
 
-# From a server that is no test: a process that has threads must not fork.
-CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__])
+CONTEXT = FORKSERVER
 
 
 def add(ledger: Ledger) -> None:

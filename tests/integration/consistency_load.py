@@ -1,13 +1,12 @@
 """A load of many processes on a primary and its replicas, whose links fail at random."""
 
 import json
-import multiprocessing
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from queue import Empty
 from random import Random
 
@@ -16,6 +15,7 @@ from resilience.testing.proxy import TcpProxy
 from resilience.testing.waiting import wait_until
 from tests.history import Operation, Violation, read_history, violations
 from tests.integration.consistency_worker import Load, Wanderer, work
+from tests.preloaded import FORKSERVER
 
 POLL_SECONDS = 0.01
 DEAD_SECONDS = 1.0
@@ -70,14 +70,13 @@ class Run:
 
     def __init__(self, load: Load) -> None:
         """Prepare; `running` starts the processes."""
-        spawn = multiprocessing.get_context("spawn")
         self._load = load
-        self._ready = spawn.Queue()
-        self._done = spawn.Queue()
-        self._over = spawn.Event()
-        self._recorded = spawn.Value("Q")
-        self._processes: list[SpawnProcess] = [
-            spawn.Process(
+        self._ready = FORKSERVER.Queue()
+        self._done = FORKSERVER.Queue()
+        self._over = FORKSERVER.Event()
+        self._recorded = FORKSERVER.Value("Q")
+        self._processes: list[ForkServerProcess] = [
+            FORKSERVER.Process(
                 target=work,
                 args=(load, number, self._ready, self._done, self._over, self._recorded),
             )

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import multiprocessing
 import os
 import sys
 import threading
@@ -24,6 +23,7 @@ from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
 from resilience.worker.shedding import Shedding
 from tests.brokers import Broker, put, running_broker
+from tests.preloaded import FORKSERVER
 
 APP_PATH = "tests.integration.apps.shedding"
 SECONDS = 30.0
@@ -179,8 +179,7 @@ def burn() -> None:
 
 def test_load_of_the_host_sheds(stage: Stage) -> None:
     """Processes that wait for a CPU: the costliest feature goes first, whatever it depends on."""
-    burning = multiprocessing.get_context("spawn")
-    crowd = [burning.Process(target=burn, daemon=True) for _ in range(2 * (os.cpu_count() or 1))]
+    crowd = [FORKSERVER.Process(target=burn, daemon=True) for _ in range(2 * (os.cpu_count() or 1))]
     with stage.worker(LOAD="0.2") as worker:
         for one in crowd:
             one.start()

@@ -1,0 +1,207 @@
+"""Tests start Python modules from a process that has imported Celery already.
+
+A worker takes 1.3 s of CPU time to start, and a second of that is imports: Celery loads all
+commands that are installed beside it, Flower's among them. The tests start hundreds of workers and
+commands. `Popen` therefore lets one process, which has imported all that, fork for it. The result
+is a real process: a child of the tests with a session, environment, directory and files of its own.
+
+Only `python -m …` starts so. Greenlets patch modules before these are imported: their workers start
+in the ordinary way. `PLAIN=1 pytest …` starts everything in the ordinary way.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import ctypes
+import inspect
+import json
+import os
+import random
+import runpy
+import socket
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+MODULE = [sys.executable, "-m"]
+GREENLETS = ("gevent", "eventlet")
+MODULES = """
+celery.apps.worker celery.backends.redis celery.bin.celery celery.concurrency.prefork
+celery.concurrency.solo celery.concurrency.thread celery.events.state celery.worker.autoscale
+celery.worker.consumer celery.worker.strategy kombu.transport.pyamqp kombu.transport.redis redis
+resilience resilience.testing.announce resilience.tasks sqlalchemy.dialects.sqlite
+"""
+AT_INTERPRETER_START = ("PYTHON", "LD_", "COV")
+"""Variables that an interpreter reads before its program; but PYTHONPATH, which can be applied."""
+PR_SET_CHILD_SUBREAPER = 36
+LENGTH_BYTES = 8
+
+OrdinaryPopen = subprocess.Popen
+
+FORKSERVER = get_context("forkserver")
+"""Where tests take processes from that run a function: it has imported the same."""
+FORKSERVER.set_forkserver_preload([*MODULES.split(), "psycopg", "sqlalchemy.dialects.postgresql"])
+
+
+class Popen(OrdinaryPopen[Any]):
+    """`subprocess.Popen`, but what a module of Python imports may be there already."""
+
+    def _execute_child(self, *values: Any) -> None:  # noqa: ANN401 - as the standard library has it
+        ordinary = super()._execute_child  # type: ignore[misc]  # private: how a child comes to be
+        given = inspect.signature(ordinary).bind(*values).arguments
+        if not _suits(given):
+            ordinary(*values)
+            return
+        order = {
+            "argv": list(map(os.fspath, given["args"])),
+            "env": dict(os.environ if given["env"] is None else given["env"]),  # noqa: TID251 - a child's
+            "cwd": os.fspath(given["cwd"] or Path.cwd()),
+            "session": given["start_new_session"],
+        }
+        files = [given["p2cread"], given["c2pwrite"], given["errwrite"]]
+        files = [standard if file == -1 else file for standard, file in enumerate(files)]
+        self.pid = _forked(order, files)
+        self._child_created = True
+        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(given[name] for name in pipes))  # type: ignore[attr-defined]
+
+
+def install() -> None:
+    """Let whatever this process starts through `subprocess` start so."""
+    if os.environ.get("PLAIN") != "1":  # noqa: TID251 - for who runs the tests
+        subprocess.Popen = Popen  # type: ignore[misc]
+
+
+def _suits(given: dict[str, Any]) -> bool:
+    command, env = given["args"], given["env"] or os.environ  # noqa: TID251 - a child's
+    if isinstance(command, str | bytes | os.PathLike) or given["shell"]:
+        return False
+    if list(command[: len(MODULE)]) != MODULE or given["preexec_fn"] or given["pass_fds"]:
+        return False
+    early = {name for name in env if name.startswith(AT_INTERPRETER_START)} - {"PYTHONPATH"}
+    if any(env[name] != os.environ.get(name) for name in early):  # noqa: TID251 - as above
+        return False
+    words = [str(word) for word in command]
+    if any(greenlet in word for word in words for greenlet in GREENLETS):
+        return False
+    others = set(env.get("PYTHONPATH", "").split(os.pathsep)) - set(sys.path)
+    return not any((Path(path) / "celery").is_dir() for path in others)
+
+
+_preloaded: list[socket.socket] = []
+
+
+def _forked(order: dict[str, Any], files: list[int]) -> int:
+    """Return the id of a process that runs *order* on *files*, a child of this process."""
+    if not _preloaded:
+        _preloaded.append(_start())
+    connection = _preloaded[0]
+    body = json.dumps(order).encode()
+    connection.sendall(len(body).to_bytes(LENGTH_BYTES))
+    socket.send_fds(connection, [b"f"], files)
+    connection.sendall(body)
+    reply = _received(connection, LENGTH_BYTES)
+    if not reply:
+        msg = f"The process of {__file__} that forks for the tests has ended."
+        raise RuntimeError(msg)
+    return int.from_bytes(reply)
+
+
+def _start() -> socket.socket:
+    # Who forks for us does not wait for its child: the child becomes ours when its parent ends.
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = OrdinaryPopen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # noqa: TID251 - a child's
+        )
+    owner = os.getpid()
+
+    def end() -> None:
+        if os.getpid() == owner:
+            ours.close()
+            process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def _received(connection: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        part = connection.recv(size - len(found))
+        if not part:
+            return b""
+        found += part
+    return found
+
+
+def serve(connection: socket.socket) -> dict[str, Any] | None:
+    """Fork for each order; return None when the tests have ended, in a fork its order."""
+    while size := int.from_bytes(_received(connection, LENGTH_BYTES)):
+        _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+        files = array.array("i")
+        files.frombytes(ancillary[0][2])
+        order: dict[str, Any] = json.loads(_received(connection, size))
+        told, telling = os.pipe()
+        parent = os.fork()
+        if parent == 0:
+            child = os.fork()
+            if child == 0:
+                connection.close()
+                os.close(told)
+                os.close(telling)
+                for standard, file in enumerate(files):
+                    os.dup2(file, standard)
+                    os.close(file)
+                return order
+            os.write(telling, child.to_bytes(LENGTH_BYTES))
+            os._exit(0)
+        os.waitpid(parent, 0)  # now the child is one of the tests' process, who may wait for it
+        connection.sendall(os.read(told, LENGTH_BYTES))
+        for file in (*files, told, telling):
+            os.close(file)
+    return None
+
+
+def become(order: dict[str, Any]) -> None:
+    """Run *order* as an interpreter would that has just started."""
+    if order["session"]:
+        os.setsid()
+    os.chdir(order["cwd"])
+    os.environ.clear()  # noqa: TID251 - it is to be the order's
+    os.environ.update(order["env"])  # noqa: TID251 - as above
+    named = order["env"].get("PYTHONPATH", "").split(os.pathsep)
+    first = [order["cwd"], *filter(None, named)]
+    sys.path[:] = [*first, *(path for path in sys.path if path not in first)]
+    name, *arguments = order["argv"][len(MODULE) :]
+    sys.argv = [name, *arguments]
+    random.seed()  # else all forks would draw the same
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(  # type: ignore[misc]  # noqa: SIM115
+        2, "w", buffering=1, errors="backslashreplace", closefd=False
+    )
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _import_all() -> None:
+    for name in MODULES.split():
+        __import__(name)
+    for command in entry_points(group="celery.commands"):
+        command.load()
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # the directory of this file
+    _import_all()
+    order = serve(socket.socket(fileno=int(sys.argv[1])))
+    if order is not None:
+        become(order)
