@@ -22,6 +22,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import threading
 from importlib.metadata import entry_points
 from multiprocessing import get_context
 from pathlib import Path
@@ -92,19 +93,20 @@ def _suits(given: dict[str, Any]) -> bool:
     return not any((Path(path) / "celery").is_dir() for path in others)
 
 
-_preloaded: list[socket.socket] = []
+_forking = threading.Lock()
+_preloaded: dict[int, socket.socket] = {}
+"""By the process that asks: what it forks itself may start processes too."""
 
 
 def _forked(order: dict[str, Any], files: list[int]) -> int:
     """Return the id of a process that runs *order* on *files*, a child of this process."""
-    if not _preloaded:
-        _preloaded.append(_start())
-    connection = _preloaded[0]
     body = json.dumps(order).encode()
-    connection.sendall(len(body).to_bytes(LENGTH_BYTES))
-    socket.send_fds(connection, [b"f"], files)
-    connection.sendall(body)
-    reply = _received(connection, LENGTH_BYTES)
+    with _forking:
+        connection = _preloaded.get(os.getpid()) or _preloaded.setdefault(os.getpid(), _start())
+        connection.sendall(len(body).to_bytes(LENGTH_BYTES))
+        socket.send_fds(connection, [b"f"], files)
+        connection.sendall(body)
+        reply = _received(connection, LENGTH_BYTES)
     if not reply:
         msg = f"The process of {__file__} that forks for the tests has ended."
         raise RuntimeError(msg)
