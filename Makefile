@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := check
-.PHONY: .venv bench chaos check demo lint test test-celery-5.6 test-rabbitmq up
+.PHONY: .venv bench chaos check demo lint test test-celery-5.6 test-rabbitmq timed untimed up
 
 demo: .venv ## a scripted outage with a verdict; ends by itself
 	$(BIN)/python -m demo
@@ -15,21 +15,26 @@ demo: .venv ## a scripted outage with a verdict; ends by itself
 up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
 
-# Most tests wait for servers: three at a time. Those that measure how long something takes run by themselves, and so does,
-# once more, what failed beside others.
-TIMED := tests/acceptance tests/unit/test_slots.py $(addprefix tests/integration/test_,budget_http.py budget_postgres.py \
-  budget_redis.py flags_flip.py flags_trial.py stopping.py)
+# Most tests wait for servers: five at a time. Those that measure how long something takes run by themselves.
+BESIDE := --numprocesses=5 --dist=worksteal
+TIMED := $(addprefix tests/acceptance/test_,demo.py own_orders.py shop.py shop_flags.py shop_mistakes.py) \
+  tests/unit/test_slots.py $(addprefix tests/integration/test_,budget_http.py budget_postgres.py budget_redis.py flags_flip.py \
+  flags_trial.py stopping.py)
 
 test: .venv
-	$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal $(TIMED:%=--ignore=%) || \
-	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
+	$(MAKE) untimed
+	$(MAKE) timed
+
+untimed: .venv
+	$(BIN)/python -m pytest $(BESIDE) $(TIMED:%=--ignore=%)
+
+timed: .venv
 	$(BIN)/python -m pytest $(TIMED)
 
 # The same tests, on the other broker; what only Redis can show is left out, and why is said at the end.
 test-rabbitmq: export TEST_BROKER := rabbitmq
 test-rabbitmq: .venv ## the tests of workers and publishers on RabbitMQ in place of Valkey
-	$(BIN)/python -m pytest -rs --numprocesses=3 --dist=worksteal tests/integration $(TIMED:%=--ignore=%) || \
-	  $(BIN)/python -m pytest -rs --last-failed --last-failed-no-failures=none
+	$(BIN)/python -m pytest -rs $(BESIDE) tests/integration $(TIMED:%=--ignore=%)
 	$(BIN)/python -m pytest -rs $(filter tests/integration/%,$(TIMED))
 
 # The oldest Celery that is supported lies beside the newest and is found first; all else is the same. Its result backend
@@ -40,10 +45,9 @@ ON_CELERY_5.6 := $(BIN)/python -m pytest -W "ignore:Call to deprecated setex:Dep
 test-celery-5.6: export PYTHONPATH := $(CURDIR)/.venv/other/celery-5.6
 test-celery-5.6: .venv ## what differs between the versions of Celery, and what every job goes through, on Celery 5.6
 	$(BIN)/celery --version | grep --quiet "^5\.6\."
-	$(ON_CELERY_5.6) --numprocesses=3 --dist=worksteal tests/unit/test_compat.py \
+	$(ON_CELERY_5.6) $(BESIDE) tests/unit/test_compat.py \
 	  $(addprefix tests/integration/test_,adopt.py adopt_queues.py fire.py task_canvas.py task_outcome.py) \
-	  $(addprefix tests/compatibility/test_,by_name.py hooks.py intake.py) || \
-	  $(ON_CELERY_5.6) --last-failed --last-failed-no-failures=none
+	  $(addprefix tests/compatibility/test_,by_name.py hooks.py intake.py)
 
 chaos: .venv ## kills for minutes on both brokers, and says what became of the jobs
 	$(BIN)/python -m pytest -m chaos -s
@@ -58,7 +62,10 @@ lint: .venv
 bench: .venv
 	$(BIN)/python -m benchmarks all
 
-check: lint test test-celery-5.6
+check: .venv ## all that has to hold; what measures nothing runs side by side
+	$(MAKE) --jobs lint untimed
+	$(MAKE) test-celery-5.6
+	$(MAKE) timed
 
 .venv: $(INSTALLED)
 

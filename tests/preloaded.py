@@ -5,8 +5,8 @@ commands that are installed beside it, Flower's among them. The tests start hund
 commands. `Popen` therefore lets one process, which has imported all that, fork for it. The result
 is a real process: a child of the tests with a session, environment, directory and files of its own.
 
-Only `python -m …` starts so. Greenlets patch modules before these are imported: their workers start
-in the ordinary way. `PLAIN=1 pytest …` starts everything in the ordinary way.
+Only `python -m celery` and modules of the tests start so. Greenlets patch modules before these are
+imported: their workers start in the ordinary way. `PLAIN=1 pytest …` starts all in the ordinary way.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 MODULE = [sys.executable, "-m"]
+PRELOADED = ("celery", "tests.")
+"""What the names of modules begin with that start so; the demo starts as its users start it."""
 GREENLETS = ("gevent", "eventlet")
 MODULES = """
 celery.apps.worker celery.backends.redis celery.bin.celery celery.concurrency.prefork
@@ -81,12 +83,14 @@ def _suits(given: dict[str, Any]) -> bool:
     command, env = given["args"], given["env"] or os.environ  # noqa: TID251 - a child's
     if isinstance(command, str | bytes | os.PathLike) or given["shell"]:
         return False
-    if list(command[: len(MODULE)]) != MODULE or given["preexec_fn"] or given["pass_fds"]:
+    words = [os.fspath(word) for word in command]
+    if words[: len(MODULE)] != MODULE or not words[len(MODULE)].startswith(PRELOADED):
+        return False
+    if given["preexec_fn"] or given["pass_fds"]:
         return False
     early = {name for name in env if name.startswith(AT_INTERPRETER_START)} - {"PYTHONPATH"}
     if any(env[name] != os.environ.get(name) for name in early):  # noqa: TID251 - as above
         return False
-    words = [str(word) for word in command]
     if any(greenlet in word for word in words for greenlet in GREENLETS):
         return False
     others = set(env.get("PYTHONPATH", "").split(os.pathsep)) - set(sys.path)

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from jobs.models import open_engine
 from resilience.testing.plugin import running_valkey
+from tests.acceptance.running_demo import STOP_SECONDS, Demo, StartDemo
 from tests.acceptance.shop import Shop, running_shop
 from tests.acceptance.upstream import Upstream, running
 
@@ -68,3 +70,19 @@ def healthy_shop(shop_processes: Shop, upstreams: Mapping[str, Upstream]) -> Sho
     del upstreams  # lifts the faults behind the test
     shop_processes.await_health()
     return shop_processes
+
+
+@pytest.fixture
+def start_demo(tmp_path: Path) -> Iterator[StartDemo]:
+    """Start demos in one directory; what is left of them after the test is killed."""
+    started: list[Demo] = []
+
+    def start(*arguments: str) -> Demo:
+        started.append(Demo(tmp_path, *arguments))
+        return started[-1]
+
+    yield start
+    for demo in started:
+        for process in demo.processes():
+            process.kill()
+        demo.process.wait(STOP_SECONDS)
