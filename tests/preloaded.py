@@ -6,7 +6,7 @@ commands. `Popen` therefore lets one process, which has imported all that, fork 
 is a real process: a child of the tests with a session, environment, directory and files of its own.
 
 Only `python -m celery` and modules of the tests start so. Greenlets patch modules before these are
-imported: their workers start in the ordinary way. `PLAIN=1 pytest …` starts all in the ordinary way.
+imported: their workers start in the usual way. `PLAIN=1 pytest …` starts all so.
 """
 
 from __future__ import annotations
