@@ -35,6 +35,26 @@ def test_retries_of_the_whole_fleet_stay_within_their_share(
     assert 50 <= granted[1] <= 60  # ten a second go whatever the share
 
 
+@pytest.mark.parametrize(("age", "granted"), [(8, 150), (11, 10)])
+def test_share_is_one_of_the_jobs_of_the_last_ten_seconds(
+    pair: tuple[Releases, Releases], valkey: ValkeyProcess, age: int, granted: int
+) -> None:
+    """Jobs that ran earlier allow no retries now."""
+    one, other = pair
+    for _ in range(1000):
+        one.count("mail", again=False)
+    one.tell()
+    client: Any = valkey.client()
+    [flow] = client.keys("*flow*")
+    # As the server's clock cannot be turned, turn back when the jobs ran.
+    for field, jobs in client.hgetall(flow).items():
+        kind, second = field.decode().split(":")
+        client.hdel(flow, field)
+        client.hset(flow, f"{kind}:{int(second) - age}", jobs)
+
+    assert other.ask("mail", 150, share=0.2, closed=True) == granted
+
+
 def test_jobs_that_never_ran_are_not_limited(pair: tuple[Releases, Releases]) -> None:
     """An outbox is emptied at once."""
     assert pair[0].ask("mail", 5000, share=None, closed=True) == 5000
