@@ -91,8 +91,8 @@ def test_jobs_released_after_a_circuit_has_closed_grow_by_half_each_second(
 
     least, granted = rate(), other.ask("mail", 5000, share=None, closed=True)
 
-    # Those that were released before in this second count as well.
-    assert least - 2 <= granted <= rate() + 1
+    # Two were released before, maybe in this second; the script counts in milliseconds.
+    assert least - 3 <= granted <= rate() + 1
 
 
 def test_process_without_a_store_releases_ten_if_there_is_a_limit() -> None:
