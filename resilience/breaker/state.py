@@ -47,8 +47,8 @@ class Circuit:
     """What the fleet has agreed on about one dependency. All times are fleet time in seconds.
 
     Attributes:
-        generation: When it changed last, in µs, or more if it has changed since; results of calls of
-            an older one count for nothing. 0: it has never changed, or the store has lost it.
+        generation: When it changed last, in µs, or more: it grows with every change. Results of
+            calls of an older one count for nothing. 0: it never changed, or the store has lost it.
         until: Refuses until then, if it is open.
         attempt: Times in a row that it has opened without closing; 0: it is closed.
         manual: What somebody ordered, until `manual_until`.
