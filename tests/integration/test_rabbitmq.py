@@ -15,7 +15,7 @@ from amqp.exceptions import RecoverableConnectionError
 from celery import Celery
 from kombu import Queue
 
-from resilience.broker.quorum import DELIVERY_LIMIT, as_quorum
+from resilience.broker.quorum import as_quorum
 from resilience.errors import ConfigurationError
 from resilience.ledger import State, Which
 from resilience.settings import Settings
@@ -28,6 +28,8 @@ from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from resilience.worker.relay import Relay
 from tests.integration.apps.rabbit import QUEUES, make_app
+
+DELIVERY_LIMIT = 20
 
 APP_PATH = "tests.integration.apps.rabbit"
 SECONDS = 30.0

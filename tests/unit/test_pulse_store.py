@@ -16,12 +16,13 @@ import pytest
 from resilience import StoreUnavailableError
 from resilience.breaker import State
 from resilience.events import CircuitOpened
-from resilience.pulse import PULSE_SECONDS
 from resilience.testing.plugin import running_valkey
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.unit.processes import LONG, Process
+
+PULSE_SECONDS = 0.25
 
 SECONDS = 10
 WHO: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}

@@ -9,9 +9,11 @@ from pydantic import ValidationError
 from resilience import Feature, Level, SheddingPolicy
 from resilience.events import Event, FeatureRestored, FeatureShed, FeatureShedLong
 from resilience.flags import Features
-from resilience.flags.controller import JITTER, Reading, step
+from resilience.flags.controller import Reading, step
 from resilience.flags.document import BROWNOUT, Cost, Document, Order, Shed
 from resilience.flags.orders import after_loss, order_edit
+
+JITTER = 0.2
 
 POLICY = SheddingPolicy()
 DWELL = POLICY.dwell_seconds
