@@ -120,6 +120,26 @@ def test_limit_follows_a_dependency_that_got_slower_once_it_is_measured_again() 
     assert limits[-1] == 40
 
 
+@pytest.mark.parametrize(("buffer", "settled"), [(0.0, 9), (0.25, 36), (1.0, 40)])
+def test_jobs_may_take_longer_by_the_buffer_before_there_are_fewer(
+    buffer: float, settled: int
+) -> None:
+    """Jobs that take half as long again are a sign of a queue, unless the buffer allows that.
+
+    The limit settles where gradient x limit + root of limit is the limit.
+    """
+    options = AdaptiveConcurrency(buffer=buffer, measure_seconds=1e4)
+    limit = AdaptiveLimit(options, maximum=40, dice=random.Random(1))  # noqa: S311
+    now = 0.0
+    while now < 60.0:
+        took = 0.1 if now < 20.0 else 0.15
+        for _ in range(limit.at(now)):
+            limit.observe(now, now + took, ok=True)
+        now += took
+
+    assert limit.at(now) == pytest.approx(settled, abs=1)
+
+
 def test_quick_failures_do_not_pass_for_a_quick_dependency() -> None:
     """A refused connection takes no time: it neither lowers nor raises the limit."""
     options = AdaptiveConcurrency()
