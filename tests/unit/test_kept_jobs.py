@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.app.task import Context
 from celery.app.trace import build_tracer
 from kombu.message import Message
 
 from resilience.dependency import Dependency
+from resilience.errors import CircuitOpenError
 from resilience.ledger import Which
 from resilience.settings import Settings
 from resilience.tasks import FireAndForgetTask, Resilience
@@ -116,6 +118,15 @@ def test_retried_job_keeps_its_deadline_its_expiry_and_its_age(post: Post) -> No
     assert headers["expires"] == EXPIRES
     known = headers["resilience-job"]
     assert (known["born"], known["attempts"], known["lost"]) == (1.0, 2, 1)
+
+
+def test_job_that_an_open_circuit_refused_is_due_within_a_second(post: Post) -> None:
+    """However long it is open: the relay waits for it, and no two jobs come at the same moment."""
+    request = Context({"id": "a", "args": ["hello"], "kwargs": {}, "headers": {}})
+
+    waits = [post.send.keep_failed(request, CircuitOpenError("mail", 30.0)) for _ in range(30)]
+
+    assert 0.0 <= min(waits) < 0.5 < max(waits) <= 1.0
 
 
 def test_late_copy_of_a_job_that_has_ended_does_not_run(post: Post) -> None:
