@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
-from resilience.ledger.failure import FRAMES, TEXT_LENGTH, TRACEBACK_LENGTH, Failure
+from resilience.ledger.failure import Failure
 from resilience.ledger.redaction import redacted
 from tests.unit.odd_errors import SilentError
+
+FRAMES = 8
+TEXT_LENGTH = 1000
+TRACEBACK_LENGTH = 2000
 
 TASK = "shop.mail.send"
 
