@@ -5,7 +5,6 @@ Run by `make sabotage`; `make sabotage ONLY=breaker` runs those whose area or pr
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 
+from resilience.testing.process import inherited_env
 from tests.sabotage.sabotages import ROOT, Sabotage, all_sabotages
 
 AT_ONCE = 2
@@ -62,7 +62,7 @@ def failing(copy: Path, tests: Iterable[str], *options: str) -> set[str]:
     """
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rf", "-p", "no:cacheprovider"]
     command += [*options, *tests]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - the tests of this tree
         command,
         cwd=copy,
         env=environment(copy),
@@ -76,7 +76,9 @@ def failing(copy: Path, tests: Iterable[str], *options: str) -> set[str]:
         process.terminate()  # the tests then stop the servers that they started
         output, _ = process.communicate()
     lines = [line.removeprefix("FAILED ") for line in output.splitlines() if "FAILED " in line]
-    failed = {one for one in tests for line in lines if f"{line} ".startswith((f"{one} ", f"{one}["))}
+    failed = {
+        one for one in tests for line in lines if f"{line} ".startswith((f"{one} ", f"{one}["))
+    }
     if process.returncode not in {0, 1}:
         print(output, file=sys.stderr)
     return failed
@@ -85,15 +87,17 @@ def failing(copy: Path, tests: Iterable[str], *options: str) -> set[str]:
 def check_imports(copy: Path) -> None:
     """Make sure that what is imported is *copy*, and not the tree that is installed."""
     command = [sys.executable, "-c", "import resilience; print(resilience.__file__)"]
-    found = subprocess.check_output(command, cwd="/", env=environment(copy), text=True)
+    found = subprocess.check_output(  # noqa: S603 - as above
+        command, cwd="/", env=environment(copy), text=True
+    )
     if not Path(found.strip()).is_relative_to(copy):
         msg = f"{found.strip()} is imported in place of {copy}: nothing that is sabotaged would be"
         raise RuntimeError(msg)
 
 
 def environment(copy: Path) -> dict[str, str]:
-    """Return an environment in which *copy* comes first, and Hypothesis tries the same each time."""
-    return {**os.environ, "PYTHONPATH": str(copy), "CI": "true"}
+    """Return an environment that imports *copy*, and lets Hypothesis try the same each time."""
+    return inherited_env({"PYTHONPATH": str(copy), "CI": "true"})
 
 
 if __name__ == "__main__":
