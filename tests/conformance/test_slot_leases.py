@@ -1,4 +1,4 @@
-"""What the store promises of slots, whoever asks: the halves of a fleet's line that no process sees."""
+"""What the store promises of slots, whoever asks: the fleet's line, which no process sees."""
 
 from time import perf_counter
 from uuid import uuid4
@@ -58,14 +58,16 @@ def test_who_is_next_in_line_is_woken(slots: SlotStore) -> None:
 def test_lease_that_nobody_renews_ends(slots: SlotStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The slot of a killed process is free for others; it cannot be given back any more."""
     monkeypatch.setattr(module, "LEASE_SECONDS", 0.05)
-    slots.take("users", "ann", 1)
+    slots.take("users", "ann", 2)
+    monkeypatch.setattr(module, "LEASE_SECONDS", 60.0)
+    slots.take("users", "ben", 2)
 
-    wait_until(lambda: slots.take("users", "ben", 1) is None, LONG_SECONDS, "the lease has ended")
-    assert not slots.leave("users", "ann", 1)
+    wait_until(lambda: slots.take("users", "cem", 2) is None, LONG_SECONDS, "the lease has ended")
+    assert not slots.leave("users", "ann", 2)
 
 
 def test_renewed_lease_ends_later(slots: SlotStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slot of a call that runs stays its own; one that is lost is taken again if there is room."""
+    """A call that runs keeps its slot; one that was lost is taken again if there is room."""
     monkeypatch.setattr(module, "LEASE_SECONDS", 60.0)
     slots.take("users", "ann", 1)
     monkeypatch.setattr(module, "LEASE_SECONDS", 600.0)

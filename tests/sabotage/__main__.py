@@ -50,8 +50,9 @@ def is_caught(one: Sabotage, healthy: Path, sick: set[str]) -> bool:
         path.write_text(text)
         failed = failing(copy, one.tests)
     silent = sorted({*one.tests} - failed | {*one.tests} & sick)
-    word = f"NOT CAUGHT by {', '.join(silent)}" if silent else f"caught by {len(failed)}"
-    print(f"{perf_counter() - began:5.1f} s  {one}  {word}", flush=True)
+    names = ", ".join(test.rpartition("::")[2] for test in silent or one.tests)
+    word = f"NOT CAUGHT by {names}" if silent else f"caught by {names}"
+    print(f"{perf_counter() - began:5.1f} s  {one} {word}", flush=True)
     return not silent
 
 
@@ -69,6 +70,7 @@ def failing(copy: Path, tests: Iterable[str], *options: str) -> set[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
     )
     try:
         output, _ = process.communicate(timeout=SECONDS_MAX)
