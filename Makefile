@@ -62,8 +62,8 @@ $(MUTMUT)/.installed: tests/mutation/requirements.txt | .venv
 	$(PIP_INSTALL) --no-deps --upgrade --target $(MUTMUT) --requirement $<
 	@touch $@
 
-sabotage: .venv ## builds each listed mistake into a copy, and sees the tests that must fail; ONLY=breaker: those with the word
-	$(BIN)/python -m tests.sabotage $(ONLY)
+sabotage: .venv ## builds each listed mistake into a copy, and sees the tests that must fail; ONLY=breaker: those that match
+	$(BIN)/python -m tests.sabotage "$(ONLY)"
 
 lint: .venv
 	$(BIN)/ruff check .
