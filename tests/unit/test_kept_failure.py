@@ -4,6 +4,7 @@ import functools
 import json
 import linecache
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,25 @@ def test_error_is_kept_with_its_class_its_text_and_where_it_was_raised() -> None
         f'  File "{__file__}", line {line}, in boom\n'
         f"    {linecache.getline(__file__, line).strip()}\n"
     )
+    assert [part[:8] for part in failure.traceback.splitlines()[::2]] == ['  File "', '  File "']
     assert failure.fingerprint == fingerprint(failure.type, "no mailbox", f"{__name__}:boom")
+
+
+def test_source_is_found_wherever_its_module_was_loaded_from() -> None:
+    """An app may be in an archive: its loader knows the lines."""
+
+    class Loader:
+        def get_source(self, _name: str) -> str:
+            return "def fail():\n    raise OSError\n"
+
+    module: dict[str, Any] = {"__name__": "shop", "__loader__": Loader()}
+    exec(compile(Loader().get_source("shop"), "/shop.zip/shop.py", "exec"), module)  # noqa: S102
+
+    failure = Failure.of(raised(module["fail"]), task="shop.mail")
+
+    assert failure.traceback.endswith(
+        '  File "/shop.zip/shop.py", line 2, in fail\n    raise OSError\n'
+    )
 
 
 def test_class_of_python_itself_needs_no_module() -> None:
@@ -109,7 +128,7 @@ def test_place_is_the_innermost_function_of_the_app() -> None:
 
     own = Failure.of(error, task="shop.mail")
     assert own.fingerprint == fingerprint(kind, text, f"{__name__}:{load.__qualname__}")
-    installed = Failure.of(error, task="json.tool")
+    installed = Failure.of(error, task="json.tool.run")
     assert installed.fingerprint == fingerprint(kind, text, "json.decoder:JSONDecoder.raw_decode")
 
 
