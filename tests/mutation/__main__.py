@@ -20,6 +20,7 @@ from mutmut.utils.file_utils import walk_mutatable_files
 
 EQUIVALENT = Path(__file__).parent / "equivalent.toml"
 KILLED = {"killed", "timeout", "segfault"}
+UNKNOWN = {"not checked", "check was interrupted by user"}
 SHARE_MIN, SHARE_MIN_EACH = 0.90, 0.80
 
 
@@ -30,11 +31,11 @@ def main() -> int:
     for path in sorted(walk_mutatable_files()):
         counts = Counter[str]()
         for name, status in mutants(path):
-            diff = "" if status in KILLED else get_diff_for_mutant(name, path=path)
+            diff = "" if status in KILLED | UNKNOWN else get_diff_for_mutant(name, path=path)
             kind = "killed" if status in KILLED else status
             kind = "equivalent" if changed(diff) in same else kind
             counts[kind] += 1
-            if kind not in {"killed", "equivalent"}:
+            if kind not in {"killed", "equivalent"} | UNKNOWN:
                 print(f"{name}: {kind}\n{shown(diff)}\n")
         every += counts
         print(f"{share(counts):6.1%}  {path}  {said(counts)}\n")
