@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := check
-.PHONY: .venv bench chaos check demo lint test test-celery-5.6 test-rabbitmq timed untimed up
+.PHONY: .venv bench chaos check demo lint mutants sabotage test test-celery-5.6 test-rabbitmq timed untimed up
 
 demo: .venv ## a scripted outage with a verdict; ends by itself
 	$(BIN)/python -m demo
@@ -52,6 +52,22 @@ test-celery-5.6: .venv ## what differs between the versions of Celery, and what 
 chaos: .venv ## kills for minutes on both brokers, and says what became of the jobs
 	$(BIN)/python -m pytest -m chaos -s
 	TEST_BROKER=rabbitmq $(BIN)/python -m pytest -m chaos -s tests/integration
+
+# Mutants are judged from their last run where neither they nor their tests have changed: `mutants/` keeps that. CI: Hypothesis
+# then tries the same each time, and has no deadline.
+MUTMUT := .venv/other/mutmut
+mutants: export PYTHONPATH := $(CURDIR)/$(MUTMUT)
+mutants: export CI := true
+mutants: .venv $(MUTMUT)/.installed ## what the tests of the pure modules do not notice; 2 at a time
+	$(BIN)/python -m mutmut run --max-children 2 | tail -n 3
+	$(BIN)/python -m tests.mutation
+
+$(MUTMUT)/.installed: tests/mutation/requirements.txt | .venv
+	$(PIP_INSTALL) --no-deps --upgrade --target $(MUTMUT) --requirement $<
+	@touch $@
+
+sabotage: .venv ## builds each listed mistake into a copy, and sees the tests that must fail; ONLY=breaker: those that match
+	$(BIN)/python -m tests.sabotage "$(ONLY)"
 
 lint: .venv
 	$(BIN)/ruff check .

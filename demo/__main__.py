@@ -20,9 +20,8 @@ from demo.sabotage import Sabotage
 from demo.script import FULL_SCRIPT, QUICK_SCRIPT, Phase, Play, Recording, Script
 from demo.shedding import shedding_checks, shedding_table
 from demo.starting import Start, StartError
-from demo.verdict import checks, endpoint_table
+from demo.verdict import BROKEN, checks, conclude, endpoint_table
 
-BROKEN: Final = 1
 NOT_STARTED: Final = 2
 INTERRUPTED: Final = 130
 WIDTH: Final = 120
@@ -45,7 +44,8 @@ MARKS: Final = {True: "[green]kept[/]  ", False: "[red]BROKEN[/]", None: "[yello
 def demo(context: click.Context, *, quick: bool, sabotage: str, record: IO[bytes] | None) -> None:
     """Break the shop by script, and judge what its users saw.
 
-    Exit code 0: every promise was kept; 1: one was not; 2: the shop did not start.
+    Exit code 0: every promise was kept; 1: one was broken; 2: the shop did not start; 3: none was
+    broken, but not all could be judged, as on a machine that is busy with other programs.
     """
     if context.invoked_subcommand is None:
         script = QUICK_SCRIPT if quick else FULL_SCRIPT
@@ -113,14 +113,9 @@ def _judge(console: Console, recording: Recording, *, quick: bool) -> int:
         verdict += isolation_checks(recording)
     for check in verdict:
         console.print(MARKS[check.kept], check.text, soft_wrap=True)
-    broken = sum(check.kept is False for check in verdict)
-    if broken:
-        console.print(f"[red]Verdict: promises broken: {broken}.[/] The log is {LOG}.")
-        return BROKEN
-    unknown = any(check.kept is None for check in verdict)
-    bounds = ", as far as this machine lets one judge" if unknown else ""
-    console.print(f"[green]Verdict: the shop degraded gracefully{bounds}.[/]")
-    return 0
+    code, text = conclude(verdict)
+    console.print(f"{text} The log is {LOG}." if code == BROKEN else text)
+    return code
 
 
 def _show_start(display: Display, start: Start, seconds: float) -> None:

@@ -22,6 +22,10 @@ from demo.traffic import (
 
 PARTS: Final = ("before", "during", "after")
 LEVELS: Final = range(5)
+BROKEN: Final = 1
+"""Exit code of a demo that found a promise broken."""
+NOT_JUDGED: Final = 3
+"""Exit code of one that found none broken, but could not judge all."""
 RECOVERY_SECONDS: Final = 5.0
 CLEAR_RECOVERY_SECONDS: Final = 1.5 * RECOVERY_SECONDS
 """What recovery must exceed to count beside other programs."""
@@ -38,6 +42,17 @@ class Check:
 
     kept: bool | None
     text: str
+
+
+def conclude(verdict: Sequence[Check]) -> tuple[int, str]:
+    """Return the exit code and the words of a *verdict*; a promise not judged is not a kept one."""
+    broken, unknown = (sum(check.kept is kept for check in verdict) for kept in (False, None))
+    if broken:
+        return BROKEN, f"[red]Verdict: promises broken: {broken}.[/]"
+    if unknown:
+        said = f"[yellow]Verdict: no promise was broken, but {unknown} could not be judged.[/]"
+        return NOT_JUDGED, said
+    return 0, "[green]Verdict: the shop degraded gracefully.[/]"
 
 
 def endpoint_table(recording: Recording) -> Table:

@@ -328,7 +328,7 @@ class Breaker(Keeper):
         for _ in range(ORDER_TRIES):
             now = self._pulse.refresh()
             new: Circuit = replace(
-                closed(self._circuit),
+                closed(self._circuit, now),
                 manual=manual,
                 manual_until=now + seconds,
                 actor=actor,

@@ -205,7 +205,8 @@ class Keeper:
             event: Event = CircuitClosed(
                 dependency=self.name, probes=calls, failed=probes.failed, scope=scope
             )
-            yield from self.change(kept, closed(circuit), event)
+            now = self._pulse.fleet_time(self._monotonic())
+            yield from self.change(kept, closed(circuit, now), event)
             return
         why = Window(calls=calls, failed=probes.failed)
         yield from self._open(circuit, kept, why, f"{probes.failed} of {calls} probes failed")

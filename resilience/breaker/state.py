@@ -47,7 +47,8 @@ class Circuit:
     """What the fleet has agreed on about one dependency. All times are fleet time in seconds.
 
     Attributes:
-        generation: Grows with every change; results of calls of an older one count for nothing.
+        generation: When it changed last, in µs, or more: it grows with every change. Results of
+            calls of an older one count for nothing. 0: it never changed, or the store has lost it.
         until: Refuses until then, if it is open.
         attempt: Times in a row that it has opened without closing; 0: it is closed.
         manual: What somebody ordered, until `manual_until`.
@@ -138,16 +139,21 @@ def opened(
     seconds *= 1.0 - JITTER * dice.random()
     return replace(
         circuit,
-        generation=circuit.generation + 1,
+        generation=_next_generation(circuit, now),
         attempt=attempt + 1,
         until=now + max(seconds, retry_after),
         manual=circuit.manual if now < circuit.manual_until else None,
     )
 
 
-def closed(circuit: Circuit) -> Circuit:
+def closed(circuit: Circuit, now: float) -> Circuit:
     """Return *circuit* once it has closed."""
-    return replace(circuit, generation=circuit.generation + 1, attempt=0, until=0.0)
+    return replace(circuit, generation=_next_generation(circuit, now), attempt=0, until=0.0)
+
+
+def _next_generation(circuit: Circuit, now: float) -> int:
+    """Return a number that no circuit had before, also if the store has lost *circuit* and all."""
+    return max(circuit.generation + 1, round(now * 1e6))
 
 
 def passed(probes: Probes, policy: BreakerPolicy) -> bool | None:

@@ -1,6 +1,5 @@
 """What processes share about positions, through the store."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -108,12 +107,6 @@ class SharedPositions:
                 samples.append(Sample(float(at), Position.from_json(json.loads(text))))
         known = tuple(one for one in samples if one.at <= now)
         return Seen(now, known, LagOrder.parse(order, now=now) if order else None)
-
-    async def exchange_async(
-        self, source: str, *, sample: Sample | None = None, after: float = 0.0
-    ) -> Seen:
-        """Do the same without blocking the event loop."""
-        return await asyncio.to_thread(self.exchange, source, sample=sample, after=after)
 
     def merge(self, key: str, token: Token, seconds: float) -> Token:
         """Merge *token* into the record *key*, which lives *seconds* from now, or longer already.

@@ -70,13 +70,6 @@ class PrimaryHistory:
             with suppress(StoreUnavailableError):
                 self._learn(self._shared.exchange(self._source, sample=own, after=after))
 
-    async def exchange_async(self) -> None:
-        """Do the same without blocking the event loop."""
-        if self._shared is not None:
-            own, after, exchange = self._own, self._heard, self._shared.exchange_async
-            with suppress(StoreUnavailableError):
-                self._learn(await exchange(self._source, sample=own, after=after))
-
     def _learn(self, seen: Seen) -> None:
         self.order = seen.order
         for sample in seen.samples:

@@ -153,15 +153,6 @@ class Servers:
         refused = self.history.why_not(measured) or self.why_late(measured)
         return refused is None and measured.position.covers(needed)
 
-    def lag_seconds(self, replica: Server) -> float | None:
-        """Ask a replica, and return an upper bound of how far it is behind; None: nobody knows.
-
-        Raises:
-            Exception: SQLAlchemy's, or `CircuitOpenError`: it does not answer.
-        """
-        measured = replica.connect_and_measure(asynchronous=False)
-        return self.history.lag(measured.position, self.fleet_time())
-
     def measure_primary(self) -> Position | None:
         """Return where the primary is now; None: it does not answer.
 
@@ -231,7 +222,7 @@ class Servers:
 
     async def _exchange_async(self) -> None:
         await greenlet_spawn(self._sample, asynchronous=True)
-        await self.history.exchange_async()
+        await asyncio.to_thread(self.history.exchange)
 
     def _sample(self, *, asynchronous: bool) -> None:
         """See where the primary is, unless somebody just did."""

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from resilience.store.slots import LEASE_SECONDS
 from resilience.testing.valkey import ValkeyProcess
 from tests.chaos.holders import hold_and_kill, seconds_until_all_are_back
+
+LEASE_SECONDS = 5.0
 
 
 @pytest.mark.chaos

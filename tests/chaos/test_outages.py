@@ -107,7 +107,7 @@ def test_worker_goes_on_when_its_broker_is_back(
     site = Site(tmp_path, address(place), _store_url(kind, case, place, store))
     with site.working() as worker:
         verdict = site.endure(worker, partial(strike, place), forgets=case in FORGETFUL)
-        _check(case, kind, "prefork", verdict)
+        _assert_went_on(case, kind, "prefork", verdict)
         site.await_answer()
         site.await_settled(place.second if case in ELSEWHERE else place.first)
 
@@ -122,7 +122,7 @@ def test_worker_of_any_pool_goes_on(
     address, strike = OUTAGES[case]
     site = Site(tmp_path, address(place), _store_url(kind, case, place, store))
     with site.working(pool) as worker:
-        _check(
+        _assert_went_on(
             case, kind, pool, site.endure(worker, partial(strike, place), forgets=case in FORGETFUL)
         )
         if pool != "solo" or kind == "valkey":
@@ -160,7 +160,7 @@ def test_worker_follows_the_primary(store: ValkeyProcess, tmp_path: Path) -> Non
         site = Site(tmp_path, url, store.url, broker_transport_options=options)
         with site.working() as worker:
             verdict = site.endure(worker, servers.primary.kill, forgets=True)
-            _check("Sentinels", "valkey", "prefork", verdict)
+            _assert_went_on("Sentinels", "valkey", "prefork", verdict)
 
 
 def _store_url(kind: str, case: str, place: Place, store: ValkeyProcess) -> str:
@@ -170,7 +170,7 @@ def _store_url(kind: str, case: str, place: Place, store: ValkeyProcess) -> str:
     return OUTAGES[case][0](place)
 
 
-def _check(case: str, kind: str, pool: str, verdict: Verdict) -> None:
+def _assert_went_on(case: str, kind: str, pool: str, verdict: Verdict) -> None:
     seconds = f"{verdict.resumed_seconds:.1f} | {verdict.done_seconds:.1f}"
     jobs = f"{verdict.fired} | {verdict.gone} | {verdict.lost} | {verdict.twice}"
     TABLE.append(

@@ -73,7 +73,7 @@ class Stage:
         """Return how many jobs have begun, or are done."""
         return sum(line["what"] == what for line in self.diary.read())
 
-    def await_count(self, what: str, jobs: int) -> None:
+    def wait_until_counted(self, what: str, jobs: int) -> None:
         """Wait until so many *jobs* have begun, or are done."""
         wait_until(lambda: self.count(what) >= jobs, SECONDS, f"{jobs} jobs are {what}")
 
@@ -96,9 +96,9 @@ def test_disabled_prefetch_takes_only_what_runs(
     how = {"adopted": adopted, "settings": settings, "pool": pool, "concurrency": at_once}
     with stage.working("--disable-prefetch", **how) as app:
         stage.publish(app, [SHORT_SECONDS] * 6)
-        stage.await_count("done", 6)
+        stage.wait_until_counted("done", 6)
         stage.publish(app, [LONG_SECONDS] * 6)
-        stage.await_count("begun", 6 + at_once)
+        stage.wait_until_counted("begun", 6 + at_once)
 
         assert stage.broker.held() == at_once
 
@@ -112,7 +112,7 @@ def test_own_prefetch_multiplier_holds(
     settings = {"worker_prefetch_multiplier": OWN_PREFETCH, "task_acks_late": True}
     with stage.working(adopted=adopted, settings=settings, concurrency=1) as app:
         stage.publish(app, [LONG_SECONDS] * 6)
-        stage.await_count("begun", 1)
+        stage.wait_until_counted("begun", 1)
 
         wait_until(lambda: stage.broker.held() == OWN_PREFETCH, SECONDS, "it reserves four")
 
@@ -126,7 +126,7 @@ def test_autoscale_grows_the_pool(
     with stage.working("--autoscale=3,1", adopted=adopted, settings={}, concurrency=1) as app:
         stage.publish(app, [LONG_SECONDS] * 4)
 
-        stage.await_count("begun", 3)
+        stage.wait_until_counted("begun", 3)
         assert not adopted or stage.broker.held() == 3
 
 
@@ -140,7 +140,7 @@ def test_fair_scheduling_leaves_no_job_behind_a_long_one(
     with stage.working("-O", "fair", adopted=adopted, settings=settings, concurrency=2) as app:
         stage.publish(app, [LONG_SECONDS] + [SHORT_SECONDS] * 5)
 
-        stage.await_count("done", 5)
+        stage.wait_until_counted("done", 5)
 
 
 @EITHER

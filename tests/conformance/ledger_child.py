@@ -82,6 +82,7 @@ def die_before(url: str, step: Step, number: int) -> None:
 
     event.listen(Engine, "before_cursor_execute", tick)
     event.listen(Engine, "commit", tick)
+    event.listen(Engine, "checkout", tick)  # before a statement that the driver executes itself
     step(ledger)
 
 

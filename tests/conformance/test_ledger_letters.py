@@ -1,7 +1,7 @@
 """What a ledger promises of dead letters, whatever database it is in."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext
 from itertools import count
 
 import pytest
@@ -186,11 +186,14 @@ def test_named_arguments_are_hidden_in_views_and_stored_as_they_are(ledger: Ledg
     assert "hunter2!" in taken.message
 
 
-def test_value_that_the_database_cannot_hold_is_told_from_an_outage(ledger: Ledger) -> None:
-    """Or it holds it: PostgreSQL no NUL, MariaDB no name so long."""
+def test_value_that_the_database_cannot_hold_is_told_from_an_outage(
+    ledger: Ledger, ledger_url: str
+) -> None:
+    """PostgreSQL holds no NUL, MariaDB no name so long; then nothing is changed. SQLite does."""
     buried(ledger, "a")
+    holds = ledger_url.startswith("sqlite")
 
-    with suppress(UnkeepableError):
+    with nullcontext() if holds else pytest.raises(UnkeepableError, match="cannot hold a value"):
         ledger.letters.discard(Which(id="a"), actor=300 * "a" + "\0", reason="spam", limit=1)
 
-    assert dead(ledger) in ([], ["a"])
+    assert dead(ledger) == ([] if holds else ["a"])

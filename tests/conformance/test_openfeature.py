@@ -567,9 +567,13 @@ def test_2_5_3_shutdown_is_idempotent(provider: ResilienceProvider) -> None:
     assert resolve(provider, "boolean", RANKING).value is True
 
 
-def test_2_7_1_tracking_is_accepted_and_ignored(client: OpenFeatureClient) -> None:
-    """An app that tracks events can use the provider."""
+def test_2_7_1_tracking_is_accepted_and_ignored(client: OpenFeatureClient, flags: Flags) -> None:
+    """An app that tracks events can use the provider, which keeps nothing of them."""
+    before = flags.document
+
     client.track("bought", EvaluationContext("user-7"))
+
+    assert flags.document == before
 
 
 def test_2_8_1_emits_nothing_as_its_status_never_changes(

@@ -20,7 +20,7 @@ from resilience.errors import StoreUnavailableError
 from resilience.events import Event, FeatureOrdered, FlagProviderFailed
 from resilience.flags import Feature, Features, Flags, Source, intent
 from resilience.flags.document import Document, Order
-from resilience.flags.intent import FOLLOW_SECONDS, follow_edit
+from resilience.flags.intent import follow_edit
 from resilience.levels import Level
 from resilience.pulse import Pulse
 from resilience.store import Store
@@ -28,6 +28,8 @@ from resilience.store.flags import FlagStore
 from resilience.store.fleet import StoreFleet
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+
+FOLLOW_SECONDS = 300.0
 
 FEATURES = Features(
     [

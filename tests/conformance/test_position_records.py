@@ -11,11 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resilience.consistency.position import LINES_MAX, NUMBER_MAX, Position
-from resilience.consistency.token import EVERYWHERE, KEYS_MAX, SOURCES_MAX, Token
+from resilience.consistency.position import NUMBER_MAX, Position
+from resilience.consistency.token import EVERYWHERE, Token
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.conformance.positions_fleet import Process
+
+LINES_MAX = 16
+KEYS_MAX = 100
+SOURCES_MAX = 16
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """Positions that processes share through a real store."""
 
-import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -31,36 +30,22 @@ def fleet(valkey: ValkeyProcess) -> Iterator[list[Process]]:
         one.store.client.close()
 
 
-@pytest.fixture(params=["sync", "async"])
-def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Both ways to call a method of positions: what holds for one holds for the other."""
-
-    def call(positions: SharedPositions, method: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the method's
-        if request.param == "sync":
-            return getattr(positions, method)(*args, **kwargs)
-        return asyncio.run(getattr(positions, f"{method}_async")(*args, **kwargs))
-
-    return call
-
-
 def order(now: float, **changed: Any) -> LagOrder:  # noqa: ANN401 - as the fields
     """Return an order that is in force."""
     plain = {"seconds": 5.0, "until": now + 60, "actor": "ann", "reason": "#471", "since": now}
     return LagOrder(**{**plain, **changed})
 
 
-def test_sample_of_one_process_is_seen_by_another(
-    fleet: list[Process], call: Callable[..., Any]
-) -> None:
+def test_sample_of_one_process_is_seen_by_another(fleet: list[Process]) -> None:
     """With its number as it was, and only by whoever does not know it yet."""
     ann, bob, _ = fleet
     sample = Sample(ann.now() - 1, Position.at("7/1", HUGE, known=12.5))
-    first = call(ann.positions, "exchange", "main", sample=sample)
+    first = ann.positions.exchange("main", sample=sample)
     assert first.samples == (sample,)
     assert first.now > sample.at
-    assert call(bob.positions, "exchange", "main", after=sample.at - 0.001).samples == (sample,)
-    assert not call(bob.positions, "exchange", "main", after=sample.at).samples
-    assert not call(bob.positions, "exchange", "other", after=0.0).samples
+    assert bob.positions.exchange("main", after=sample.at - 0.001).samples == (sample,)
+    assert not bob.positions.exchange("main", after=sample.at).samples
+    assert not bob.positions.exchange("other", after=0.0).samples
     assert bob.positions.sources() == ["main"]
 
 
@@ -172,8 +157,6 @@ def test_without_a_store_every_question_is_refused() -> None:
     positions = SharedPositions(NoStore("there is none"))
     with pytest.raises(StoreUnavailableError, match="there is none"):
         positions.exchange("main")
-    with pytest.raises(StoreUnavailableError):
-        asyncio.run(positions.exchange_async("main"))
     with pytest.raises(StoreUnavailableError):
         positions.merge("job", Token(), 1.0)
     with pytest.raises(StoreUnavailableError):

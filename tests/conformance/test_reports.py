@@ -5,22 +5,18 @@ from uuid import uuid4
 
 import pytest
 
-from resilience.flags.reports import (
-    JOBS_MIN,
-    WINDOW_SECONDS,
-    JobTimes,
-    Report,
-    host_load,
-    median_load,
-    p95,
-)
+from resilience.flags.reports import JobTimes, Report, host_load, median_load, p95
 from resilience.store import Store
-from resilience.store.election import LEAD_SECONDS, Election
+from resilience.store.election import Election
 from resilience.store.flags import KEY
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from resilience.worker.shedding import p95_reading
 from tests.unit.hand_clock import HandClock
+
+JOBS_MIN = 5
+WINDOW_SECONDS = 10.0
+LEAD_SECONDS = 4.0
 
 
 @pytest.fixture

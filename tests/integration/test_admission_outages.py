@@ -10,9 +10,10 @@ from celery import Celery
 from resilience import Dependency, Resilience, ResilientTask
 from resilience.clock import SystemClock
 from resilience.settings import Settings
-from resilience.tasks.admission import WAIT_SECONDS
 from resilience.tasks.publishing import PUBLISH_ERRORS
 from resilience.testing.ports import LOCALHOST, free_port
+
+WAIT_SECONDS = 0.1
 
 SLACK_SECONDS = 0.3
 PUBLISH_SECONDS = 0.5

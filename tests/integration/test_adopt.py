@@ -15,7 +15,7 @@ from resilience.dependency import Dependency
 from resilience.errors import AllFallbacksFailedError, ConfigurationError
 from resilience.settings import Settings
 from resilience.tasks import Resilience
-from resilience.worker.heartbeat import HEARTBEAT_SECONDS, QuickHeartbeat
+from resilience.worker.heartbeat import QuickHeartbeat
 from tests.integration.apps.fresh import (
     PAYMENTS,
     URL,
@@ -27,6 +27,8 @@ from tests.integration.apps.fresh import (
     queue_of,
     read,
 )
+
+HEARTBEAT_SECONDS = 10.0
 
 OWN_TIMEOUT = 7
 CELERYS_BEAT = 120

@@ -11,13 +11,14 @@ import redis
 from kombu import Consumer, Exchange, Queue
 
 from resilience.broker import SafeConnection, heartbeat
-from resilience.broker.heartbeat import GRACE_SECONDS
 from resilience.clock import SystemClock
 from resilience.testing.proxy import TcpProxy
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.integration.test_broker_refusals import LITTLE, server, set_memory, take
 from tests.integration.test_broker_taking import SECONDS, SILENT_SECONDS, Taker, publish, queue
+
+GRACE_SECONDS = 2.5
 
 __all__ = ["queue", "server", "take"]
 

@@ -11,7 +11,6 @@ from kombu import Consumer, Queue
 from kombu.message import Message
 
 from resilience.broker import CRASHES_HEADER, SafeConnection
-from resilience.broker.channel import OVERDUE_SECONDS
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.integration.test_broker_taking import (
@@ -24,6 +23,8 @@ from tests.integration.test_broker_taking import (
     queue,
     taker,
 )
+
+OVERDUE_SECONDS = 3.0
 
 __all__ = ["broker", "queue", "taker"]
 

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from celery.exceptions import WorkerLostError
 
-from resilience.broker.quorum import RETURNS_MAX
 from resilience.ledger import State, Which
 from resilience.settings import Settings
-from resilience.tasks.fire import POISON_LOST
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.brokers import ON_RABBITMQ, Broker, running_broker
 from tests.integration.apps.crash import make_app
+
+RETURNS_MAX = 5
+POISON_LOST = 3
 
 APP = "tests.integration.apps.crash"
 SECONDS = 30.0

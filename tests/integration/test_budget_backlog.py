@@ -14,10 +14,12 @@ from kombu.message import Message
 from resilience.broker import SafeConnection
 from resilience.tasks.envelope import BUDGET_HEADER
 from resilience.testing.waiting import wait_until
-from resilience.worker.backlog import AT_ONCE, acknowledge, take_late
+from resilience.worker.backlog import acknowledge, take_late
 from tests.integration.apps import budget_jobs
 from tests.integration.apps.parts import EVENTS
 from tests.integration.apps.stage import SECONDS, Stage, new_key, running_stage
+
+AT_ONCE = 100
 
 LONG = 60.0
 SHORT = 0.001

@@ -8,10 +8,12 @@ import pytest
 from celery import Celery
 from kombu import Queue
 
-from resilience.tasks.envelope import BUDGET_HEADER, HOPS_MAX, RECEIVED_HEADER
+from resilience.tasks.envelope import BUDGET_HEADER, RECEIVED_HEADER
 from tests.integration.apps import budget_jobs as budgets
 from tests.integration.apps.canvas_stage import running_app
 from tests.integration.apps.stage import SECONDS, Stage, new_key, running_stage
+
+HOPS_MAX = 16
 
 LONG = 60.0
 HUGE = 1e308

@@ -66,14 +66,14 @@ def test_sessions_on_postgres_keep_their_guarantees_or_are_told_how_stale_an_ans
     postgres_stage: Stage, tmp_path: Path, router: str
 ) -> None:
     """Replicas answer most reads all the same."""
-    check(postgres_stage, postgres_stage.load(router, tmp_path, SOME))
+    assert_guarantees_kept(postgres_stage, postgres_stage.load(router, tmp_path, SOME))
 
 
 def test_sessions_on_mariadb_keep_their_guarantees_or_are_told_how_stale_an_answer_is(
     mariadb_stage: Stage, tmp_path: Path
 ) -> None:
     """Replicas answer most reads all the same."""
-    check(mariadb_stage, mariadb_stage.load("Routed", tmp_path, SOME))
+    assert_guarantees_kept(mariadb_stage, mariadb_stage.load("Routed", tmp_path, SOME))
 
 
 @pytest.mark.chaos
@@ -84,7 +84,7 @@ def test_sessions_on_postgres_keep_their_guarantees_for_long(
     postgres_stage: Stage, tmp_path: Path, router: str, seed: int
 ) -> None:
     """The same, for longer."""
-    check(postgres_stage, postgres_stage.load(router, tmp_path, 20_000, seed))
+    assert_guarantees_kept(postgres_stage, postgres_stage.load(router, tmp_path, 20_000, seed))
 
 
 @pytest.mark.chaos
@@ -94,10 +94,10 @@ def test_sessions_on_mariadb_keep_their_guarantees_for_long(
     mariadb_stage: Stage, tmp_path: Path, router: str
 ) -> None:
     """The same, for longer."""
-    check(mariadb_stage, mariadb_stage.load(router, tmp_path, 5000, seed=1))
+    assert_guarantees_kept(mariadb_stage, mariadb_stage.load(router, tmp_path, 5000, seed=1))
 
 
-def check(stage: Stage, load: Load) -> None:
+def assert_guarantees_kept(stage: Stage, load: Load) -> None:
     """Run a load while the links fail, and let it find nothing."""
     verdict = stage.run(load)
 

@@ -8,9 +8,10 @@ import pytest
 from celery import chord
 
 from resilience import ConfigurationError, ResilientTask
-from resilience.tasks.postponing import POSTPONE_SECONDS
 from resilience.testing.waiting import wait_until
 from tests.integration.apps.positions_stage import SECONDS, Stage, new_keys, running_stage
+
+POSTPONE_SECONDS = 1.0
 
 SOON = 0.8 * POSTPONE_SECONDS
 

@@ -60,7 +60,7 @@ class Host:
         )
         return done.returncode, done.stdout + done.stderr
 
-    def await_probe(self, code: int, text: str) -> None:
+    def wait_until_probed(self, code: int, text: str) -> None:
         """Wait until the probe ends with *code*, and says *text*."""
         found = (-1, "")
 
@@ -75,7 +75,7 @@ class Host:
             msg = f"{code}, {text!r} was awaited, {found} said"
             raise AssertionError(msg) from error
 
-    def stays(self, code: int, text: str, seconds: float) -> None:
+    def assert_stays(self, code: int, text: str, seconds: float) -> None:
         """Check that the probe says so for as long as that."""
         with pytest.raises(AssertionError, match="otherwise"):
             wait_until(lambda: not self._says(code, text), seconds, "otherwise")
@@ -120,18 +120,18 @@ def fragile(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_worker_is_healthy_when_idle_and_when_all_of_it_is_busy(host: Host, pool: str) -> None:
     """Also a solo worker, whose event loop waits for the job's end."""
     with host.worker(pool) as worker:
-        host.await_probe(0, "mail@here: healthy: consumes mail")
+        host.wait_until_probed(0, "mail@here: healthy: consumes mail")
         host.publish(LONG_SECONDS)
         host.publish(0.0)
         host.await_taken()
-        host.stays(0, "consumes mail", LONG_SECONDS)
+        host.assert_stays(0, "consumes mail", LONG_SECONDS)
         worker.kill()
 
 
 def test_probe_tells_workers_of_one_host_apart(host: Host) -> None:
     """By the name of the dependency or of the node; without one, all must be well."""
     with host.worker() as worker, host.worker(hostname="bank@here") as other:
-        host.await_probe(0, "mail@here: healthy")
+        host.wait_until_probed(0, "mail@here: healthy")
         wait_until(lambda: host.probe("bank@here")[0] == 0, SECONDS, "the other is healthy")
         other.kill()
 
@@ -152,7 +152,7 @@ def test_probe_tells_workers_of_one_host_apart(host: Host) -> None:
 def test_command_of_the_app_says_the_same(host: Host) -> None:
     """`celery … resilience health` finds the directory by the app's settings."""
     with host.worker() as worker:
-        host.await_probe(0, "healthy")
+        host.wait_until_probed(0, "healthy")
         command = [sys.executable, "-m", "celery", "-A", health.__name__, "resilience", "health"]
         env = inherited_env(
             {"PYTHONPATH": import_path(), probe.DIRECTORY_VARIABLE: str(host.directory)}
@@ -168,19 +168,19 @@ def test_command_of_the_app_says_the_same(host: Host) -> None:
 def test_worker_whose_event_loop_hangs_is_unhealthy_until_it_goes_on(host: Host) -> None:
     """Its process and its other threads are alive."""
     with host.worker() as worker:
-        host.await_probe(0, "healthy")
+        host.wait_until_probed(0, "healthy")
         host.order("hang", seconds=LONG_SECONDS)
-        host.await_probe(1, "its event loop has not run")
-        host.await_probe(0, "consumes mail")
+        host.wait_until_probed(1, "its event loop has not run")
+        host.wait_until_probed(0, "consumes mail")
         worker.kill()
 
 
 def test_worker_that_does_nothing_at_all_is_unhealthy(host: Host) -> None:
     """A process that is stopped, or starved, leaves no marks."""
     with host.worker() as worker:
-        host.await_probe(0, "healthy")
+        host.wait_until_probed(0, "healthy")
         worker.send_signal(signal.SIGSTOP)
-        host.await_probe(1, "hangs: it has left no mark")
+        host.wait_until_probed(1, "hangs: it has left no mark")
         worker.kill()
 
 
@@ -190,63 +190,63 @@ def test_worker_whose_broker_is_gone_is_unhealthy_until_it_returns(
 ) -> None:
     """The worker has no connection, and makes a new one when it can."""
     with fragile.worker(pool) as worker:
-        fragile.await_probe(0, "healthy")
+        fragile.wait_until_probed(0, "healthy")
         fragile.broker.stop()
-        fragile.await_probe(1, "UNHEALTHY")
+        fragile.wait_until_probed(1, "UNHEALTHY")
         fragile.broker.start()
-        fragile.await_probe(0, "consumes mail")
+        fragile.wait_until_probed(0, "consumes mail")
         worker.kill()
 
 
 def test_worker_whose_broker_is_silent_is_unhealthy_until_it_answers(fragile: Host) -> None:
     """Its connection stands, and its event loop runs."""
     with fragile.worker() as worker:
-        fragile.await_probe(0, "healthy")
+        fragile.wait_until_probed(0, "healthy")
         fragile.broker.send_signal(signal.SIGSTOP)
-        fragile.await_probe(1, "UNHEALTHY")
+        fragile.wait_until_probed(1, "UNHEALTHY")
         fragile.broker.send_signal(signal.SIGCONT)
-        fragile.await_probe(0, "consumes mail")
+        fragile.wait_until_probed(0, "consumes mail")
         worker.kill()
 
 
 def test_worker_that_consumes_from_none_of_its_queues_is_unhealthy(host: Host) -> None:
     """As after `control cancel_consumer`."""
     with host.worker() as worker:
-        host.await_probe(0, "healthy")
+        host.wait_until_probed(0, "healthy")
         health.app.control.cancel_consumer(health.QUEUE, destination=[NODE])
-        host.await_probe(1, "consumes from none of its queues")
+        host.wait_until_probed(1, "consumes from none of its queues")
         worker.kill()
 
 
 def test_worker_whose_queues_are_held_is_healthy(host: Host) -> None:
     """It does what it was told, and says so."""
     with host.worker() as worker:
-        host.await_probe(0, "healthy")
+        host.wait_until_probed(0, "healthy")
         host.order("hold")
-        host.await_probe(0, "held: mail")
+        host.wait_until_probed(0, "held: mail")
         worker.kill()
 
 
 def test_worker_that_takes_no_job_although_it_could_is_unhealthy(host: Host) -> None:
     """Process, event loop, connection and subscription are there, and jobs wait all the same."""
     with host.worker() as worker:
-        host.await_probe(0, "healthy")
+        host.wait_until_probed(0, "healthy")
         host.order("stall")
-        host.stays(0, "consumes mail", LONG_SECONDS)
+        host.assert_stays(0, "consumes mail", LONG_SECONDS)
         for _ in range(3):
             host.publish(0.0)  # a request for the next one is still out
-        host.await_probe(1, "takes none of the jobs")
+        host.wait_until_probed(1, "takes none of the jobs")
         worker.kill()
 
 
 def test_worker_that_stops_is_healthy_to_its_end_and_leaves_no_mark(host: Host) -> None:
     """Nobody kills it amid its last jobs, and nobody misses it afterwards."""
     with host.worker() as worker:
-        host.await_probe(0, "healthy")
+        host.wait_until_probed(0, "healthy")
         host.publish(LONG_SECONDS)
         host.await_taken()
         worker.send_signal(signal.SIGTERM)
-        host.await_probe(0, "stops")
+        host.wait_until_probed(0, "stops")
         wait_until(lambda: not worker.running, SECONDS, "the worker has ended")
 
         assert "no worker has left a mark" in host.probe("mail")[1]

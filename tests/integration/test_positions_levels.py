@@ -31,7 +31,7 @@ def outcome_of(stage: Stage, canvas: Any) -> Any:  # noqa: ANN401 - any canvas
         return canvas.apply_async().get(timeout=SECONDS)
 
 
-def check_stale(outcome: Any) -> None:  # noqa: ANN401 - an outcome
+def assert_stale(outcome: Any) -> None:  # noqa: ANN401 - an outcome
     """Check that *outcome* says of which databases a read was stale, and by how much."""
     assert isinstance(outcome, Outcome)
     assert (outcome.level, outcome.reason) == (Level.STALE, "ReadStale")
@@ -42,7 +42,7 @@ def check_stale(outcome: Any) -> None:  # noqa: ANN401 - an outcome
 def test_outcome_says_that_a_read_was_stale(stage: Stage) -> None:
     """The body answered, and no fallback."""
     outcome = outcome_of(stage, stage.s("fallback.seen", "nothing"))
-    check_stale(outcome)
+    assert_stale(outcome)
     assert outcome.value == []
 
 
@@ -56,18 +56,18 @@ def test_job_that_needs_nothing_new_is_not_stale(stage: Stage) -> None:
 def test_what_follows_a_plain_value_knows(stage: Stage, kind: str) -> None:
     """A task without fallbacks returns its plain value; how good it is goes beside it."""
     line = chain(stage.s(f"{kind}.seen", "nothing"), stage.s("fallback.echo"))
-    check_stale(outcome_of(stage, line))
+    assert_stale(outcome_of(stage, line))
     line = chain(
         stage.s(f"{kind}.seen", "nothing"), stage.s("plain.echo"), stage.s("fallback.echo")
     )
-    check_stale(outcome_of(stage, line))
+    assert_stale(outcome_of(stage, line))
 
 
 @pytest.mark.parametrize("kind", ["plain", "resilient", "fallback"])
 def test_body_of_a_chord_knows(stage: Stage, kind: str) -> None:
     """One stale member is enough."""
     header = [stage.s("plain.echo", 1), stage.s(f"{kind}.seen", "nothing")]
-    check_stale(outcome_of(stage, chord(header, stage.s("fallback.echo"))))
+    assert_stale(outcome_of(stage, chord(header, stage.s("fallback.echo"))))
 
 
 @pytest.mark.parametrize("kind", ["resilient", "fallback"])

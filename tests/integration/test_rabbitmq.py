@@ -15,7 +15,7 @@ from amqp.exceptions import RecoverableConnectionError
 from celery import Celery
 from kombu import Queue
 
-from resilience.broker.quorum import DELIVERY_LIMIT, as_quorum
+from resilience.broker.quorum import as_quorum
 from resilience.errors import ConfigurationError
 from resilience.ledger import State, Which
 from resilience.settings import Settings
@@ -28,6 +28,8 @@ from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from resilience.worker.relay import Relay
 from tests.integration.apps.rabbit import QUEUES, make_app
+
+DELIVERY_LIMIT = 20
 
 APP_PATH = "tests.integration.apps.rabbit"
 SECONDS = 30.0
@@ -83,7 +85,7 @@ class Post:
         found: Any = self.store.client().llen(key)
         return int(found)
 
-    def await_run(self, key: str) -> None:
+    def wait_until_run(self, key: str) -> None:
         """Wait until the job with *key* has run."""
         wait_until(lambda: self.runs(key), SECONDS, f"{key} has run")
 
@@ -148,7 +150,7 @@ def test_fire_is_back_within_a_second_and_loses_nothing(working: Post, outage: A
     """A job that the broker does not take waits in the outbox, and runs when the broker is back."""
     keys = [uuid4().hex for _ in range(3)]
     working.fire("send", keys[0])
-    working.await_run(keys[0])
+    working.wait_until_run(keys[0])
 
     with outage(working):
         took = [working.fire("send", key) for key in keys[1:]]
@@ -157,19 +159,19 @@ def test_fire_is_back_within_a_second_and_loses_nothing(working: Post, outage: A
     assert max(took) < FIRE_SECONDS, took
     assert kept == 2
     for key in keys:
-        working.await_run(key)
+        working.wait_until_run(key)
 
 
 def test_message_to_a_queue_that_was_deleted_is_kept(working: Post) -> None:
     """The broker would take it, tell nobody, and forget it."""
     keys = [uuid4().hex for _ in range(2)]
     working.fire("send", keys[0])
-    working.await_run(keys[0])
+    working.wait_until_run(keys[0])
     working.rabbitmq.flush()
 
     working.fire("send", keys[1])
 
-    working.await_run(keys[1])
+    working.wait_until_run(keys[1])
 
 
 def test_queue_that_is_deleted_before_it_is_consumed_from_ends_no_worker(post: Post) -> None:
@@ -313,5 +315,5 @@ def test_job_handed_back_ever_so_often_is_not_given_up(post: Post) -> None:
                 connection.drain_events(timeout=SECONDS)
 
     with post.working():
-        post.await_run(key)
+        post.wait_until_run(key)
     assert post.runs(key) == 1

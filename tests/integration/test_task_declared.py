@@ -11,7 +11,7 @@ from resilience.tasks import ResilientTask
 from tests.integration.apps.fresh import adopt, echo, new_app
 
 
-def refused(declare: Callable[[], object], *named: str) -> None:
+def assert_refused(declare: Callable[[], object], *named: str) -> None:
     """Check that *declare* is a configuration error that names every word of *named*."""
     with pytest.raises(ConfigurationError) as error:
         declare()
@@ -72,7 +72,7 @@ class Through(ResilientTask):
 )
 def test_task_is_refused_when_it_can_never_work(attributes: dict[str, Any], named: str) -> None:
     """The class statement fails, and says what of which task."""
-    refused(lambda: make(**attributes), "task Declared", named)
+    assert_refused(lambda: make(**attributes), "task Declared", named)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_fallback_that_cannot_be_called_is_refused(unfit: Callable[..., Any]) ->
     def run(self: object, first: int, second: int, third: int = 0) -> None:
         """Take two or three."""
 
-    refused(lambda: make(run=run, fallbacks=[fallback.call(unfit)]), "first, second")
+    assert_refused(lambda: make(run=run, fallbacks=[fallback.call(unfit)]), "first, second")
 
 
 def test_base_class_may_have_fallbacks_for_all_its_tasks() -> None:
@@ -115,12 +115,12 @@ def test_base_class_may_have_fallbacks_for_all_its_tasks() -> None:
     base = make(dependency=None, abstract=True, fallbacks=[fallback.call(two)])
 
     assert make((base,), run=staticmethod(two)).fallbacks == base.fallbacks
-    refused(lambda: make((base,), dependency=None, run=staticmethod(two)), "no dependency")
+    assert_refused(lambda: make((base,), dependency=None, run=staticmethod(two)), "no dependency")
 
 
 def test_body_is_never_run_past_the_pipeline() -> None:
     """A `__call__` of another class in front of ours must hand on, or is refused."""
-    refused(lambda: make((PastUs, ResilientTask)), "PastUs.__call__", "super().__call__")
+    assert_refused(lambda: make((PastUs, ResilientTask)), "PastUs.__call__", "super().__call__")
 
     app: Celery[Any] = new_app()
     adopt(app)

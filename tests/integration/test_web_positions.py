@@ -10,10 +10,12 @@ import pytest
 
 from resilience.clock import SystemClock
 from resilience.consistency import EVERYWHERE, Position
-from resilience.consistency.signing import TEXT_MAX, TokenSigner
+from resilience.consistency.signing import TokenSigner
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import ServerProcess
 from resilience.testing.valkey import ValkeyProcess
+
+TEXT_MAX = 4000
 
 MODULE = "tests.integration.apps.web_positions"
 SECRET, OLD_SECRET = "a" * 20, "b" * 20

@@ -1,6 +1,7 @@
 """The adaptive limit, whatever jobs take and whenever they end."""
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from resilience import AdaptiveConcurrency, Dependency
 from resilience.bulkhead import AdaptiveLimit
 from resilience.bulkhead.adaptive import next_limit
 
+# Most begin under the present limit: others do not count.
+ages = st.one_of(st.just(0.0), st.just(0.0), st.floats(0, 50))
 jobs = st.lists(
-    st.tuples(st.floats(0, 50), st.floats(0, 100), st.booleans(), st.floats(0, 3)), max_size=300
+    st.tuples(ages, st.floats(0, 100), st.booleans(), st.floats(0, 3)), min_size=40, max_size=120
 )
 
 
@@ -79,6 +82,64 @@ def test_limit_follows_a_dependency_that_got_slower_for_good() -> None:
             limit.observe(now, now + took, ok=True)
         now += took
     assert limit.at(now) == 8
+
+
+def test_latency_is_measured_again_after_the_time_declared() -> None:
+    """Every minute, up to 15 % later, as few jobs as at first run until five have ended."""
+    options = AdaptiveConcurrency(measure_seconds=60.0)
+    limit = AdaptiveLimit(options, maximum=8, dice=random.Random(1))  # noqa: S311
+    now, took, low_since, measured = 0.0, 0.1, None, list[float]()
+    while now < 300.0:
+        most = limit.at(now)
+        if most == 1 and low_since is None:
+            measured.append(now)
+            low_since = now
+        elif most > 1:
+            low_since = None
+        for _ in range(most):
+            limit.observe(now, now + took, ok=True)
+        now += took
+
+    apart = [later - earlier for earlier, later in pairwise(measured)]
+    assert len(apart) == 4
+    assert all(60.0 <= seconds <= 71.0 for seconds in apart)
+
+
+def test_limit_follows_a_dependency_that_got_slower_once_it_is_measured_again() -> None:
+    """What is slower for good, but not so slow that one job is left, is no sign of a queue."""
+    options = AdaptiveConcurrency(measure_seconds=60.0)
+    limit = AdaptiveLimit(options, maximum=40, dice=random.Random(1))  # noqa: S311
+    now, limits = 0.0, list[int]()
+    while now < 200.0:
+        took = 0.1 if now < 30.0 else 0.15
+        limits.append(limit.at(now))
+        for _ in range(limits[-1]):
+            limit.observe(now, now + took, ok=True)
+        now += took
+
+    assert limits[250] == 40
+    assert max(limits[320:480]) < 40
+    assert limits[-1] == 40
+
+
+@pytest.mark.parametrize(("buffer", "settled"), [(0.0, 9), (0.25, 36), (1.0, 40)])
+def test_jobs_may_take_longer_by_the_buffer_before_there_are_fewer(
+    buffer: float, settled: int
+) -> None:
+    """Jobs that take half as long again are a sign of a queue, unless the buffer allows that.
+
+    The limit settles where gradient x limit + root of limit is the limit.
+    """
+    options = AdaptiveConcurrency(buffer=buffer, measure_seconds=1e4)
+    limit = AdaptiveLimit(options, maximum=40, dice=random.Random(1))  # noqa: S311
+    now = 0.0
+    while now < 60.0:
+        took = 0.1 if now < 20.0 else 0.15
+        for _ in range(limit.at(now)):
+            limit.observe(now, now + took, ok=True)
+        now += took
+
+    assert limit.at(now) == pytest.approx(settled, abs=1)
 
 
 def test_quick_failures_do_not_pass_for_a_quick_dependency() -> None:

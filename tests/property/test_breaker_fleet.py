@@ -143,6 +143,7 @@ class SharedCircuit(RuleBasedStateMachine):
         self.hosts = [Host(self.url, self.namespace, n, self.heard) for n in range(3)]
         self.model = Model()
         self.half_opened = 0
+        self.generations: dict[int, int] = {}
 
     def sync(self) -> None:
         """Let all hosts learn what happened."""
@@ -240,6 +241,14 @@ class SharedCircuit(RuleBasedStateMachine):
         """No host takes an open circuit for a closed one, or the reverse."""
         for host in self.hosts:
             assert bool(host.breaker.circuit.attempt) is self.model.opened
+
+    @invariant()
+    def no_generation_repeats(self) -> None:
+        """A number stands for one generation of the model for ever; 0 is none."""
+        for host in self.hosts:
+            number = host.breaker.circuit.generation
+            known = self.generations.setdefault(number, self.model.generation)
+            assert number == 0 or known == self.model.generation
 
     def teardown(self) -> None:
         """Leave nothing open."""

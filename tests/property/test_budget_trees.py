@@ -255,8 +255,8 @@ def size(tree: Tree) -> int:
     return 1 + sum(size(one) for one in tree["children"])
 
 
-def explore(stage: Stage, examples: int) -> None:
-    """Play so many examples of several call trees each."""
+def assert_in_time(stage: Stage, examples: int) -> None:
+    """Play so many examples of several call trees each, none of which may take too long."""
 
     @settings(
         max_examples=examples, deadline=None, database=None, phases=[Phase.explicit, Phase.generate]
@@ -273,11 +273,11 @@ def explore(stage: Stage, examples: int) -> None:
 
 def test_no_tree_of_calls_takes_longer_than_its_budget(stage: Stage) -> None:
     """No path runs longer, nothing starts after the end, no child has more time than its parent."""
-    explore(stage, EXAMPLES)
+    assert_in_time(stage, EXAMPLES)
 
 
 def test_clocks_of_hosts_have_no_say_in_it(skewed: Stage) -> None:
     """It is so on hosts whose clocks differ by ten seconds, many times the budgets."""
-    explore(skewed, EXAMPLES_SKEWED)
+    assert_in_time(skewed, EXAMPLES_SKEWED)
 
     assert sorted(round(seconds) for seconds in skewed.offsets.values()) == [-5, 5]

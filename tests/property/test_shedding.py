@@ -18,10 +18,12 @@ from hypothesis.stateful import (
 from resilience import Feature, Level, SheddingPolicy
 from resilience.events import Event, FeatureRestored, FeatureShed
 from resilience.flags import Features, Flags, Source
-from resilience.flags.controller import JITTER, Reading, step
+from resilience.flags.controller import Reading, step
 from resilience.flags.decision import decide
 from resilience.flags.document import Document
 from tests.unit.hand_clock import HandClock
+
+JITTER = 0.2
 
 POLICY = SheddingPolicy(dwell_seconds=10)
 DWELL = POLICY.dwell_seconds

@@ -9,11 +9,13 @@ import pytest
 from resilience import CircuitOpenError
 from resilience.breaker import Breaker, BreakerPolicy
 from resilience.events import Event
-from resilience.pulse import PULSE_SECONDS, Pulse
+from resilience.pulse import Pulse
 from resilience.store.fleet import StoreFleet
 from resilience.store.memory import MemoryFleet
 from tests.unit.calling import Listening
 from tests.unit.hand_clock import HandClock
+
+PULSE_SECONDS = 0.25
 
 E = TypeVar("E", bound=Event)
 

@@ -7,14 +7,16 @@ import pytest
 
 from resilience import CircuitOpenError
 from resilience.breaker import BreakerPolicy, Circuit, State
-from resilience.breaker.keeper import HEARING_SECONDS
-from resilience.breaker.state import JITTER, opened, passed, why_open
+from resilience.breaker.state import opened, passed, why_open
 from resilience.errors import RejectedError
 from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitOpened
 from resilience.store.fleet import Probes, Window
 from resilience.store.memory import MemoryFleet
 from tests.unit.breakers import HASTY, Rig, Steady, raise_, slow
 from tests.unit.hand_clock import HandClock
+
+HEARING_SECONDS = 0.5
+JITTER = 0.2
 
 SLOW = BreakerPolicy(failure_ratio=None, slow_seconds=1.0, slow_ratio=0.5, minimum_calls=4)
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from resilience import ConfigurationError, TimeoutBudget, current_budget
-from resilience.budget import SECONDS_MAX
 from tests.unit.budgets import Run
+
+SECONDS_MAX = 31622400.0
 
 NO_TIMES = [0, 0.0, -1, float("nan"), float("inf"), float("-inf"), True, "5", [], 10**400]
 NO_SHARES = [0, -0.1, 1.1, float("nan"), float("inf"), True, "0.5", [], 10**400]

@@ -17,7 +17,9 @@ from resilience.cli.commandline import bulkhead_worker, celery_command, default_
 from resilience.cli.commands import worker_programs
 from resilience.dependency import Dependency
 from resilience.tasks.resilience import Resilience
-from resilience.worker.stopping import HAND_BACK_SECONDS, SPARE_SECONDS
+
+HAND_BACK_SECONDS = 5.0
+SPARE_SECONDS = 5.0
 
 PYTHON_CELERY = [sys.executable, "-m", "celery"]
 

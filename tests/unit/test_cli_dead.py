@@ -146,6 +146,19 @@ def test_row_that_cannot_be_read_is_listed_and_shown(desk: Desk) -> None:
         assert "shop" in done.stdout
 
 
+def test_text_that_cannot_be_read_is_hidden_as_a_whole(desk: Desk) -> None:
+    """Where the value of a hidden argument ends in it is unknown."""
+    desk.bury("one")
+    broken = '{"kwargs": {"password": "hunter2!"'
+    desk.alter("UPDATE resilience_jobs SET message = ?, errors = ?", broken, broken)
+
+    for words in (["list"], ["show", "one"], ["list", "--json"], ["show", "one", "--json"]):
+        done = desk.run("dead", *words)
+        assert done.exit_code == 0, done.output
+        assert "hunter2!" not in done.output
+    assert "(unreadable)" in done.output
+
+
 def test_discarded_letter_is_gone_and_the_audit_knows_who_and_why(desk: Desk) -> None:
     """Of what was discarded who, when and why remain."""
     desk.bury("one")

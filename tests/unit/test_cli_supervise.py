@@ -12,17 +12,13 @@ from typing import Any, Protocol
 import pytest
 from pydantic import ValidationError
 
-from resilience.cli.supervise import (
-    BACKOFF_MAX_SECONDS,
-    Program,
-    configuration,
-    longer_pause,
-    supervise,
-)
+from resilience.cli.supervise import Program, configuration, longer_pause, supervise
 from resilience.errors import ConfigurationError
 from resilience.testing.process import is_alive
 from resilience.testing.waiting import wait_until
 from tests.foreground import SECONDS, Foreground, foreground, supervising
+
+BACKOFF_MAX_SECONDS = 30
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 WAIT = "import signal; print('up'); signal.pause()"

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from supervisor import loggers  # type: ignore[import-untyped]
 
-from resilience.cli.terminal import LINE_MAX_BYTES, Terminal, TerminalHandler
+from resilience.cli.terminal import Terminal, TerminalHandler
+
+LINE_MAX_BYTES = 65536
 
 
 @pytest.fixture

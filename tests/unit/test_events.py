@@ -22,8 +22,10 @@ from resilience.events import (
 )
 from resilience.events import announce as tell
 from resilience.events import log_event as log
-from resilience.events.crowds import LINE_SECONDS, Crowds
+from resilience.events.crowds import Crowds
 from tests.unit.hand_clock import HandClock
+
+LINE_SECONDS = 1.0
 
 DEGRADED = AnswerDegraded(
     call="shop.recommend",

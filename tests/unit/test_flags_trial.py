@@ -19,11 +19,12 @@ from resilience.errors import (
 from resilience.events import Event, FlagMisused
 from resilience.flags import Features, Flags
 from resilience.flags.document import BROWNOUT, Document, Order, Shed, TrialPlan
-from resilience.flags.flags import MISUSED_MAX
 from resilience.flags.gate import FeatureGate
 from resilience.flags.trial import ON, SHED, Draw, Trial, conclude_trial
 from resilience.testing.waiting import wait_until
 from tests.unit.hand_clock import HandClock
+
+MISUSED_MAX = 100
 
 WHO: dict[str, Any] = {"actor": "ann", "reason": "drill"}
 PLAN = TrialPlan(id="1", share=0.5, began=1000.0, until=1050.0, **WHO)

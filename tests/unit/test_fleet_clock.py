@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.pulse import DRIFT, Pulse
+from resilience.pulse import Pulse
 from resilience.store import Store
 from resilience.store.fleet import Question, StoreFleet
 from resilience.store.memory import MemoryFleet
 from tests.unit.hand_clock import HandClock
+
+DRIFT = 0.001
 
 AHEAD = 5_000.0
 QUICK = (0.001, 0.001)

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
-from resilience.ledger.failure import FRAMES, TEXT_LENGTH, TRACEBACK_LENGTH, Failure
+from resilience.ledger.failure import Failure
 from resilience.ledger.redaction import redacted
 from tests.unit.odd_errors import SilentError
+
+FRAMES = 8
+TEXT_LENGTH = 1000
+TRACEBACK_LENGTH = 2000
 
 TASK = "shop.mail.send"
 
@@ -141,6 +145,19 @@ def test_error_that_was_never_raised_is_kept() -> None:
             {"pin": "abcd", "more": "abcdef", "also": {"pin": "abcdef"}},
             {"pin": "***", "more": "***", "also": {"pin": "***"}},
         ),
+        (
+            {"pin": "bcde", "more": "abcdef", "also": {"pin": "abcdef"}},
+            {"pin": "***", "more": "***", "also": {"pin": "***"}},
+        ),
+        ({"pin": "12\n45", "said": "12\n45!"}, {"pin": "***", "said": "***!"}),
+        (
+            {"args": ["ann", "12345"], "names": ["to", "pin"], "said": "12345"},
+            {"args": ["ann", "***"], "names": ["to", "pin"], "said": "***"},
+        ),
+        ({"a": [{"pin": "12345"}], "said": "12345"}, {"a": [{"pin": "***"}], "said": "***"}),
+        ({"args": {"0": "ann"}, "names": ["pin"]}, {"args": {"0": "ann"}, "names": ["pin"]}),
+        ({"pin": "1234", "page": "1234"}, {"pin": "***", "page": "***"}),
+        ({"pin": "123", "page": "1234"}, {"pin": "***", "page": "1234"}),
         ({"pin": "1", "page": "1"}, {"pin": "***", "page": "1"}),
         ({"pin": True, "text": "True"}, {"pin": "***", "text": "True"}),
         (["pin", 7, None], ["pin", 7, None]),

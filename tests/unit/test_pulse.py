@@ -7,11 +7,14 @@ import pytest
 
 from resilience.breaker import Breaker, BreakerPolicy
 from resilience.events import CircuitOpened
-from resilience.pulse import FAILURE_SECONDS, PULSE_SECONDS, Pulse
+from resilience.pulse import Pulse
 from resilience.store.fleet import Exchange, Kept, Question, TakeProbe
 from resilience.store.memory import MemoryFleet
 from tests.unit.breakers import HASTY, Rig
 from tests.unit.hand_clock import HandClock
+
+FAILURE_SECONDS = 0.02
+PULSE_SECONDS = 0.25
 
 SECONDS = 10
 WHO: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}

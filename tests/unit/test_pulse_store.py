@@ -16,12 +16,13 @@ import pytest
 from resilience import StoreUnavailableError
 from resilience.breaker import State
 from resilience.events import CircuitOpened
-from resilience.pulse import PULSE_SECONDS
 from resilience.testing.plugin import running_valkey
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.unit.processes import LONG, Process
+
+PULSE_SECONDS = 0.25
 
 SECONDS = 10
 WHO: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}
@@ -144,7 +145,41 @@ def test_circuit_of_another_version_is_closed_until_it_changes(
     assert not process.breaker.call(str)
     process.open()
 
-    assert process.breaker.circuit.generation == 4
+    assert process.breaker.circuit.generation > 3
+
+
+def test_generation_does_not_repeat_after_a_flush(server: ValkeyProcess) -> None:
+    """A circuit that opens again after the store has forgotten it bears a number of its own."""
+    process = Process(server.url)
+    process.open()
+    before = process.breaker.circuit.generation
+    server.flush()
+    wait_until(lambda: process.breaker.state is State.CLOSED, SECONDS, "the flush is noticed")
+
+    process.open()
+
+    assert process.breaker.circuit.generation > before > 0
+
+
+def test_call_that_began_before_a_flush_counts_for_no_later_circuit(server: ValkeyProcess) -> None:
+    """A process that noticed nothing of a flush and the next change tells of a call in vain."""
+    namespace, policy = uuid4().hex, replace(LONG, minimum_calls=1)
+    early, late = (Process(server.url, policy, namespace=namespace) for _ in range(2))
+    early.breaker.reset(**WHO)
+    assert late.breaker.state is State.CLOSED
+
+    def outlive_a_flush() -> None:
+        server.flush()
+        early.breaker.reset(**WHO)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        late.breaker.call(outlive_a_flush)
+    late.pulse.refresh()
+
+    assert not late.refused()
+    late.fail(1)
+    wait_until(late.refused, SECONDS, "a call that began afterwards counts")
 
 
 def test_store_in_other_hands_fails_no_call(server: ValkeyProcess) -> None:

@@ -25,6 +25,13 @@ def decide(
     return policy.decide(error, attempt=attempt, age_seconds=age, random=random)
 
 
+def wait(policy: RetryPolicy, attempt: int, random: Random) -> float:
+    """Return how long *policy* waits after call number *attempt*, in seconds."""
+    decision = policy.decide(OSError(), attempt=attempt, age_seconds=0.0, random=random)
+    assert isinstance(decision, Retry)
+    return decision.delay_seconds
+
+
 @pytest.mark.parametrize(
     ("options", "error", "reason"),
     [
@@ -85,6 +92,27 @@ def test_old_job_is_given_up(age: float, expected: type) -> None:
     policy = RetryPolicy(give_up_after_seconds=60.0)
 
     assert isinstance(decide(policy, OSError(), age=age), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "longest"),
+    [
+        ({}, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600]),
+        ({"base_seconds": 0.5, "factor": 3.0, "max_seconds": 10.0}, [0.5, 1.5, 4.5, 10, 10]),
+        ({"base_seconds": 2.0, "factor": 1.0}, [2, 2, 2]),
+    ],
+)
+def test_waits_grow_by_the_factor_and_are_spread_from_zero_to_the_longest(
+    options: dict[str, Any], longest: list[float]
+) -> None:
+    """Full jitter: half of the longest wait on average, and jobs that failed together part."""
+    policy, random = RetryPolicy(**options), Random(1)  # noqa: S311 - jitter is no secret
+
+    for attempt, most in enumerate(longest, 1):
+        waits = [wait(policy, attempt, random) / most for _ in range(500)]
+        assert min(waits) == pytest.approx(0.0, abs=0.05)
+        assert sum(waits) / 500 == pytest.approx(0.5, abs=0.05)
+        assert max(waits) == pytest.approx(1.0, abs=0.05)
 
 
 def test_growth_has_no_end_that_could_overflow() -> None:

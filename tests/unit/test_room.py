@@ -5,8 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from resilience.bulkhead import LANES, READING_SECONDS, Lane, Room
-from resilience.bulkhead.room import KNOWN_SECONDS, RETRY_SECONDS_MAX
+from resilience.bulkhead import LANES, Lane, Room
 from tests.unit.hand_clock import HandClock
 
 LONG_SECONDS = 20.0
@@ -81,7 +80,7 @@ def test_one_reading_a_second_is_taken(clock: HandClock) -> None:
     assert room.claim()
     assert not room.claim()
     room.tell(0)
-    clock.advance(READING_SECONDS - 0.01)
+    clock.advance(0.99)
     assert not room.claim()
     clock.advance(0.01)
     assert room.claim()
@@ -129,12 +128,12 @@ def test_nobody_waits_for_a_reading_while_one_is_known(clock: HandClock) -> None
     """A slow broker does not hold up those who know enough; a child has nobody to wait for."""
     room = new_room(clock)
     read(room, 0)
-    clock.advance(READING_SECONDS)
+    clock.advance(1.0)
     room.claim()
 
     room.await_reading(float("inf"))
 
-    clock.advance(KNOWN_SECONDS)
+    clock.advance(2.0)
     child = os.fork()
     if child == 0:
         room.await_reading(float("inf"))
@@ -143,12 +142,13 @@ def test_nobody_waits_for_a_reading_while_one_is_known(clock: HandClock) -> None
 
 
 def test_old_reading_says_nothing(clock: HandClock) -> None:
-    """When the broker does not answer any more, everybody gets in again."""
+    """When the broker has not answered for two seconds, everybody gets in again."""
     room = new_room(clock)
     read(room, 100)
+    clock.advance(1.99)
     assert room.enter("critical") is not None
 
-    clock.advance(KNOWN_SECONDS)
+    clock.advance(0.01)
 
     assert room.enter("sheddable") is None
 
@@ -165,11 +165,11 @@ def test_refusal_says_how_many_wait_and_when_to_come_back(clock: HandClock) -> N
     assert soon.depth == late.depth == 119
     assert 10.0 <= soon.retry_after <= 12.0
     assert 35.0 <= late.retry_after <= 42.0
-    clock.advance(READING_SECONDS)
+    clock.advance(1.0)
     read(room, 100_000)
     later = room.enter("normal")
     assert later is not None
-    assert RETRY_SECONDS_MAX <= later.retry_after <= 1.2 * RETRY_SECONDS_MAX
+    assert 60.0 <= later.retry_after <= 72.0
 
 
 def test_refusal_never_says_to_come_back_before_the_next_reading(clock: HandClock) -> None:
@@ -180,14 +180,14 @@ def test_refusal_never_says_to_come_back_before_the_next_reading(clock: HandCloc
     full = room.enter("critical")
 
     assert full is not None
-    assert full.retry_after >= READING_SECONDS
+    assert full.retry_after >= 1.0
 
 
 def test_child_takes_readings_of_its_own(clock: HandClock) -> None:
     """A reading that its parent had under way at the fork keeps no child from one."""
     room = new_room(clock)
     assert room.claim()
-    clock.advance(READING_SECONDS)
+    clock.advance(1.0)
 
     child = os.fork()
     if child == 0:

@@ -1,7 +1,8 @@
 """What a session knows of writes that it cannot name, and how many it keeps."""
 
 from resilience.consistency import EVERYWHERE, ConsistentSession, Token
-from resilience.consistency.token import SOURCES_MAX
+
+SOURCES_MAX = 16
 
 
 def test_session_says_since_when_a_source_is_unknown() -> None:

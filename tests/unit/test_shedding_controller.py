@@ -9,12 +9,14 @@ from pydantic import ValidationError
 from resilience import Feature, Level, SheddingPolicy
 from resilience.events import Event, FeatureRestored, FeatureShed, FeatureShedLong
 from resilience.flags import Features
-from resilience.flags.controller import JITTER, Reading, step
+from resilience.flags.controller import Reading, step
 from resilience.flags.document import BROWNOUT, Cost, Document, Order, Shed
 from resilience.flags.orders import after_loss, order_edit
 
+JITTER = 0.2
+
 POLICY = SheddingPolicy()
-DWELL = POLICY.dwell_seconds
+DWELL = 10.0
 BACK = DWELL * (1 + JITTER)
 """After so long a feature may come back, whatever its jitter."""
 NAN = float("nan")
@@ -223,6 +225,20 @@ def test_long_shed_is_announced_once_more(fleet: Fleet) -> None:
         fleet.step(BACK)
         assert list(fleet.document.shed) == []
         fleet.now += BACK
+
+
+def test_feature_is_announced_once_more_after_the_time_declared(fleet: Fleet) -> None:
+    """`escalate_seconds` says after how long; the default is a quarter of an hour."""
+    fleet.policy = SheddingPolicy(escalate_seconds=60)
+    assert fleet.shed(open_search=1) == ["ranking"]
+    fleet.order("spelling", "on")
+    fleet.order("similar", "on")
+
+    assert fleet.step(60, open_search=1) == []
+    assert fleet.step(0.5, open_search=1) == [
+        FeatureShedLong(feature="ranking", rule="open:search", seconds=60.5)
+    ]
+    assert fleet.step(60, open_search=1) == []
 
 
 def test_features_of_another_version_of_the_app_stay_shed_for_an_hour(fleet: Fleet) -> None:

@@ -11,7 +11,6 @@ from resilience import BulkheadFullError, Dependency, Pipeline, TimeoutBudget, f
 from resilience.breaker import Breaker
 from resilience.bulkhead import Renewal, Slots
 from resilience.bulkhead.lease import Lease, Line
-from resilience.bulkhead.renewal import BEAT_SECONDS
 from resilience.errors import AttemptTimeoutError, BudgetExceededError
 from resilience.events import BulkheadFull, SlotLost
 from resilience.pulse import Pulse
@@ -19,6 +18,8 @@ from resilience.store import Answers, Store
 from resilience.store.slots import SlotStore
 from resilience.testing.waiting import wait_until
 from tests.unit.calling import Listening, Run, raising
+
+BEAT_SECONDS = 1.0
 
 LONG_SECONDS = 20.0
 

@@ -1,6 +1,7 @@
 """Forms of the store's URL: which are taken, and what is said of the others."""
 
 import pytest
+import redis
 from celery import Celery
 
 from resilience import ConfigurationError, Resilience, Settings
@@ -34,18 +35,28 @@ def test_malformed_url_is_refused_at_declaration(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "tls", "options"),
     [
-        "valkey+sentinel://cache/shop",
-        "valkeys+cluster://[::1]:7000,cache",
-        "rediss+sentinel://user:secret@cache/shop/1?ssl_ca_certs=/etc/ca.pem",
-        "rediss+cluster://user:secret@cache/0?socket_timeout=0.5",
-        "sentinel://cache/shop?max_connections=9",
+        ("valkey+sentinel://cache/shop", False, {"db": 0}),
+        ("valkeys+cluster://[::1]:7000,cache", True, {"db": 0}),
+        (
+            "rediss+sentinel://user:secret@cache/shop/1?ssl_ca_certs=/etc/ca.pem",
+            True,
+            {"username": "user", "password": "secret", "db": 1, "ssl_ca_certs": "/etc/ca.pem"},
+        ),
+        ("rediss+cluster://user:secret@cache/0?socket_timeout=0.5", True, {"socket_timeout": 0.5}),
+        ("sentinel://cache/shop?max_connections=9", False, {"max_connections": 9}),
     ],
 )
-def test_other_forms_are_taken(url: str) -> None:
+def test_other_forms_are_taken(url: str, *, tls: bool, options: dict[str, object]) -> None:
     """TLS, other names and redis-py's own options go with every form."""
-    Store(url, namespace="shop").client.close()
+    store = Store(url, namespace="shop")
+    pool = store.client.connection_pool
+    given = {**pool.connection_kwargs, "max_connections": pool.max_connections}
+    store.client.close()
+
+    assert issubclass(pool.connection_class, redis.SSLConnection) is tls
+    assert {name: given.get(name) for name in options} == options
 
 
 @pytest.mark.parametrize("url", ["http://cache", "sentinel://cache:26379"])

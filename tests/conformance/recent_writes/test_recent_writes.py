@@ -11,11 +11,14 @@ from resilience.errors import CircuitOpenError
 from resilience.levels import Level
 from resilience.pulse import Pulse
 from resilience.store import Store
-from resilience.store.writes import BYTES_MAX, KEYS_MAX, WriteStore
+from resilience.store.writes import WriteStore
 from resilience.testing.valkey import ValkeyProcess
 from tests.conformance.recent_writes.reader_fleet import KEY, Fleet, scripts, user
 from tests.unit.cuttable_store import CuttableStore
 from tests.unit.sources import Make, in_a_thread
+
+BYTES_MAX = 1000000
+KEYS_MAX = 1000
 
 DOWN = ConnectionError("refused")
 UNKNOWN = "ConnectionError; recent writes are unknown"

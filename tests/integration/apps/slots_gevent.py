@@ -14,7 +14,9 @@ import gevent
 from resilience.bulkhead import Slots
 from resilience.errors import BulkheadFullError
 from resilience.store import Store
-from resilience.store.slots import LEASE_SECONDS, SlotStore
+from resilience.store.slots import SlotStore
+
+LEASE_SECONDS = 5.0
 
 SLOTS = 5
 CROWD = 200

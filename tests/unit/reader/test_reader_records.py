@@ -12,13 +12,14 @@ from resilience.consistency import (
     DatabaseUnavailableError,
     OwnWriteUnavailableError,
 )
-from resilience.consistency.records import WEIGHT_MAX
 from resilience.errors import CircuitOpenError, ConfigurationError
 from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.pulse import Pulse
 from tests.unit.hand_clock import HandClock
 from tests.unit.sources import AnyReader, Make, Source, SqliteSource, records_of
+
+WEIGHT_MAX = 10000
 
 DOWN = ConnectionError("refused")
 FULL_DICT = {"id": 7, "tags": ["a"]}

@@ -1,0 +1,107 @@
+"""Build every listed mistake into a copy of the tree, and see the tests that must fail do so.
+
+Run by `make sabotage`; `make sabotage ONLY=breaker` runs those whose area or promise matches.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+
+from resilience.testing.process import inherited_env
+from tests.sabotage.sabotages import ROOT, Sabotage, all_sabotages
+
+AT_ONCE = 2
+SECONDS_MAX = 400.0
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", ".mutants", "mutants")
+
+
+def main(only: str) -> int:
+    """Run all sabotages that match *only*; return 0 if all are caught."""
+    began = perf_counter()
+    chosen = [one for one in all_sabotages() if re.search(only, str(one), re.IGNORECASE)]
+    with tempfile.TemporaryDirectory(prefix="sabotage-") as name:
+        healthy = Path(name) / "healthy"
+        shutil.copytree(ROOT, healthy, ignore=LEFT_OUT)
+        check_imports(healthy)
+        named = sorted({test for one in chosen for test in one.tests})
+        sick = failing(healthy, named, "--numprocesses=2")
+        for test in sick:
+            print(f"FAILS WITHOUT SABOTAGE: {test}", flush=True)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            caught = sum(pool.map(lambda one: is_caught(one, healthy, sick), chosen))
+    print(f"{caught} of {len(chosen)} caught, in {perf_counter() - began:.0f} s")
+    return int(caught < len(chosen))
+
+
+def is_caught(one: Sabotage, healthy: Path, sick: set[str]) -> bool:
+    """Tell, also on the terminal, whether all tests that must fail of *one* do."""
+    began = perf_counter()
+    with tempfile.TemporaryDirectory(prefix="sabotage-") as name:
+        copy = Path(name) / "copy"
+        shutil.copytree(healthy, copy)
+        path, text = one.sabotaged(copy)
+        path.write_text(text)
+        failed = failing(copy, one.tests)
+    silent = sorted({*one.tests} - failed | {*one.tests} & sick)
+    names = ", ".join(test.rpartition("::")[2] for test in silent or one.tests)
+    word = f"NOT CAUGHT by {names}" if silent else f"caught by {names}"
+    print(f"{perf_counter() - began:5.1f} s  {one} {word}", flush=True)
+    return not silent
+
+
+def failing(copy: Path, tests: Iterable[str], *options: str) -> set[str]:
+    """Return those of *tests* that fail in *copy*, each in one variant or more.
+
+    A test that cannot be imported or set up has not failed: it says nothing of its promise.
+    """
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rf", "-p", "no:cacheprovider"]
+    command += [*options, *tests]
+    process = subprocess.Popen(  # noqa: S603 - the tests of this tree
+        command,
+        cwd=copy,
+        env=environment(copy),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    try:
+        output, _ = process.communicate(timeout=SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # the tests then stop the servers that they started
+        output, _ = process.communicate()
+    lines = [line.removeprefix("FAILED ") for line in output.splitlines() if "FAILED " in line]
+    failed = {
+        one for one in tests for line in lines if f"{line} ".startswith((f"{one} ", f"{one}["))
+    }
+    if process.returncode not in {0, 1}:
+        print(output, file=sys.stderr)
+    return failed
+
+
+def check_imports(copy: Path) -> None:
+    """Make sure that what is imported is *copy*, and not the tree that is installed."""
+    command = [sys.executable, "-c", "import resilience; print(resilience.__file__)"]
+    found = subprocess.check_output(  # noqa: S603 - as above
+        command, cwd="/", env=environment(copy), text=True
+    )
+    if not Path(found.strip()).is_relative_to(copy):
+        msg = f"{found.strip()} is imported in place of {copy}: nothing that is sabotaged would be"
+        raise RuntimeError(msg)
+
+
+def environment(copy: Path) -> dict[str, str]:
+    """Return an environment that imports *copy*, and lets Hypothesis try the same each time."""
+    return inherited_env({"PYTHONPATH": str(copy), "CI": "true"})
+
+
+if __name__ == "__main__":
+    sys.exit(main(" ".join(sys.argv[1:])))

@@ -1,0 +1,71 @@
+"""A job with an idempotency key, while it runs and after it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resilience.errors import AlreadyRunningError
+from resilience.ledger import Ledger, Running
+from resilience.tasks.once import run_once
+from resilience.testing.waiting import wait_until
+
+SECONDS = 20.0
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """An empty ledger."""
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", timeout_seconds=5.0)
+    ledger.upgrade()
+    yield ledger
+    ledger.close()
+
+
+def run(ledger: Ledger, body: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """Run *body* under the key `k`, for a minute's time."""
+    lost: list[str] = []
+    value = run_once(
+        ledger.claims,
+        "k",
+        body,
+        keep_seconds=60.0,
+        wait_seconds=0.0,
+        on_unrecorded=lost.append,
+    )
+    assert lost == []
+    return value
+
+
+def lease_left(ledger: Ledger) -> float:
+    """Return in how many seconds the lease of `k` runs out."""
+    claim = ledger.claims.claim("k", owner="another", lease_seconds=1.0)
+    assert isinstance(claim, Running)
+    return claim.seconds
+
+
+def test_lease_is_renewed_while_the_job_runs(ledger: Ledger) -> None:
+    """A job of 30 s keeps its key: its lease of 10 s is never less than half of that."""
+    lefts: list[float] = []
+
+    def renewed() -> bool:
+        lefts.append(lease_left(ledger))
+        return lefts[-1] > min(lefts) + 1.0
+
+    def body() -> str:
+        wait_until(renewed, SECONDS, "the lease is renewed")
+        return "sent"
+
+    assert run(ledger, body) == "sent"
+
+    assert lefts[0] == pytest.approx(10.0, abs=1.0)
+    assert min(lefts) > 5.0
+
+
+def test_second_job_waits_no_longer_than_it_is_told(ledger: Ledger) -> None:
+    """It hears when to come back: once the lease of the first has run out, if it is killed."""
+    with pytest.raises(AlreadyRunningError) as caught:
+        run(ledger, lambda: run(ledger, list))
+
+    assert caught.value.retry_after == pytest.approx(10.0, abs=1.0)
