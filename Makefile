@@ -6,6 +6,9 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Hundreds of processes start: where bytecode is not kept, each of them compiles the whole project.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := check
 .PHONY: .venv bench chaos check demo lint mutants sabotage test test-celery-5.6 test-rabbitmq timed untimed up
 

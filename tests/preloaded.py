@@ -6,7 +6,8 @@ commands. `Popen` therefore lets one process, which has imported all that, fork 
 is a real process: a child of the tests with a session, environment, directory and files of its own.
 
 Only `python -m celery` and modules of the tests start so. Greenlets patch modules before these are
-imported: their workers start in the usual way. `PLAIN=1 pytest …` starts all so.
+imported: their workers start in the usual way, and so does what has PRELOADED=0 in its environment;
+`PRELOADED=0 pytest …` starts all so.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import array
 import atexit
 import ctypes
 import inspect
+import io
 import json
 import os
 import random
@@ -75,8 +77,7 @@ class Popen(OrdinaryPopen[Any]):
 
 def install() -> None:
     """Let whatever this process starts through `subprocess` start so."""
-    if os.environ.get("PLAIN") != "1":  # noqa: TID251 - for who runs the tests
-        subprocess.Popen = Popen  # type: ignore[misc]
+    subprocess.Popen = Popen  # type: ignore[misc]
 
 
 def _suits(given: dict[str, Any]) -> bool:
@@ -86,7 +87,7 @@ def _suits(given: dict[str, Any]) -> bool:
     words = [os.fspath(word) for word in command]
     if words[: len(MODULE)] != MODULE or not words[len(MODULE)].startswith(PRELOADED):
         return False
-    if given["preexec_fn"] or given["pass_fds"]:
+    if given["preexec_fn"] or given["pass_fds"] or env.get("PRELOADED") == "0":
         return False
     early = {name for name in env if name.startswith(AT_INTERPRETER_START)} - {"PYTHONPATH"}
     if any(env[name] != os.environ.get(name) for name in early):  # noqa: TID251 - as above
@@ -191,11 +192,18 @@ def become(order: dict[str, Any]) -> None:
     name, *arguments = order["argv"][len(MODULE) :]
     sys.argv = [name, *arguments]
     random.seed()  # else all forks would draw the same
-    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(  # type: ignore[misc]  # noqa: SIM115
-        2, "w", buffering=1, errors="backslashreplace", closefd=False
-    )
+    sys.stdout = sys.__stdout__ = _standard(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _standard(2)  # type: ignore[misc]
     runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _standard(file: int) -> io.TextIOWrapper:
+    """Open standard output or error as an interpreter does that starts."""
+    if os.environ.get("PYTHONUNBUFFERED"):  # noqa: TID251 - the order's
+        return io.TextIOWrapper(io.FileIO(file, "w", closefd=False), write_through=True)
+    return open(
+        file, "w", buffering=1 if file == 2 else -1, errors="backslashreplace", closefd=False
+    )
 
 
 def _import_all() -> None:

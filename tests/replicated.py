@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from resilience.clock import SystemClock
 from resilience.consistency.shared import SharedPositions
 from resilience.databases import Databases
+from resilience.databases.server import Server
 from resilience.events import Event
 from resilience.pulse import Pulse
 from resilience.store import Store
@@ -81,6 +82,20 @@ class Stage:
         lsn = self.primary.flushed_lsn()
         for replica in self.replicas:
             wait_until(lambda one=replica: one.has_replayed(lsn), SECONDS, "it is level")
+
+    def await_lag(self, databases: Databases) -> None:
+        """Wait until a process knows how far its replicas, which must be level, are behind.
+
+        It has then seen the primary where they are, and knows their lag also while they stall.
+        """
+        for replica in databases.replicas:
+
+            def is_known(replica: Server = replica) -> bool:
+                databases.keep_up(asynchronous=False)
+                measured = replica.connect_and_measure(asynchronous=False)
+                return databases.history.lag(measured.position, databases.fleet_time()) is not None
+
+            wait_until(is_known, SECONDS, f"it is known how far {replica.name} is behind")
 
     @contextmanager
     def stalled(self, *numbers: int) -> Iterator[None]:

@@ -17,6 +17,12 @@ def default_worker_tasks(default_worker_tasks: set[ModuleType]) -> set[ModuleTyp
     return {*default_worker_tasks, vendor_tasks}
 
 
+@pytest.fixture
+def default_worker_env(default_worker_env: dict[str, str]) -> dict[str, str]:
+    """Let workers of pytest-celery start as its users start them: it looks at their command."""
+    return {**default_worker_env, "PRELOADED": "0"}
+
+
 @pytest.fixture(scope="module")
 def replicated() -> Iterator[Stage]:
     """A primary with two replicas that tests leave level."""

@@ -141,7 +141,7 @@ def test_session_never_goes_back_behind_what_it_saw_elsewhere(stage: Stage) -> N
     behind = stage.databases(wait_seconds=0.01, replicas=[stage.replicas[1].url])
     note = write(databases, "old")
     stage.level()
-    read(behind, note)
+    stage.await_lag(behind)
     with stage.stalled(1):
         with in_session(ConsistentSession()):
             databases.wait_seconds = 5.0
