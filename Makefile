@@ -19,7 +19,7 @@ up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
 
 # Most tests wait for servers: five at a time. Those that measure how long something takes run by themselves.
-BESIDE := --numprocesses=5 --dist=worksteal
+BESIDE := --numprocesses=5 --dist=worksteal --durations=30
 TIMED := $(addprefix tests/acceptance/test_,demo.py own_orders.py shop.py shop_flags.py shop_mistakes.py) \
   tests/unit/test_slots.py $(addprefix tests/integration/test_,budget_http.py budget_postgres.py budget_redis.py flags_flip.py \
   flags_trial.py stopping.py)
