@@ -125,7 +125,10 @@ class Choice:
 
     def _order(self) -> list[Server]:
         """Return the replicas in random order; first the one that the session has read from."""
-        servers, last = list(self._databases.replicas), self._last()
+        servers = list(self._databases.replicas)
+        if len(servers) == 1:
+            return servers
+        last = self._last()
         _dice.shuffle(servers)
         if last in servers:
             servers.remove(last)
@@ -169,11 +172,10 @@ class Choice:
         databases = self._databases
         try:
             connection = self._open(server)
-            self.find_out(server)
             known = server.last_measured(connection)
+            self.find_out(server, None if known is None else known[0])
             if known is not None:
                 measured, at = known
-                self.find_out(server, measured)
                 is_fresh = databases.clock.monotonic() - at <= databases.position_cache_seconds
                 if is_fresh and self._why_not(measured) is None:
                     return Candidate(server, connection, measured, None)

@@ -52,13 +52,14 @@ class RoutingSession(Session):
         Raises:
             ConfigurationError: *using* is something else, or a key is too long.
         """
-        _check(using, keys)
+        if using or keys:
+            _check(using, keys)
         super().__init__(**options)
         self._databases = databases
         self._asynchronous = asynchronous
         self._using = using
         self._keys = tuple(keys) or (ANY_KEY,)
-        self._own = ConsistentSession()
+        self._own: ConsistentSession | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -74,7 +75,11 @@ class RoutingSession(Session):
         """
         if self._consistent is None:
             self._consistent = current_session()
-        return self._consistent or self._own
+        if self._consistent is not None:
+            return self._consistent
+        if self._own is None:
+            self._own = ConsistentSession()
+        return self._own
 
     def get_bind(
         self,
