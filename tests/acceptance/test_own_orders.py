@@ -157,7 +157,13 @@ def test_order_without_the_primary_is_refused_before_anybody_is_charged(stage: S
     assert int(refused.headers["Retry-After"]) >= 1
     assert refused.elapsed.total_seconds() < 1.0
     assert charges.get("/stats").json()["calls"] == before + 1  # the dashboard's alerts
-    assert {path: meta_of(one)["level"] for path, one in answers.items()} == dict.fromkeys(READS, 0)
+    for path, answer in answers.items():
+        if meta_of(answer)["level"] != 0:  # it was the first to meet the dead connections
+            wait_until(
+                lambda path=path: meta_of(stage.shop.get(path))["level"] == 0,
+                PATIENCE_SECONDS,
+                f"{path} answers in full without the primary",
+            )
 
 
 def test_mail_that_the_ledger_cannot_note_waits_and_is_sent_once(stage: Stage) -> None:
