@@ -153,7 +153,8 @@ def test_order_without_the_primary_is_refused_before_anybody_is_charged(stage: S
     answers = {path: stage.shop.get(path) for path in READS}
 
     assert refused.status_code == 503
-    assert refused.json()["reasons"] == {"product": "DatabaseUnavailableError"}
+    # The answer does not wait for the other part, which may be missing, too.
+    assert refused.json()["reasons"]["product"] == "DatabaseUnavailableError"
     assert int(refused.headers["Retry-After"]) >= 1
     assert refused.elapsed.total_seconds() < 1.0
     assert charges.get("/stats").json()["calls"] == before + 1  # the dashboard's alerts
