@@ -41,7 +41,9 @@ celery.worker.consumer celery.worker.strategy kombu.transport.pyamqp kombu.trans
 resilience resilience.testing.announce resilience.tasks sqlalchemy.dialects.sqlite
 """
 AT_INTERPRETER_START = ("PYTHON", "LD_", "COV")
-"""Variables that an interpreter reads before its program; but PYTHONPATH, which can be applied."""
+"""Variables that an interpreter reads before its program."""
+APPLIED = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
+"""Those of them that `become` can apply."""
 PR_SET_CHILD_SUBREAPER = 36
 LENGTH_BYTES = 8
 
@@ -89,7 +91,7 @@ def _suits(given: dict[str, Any]) -> bool:
         return False
     if given["preexec_fn"] or given["pass_fds"] or env.get("PRELOADED") == "0":
         return False
-    early = {name for name in env if name.startswith(AT_INTERPRETER_START)} - {"PYTHONPATH"}
+    early = {name for name in env if name.startswith(AT_INTERPRETER_START)} - APPLIED
     if any(env[name] != os.environ.get(name) for name in early):  # noqa: TID251 - as above
         return False
     if any(greenlet in word for word in words for greenlet in GREENLETS):
@@ -189,6 +191,7 @@ def become(order: dict[str, Any]) -> None:
     named = order["env"].get("PYTHONPATH", "").split(os.pathsep)
     first = [order["cwd"], *filter(None, named)]
     sys.path[:] = [*first, *(path for path in sys.path if path not in first)]
+    sys.dont_write_bytecode = bool(order["env"].get("PYTHONDONTWRITEBYTECODE"))
     name, *arguments = order["argv"][len(MODULE) :]
     sys.argv = [name, *arguments]
     random.seed()  # else all forks would draw the same

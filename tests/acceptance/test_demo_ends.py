@@ -8,7 +8,6 @@ import pytest
 from resilience.testing.waiting import wait_until
 from tests.acceptance.running_demo import START_SECONDS, STOP_SECONDS, StartDemo
 
-
 MANY = 10
 """So many processes run when a shop is being started, and more than that when it is up."""
 

@@ -15,7 +15,7 @@ from resilience.testing.waiting import wait_until
 from tests import brokers
 from tests.integration.apps.positions_stage import SECONDS, Stage, new_keys, running_stage
 
-ROWS = int(os.environ.get("PUBLISHED_ROWS", "300"))  # noqa: TID251 - of the test alone
+ROWS = int(os.environ.get("PUBLISHED_ROWS", "100"))  # noqa: TID251 - of the test alone
 LAG_SECONDS_MAX = 0.5
 CHANGE_SECONDS = 0.25
 TASKS = ("plain", "sticky", "delayed")
