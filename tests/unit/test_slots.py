@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -55,6 +54,11 @@ class Held:
         """Give it back."""
         self.end.set()
         self.thread.join(LONG_SECONDS)
+
+
+def thread_names() -> set[str]:
+    """Return the names of the threads of this process."""
+    return {thread.name for thread in threading.enumerate()}
 
 
 def stand(slots: Slots, calls: int) -> bool:
@@ -239,6 +243,36 @@ def test_next_in_line_is_woken_though_another_looked_as_the_call_ended() -> None
     assert woken == [1]
 
 
+class Bell:
+    """A bell that rings at once, and keeps how long the renewal would have waited for it."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self.waits: list[float] = []
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Return as if *timeout* were over."""
+        self.waits.append(timeout)
+        return False
+
+
+def test_running_call_is_renewed_each_second(store: Store) -> None:
+    """A lease of five seconds, renewed each second, outlives four renewals that are missed."""
+    leases = SlotStore(store)
+    renewal, bell = Renewal(leases), Bell()
+    renewal._bell = bell  # type: ignore[assignment] # noqa: SLF001 - nothing else tells
+    held = Held(Slots("users", 1, store=leases, renewal=renewal))
+
+    wait_until(lambda: len(bell.waits) > 2, LONG_SECONDS, "the lease was renewed twice")
+    left = leases.take("users", "another", 1)
+    held.release()
+    wait_until(lambda: "slot-renewal" not in thread_names(), LONG_SECONDS, "the thread is gone")
+
+    assert {*bell.waits} == {1.0}
+    assert left is not None
+    assert 4.0 < left <= 5.0
+
+
 @pytest.mark.parametrize("taken", [False, True], ids=["room", "no room"])
 def test_lost_lease_is_announced(store: Store, taken: bool) -> None:  # noqa: FBT001
     """A running call whose lease is gone is counted again if there is room; it is never silent."""
@@ -289,5 +323,4 @@ def test_renewal_ends_when_nothing_is_held(store: Store) -> None:
 
     assert is_free(slots)
 
-    names: Callable[[], list[str]] = lambda: [one.name for one in threading.enumerate()]  # noqa: E731
-    wait_until(lambda: "slot-renewal" not in names(), 5 * BEAT_SECONDS, "the thread is gone")
+    wait_until(lambda: "slot-renewal" not in thread_names(), 5 * BEAT_SECONDS, "the thread is gone")
