@@ -49,4 +49,4 @@ def test_killed_demo_takes_the_shop_along(start_demo: StartDemo) -> None:
 
     demo.end(signal.SIGKILL)
 
-    wait_until(lambda: not demo.processes(), STOP_SECONDS, "all processes have ended")
+    assert wait_until(lambda: not demo.processes(), STOP_SECONDS, "all processes have ended")

@@ -44,7 +44,7 @@ def test_acknowledgement_outlives_its_connection(
     server.start()
 
     wait_until(lambda: not server.client().hlen("unacked"), SECONDS, "it is acknowledged")
-    wait_until(lambda: gc.collect() >= 0 and channel() is None, SECONDS, "it is forgotten then")
+    assert wait_until(lambda: gc.collect() >= 0 and channel() is None, SECONDS, "it is forgotten")
 
 
 def test_job_that_has_ended_is_nobody_elses_until_the_broker_knows(
@@ -154,6 +154,7 @@ def test_consumer_begins_without_memory(server: ValkeyProcess, queue: str) -> No
             with connection.Producer() as producer:
                 producer.publish({}, exchange=exchange, routing_key=queue, declare=[])
             wait_until(lambda: _drained(connection, taken), SECONDS, "it is taken")
+    assert len(taken) == 1
 
 
 def _drained(connection: SafeConnection, taken: list[object]) -> bool:

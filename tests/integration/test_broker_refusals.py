@@ -273,7 +273,7 @@ def test_worker_says_that_its_broker_may_drop_queues(
     take()
 
     told = "maxmemory-policy is allkeys-lru"
-    wait_until(lambda: told in caplog.text, SECONDS, "it is said")
+    assert wait_until(lambda: told in caplog.text, SECONDS, "it is said")
 
 
 @pytest.mark.parametrize("policy", ["noeviction", "volatile-lru"])

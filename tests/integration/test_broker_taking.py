@@ -372,10 +372,11 @@ def test_consumer_goes_on_when_the_server_forgets_its_scripts_or_connections(
     """A server that was started again knows neither."""
     one = taker(queue)
     one.drain(0.3)
+    published: list[str] = []
     for number in range(1, 4):
         broker.client().script_flush()
         broker.client().client_kill_filter(_type="normal", skipme=True)
-        publish(broker, queue)
+        published += publish(broker, queue)
 
         def come(number: int = number) -> bool:
             with suppress(*one.connection.connection_errors):
@@ -383,6 +384,7 @@ def test_consumer_goes_on_when_the_server_forgets_its_scripts_or_connections(
             return len(one.messages) == number
 
         wait_until(come, SECONDS, "the message comes")
+    assert ids_of(one.messages) == published
 
 
 def test_consumer_that_may_not_track_keys_asks_every_second(

@@ -188,7 +188,7 @@ def test_slot_is_free_after_a_cut_at_any_moment(store: Store) -> None:
         except BudgetExceededError:
             pass
 
-    wait_until(lambda: is_free(slots), 3 * BEAT_SECONDS, "the slot is back")
+    assert wait_until(lambda: is_free(slots), 3 * BEAT_SECONDS, "the slot is back")
 
 
 def test_slot_is_free_after_cancellation(one_slot: Slots) -> None:
@@ -208,7 +208,7 @@ def test_slot_is_free_after_cancellation(one_slot: Slots) -> None:
 
     asyncio.run(main())
 
-    wait_until(lambda: is_free(one_slot), 3 * BEAT_SECONDS, "the slot is back")
+    assert wait_until(lambda: is_free(one_slot), 3 * BEAT_SECONDS, "the slot is back")
 
 
 def test_calls_are_served_in_the_order_they_came() -> None:
