@@ -15,8 +15,8 @@ from resilience.clock import SystemClock
 from resilience.testing.proxy import TcpProxy
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.integration.takers import SECONDS, SILENT_SECONDS, Taker, publish, queue
 from tests.integration.test_broker_refusals import LITTLE, server, set_memory, take
-from tests.integration.test_broker_taking import SECONDS, SILENT_SECONDS, Taker, publish, queue
 
 GRACE_SECONDS = 2.5
 

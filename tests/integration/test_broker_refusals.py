@@ -18,7 +18,7 @@ from resilience.testing.ports import LOCALHOST
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.conformance.store_servers import behind_tls, started, valkey_with
-from tests.integration.test_broker_taking import (
+from tests.integration.takers import (
     SECONDS,
     SILENT_SECONDS,
     Taker,
