@@ -53,7 +53,7 @@ test-celery-5.6: .venv ## what differs between the versions of Celery, and what 
 	$(BIN)/celery --version | grep --quiet "^5\.6\."
 	$(ON_CELERY_5.6) $(BESIDE) tests/unit/test_compat.py \
 	  $(addprefix tests/integration/test_,adopt.py adopt_queues.py fire.py task_canvas.py task_outcome.py) \
-	  $(addprefix tests/compatibility/test_,by_name.py hooks.py intake.py)
+	  $(addprefix tests/compatibility/test_,by_name.py hooks.py intake.py names_that_disagree.py)
 
 chaos: .venv ## kills for minutes on both brokers, and says what became of the jobs
 	$(BIN)/python -m pytest -m chaos -s

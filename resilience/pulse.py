@@ -120,6 +120,8 @@ class Pulse:
         self._process = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.due = self._last = self._told = self._began = float("-inf")
         self.sent = 0
+        self._hastened = False
+        self._sender = 0
         self._beside: asyncio.Task[None] | None = None
 
     def restart(self) -> None:
@@ -169,6 +171,7 @@ class Pulse:
     def hasten(self, now: float) -> bool:
         """Note that something urgent waits; tell whether a pulse may go out at once."""
         soonest = self._told + FAILURE_SECONDS
+        self._hastened = True
         self.due = min(self.due, max(now, soonest))
         return now >= soonest
 
@@ -230,7 +233,9 @@ class Pulse:
     def beat(self, now: float) -> None:
         """Send a pulse unless another thread just does; wait for that one if all is stale."""
         stale, turn = now - self._last > STALE_SECONDS, self._turn(now)
-        if turn.acquire(blocking=stale, timeout=WAIT_SECONDS if stale else -1):
+        if stale and turn.locked() and self._sender == threading.get_ident():
+            self.refresh(patience=0.0)  # a coroutine of this very thread has the turn
+        elif turn.acquire(blocking=stale, timeout=WAIT_SECONDS if stale else -1):
             try:
                 if self.due <= now:
                     self.run(self._steps(now))
@@ -284,10 +289,11 @@ class Pulse:
         return self._lock
 
     def _steps(self, now: float) -> Steps[None]:
+        self._sender, self._hastened = threading.get_ident(), False
         members = list(self._members.values())
         seen = [one for member in members if (one := member.evidence(now)) is not None]
-        # Whoever comes now need not ask as well.
-        planned = self.due = now + PULSE_SECONDS
+        # A concurrent call need not ask as well: it goes on with what is known, or waits for this.
+        self.due = now if now - self._last > STALE_SECONDS else now + PULSE_SECONDS
         began = self._began = self._clock.monotonic()
         watcher = self._watcher
         known = None if watcher is None else watcher.version
@@ -299,8 +305,8 @@ class Pulse:
         self._last = self._timed = ended
         if any(one.failed for one in seen):
             self._told = ended
-        hastened = self.due < planned  # by a failure that this exchange does not tell of
-        self.due = ended + (FAILURE_SECONDS if hastened else PULSE_SECONDS)
+        # Hastened by a failure that this exchange does not tell of.
+        self.due = ended + (FAILURE_SECONDS if self._hastened else PULSE_SECONDS)
         self._circuits = dict(reply.circuits)
         if watcher is not None and self.scope == "fleet" and watcher.version == known:
             watcher.receive(reply.flags)  # else it learned more while this reply was on its way

@@ -111,20 +111,19 @@ class Letters:
         Returns:
             The new ids by the old ones; None in a dry run.
         """
+        ids = self._ids(which, limit)
         if dry_run:
-            return dict.fromkeys(self._ids(which, limit))
+            return dict.fromkeys(ids)
         replayed: dict[str, str | None] = {}
-        while (left := limit - len(replayed)) > 0:
+        for some in _batches(ids):
             # Before the transaction: none is held while something else is called.
-            names = [new_id() for _ in range(min(AT_ONCE, left))]
+            names = [new_id() for _ in some]
             with self._database.writing() as connection:
-                letters = self._lock(connection, which, len(names))
+                letters = self._lock(connection, some)
                 pairs = dict(zip((letter.id for letter in letters), names, strict=False))
                 self._revive(connection, pairs, interval_seconds, first=len(replayed))
                 self._note(connection, letters, "replay", actor, reason, pairs)
             replayed |= pairs
-            if len(letters) < len(names):
-                break
         return replayed
 
     def discard(
@@ -135,18 +134,17 @@ class Letters:
         Returns:
             Their ids; of a dry run, those that would have been forgotten.
         """
+        ids = self._ids(which, limit)
         if dry_run:
-            return self._ids(which, limit)
+            return ids
         discarded: list[str] = []
-        while (left := min(AT_ONCE, limit - len(discarded))) > 0:
+        for some in _batches(ids):
             with self._database.writing() as connection:
-                letters = self._lock(connection, which, left)
+                letters = self._lock(connection, some)
                 names = [letter.id for letter in letters]
                 connection.execute(delete(JOBS).where(JOBS.c.id.in_(names)))
                 self._note(connection, letters, "discard", actor, reason, {})
             discarded += names
-            if len(letters) < left:
-                break
         return discarded
 
     def purge(self, *, older_than_seconds: float) -> Purged:
@@ -176,10 +174,16 @@ class Letters:
         with self._database.reading() as connection:
             return list(connection.scalars(self._select(which, JOBS.c.id).limit(limit)))
 
-    def _lock(self, connection: Connection, which: Which, limit: int) -> list[Row[Any]]:
-        """Return letters that nobody else is replaying or discarding."""
-        chosen = self._select(which, JOBS.c.id, JOBS.c.task).limit(limit)
-        return list(connection.execute(chosen.with_for_update(skip_locked=True)))
+    def _lock(self, connection: Connection, ids: list[str]) -> list[Row[Any]]:
+        """Return those of the letters *ids* that are still there; nobody else changes them now.
+
+        Waits for what is locked: whoever locked it may be dead, and the letter is left then.
+        """
+        columns = [JOBS.c[name] for name in ("id", "task", "died")]
+        # All lock in the order of the key: no two wait for each other.
+        chosen = select(*columns).where(JOBS.c.id.in_(ids)).order_by(JOBS.c.id)
+        rows = {row.id: row for row in connection.execute(chosen.with_for_update())}
+        return [row for name in ids if (row := rows.get(name)) and row.died is not None]
 
     def _revive(
         self, connection: Connection, pairs: dict[str, str], interval: float, *, first: int
@@ -236,3 +240,7 @@ class Letters:
             yield len(names)
             if len(names) < AT_ONCE:
                 return
+
+
+def _batches(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[first : first + AT_ONCE] for first in range(0, len(ids), AT_ONCE))

@@ -85,6 +85,7 @@ def test_brownout_sheds_what_its_level_allows(healthy_shop: Shop, flags: Flags) 
     flags.brownout(Level.REDUCED, **WHO)
     both = {"ranking": SHED, "spelling": SHED}
     wait_until(lambda: reasons(healthy_shop) == both, FLIP_SECONDS, "both are shed")
+    assert healthy_shop.get(QUERY).status_code == 200
 
     flags.brownout(Level.FULL, **WHO)
 
@@ -111,4 +112,4 @@ def test_features_of_a_service_that_fails_are_shed_and_restored_in_reverse(
     healthy_shop.upstreams["search"].lift_fault()
 
     wait_until(lambda: shed() == [AI_RANKING], SHED_SECONDS, "spelling is back")
-    wait_until(lambda: shed() == [], SHED_SECONDS, "ranking is back")
+    assert wait_until(lambda: shed() == [], SHED_SECONDS, "ranking is back")

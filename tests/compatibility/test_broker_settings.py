@@ -155,7 +155,7 @@ def test_job_of_a_killed_worker_runs_again_soon(
         first.kill()
         with working(valkey.url, how=how, diary=path):
             soon = SILENT_SECONDS + SOON_SECONDS
-            wait_until(lambda: begun() == 2, soon, "it runs in the other worker")
+            assert wait_until(lambda: begun() == 2, soon, "it runs in the other worker")
 
 
 @EITHER
@@ -234,7 +234,7 @@ def test_settings_of_all_queues_hold_on_rabbitmq(
             app.tasks[name].delay(1, 0.0)
 
         done = [("done", 1)] * 2
-        wait_until(lambda: _said(path, "done") == done, SECONDS, "both jobs are done")
+        assert wait_until(lambda: _said(path, "done") == done, SECONDS, "both jobs are done")
     app.close()
 
 

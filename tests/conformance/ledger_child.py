@@ -95,6 +95,16 @@ def take_all(url: str, owner: str, found: "Queue[list[str]]") -> None:
     found.put(ids)
 
 
+def replay_all(url: str, owner: str, found: "Queue[list[str]]") -> None:
+    """Replay all dead letters, and say which."""
+    ledger = Ledger(url, timeout_seconds=SECONDS)
+    numbers = count()
+    replayed = ledger.letters.replay(
+        Which(), actor=owner, reason="why", new_id=lambda: f"{owner}-{next(numbers)}", limit=10_000
+    )
+    found.put([*replayed])
+
+
 def claim_all(url: str, owner: str, found: "Queue[list[str]]") -> None:
     """Claim a hundred keys and say which were free."""
     ledger = Ledger(url, timeout_seconds=SECONDS)

@@ -169,7 +169,7 @@ def test_answer_is_gone_at_the_end_of_its_life(answers: Answers, way: Way) -> No
     """The server forgets by itself."""
     way.refresh(answers, answers.key("a"), 1, max_age=0.1)
 
-    wait_until(lambda: way.recall(answers, answers.key("a")) is None, 5, "the answer is gone")
+    assert wait_until(lambda: way.recall(answers, answers.key("a")) is None, 5, "it is gone")
 
 
 @pytest.mark.parametrize(

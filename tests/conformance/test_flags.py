@@ -1,5 +1,6 @@
 """Flags of a fleet, kept in a real store: who hears of orders, and what a lost store means."""
 
+import asyncio
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from resilience.store.fleet import StoreFleet
 from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.unit.hand_clock import HandClock
 
 FEATURES = (
     Feature("search", level=Level.FAILED),
@@ -44,9 +46,11 @@ class Clock:
 class Someone:
     """One process of the fleet."""
 
-    def __init__(self, server: ValkeyProcess, namespace: str) -> None:
+    def __init__(
+        self, server: ValkeyProcess, namespace: str, clock: Clock | HandClock | None = None
+    ) -> None:
         self.said: list[Event] = []
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.store = Store(server.url, namespace=namespace, timeout_seconds=0.5)
         self.pulse = Pulse(StoreFleet(self.store), clock=self.clock)
         self.flags = Flags(
@@ -103,6 +107,28 @@ def test_order_reaches_others_with_who_and_why(two: tuple[Someone, Someone]) -> 
     found = other.decision("search.ranking")
     assert (found.source, found.reason, found.level) == (Source.ORDER, "too slow", Level.REDUCED)
     assert [type(one) for one in (*ann.said, *other.said)] == [FeatureOrdered]
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "enabled"),
+    [pytest.param(0.99, True, id="fresh"), pytest.param(1.01, False, id="stale")],
+)
+def test_event_loop_asks_before_it_answers_once_a_second_has_passed(
+    server: ValkeyProcess, age_seconds: float, *, enabled: bool
+) -> None:
+    """A plain question blocks no event loop, unless what is known is over a second old."""
+    namespace, clock = uuid4().hex, HandClock()
+    ann, idle = Someone(server, namespace), Someone(server, namespace, clock)
+
+    async def ask() -> bool:
+        assert idle.flags.enabled("search.ranking")
+        ann.flags.order("search.ranking", "off", seconds=60, **WHO)
+        clock.advance(age_seconds)
+        return idle.flags.enabled("search.ranking")
+
+    assert asyncio.run(ask()) is enabled
+    for one in (ann, idle):
+        one.store.client.close()
 
 
 def test_order_ends_by_itself(two: tuple[Someone, Someone]) -> None:

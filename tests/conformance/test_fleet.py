@@ -132,7 +132,7 @@ def test_slow_calls_are_as_old_as_the_youngest_call(ask: Ask) -> None:
 
 def test_window_passes(ask: Ask) -> None:
     """Calls and reporters leave the window second by second; a row ends with all evidence."""
-    window(ask, seen(window_seconds=1, failed=3))
+    assert window(ask, seen(window_seconds=1, failed=3)).failed == 3
 
     def gone() -> bool:
         # Of another generation, so that asking adds nothing.

@@ -14,13 +14,13 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from resilience.errors import ConfigurationError, LedgerUnavailableError, SchemaError
-from resilience.ledger import Ledger
+from resilience.ledger import Ledger, Which
 from resilience.ledger.engines import read_url
 from resilience.ledger.tables import HEAD, METADATA, VERSION_TABLE
 from resilience.testing.mariadb import MariaDbProcess
 from resilience.testing.postgres import PostgresProcess
 from tests.conformance import ledger_child as child
-from tests.conformance.ledger_jobs import by_hand, failure, job, names, states, take
+from tests.conformance.ledger_jobs import buried, by_hand, failure, job, names, states, take
 from tests.unit.hand_clock import HandClock
 
 Server = PostgresProcess | MariaDbProcess
@@ -122,6 +122,23 @@ def test_locked_row_is_waited_for_in_bounds(served: Ledger, server: Server) -> N
     engine.dispose()
 
     assert served.finish(["a"]) == 1
+
+
+def test_locked_letter_is_waited_for_in_bounds(served: Ledger) -> None:
+    """A replay or discard leaves out no letter whose lock a dead process has not lost yet."""
+    buried(served, "a", "b")
+    begun = {"actor": "ann", "reason": "mail is back", "limit": 9}
+    engine = create_engine(read_url(_url(served)))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SELECT * FROM resilience_jobs WHERE id = 'a' FOR UPDATE")
+
+        with pytest.raises(LedgerUnavailableError, match="find and end it"):
+            served.letters.replay(Which(), **begun, new_id=lambda: "new")
+        with pytest.raises(LedgerUnavailableError, match="find and end it"):
+            served.letters.discard(Which(), **begun)
+    engine.dispose()
+
+    assert served.letters.discard(Which(), **begun) == ["a", "b"]
 
 
 def _url(ledger: Ledger) -> str:

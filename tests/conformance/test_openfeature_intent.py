@@ -1,13 +1,11 @@
 """An OpenFeature provider whose flags the app follows: what becomes an order, and what does not."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from openfeature import api
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import ProviderFatalError
@@ -19,8 +17,6 @@ from resilience.clock import SystemClock
 from resilience.errors import StoreUnavailableError
 from resilience.events import Event, FeatureOrdered, FlagProviderFailed
 from resilience.flags import Feature, Features, Flags, Source, intent
-from resilience.flags.document import Document, Order
-from resilience.flags.intent import follow_edit
 from resilience.levels import Level
 from resilience.pulse import Pulse
 from resilience.store import Store
@@ -308,51 +304,3 @@ def test_lost_store_is_an_error_and_the_next_look_gives_the_order(
             leader.looks()
     assert not leader.looks()["ranking"]
     assert leader.told() == [("ranking", "off")]
-
-
-def order(state: Literal["on", "off", "auto"], until: float, actor: str) -> Order:
-    """Return an order."""
-    return Order(state=state, until=until, actor=actor, reason="?", version=3, at=0.0)
-
-
-def test_order_is_renewed_at_half_its_time_and_ends_without_answers() -> None:
-    """So an order outlives a provider by at least half of it, and by no more than all of it."""
-    edit = follow_edit({"ranking": "off"}, NAME)
-    first = edit(Document(), 0.0)
-    assert first is not None
-    assert edit(first, FOLLOW_SECONDS / 2 - 1) is None
-    renewed = edit(first, FOLLOW_SECONDS / 2 + 1)
-    assert renewed is not None
-    assert renewed.orders["ranking"].until == pytest.approx(FOLLOW_SECONDS * 1.5 + 1)
-    again = edit(first, FOLLOW_SECONDS + 1)
-    assert again is not None
-    assert again.orders["ranking"].state == "off"
-
-
-STATES = st.sampled_from(["on", "off", "auto"])
-NAMES = st.sampled_from(sorted(FEATURES))
-ORDERS = st.builds(order, STATES, st.floats(0, 1000), st.sampled_from([NAME, "ann"]))
-
-
-@given(
-    st.dictionaries(NAMES, ORDERS),
-    st.dictionaries(NAMES, STATES),
-    st.floats(0, 1000),
-)
-def test_edit_never_touches_what_others_have_ordered(
-    before: Mapping[str, Order], wanted: Mapping[str, Any], now: float
-) -> None:
-    """Nor what nobody asked for; what it leaves is as the provider wants it, and settled."""
-    document = Document(orders=dict(before))
-    made = follow_edit(wanted, NAME)(document, now) or document
-    for name in FEATURES:
-        old, new = before.get(name), made.orders.get(name)
-        in_force = old is not None and old.state != "auto" and old.until > now
-        if name not in wanted or (in_force and old is not None and old.actor != NAME):
-            assert new == old
-        elif new is None:
-            assert wanted[name] == "auto"
-        else:
-            assert (new.state if new.until > now else "auto") == wanted[name]
-            assert wanted[name] == "auto" or new.until - now >= FOLLOW_SECONDS / 2
-    assert follow_edit(wanted, NAME)(made, now) is None

@@ -205,9 +205,8 @@ def test_cluster_is_found_behind_tls(tmp_path: Path) -> None:
         ways = (fleet.ask, lambda question: asyncio.run(fleet.ask_async(question)))
 
         for way in ways:
-            wait_until(
-                answering(partial(window, way, seen(ok=1))), SECONDS, "the cluster has its slots"
-            )
+            asked = answering(partial(window, way, seen(ok=1)))
+            assert wait_until(asked, SECONDS, "the cluster has its slots")
         store.client.close()
 
 

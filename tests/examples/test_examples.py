@@ -118,6 +118,6 @@ def test_django_example_runs_what_beat_asks_for(
         beat.start()
         wait_until(lambda: shop.get(f"/orders/{number}")["reminded"] >= 2, 20, "beat asked twice")
         shop.await_mail(number)
-        wait_until(
+        assert wait_until(
             lambda: shop.get(f"/orders/{number}")["mailed"], 20, "the database knows of the mail"
         )

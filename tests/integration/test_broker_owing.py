@@ -15,8 +15,8 @@ from resilience.clock import SystemClock
 from resilience.testing.proxy import TcpProxy
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.integration.takers import SECONDS, SILENT_SECONDS, Taker, publish, queue
 from tests.integration.test_broker_refusals import LITTLE, server, set_memory, take
-from tests.integration.test_broker_taking import SECONDS, SILENT_SECONDS, Taker, publish, queue
 
 GRACE_SECONDS = 2.5
 
@@ -44,7 +44,7 @@ def test_acknowledgement_outlives_its_connection(
     server.start()
 
     wait_until(lambda: not server.client().hlen("unacked"), SECONDS, "it is acknowledged")
-    wait_until(lambda: gc.collect() >= 0 and channel() is None, SECONDS, "it is forgotten then")
+    assert wait_until(lambda: gc.collect() >= 0 and channel() is None, SECONDS, "it is forgotten")
 
 
 def test_job_that_has_ended_is_nobody_elses_until_the_broker_knows(
@@ -154,6 +154,7 @@ def test_consumer_begins_without_memory(server: ValkeyProcess, queue: str) -> No
             with connection.Producer() as producer:
                 producer.publish({}, exchange=exchange, routing_key=queue, declare=[])
             wait_until(lambda: _drained(connection, taken), SECONDS, "it is taken")
+    assert len(taken) == 1
 
 
 def _drained(connection: SafeConnection, taken: list[object]) -> bool:

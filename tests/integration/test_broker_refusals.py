@@ -18,7 +18,7 @@ from resilience.testing.ports import LOCALHOST
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.conformance.store_servers import behind_tls, started, valkey_with
-from tests.integration.test_broker_taking import (
+from tests.integration.takers import (
     SECONDS,
     SILENT_SECONDS,
     Taker,
@@ -273,7 +273,7 @@ def test_worker_says_that_its_broker_may_drop_queues(
     take()
 
     told = "maxmemory-policy is allkeys-lru"
-    wait_until(lambda: told in caplog.text, SECONDS, "it is said")
+    assert wait_until(lambda: told in caplog.text, SECONDS, "it is said")
 
 
 @pytest.mark.parametrize("policy", ["noeviction", "volatile-lru"])

@@ -13,7 +13,7 @@ from kombu.message import Message
 from resilience.broker import CRASHES_HEADER, SafeConnection
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
-from tests.integration.test_broker_taking import (
+from tests.integration.takers import (
     OPTIONS,
     SECONDS,
     SILENT_SECONDS,

@@ -287,6 +287,7 @@ def test_ledger_that_is_locked_leaves_the_job_with_the_broker(post: Post) -> Non
         database.execute("ROLLBACK")
 
     post.await_done(key)
+    assert post.runs(key) >= 2
 
 
 def test_fire_says_so_if_neither_takes_the_job(post: Post) -> None:

@@ -87,4 +87,5 @@ def test_worker_that_loses_its_broker_while_it_stops_consuming_goes_on_when_both
         release(stage)
         proxy.heal()
         stage.await_done(stage.publish("note", 5))
+        assert stage.waiting("mail") == 0
         worker.kill()

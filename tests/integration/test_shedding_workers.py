@@ -143,7 +143,7 @@ def test_circuit_that_only_the_shed_feature_calls_closes_again(stage: Stage) -> 
 
         wait_until(lambda: ask(SHED), SECONDS, "both are shed")
         stage.desk.delete("down")
-        wait_until(lambda: ask([*SHED, *BACK]), SECONDS, "both are back")
+        assert wait_until(lambda: ask([*SHED, *BACK]), SECONDS, "both are back")
         worker.kill()
 
 

@@ -12,7 +12,7 @@ from resilience import AttemptTimeoutError, ConfigurationError, RejectedError
 from resilience.breaker import BreakerPolicy, State
 from resilience.breaker.classify import Classifier
 from resilience.errors import BUGS, as_bug
-from tests.unit.breakers import Rig
+from tests.unit.breakers import Rig, raise_
 
 
 class RefusedError(ConnectionError):
@@ -124,9 +124,12 @@ def test_result_is_judged_on_an_event_loop_and_when_decorated() -> None:
 
 def test_error_of_a_judge_does_not_hide_the_error_of_the_call() -> None:
     """The caller gets what its call raised, whatever the policy makes of it."""
-    rig = Rig(BreakerPolicy(failure_if=broken_judge))
+    rig, error = Rig(BreakerPolicy(failure_if=broken_judge)), RefusedError(503)
 
-    rig.fail(1, RefusedError(503))
+    with pytest.raises(RefusedError) as caught:
+        rig.breaker.call(raise_, error)
+
+    assert caught.value is error
 
 
 @pytest.mark.parametrize(

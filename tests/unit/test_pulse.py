@@ -1,10 +1,13 @@
 """When a process tells the fleet what it saw, and what it does alone."""
 
+import asyncio
+import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from resilience import pulse
 from resilience.breaker import Breaker, BreakerPolicy
 from resilience.events import CircuitOpened
 from resilience.pulse import Pulse
@@ -17,6 +20,8 @@ FAILURE_SECONDS = 0.02
 PULSE_SECONDS = 0.25
 
 SECONDS = 10
+WITHIN_SECONDS = 0.2
+"""A call that does not wait is over by then."""
 WHO: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}
 
 
@@ -37,6 +42,20 @@ class Watched(MemoryFleet):
             act, self.meanwhile = self.meanwhile, None
             act()
         return answer
+
+
+class Waiting(Watched):
+    """A fleet that answers coroutines when the test lets it."""
+
+    def __init__(self, clock: HandClock) -> None:
+        """Answer none yet."""
+        super().__init__(clock)
+        self.answering = asyncio.Event()
+
+    async def ask_async(self, question: Question) -> Any:  # noqa: ANN401 - by question
+        """Answer as always, once it may."""
+        await self.answering.wait()
+        return self.ask(question)
 
 
 @pytest.fixture
@@ -70,6 +89,59 @@ def test_idle_process_asks_before_it_admits(fleet: Watched, clock: HandClock) ->
     busy.open()
 
     assert idle.refused()
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "waits"),
+    [pytest.param(0.99, False, id="fresh"), pytest.param(1.01, True, id="stale")],
+)
+def test_call_waits_for_the_pulse_of_another_thread_once_a_second_has_passed(
+    fleet: Watched,
+    clock: HandClock,
+    monkeypatch: pytest.MonkeyPatch,
+    age_seconds: float,
+    *,
+    waits: bool,
+) -> None:
+    """What is known admits calls while a pulse is under way, unless it is over a second old."""
+    monkeypatch.setattr(pulse, "WAIT_SECONDS", SECONDS)
+    policy = replace(HASTY, open_seconds=8.0)
+    idle, busy = (Rig(policy, fleet=fleet, clock=clock) for _ in range(2))
+    answers: list[bool] = []
+    other = threading.Thread(target=lambda: answers.append(idle.refused()))
+    idle.succeed()
+    known = clock.monotonic()
+    busy.open()
+
+    def call_meanwhile() -> None:
+        other.start()
+        other.join(SECONDS if not waits else WITHIN_SECONDS)
+
+    clock.advance(known + age_seconds - clock.monotonic())
+    fleet.meanwhile = call_meanwhile
+    assert idle.refused()
+    other.join(SECONDS)
+
+    assert answers == [waits]
+
+
+def test_plain_call_does_not_wait_for_a_coroutine_of_its_own_thread(clock: HandClock) -> None:
+    """Where a coroutine that waits for the fleet cannot go on, a call asks by itself at once."""
+    fleet = Waiting(clock)
+    idle, busy = (Rig(replace(HASTY, open_seconds=8.0), fleet=fleet, clock=clock) for _ in range(2))
+
+    async def call() -> bool:
+        idle.succeed()
+        clock.advance(1.01)
+        busy.open()
+        pulsing = asyncio.create_task(idle.breaker.refusal_async())
+        await asyncio.sleep(0)
+        refused = idle.refused()
+        fleet.answering.set()
+        await pulsing
+        return refused
+
+    assert asyncio.run(call())
 
 
 def test_failure_is_told_at_once_and_a_burst_as_one(fleet: Watched, clock: HandClock) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -55,6 +54,11 @@ class Held:
         """Give it back."""
         self.end.set()
         self.thread.join(LONG_SECONDS)
+
+
+def thread_names() -> set[str]:
+    """Return the names of the threads of this process."""
+    return {thread.name for thread in threading.enumerate()}
 
 
 def stand(slots: Slots, calls: int) -> bool:
@@ -184,7 +188,7 @@ def test_slot_is_free_after_a_cut_at_any_moment(store: Store) -> None:
         except BudgetExceededError:
             pass
 
-    wait_until(lambda: is_free(slots), 3 * BEAT_SECONDS, "the slot is back")
+    assert wait_until(lambda: is_free(slots), 3 * BEAT_SECONDS, "the slot is back")
 
 
 def test_slot_is_free_after_cancellation(one_slot: Slots) -> None:
@@ -204,7 +208,7 @@ def test_slot_is_free_after_cancellation(one_slot: Slots) -> None:
 
     asyncio.run(main())
 
-    wait_until(lambda: is_free(one_slot), 3 * BEAT_SECONDS, "the slot is back")
+    assert wait_until(lambda: is_free(one_slot), 3 * BEAT_SECONDS, "the slot is back")
 
 
 def test_calls_are_served_in_the_order_they_came() -> None:
@@ -237,6 +241,36 @@ def test_next_in_line_is_woken_though_another_looked_as_the_call_ended() -> None
     line.leave(leases[0])
 
     assert woken == [1]
+
+
+class Bell:
+    """A bell that rings at once, and keeps how long the renewal would have waited for it."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self.waits: list[float] = []
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Return as if *timeout* were over."""
+        self.waits.append(timeout)
+        return False
+
+
+def test_running_call_is_renewed_each_second(store: Store) -> None:
+    """A lease of five seconds, renewed each second, outlives four renewals that are missed."""
+    leases = SlotStore(store)
+    renewal, bell = Renewal(leases), Bell()
+    renewal._bell = bell  # type: ignore[assignment] # noqa: SLF001 - nothing else tells
+    held = Held(Slots("users", 1, store=leases, renewal=renewal))
+
+    wait_until(lambda: len(bell.waits) > 2, LONG_SECONDS, "the lease was renewed twice")
+    left = leases.take("users", "another", 1)
+    held.release()
+    wait_until(lambda: "slot-renewal" not in thread_names(), LONG_SECONDS, "the thread is gone")
+
+    assert {*bell.waits} == {1.0}
+    assert left is not None
+    assert 0 < left <= 5.0
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["room", "no room"])
@@ -289,5 +323,4 @@ def test_renewal_ends_when_nothing_is_held(store: Store) -> None:
 
     assert is_free(slots)
 
-    names: Callable[[], list[str]] = lambda: [one.name for one in threading.enumerate()]  # noqa: E731
-    wait_until(lambda: "slot-renewal" not in names(), 5 * BEAT_SECONDS, "the thread is gone")
+    wait_until(lambda: "slot-renewal" not in thread_names(), 5 * BEAT_SECONDS, "the thread is gone")

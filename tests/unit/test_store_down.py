@@ -274,7 +274,7 @@ def test_listener_that_raises_changes_nothing(server: ValkeyProcess, clock: Hand
     server.start()
     clock.advance(1.0)
 
-    wait_until(lambda: found(ask_sync, store), 10, "the store was found")
+    assert wait_until(lambda: found(ask_sync, store), 10, "the store was found")
 
 
 def write_sync(store: Store) -> Any:  # noqa: ANN401 - what the server says
