@@ -252,6 +252,34 @@ def test_greenlet_is_cut_where_it_waits(told: dict[str, Any], block: str) -> Non
     assert 0.1 <= seconds < 1
 
 
+def test_greenlet_that_keeps_what_cuts_it_is_cut_again(told: dict[str, Any]) -> None:
+    """Its caller has the limit's error in the end, and so has whoever asks what was kept."""
+    ended, seconds = told["keep"]
+
+    assert ended == "LateError"
+    assert 0.1 <= seconds < 1
+    assert told["kept"] == ["LateError"] * 2
+
+
+def test_greenlet_is_none_where_gevent_is_only_imported() -> None:
+    """What it has not patched lets nobody else run, and is cut as it would be without it."""
+    call = "greenlets.within(0.1, greenlets.sleep)[0]"
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [
+            sys.executable,
+            "-c",
+            f"import gevent.monkey; from tests.unit import greenlets; print({call})",
+        ],
+        env=inherited_env({"PYTHONPATH": import_path()}),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert done.stdout == "LateError\n", done.stderr
+
+
 def test_greenlet_that_does_not_wait_is_not_cut(told: dict[str, Any]) -> None:
     """Nothing can cut a spinning greenlet: it ends by itself, late, or is cut once it waits."""
     assert told["spin"][0] == "returned"
