@@ -122,11 +122,18 @@ def test_result_is_judged_on_an_event_loop_and_when_decorated() -> None:
     assert rig.breaker.state is State.OPEN
 
 
-def test_error_of_a_judge_does_not_hide_the_error_of_the_call() -> None:
-    """The caller gets what its call raised, whatever the policy makes of it."""
+def test_error_of_a_judge_does_not_hide_the_error_of_the_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The caller gets what its call raised; the log names the judge and what it was to judge."""
     rig = Rig(BreakerPolicy(failure_if=broken_judge))
 
     rig.fail(1, RefusedError(503))
+
+    (record,) = caplog.records
+    assert record.getMessage() == f"{broken_judge!r} could not judge a RefusedError"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is AttributeError
 
 
 @pytest.mark.parametrize(

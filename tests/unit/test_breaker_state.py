@@ -7,7 +7,7 @@ import pytest
 
 from resilience import CircuitOpenError
 from resilience.breaker import BreakerPolicy, Circuit, State
-from resilience.breaker.state import opened, passed, why_open
+from resilience.breaker.state import closed, opened, passed, why_open
 from resilience.errors import RejectedError
 from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitOpened
 from resilience.store.fleet import Probes, Window
@@ -262,6 +262,14 @@ def test_open_circuit_probes_once_its_time_is_up_and_not_before() -> None:
 def test_one_verdict_is_given_on_all_probes(ok: int, failed: int, *, verdict: bool | None) -> None:
     """Neither the first success closes nor the first failure opens."""
     assert passed(Probes(ok=ok, failed=failed), HASTY) is verdict
+
+
+def test_closed_circuit_is_as_one_that_never_opened_but_later() -> None:
+    """Its generation is its time in µs, or one more than before: it grows though a clock lags."""
+    was = Circuit(generation=7_000_000, until=9.0, attempt=3)
+
+    assert closed(was, 8.0) == Circuit(generation=8_000_000)
+    assert closed(was, 6.0) == Circuit(generation=7_000_001)
 
 
 def test_circuit_closes_once_when_its_probes_passed() -> None:
