@@ -107,6 +107,16 @@ def test_result_is_judged(judge: Callable[[object], bool]) -> None:
     assert rig.breaker.state is State.OPEN
 
 
+def test_result_that_is_judged_good_opens_no_circuit() -> None:
+    """A judge of results makes failures of some, not of all."""
+    rig = Rig(BreakerPolicy(minimum_calls=4, failure_if_result=lambda value: value != ""))
+
+    rig.succeed(4)
+    rig.tell()
+
+    assert rig.breaker.state is State.CLOSED
+
+
 def test_result_is_judged_on_an_event_loop_and_when_decorated() -> None:
     """Every way to call heeds the judge."""
     rig = Rig(BreakerPolicy(minimum_calls=3, failure_if_result=lambda value: value == ""))

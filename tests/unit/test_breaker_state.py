@@ -264,6 +264,17 @@ def test_one_verdict_is_given_on_all_probes(ok: int, failed: int, *, verdict: bo
     assert passed(Probes(ok=ok, failed=failed), HASTY) is verdict
 
 
+@pytest.mark.parametrize(
+    ("ratio", "failed", "verdict"),
+    [(0.5, 1, True), (0.5, 2, False), (0.25, 1, False), (None, 1, True), (None, 2, False)],
+)
+def test_probes_may_fail_below_the_ratio(ratio: float | None, failed: int, *, verdict: bool) -> None:
+    """As many as of other calls; half of them where failures count in a row only."""
+    policy = BreakerPolicy(failure_ratio=ratio, consecutive_failures=3, half_open_probes=4)
+
+    assert passed(Probes(ok=4 - failed, failed=failed), policy) is verdict
+
+
 def test_closed_circuit_is_as_one_that_never_opened_but_later() -> None:
     """Its generation is its time in µs, or one more than before: it grows though a clock lags."""
     was = Circuit(generation=7_000_000, until=9.0, attempt=3)
