@@ -188,6 +188,14 @@ def test_reason_of_the_part_goes_before_the_outcomes() -> None:
     assert assemble([PartAnswer(name="a", outcome=outcome)]).reasons == {"a": "OSError"}
 
 
+def test_part_of_which_nobody_says_why_it_lacks_has_a_reason_all_the_same() -> None:
+    """Whoever looks for it under the part's name finds some words."""
+    degraded = Outcome(value=1, level=Level.STALE)
+    answers = [PartAnswer(name="a", outcome=None), PartAnswer(name="b", outcome=degraded)]
+
+    assert assemble(answers).reasons == {"a": "no reason given", "b": "degraded"}
+
+
 def test_outcome_of_a_response_says_of_each_part_why_it_lacks() -> None:
     """Its reason is read by people: the parts in the order of the response."""
     why = {"mail": "OSError", "ads": "DeadlineExceeded"}
