@@ -68,6 +68,8 @@ def forget(changed: Collection[str]) -> None:
             if status not in KILLED or mangled_name_from_mutant_name(name) in called:
                 data.exit_code_by_key[name] = None
         data.save()
+    # Which files are tests is known here, so that another one is no reason to try all again.
+    stats["config_fingerprint"]["test_selection"] = config().config_fingerprint()["test_selection"]
     STATS.write_text(json.dumps(stats))
 
 

@@ -62,6 +62,7 @@ def test_call_has_its_timeout_or_what_the_budget_leaves(
     ("timeout", "total", "left", "blames"),
     [
         pytest.param(10.0, 1000.0, 1.06, True, id="a-tenth-of-its-timeout"),
+        pytest.param(10.0, 1000.0, 1.05, True, id="just-a-tenth"),
         pytest.param(10.0, 1000.0, 1.04, False, id="less"),
         pytest.param(None, 10.0, 1.06, True, id="a-tenth-of-the-budget"),
         pytest.param(None, 10.0, 1.04, False, id="less-of-the-budget"),

@@ -92,6 +92,14 @@ def test_bug_is_no_outage(bug: type[Exception]) -> None:
     assert Classifier(BreakerPolicy(), ()).kind(error) == "neutral"
 
 
+def test_bugs_are_those_that_the_caller_names() -> None:
+    """Apart from them every exception is a failure."""
+    classifier = Classifier(BreakerPolicy(), (), bugs=(OSError,))
+
+    assert classifier.kind(ConnectionError()) == "neutral"
+    assert classifier.kind(NameError()) == "failed"
+
+
 @pytest.mark.parametrize("judge", [lambda value: value == "", broken_judge])
 def test_result_is_judged(judge: Callable[[object], bool]) -> None:
     """Answers that the policy calls failures open the circuit and still reach the caller.

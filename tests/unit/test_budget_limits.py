@@ -182,6 +182,22 @@ def test_call_that_runs_an_event_loop_is_cut_in_a_task_group(blocking: Blocking)
         call_within(0.1, LateError, run)
 
 
+def test_code_that_is_left_behind_in_a_thread_is_interrupted() -> None:
+    """It does not keep the interpreter busy after its caller has gone on."""
+    let_go = threading.Event()
+
+    def spin() -> None:
+        while not let_go.is_set():
+            pass
+
+    try:
+        with pytest.raises(LateError):
+            in_a_thread(lambda: call_within(0.05, LateError, spin))
+        wait_until(lambda: not helper_threads.abandoned, SECONDS, "it has ended")
+    finally:
+        let_go.set()
+
+
 def test_coroutine_is_cut_where_it_awaits() -> None:
     """What a coroutine awaits is cancelled; code that does not await runs to its end, late."""
 

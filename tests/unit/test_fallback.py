@@ -1,6 +1,7 @@
 """Fallback steps and chains: what may be declared, and what each step answers."""
 
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -125,6 +126,13 @@ def test_call_refuses_what_cannot_be_called() -> None:
     """The error names the value."""
     with pytest.raises(ConfigurationError, match="needs something to call, got 'popular'"):
         fallback.call("popular")  # type: ignore[arg-type]  # what must not work
+
+
+def test_call_of_what_has_no_name_is_called_by_how_it_looks() -> None:
+    """Outcomes and errors say which step it was."""
+    step = fallback.call(partial(fail, 1))
+
+    assert step.source == repr(partial(fail, 1))
 
 
 def test_static_refuses_what_cannot_be_copied_at_declaration() -> None:
