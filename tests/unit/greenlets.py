@@ -77,6 +77,12 @@ def within(seconds: float, function: Callable[..., object], *args: object) -> tu
     return "returned", perf_counter() - began
 
 
+def busy_before() -> str:
+    """Return how a call ended that had time, after one that kept all greenlets from running."""
+    spin()
+    return within(SPIN_SECONDS - 0.05, sleep, 0.01)[0]
+
+
 def at_once() -> list[str]:
     """Return how calls ended that run at the same time."""
     limits = (0.05, 5.0, 0.1, 5.0)
@@ -112,6 +118,8 @@ def main() -> None:
         "kept": [type(cut.error()).__name__ for cut in cuts],
         "spin": within(0.1, spin),
         "spin, then sleep": within(0.1, spin_then_sleep),
+        "busy before": busy_before(),
+        "arguments": call_within(5.0, LateError, dict, ([("a", 1)],), {"b": 2}),
         "outer": within(0.1, call_within, 5.0, KeyError, sleep),
         "inner": within(5.0, call_within, 0.1, LateError, sleep),
         "no time": within(0.0, sleep),

@@ -268,6 +268,12 @@ def test_greenlet_is_cut_where_it_waits(told: dict[str, Any], block: str) -> Non
     assert 0.1 <= seconds < 1
 
 
+def test_greenlet_in_time_is_as_if_there_were_no_limit(told: dict[str, Any]) -> None:
+    """Its time begins with the call, however long nobody else could run before."""
+    assert told["arguments"] == {"a": 1, "b": 2}
+    assert told["busy before"] == "returned"
+
+
 def test_greenlet_that_keeps_what_cuts_it_is_cut_again(told: dict[str, Any]) -> None:
     """Its caller has the limit's error in the end, and so has whoever asks what was kept."""
     ended, seconds = told["keep"]
