@@ -65,6 +65,7 @@ def test_chain_in_the_wrong_order_is_refused_at_declaration(no_answers: Answers)
 
     for words in ("task shop.recommend", "stale (STALE) stands behind static (STATIC)"):
         assert words in str(caught.value)
+    assert str(caught.value).endswith("; levels must not decrease along the chain")
 
 
 @pytest.mark.parametrize("thing", [None, "static", len, [], Level.STATIC], ids=repr)
@@ -73,7 +74,9 @@ def test_chain_names_what_is_no_step(thing: object) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_chain([fallback.static(1), thing], where="task x")  # type: ignore[list-item]  # what must not work
 
-    assert f"task x: {thing!r} is no fallback step" in str(caught.value)
+    assert str(caught.value) == (
+        f"task x: {thing!r} is no fallback step; use fallback.stale, .cached, .call or .static"
+    )
 
 
 @pytest.mark.parametrize("level", [Level.FULL, Level.FAILED, 7, "stale", None], ids=repr)
@@ -94,6 +97,7 @@ def test_step_refuses_a_level_that_a_fallback_cannot_have(
         declare(level)
 
     assert repr(level) in str(caught.value)
+    assert str(caught.value).endswith("; FULL is the call itself and FAILED is no answer")
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "60", None], ids=repr)
