@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 from mutmut.mutation.trampoline import get_mutant_under_test
+from mutmut.state import state
 from mutmut.stats import record_trampoline_hit
 
 SLOW_SECONDS = 0.1
@@ -34,6 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run slow tests last: most mutants are killed by then."""
     known = json.loads(STATS.read_text())["duration_by_test"] if STATS.exists() else {}
     items.sort(key=lambda item: (known.get(item.nodeid, 0.0) > SLOW_SECONDS, str(item.path)))
+
+
+def pytest_collection_finish() -> None:
+    """Forget what was called while modules were imported: it is no doing of the first test."""
+    state()._stats.clear()  # noqa: SLF001 - mutmut has no other way
 
 
 @pytest.hookimpl(tryfirst=True)
