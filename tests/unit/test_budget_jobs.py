@@ -135,21 +135,6 @@ def test_call_inside_does_not_outlast_the_limit_of_the_job() -> None:
     let_go.set()
 
 
-def test_body_does_not_take_the_end_of_its_job_for_that_of_a_call_inside() -> None:
-    """It has no chance to go on as if only the call had taken too long."""
-    let_go, went_on = threading.Event(), list[BaseException]()
-
-    def body() -> None:
-        try:
-            call_within(SECONDS, InnerError, let_go.wait, (ENDLESS_SECONDS,))
-        except InnerError as error:
-            went_on.append(error)
-
-    assert isinstance(run(body, 0.1), LateError)
-    let_go.set()
-    assert not went_on
-
-
 def test_job_ends_once_whenever_its_limit_meets_its_end() -> None:
     """It reports or is taken over, never both; no cut reaches what comes after the call."""
     before = sys.getswitchinterval()
