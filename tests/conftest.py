@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from tests import preloaded
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from tests.brokers import Broker
 
 pytest_plugins = ["resilience.testing.plugin"]
+
+# A busy machine is no failure. It is based on the profile that is loaded: where CI is set, that is
+# Hypothesis's own for it.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:

@@ -71,10 +71,8 @@ class Room:
         self.max_queue = max_queue
         self._seconds_per_job = (JOB_SECONDS if timeout is None else timeout) / concurrency
         self._clock = clock or SystemClock()
-        self._depth: int | None = None
+        self._depth = self._since = self._meanwhile = 0
         self._asked = self._due = -KNOWN_SECONDS
-        self._since = 0
-        self._meanwhile = 0
         self._asking = 0  # id of the process that has a reading under way
         self._told = threading.Event()  # the end of that reading
 
@@ -138,7 +136,7 @@ class Room:
             return self._known(self._clock.monotonic())
 
     def _known(self, now: float) -> int | None:
-        if self._depth is None or now - self._asked >= KNOWN_SECONDS:
+        if now - self._asked >= KNOWN_SECONDS:
             return None
         return self._depth + self._since
 

@@ -174,6 +174,7 @@ def test_lost_store_leaves_the_provider_ready_with_what_was_known(
 def test_1_4_12_async_does_not_block_the_event_loop_while_the_store_hangs(kind: str) -> None:
     """Other coroutines go on, and the answer is the declared one."""
     gaps: list[float] = []
+    ticked = asyncio.Event()
 
     async def tick() -> None:
         last = SystemClock.monotonic()
@@ -181,12 +182,14 @@ def test_1_4_12_async_does_not_block_the_event_loop_while_the_store_hangs(kind: 
             await asyncio.sleep(0.005)
             gaps.append(SystemClock.monotonic() - last)
             last = SystemClock.monotonic()
+            ticked.set()
 
     async def ask(client: OpenFeatureClient) -> Any:  # noqa: ANN401 - by kind
         ticking = asyncio.create_task(tick())
-        await asyncio.sleep(0.02)
+        await ticked.wait()
         found = await getattr(client, f"get_{kind}_value_async")("beta", KINDS[kind])
-        await asyncio.sleep(0.02)
+        ticked.clear()
+        await ticked.wait()
         ticking.cancel()
         return found
 

@@ -21,6 +21,8 @@ from mutmut.utils.file_utils import walk_mutatable_files
 EQUIVALENT = Path(__file__).parent / "equivalent.toml"
 KILLED = {"killed", "timeout", "segfault"}
 UNKNOWN = {"not checked", "check was interrupted by user"}
+BROKEN_OFF = 255
+"""Pytest itself ended in an error, as when a thread that was cut ends badly: no test has failed."""
 SHARE_MIN, SHARE_MIN_EACH = 0.90, 0.80
 
 
@@ -50,7 +52,7 @@ def mutants(path: Path) -> Iterator[tuple[str, str]]:
     data = SourceFileMutationData(path=path)
     data.load()
     for name, code in data.exit_code_by_key.items():
-        yield name, status_by_exit_code[code]
+        yield name, "broken off" if code == BROKEN_OFF else status_by_exit_code[code]
 
 
 def changed(diff: str) -> tuple[str, str]:

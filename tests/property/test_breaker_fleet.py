@@ -272,7 +272,6 @@ def test_shared_circuit_follows_its_model(
         settings=settings(
             max_examples=150,
             stateful_step_count=30,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

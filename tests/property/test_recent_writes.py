@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from uuid import uuid4
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
@@ -259,7 +259,5 @@ def test_user_never_reads_less_than_they_have_written(valkey: ValkeyProcess) -> 
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],
         ),
     )

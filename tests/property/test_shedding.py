@@ -246,7 +246,6 @@ def test_controller_keeps_its_promises_whatever_happens() -> None:
         settings=settings(
             max_examples=60,
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -15,6 +15,7 @@ from time import perf_counter
 
 from resilience import TimeoutBudget
 from resilience.budget import call_within
+from resilience.budget.timer import Cut
 
 ENDLESS_SECONDS = 5.0
 SPIN_SECONDS = 0.3
@@ -57,6 +58,15 @@ def swallow() -> None:
             sleep(1)
 
 
+def keep(cuts: list[Cut]) -> None:
+    """Keep what cuts it, as a future does, go on, and return in the end."""
+    for _ in range(2):
+        try:
+            sleep()
+        except Cut as cut:
+            cuts.append(cut)
+
+
 def within(seconds: float, function: Callable[..., object], *args: object) -> tuple[str, float]:
     """Return how a call under a limit ended, and how long it took."""
     began = perf_counter()
@@ -65,6 +75,12 @@ def within(seconds: float, function: Callable[..., object], *args: object) -> tu
     except LateError as error:
         return type(error).__name__, perf_counter() - began
     return "returned", perf_counter() - began
+
+
+def busy_before() -> str:
+    """Return how a call ended that had time, after one that kept all greenlets from running."""
+    spin()
+    return within(SPIN_SECONDS - 0.05, sleep, 0.01)[0]
 
 
 def at_once() -> list[str]:
@@ -93,13 +109,17 @@ def under_a_budget() -> list[str]:
 
 def main() -> None:
     """Call all, and print what became of them."""
-    before = len(threading.enumerate())
+    before, cuts = len(threading.enumerate()), list[Cut]()
     told = {
         "sleep": within(0.1, sleep),
         "read": within(0.1, read),
         "swallow": within(0.1, swallow),
+        "keep": within(0.1, keep, cuts),
+        "kept": [type(cut.error()).__name__ for cut in cuts],
         "spin": within(0.1, spin),
         "spin, then sleep": within(0.1, spin_then_sleep),
+        "busy before": busy_before(),
+        "arguments": call_within(5.0, LateError, dict, ([("a", 1)],), {"b": 2}),
         "outer": within(0.1, call_within, 5.0, KeyError, sleep),
         "inner": within(5.0, call_within, 0.1, LateError, sleep),
         "no time": within(0.0, sleep),

@@ -4,7 +4,7 @@ import pytest
 
 from resilience import TimeoutBudget
 from resilience.budget.allowance import Allowance
-from resilience.errors import AttemptTimeoutError, BudgetExceededError
+from resilience.errors import AttemptTimeoutError, BudgetExceededError, CircuitOpenError
 
 
 class Fixed(TimeoutBudget):
@@ -62,6 +62,7 @@ def test_call_has_its_timeout_or_what_the_budget_leaves(
     ("timeout", "total", "left", "blames"),
     [
         pytest.param(10.0, 1000.0, 1.06, True, id="a-tenth-of-its-timeout"),
+        pytest.param(10.0, 1000.0, 1.05, True, id="just-a-tenth"),
         pytest.param(10.0, 1000.0, 1.04, False, id="less"),
         pytest.param(None, 10.0, 1.06, True, id="a-tenth-of-the-budget"),
         pytest.param(None, 10.0, 1.04, False, id="less-of-the-budget"),
@@ -137,3 +138,10 @@ def test_client_that_gave_up_for_lack_of_time_counts_no_more_than_a_cut(
         allowance.excuse(error, budget(left), limit)
     assert caught.value is cut
     assert caught.value.__cause__ is error
+
+
+def test_refusal_does_not_lack_time() -> None:
+    """Nothing was sent, however little was left: the caller gets the refusal itself."""
+    limit = (0.9, lambda: BudgetExceededError("load", 0.9, 0.1, 1000.0))
+
+    Allowance("load", "users", 10.0).excuse(CircuitOpenError("users"), budget(0.1), limit)

@@ -92,6 +92,14 @@ def test_bug_is_no_outage(bug: type[Exception]) -> None:
     assert Classifier(BreakerPolicy(), ()).kind(error) == "neutral"
 
 
+def test_bugs_are_those_that_the_caller_names() -> None:
+    """Apart from them every exception is a failure."""
+    classifier = Classifier(BreakerPolicy(), (), bugs=(OSError,))
+
+    assert classifier.kind(ConnectionError()) == "neutral"
+    assert classifier.kind(NameError()) == "failed"
+
+
 @pytest.mark.parametrize("judge", [lambda value: value == "", broken_judge])
 def test_result_is_judged(judge: Callable[[object], bool]) -> None:
     """Answers that the policy calls failures open the circuit and still reach the caller.
@@ -105,6 +113,16 @@ def test_result_is_judged(judge: Callable[[object], bool]) -> None:
     rig.tell()
 
     assert rig.breaker.state is State.OPEN
+
+
+def test_result_that_is_judged_good_opens_no_circuit() -> None:
+    """A judge of results makes failures of some, not of all."""
+    rig = Rig(BreakerPolicy(minimum_calls=4, failure_if_result=lambda value: value != ""))
+
+    rig.succeed(4)
+    rig.tell()
+
+    assert rig.breaker.state is State.CLOSED
 
 
 def test_result_is_judged_on_an_event_loop_and_when_decorated() -> None:
@@ -122,14 +140,20 @@ def test_result_is_judged_on_an_event_loop_and_when_decorated() -> None:
     assert rig.breaker.state is State.OPEN
 
 
-def test_error_of_a_judge_does_not_hide_the_error_of_the_call() -> None:
-    """The caller gets what its call raised, whatever the policy makes of it."""
+def test_error_of_a_judge_does_not_hide_the_error_of_the_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The caller gets what its call raised; the log names the judge and what it was to judge."""
     rig, error = Rig(BreakerPolicy(failure_if=broken_judge)), RefusedError(503)
 
     with pytest.raises(RefusedError) as caught:
         rig.breaker.call(raise_, error)
 
     assert caught.value is error
+    (record,) = caplog.records
+    assert record.getMessage() == f"{broken_judge!r} could not judge a RefusedError"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is AttributeError
 
 
 @pytest.mark.parametrize(

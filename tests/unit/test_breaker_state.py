@@ -7,10 +7,10 @@ import pytest
 
 from resilience import CircuitOpenError
 from resilience.breaker import BreakerPolicy, Circuit, State
-from resilience.breaker.state import opened, passed, why_open
+from resilience.breaker.state import closed, opened, passed, why_open
 from resilience.errors import RejectedError
 from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitOpened
-from resilience.store.fleet import Probes, Window
+from resilience.store.fleet import Kept, Probes, Window
 from resilience.store.memory import MemoryFleet
 from tests.unit.breakers import HASTY, Rig, Steady, raise_, slow
 from tests.unit.hand_clock import HandClock
@@ -262,6 +262,41 @@ def test_open_circuit_probes_once_its_time_is_up_and_not_before() -> None:
 def test_one_verdict_is_given_on_all_probes(ok: int, failed: int, *, verdict: bool | None) -> None:
     """Neither the first success closes nor the first failure opens."""
     assert passed(Probes(ok=ok, failed=failed), HASTY) is verdict
+
+
+@pytest.mark.parametrize(
+    ("manual", "text"),
+    [(None, ""), (State.FORCED_OPEN, "forced_open"), (State.OBSERVED, "observed")],
+)
+def test_circuit_is_kept_in_a_form_that_never_changes(manual: State | None, text: str) -> None:
+    """Processes of several releases share it."""
+    circuit = Circuit(
+        generation=7, until=1.5, attempt=2, manual=manual, manual_until=9.0, actor="a", reason="b"
+    )
+    kept = Kept(generation=7, until_ms=1500, body=f'[2, "{text}", 9.0, "a", "b"]')
+
+    assert circuit.kept() == kept
+    assert Circuit.of(kept) == circuit
+    assert Circuit.of(Kept(generation=7, until_ms=1500, body="?")) == Circuit(generation=7)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "failed", "verdict"),
+    [(0.5, 1, True), (0.5, 2, False), (0.25, 1, False), (None, 1, True), (None, 2, False)],
+)
+def test_share_of_probes_may_fail(ratio: float | None, failed: int, *, verdict: bool) -> None:
+    """Less than of other calls; less than half where failures count in a row only."""
+    policy = BreakerPolicy(failure_ratio=ratio, consecutive_failures=3, half_open_probes=4)
+
+    assert passed(Probes(ok=4 - failed, failed=failed), policy) is verdict
+
+
+def test_closed_circuit_is_as_one_that_never_opened_but_later() -> None:
+    """Its generation is its time in µs, or one more than before: it grows though a clock lags."""
+    was = Circuit(generation=7_000_000, until=9.0, attempt=3)
+
+    assert closed(was, 8.0) == Circuit(generation=8_000_000)
+    assert closed(was, 6.0) == Circuit(generation=7_000_001)
 
 
 def test_circuit_closes_once_when_its_probes_passed() -> None:

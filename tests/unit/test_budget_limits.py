@@ -182,6 +182,22 @@ def test_call_that_runs_an_event_loop_is_cut_in_a_task_group(blocking: Blocking)
         call_within(0.1, LateError, run)
 
 
+def test_code_that_is_left_behind_in_a_thread_is_interrupted() -> None:
+    """It does not keep the interpreter busy after its caller has gone on."""
+    let_go = threading.Event()
+
+    def spin() -> None:
+        while not let_go.is_set():
+            pass
+
+    try:
+        with pytest.raises(LateError):
+            in_a_thread(lambda: call_within(0.05, LateError, spin))
+        wait_until(lambda: not helper_threads.abandoned, SECONDS, "it has ended")
+    finally:
+        let_go.set()
+
+
 def test_coroutine_is_cut_where_it_awaits() -> None:
     """What a coroutine awaits is cancelled; code that does not await runs to its end, late."""
 
@@ -250,6 +266,40 @@ def test_greenlet_is_cut_where_it_waits(told: dict[str, Any], block: str) -> Non
 
     assert ended == "LateError"
     assert 0.1 <= seconds < 1
+
+
+def test_greenlet_in_time_is_as_if_there_were_no_limit(told: dict[str, Any]) -> None:
+    """Its time begins with the call, however long nobody else could run before."""
+    assert told["arguments"] == {"a": 1, "b": 2}
+    assert told["busy before"] == "returned"
+
+
+def test_greenlet_that_keeps_what_cuts_it_is_cut_again(told: dict[str, Any]) -> None:
+    """Its caller has the limit's error in the end, and so has whoever asks what was kept."""
+    ended, seconds = told["keep"]
+
+    assert ended == "LateError"
+    assert 0.1 <= seconds < 1
+    assert told["kept"] == ["LateError"] * 2
+
+
+def test_greenlet_is_none_where_gevent_is_only_imported() -> None:
+    """What it has not patched lets nobody else run, and is cut as it would be without it."""
+    call = "greenlets.within(0.1, greenlets.sleep)[0]"
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [
+            sys.executable,
+            "-c",
+            f"import gevent.monkey; from tests.unit import greenlets; print({call})",
+        ],
+        env=inherited_env({"PYTHONPATH": import_path()}),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert done.stdout == "LateError\n", done.stderr
 
 
 def test_greenlet_that_does_not_wait_is_not_cut(told: dict[str, Any]) -> None:

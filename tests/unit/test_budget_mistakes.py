@@ -31,6 +31,11 @@ def test_budget_of_no_time_is_refused(total: Any) -> None:  # noqa: ANN401 - any
         TimeoutBudget(total)
 
 
+def test_budget_may_be_as_long_as_a_year() -> None:
+    """A leap year, to the second."""
+    assert TimeoutBudget(SECONDS_MAX).total == SECONDS_MAX
+
+
 @pytest.mark.parametrize("seconds", NO_TIMES, ids=lambda v: repr(v)[:8])
 def test_call_with_no_time_is_refused(spend: Run, seconds: Any) -> None:  # noqa: ANN401 - anything
     """Seconds of a call are such a number; the error names the function; no default hides it."""

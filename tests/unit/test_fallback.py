@@ -1,6 +1,7 @@
 """Fallback steps and chains: what may be declared, and what each step answers."""
 
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -8,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience import ConfigurationError, Dependency, Level, Outcome, Pipeline, fallback
+from resilience import (
+    AllFallbacksFailedError,
+    ConfigurationError,
+    Dependency,
+    Level,
+    Outcome,
+    Pipeline,
+    fallback,
+)
 from resilience.fallback import Step, check_chain
 from resilience.store import Answers
+from resilience.store.answers import Answer
 from resilience.testing.valkey import ValkeyProcess
 from tests.unit.calling import Run, run_async, run_sync
 from tests.unit.untimed import untimed
@@ -55,6 +65,7 @@ def test_chain_in_the_wrong_order_is_refused_at_declaration(no_answers: Answers)
 
     for words in ("task shop.recommend", "stale (STALE) stands behind static (STATIC)"):
         assert words in str(caught.value)
+    assert str(caught.value).endswith("; levels must not decrease along the chain")
 
 
 @pytest.mark.parametrize("thing", [None, "static", len, [], Level.STATIC], ids=repr)
@@ -63,7 +74,9 @@ def test_chain_names_what_is_no_step(thing: object) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_chain([fallback.static(1), thing], where="task x")  # type: ignore[list-item]  # what must not work
 
-    assert f"task x: {thing!r} is no fallback step" in str(caught.value)
+    assert str(caught.value) == (
+        f"task x: {thing!r} is no fallback step; use fallback.stale, .cached, .call or .static"
+    )
 
 
 @pytest.mark.parametrize("level", [Level.FULL, Level.FAILED, 7, "stale", None], ids=repr)
@@ -84,6 +97,7 @@ def test_step_refuses_a_level_that_a_fallback_cannot_have(
         declare(level)
 
     assert repr(level) in str(caught.value)
+    assert str(caught.value).endswith("; FULL is the call itself and FAILED is no answer")
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "60", None], ids=repr)
@@ -92,7 +106,8 @@ def test_stale_names_an_age_that_cannot_be(seconds: Any) -> None:  # noqa: ANN40
     with pytest.raises(ConfigurationError) as caught:
         fallback.stale(max_age=seconds)
 
-    assert repr(seconds) in str(caught.value)
+    for words in ("fallback step stale: max_age", repr(seconds)):
+        assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "60"], ids=repr)
@@ -101,13 +116,27 @@ def test_cached_names_an_age_that_cannot_be(seconds: Any) -> None:  # noqa: ANN4
     with pytest.raises(ConfigurationError) as caught:
         fallback.cached("popular", max_age=seconds)
 
-    assert repr(seconds) in str(caught.value)
+    for words in ("fallback step cached:popular: max_age", repr(seconds)):
+        assert words in str(caught.value)
+
+
+def test_age_may_be_less_than_a_second() -> None:
+    """Anything more than 0 is a length of time."""
+    for step in (fallback.stale(max_age=0.5), fallback.cached("popular", max_age=0.5)):
+        assert step.max_age == 0.5  # type: ignore[attr-defined]
 
 
 def test_call_refuses_what_cannot_be_called() -> None:
     """The error names the value."""
     with pytest.raises(ConfigurationError, match="needs something to call, got 'popular'"):
         fallback.call("popular")  # type: ignore[arg-type]  # what must not work
+
+
+def test_call_of_what_has_no_name_is_called_by_how_it_looks() -> None:
+    """Outcomes and errors say which step it was."""
+    step = fallback.call(partial(fail, 1))
+
+    assert step.source == repr(partial(fail, 1))
 
 
 def test_static_refuses_what_cannot_be_copied_at_declaration() -> None:
@@ -207,6 +236,30 @@ def test_cached_answers_only_within_its_own_age(
     assert outcome.source == ("cached:popular" if answered else "static")
     if answered:
         assert outcome.age == pytest.approx(40, abs=5)
+
+
+@pytest.mark.parametrize(("age", "answered"), [(30.0, True), (30.01, False)])
+def test_answer_may_be_as_old_as_is_allowed_and_no_older(
+    no_answers: Answers, monkeypatch: pytest.MonkeyPatch, age: float, *, answered: bool
+) -> None:
+    """The age that a step names is the oldest that it takes."""
+    monkeypatch.setattr(no_answers, "recall", lambda _key: Answer(value="a", age=age))
+    chain = [fallback.cached("popular", max_age=30.0), fallback.static("b")]
+
+    outcome = run_sync(Pipeline("ask", USERS, no_answers, fallbacks=chain), fail)
+
+    assert outcome.value == ("a" if answered else "b")
+
+
+def test_chain_that_ends_says_that_nothing_was_remembered(run: Run, answers: Answers) -> None:
+    """For each step that looked."""
+    chain = [fallback.stale(max_age=60), fallback.cached("popular")]
+
+    with pytest.raises(AllFallbacksFailedError) as caught:
+        run(Pipeline("ask", USERS, answers, fallbacks=chain), fail)
+
+    for reason in list(caught.value.reasons.values())[1:]:
+        assert reason.endswith(": nothing is remembered")
 
 
 def test_step_without_a_stored_answer_hands_on_to_the_next(run: Run, answers: Answers) -> None:

@@ -3,6 +3,7 @@
 import functools
 import json
 import linecache
+import sysconfig
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,12 @@ def test_cause_is_told_by_the_first_200_characters_in_which_nothing_varies() -> 
     assert len(fingerprint("A", "lone \ud800 surrogate", "p")) == 16
 
 
+def test_fingerprint_of_a_cause_never_changes() -> None:
+    """Letters of one cause are one group, whichever release has kept them."""
+    assert fingerprint("OSError", "user 17  gone", "shop.mail:send") == "f9144764031b960c"
+    assert Failure.of(ConnectionError("gone"), task="shop").fingerprint == "b36d31b47fffa479"
+
+
 def test_place_is_the_innermost_function_of_the_app() -> None:
     """Not the library that it called, nor this one; the app may be installed like a library."""
 
@@ -130,6 +137,19 @@ def test_place_is_the_innermost_function_of_the_app() -> None:
     assert own.fingerprint == fingerprint(kind, text, f"{__name__}:{load.__qualname__}")
     installed = Failure.of(error, task="json.tool.run")
     assert installed.fingerprint == fingerprint(kind, text, "json.decoder:JSONDecoder.raw_decode")
+
+
+def test_place_may_be_in_any_module_of_an_app_that_is_installed() -> None:
+    """However deep it lies in the package that the task belongs to."""
+    path = f"{sysconfig.get_path('purelib')}/shop/mail/sending.py"
+    module: dict[str, Any] = {"__name__": "shop.mail.sending"}
+    exec(compile("import json\ndef fail(): json.loads('[')", path, "exec"), module)  # noqa: S102
+
+    error = raised(module["fail"])
+
+    assert Failure.of(error, task="shop.orders.pay").fingerprint == fingerprint(
+        "json.decoder.JSONDecodeError", str(error), "shop.mail.sending:fail"
+    )
 
 
 def test_place_is_where_it_was_raised_if_no_function_is_the_apps() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience import Level, Outcome, PartialResponse
+from resilience.outcome import Hop
 from tests.unit.untimed import untimed
 
 JSON = st.recursive(
@@ -65,6 +66,33 @@ def test_outcome_that_is_full_names_nothing_as_degraded() -> None:
     meta = Outcome(value=1, dependency="users").to_json()["_meta"]
 
     assert (meta["partial"], meta["missing"], meta["degraded"]) == (False, [], [])
+
+
+def test_outcome_that_is_degraded_has_a_name_for_it_whoever_should_have_answered() -> None:
+    """Whoever reads `degraded` finds something in it."""
+    meta = Outcome(value=1, level=Level.STATIC).to_json()["_meta"]
+
+    assert (meta["partial"], meta["degraded"], meta["dependency"]) == (True, ["answer"], None)
+
+
+def test_outcome_shows_on_the_wire_where_the_time_went() -> None:
+    """Job by job, if that is known."""
+    outcome = Outcome(value=1, hops=(Hop(task="shop.mail", queued=0.5, waited=0.25, ran=2.0),))
+
+    document = json.loads(json.dumps(outcome.to_json()))
+
+    assert document["_meta"]["hops"] == [
+        {"task": "shop.mail", "queued": 0.5, "waited": 0.25, "ran": 2.0}
+    ]
+    assert Outcome.from_json(document) == outcome
+    assert "hops" not in Outcome(value=1).to_json()["_meta"]
+
+
+def test_outcome_needs_no_more_on_the_wire_than_its_data_and_its_level() -> None:
+    """What is not written is not known."""
+    document = {"data": 1, "_meta": {"level": 2}}
+
+    assert Outcome.from_json(document) == Outcome(value=1, level=Level.REDUCED)
 
 
 @untimed

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience import Level, Outcome, PartAnswer, PartialResponse
-from resilience.partial import assemble
+from resilience.partial import assemble, outcome_of
 from tests.unit.untimed import untimed
 
 NAMES = st.from_regex(r"[a-z]{1,3}", fullmatch=True)
@@ -186,6 +186,27 @@ def test_reason_of_the_part_goes_before_the_outcomes() -> None:
 
     assert assemble([late]).reasons == {"a": "DeadlineExceeded"}
     assert assemble([PartAnswer(name="a", outcome=outcome)]).reasons == {"a": "OSError"}
+
+
+def test_part_of_which_nobody_says_why_it_lacks_has_a_reason_all_the_same() -> None:
+    """Whoever looks for it under the part's name finds some words."""
+    degraded = Outcome(value=1, level=Level.STALE)
+    answers = [PartAnswer(name="a", outcome=None), PartAnswer(name="b", outcome=degraded)]
+
+    assert assemble(answers).reasons == {"a": "no reason given", "b": "degraded"}
+
+
+def test_outcome_of_a_response_says_of_each_part_why_it_lacks() -> None:
+    """Its reason is read by people: the parts in the order of the response."""
+    why = {"mail": "OSError", "ads": "DeadlineExceeded"}
+    response = PartialResponse(data={}, missing=["mail", "ads"], reasons=why)
+
+    assert outcome_of(response, dependency="page") == Outcome(
+        value=response,
+        level=Level.REDUCED,
+        reason="mail: OSError; ads: DeadlineExceeded",
+        dependency="page",
+    )
 
 
 def test_response_reads_well_from_another_language() -> None:

@@ -15,6 +15,7 @@ from resilience import (
     fallback,
 )
 from resilience.store import Answers
+from resilience.testing.valkey import ValkeyProcess
 from tests.unit.calling import Listening, Run, raising
 
 USERS = Dependency("users")
@@ -33,6 +34,22 @@ def test_stale_answers_with_the_last_full_answer(run: Run, answers: Answers) -> 
     assert 0 <= outcome.age < 5
     with pytest.raises(AllFallbacksFailedError):
         run(pipeline, raising(OSError("gone")), 9)
+
+
+def test_stale_is_no_older_than_its_own_age(
+    run: Run, answers: Answers, valkey: ValkeyProcess
+) -> None:
+    """What another chain keeps for longer is too old for this one, which says by how much."""
+    patient, strict = (
+        Pipeline("ask", USERS, answers, fallbacks=[fallback.stale(max_age=seconds)])
+        for seconds in (100, 30)
+    )
+    run(patient, lambda user: ["for", user], 7)
+    valkey.client().pexpire(answers.key_of_call("ask", (7,), {}), 60_000)  # as 40 s later
+
+    with pytest.raises(AllFallbacksFailedError, match=r"the answer is 4\d s old, more than 30 s"):
+        run(strict, raising(OSError("gone")), 7)
+    assert run(patient, raising(OSError("gone")), 7).value == ["for", 7]
 
 
 def test_stale_never_remembers_a_degraded_answer(run: Run, answers: Answers) -> None:

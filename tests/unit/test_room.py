@@ -86,6 +86,23 @@ def test_one_reading_a_second_is_taken(clock: HandClock) -> None:
     assert room.claim()
 
 
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_reading_is_taken_also_by_the_first_process_of_a_machine(
+    clock: HandClock, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Its id is 1 in a container, and the clock of a machine that has just booted shows nothing."""
+    clock.advance(seconds - clock.monotonic())
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    room = new_room(clock)
+
+    assert entered(room, "normal") == 1000
+    read(room, 90)
+    assert entered(room, "normal") == 0
+    clock.advance(1.0)
+    read(room, 0)
+    assert entered(room, "normal") == 90
+
+
 def test_reading_that_takes_long_is_not_joined_by_others(clock: HandClock) -> None:
     """While one is under way no other begins, whatever the time."""
     room = new_room(clock)
