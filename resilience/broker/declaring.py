@@ -32,9 +32,10 @@ class Declaring:
             RecoverableConnectionError: It is the control queue of a worker of the same name, which
                 goes with that worker, of another release perhaps. The connection is closed.
         """
+        channel: Any = self
         behind = dead_queue_behind(options.get("arguments"))
         if behind is not None and not options.get("passive"):
-            behind(self).declare()
+            behind(channel).declare()
         try:
             return super().queue_declare(queue, *args, **options)  # type: ignore[misc]
         except (PreconditionFailed, ResourceLocked) as error:
