@@ -138,7 +138,8 @@ def black_hole(post: Post) -> Iterator[None]:
 
 @contextmanager
 def away(post: Post) -> Iterator[None]:
-    """Stop the broker."""
+    """Kill the broker, whose queues are not those of the last seconds."""
+    post.rabbitmq.note_queues()
     post.rabbitmq.kill()
     try:
         yield
