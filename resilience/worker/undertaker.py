@@ -56,6 +56,7 @@ class Undertaker(BesideWorker):
             "what the broker sets aside is looked after again",
         )
         self._queues: dict[str, Outage] = {}
+        self._first = 0  # where the next look begins
 
     def wanted(self, resilience: Resilience) -> bool:
         """Tell whether the broker sets messages aside."""
@@ -64,21 +65,26 @@ class Undertaker(BesideWorker):
     def look(self, resilience: Resilience) -> float:
         """Bury what was set aside; return the seconds until the next look.
 
-        A queue that cannot be emptied keeps no other waiting: after a crash RabbitMQ may have one
-        that never answers, and each wait for it costs the connection.
+        A queue that cannot be emptied ends the look, and the next look begins behind it. After a
+        crash RabbitMQ may have a queue that never answers: the others must not wait for it, and the
+        process, which forks between two looks only, for no more than one wait.
         """
+        queues = [
+            (one.name, queue) for one in resilience.dependencies.values() for queue in one.queues
+        ]
         lost: Exception | None = None
         try:
-            for dependency in resilience.dependencies.values():
-                for queue in dependency.queues:
-                    self._look_into(resilience, dependency.name, queue)
+            for dependency, queue in queues[self._first :] + queues[: self._first]:
+                if not self._look_into(resilience, dependency, queue):
+                    self._first = queues.index((dependency, queue)) + 1
+                    break
         except BROKER_ERRORS as error:
             lost = error
         self._broker.note(lost)
         return LOOK_SECONDS
 
-    def _look_into(self, resilience: Resilience, dependency: str, name: str) -> None:
-        """Empty the queue, or note why not.
+    def _look_into(self, resilience: Resilience, dependency: str, name: str) -> bool:
+        """Empty the queue and return true, or note why not.
 
         Raises:
             Exception: The broker's; there is no connection, for this queue or for another.
@@ -97,6 +103,7 @@ class Undertaker(BesideWorker):
                 raise
             lost = error
         outage.note(lost)
+        return lost is None
 
     def _empty(self, resilience: Resilience, channel: Any, dependency: str, name: str) -> None:  # noqa: ANN401 - kombu's
         queue: Any = dead_queue(name)(channel)
