@@ -120,11 +120,7 @@ class Rabbit:
         if not server.running:
             server.start()
         self.url = server.new_url(name)
-        self.kill, self.send_signal, self.children = (
-            server.kill,
-            server.send_signal,
-            server.children,
-        )
+        self.send_signal, self.children = server.send_signal, server.children
         self._emptied = server.pid
 
     @property
@@ -140,6 +136,11 @@ class Rabbit:
     def stop(self) -> None:
         """Stop it."""
         self.server.stop()
+
+    def kill(self) -> None:
+        """Kill it; a queue that was just declared is not to be one that RabbitMQ then loses."""
+        self.server.note_queues()
+        self.server.kill()
 
     def flush(self) -> None:
         """Let it forget everything."""

@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from resilience.errors import text_of
+
 logger = logging.getLogger("resilience")
 
 AGAIN_SECONDS = 1.0
@@ -52,6 +54,36 @@ class Beside:
                     # A defect: whatever else there is to do must not end with it.
                     logger.exception("%s", self._thread.name)
                     wait = AGAIN_SECONDS
+
+
+class Outage:
+    """Logs that something begins to fail, or fails in another way, and that it works again.
+
+    Not each time that it fails: what is tried every second would fill the log in a day.
+    """
+
+    def __init__(self, logger: logging.Logger, begins: str, ends: str) -> None:
+        """Prepare.
+
+        Args:
+            logger: Where to log.
+            begins: What does not work; the error is added.
+            ends: That it works again.
+        """
+        self._logger, self._begins, self._ends = logger, begins, ends
+        self._kind: type[BaseException] | None = None
+
+    def note(self, error: BaseException | None) -> None:
+        """Note that it failed with *error*; None: it worked."""
+        kind = None if error is None else type(error)
+        if kind is self._kind:
+            return
+        self._kind = kind
+        if error is None:
+            self._logger.warning(self._ends)
+        else:
+            text = f"{type(error).__name__}: {text_of(error)}"
+            self._logger.error("%s: %s", self._begins, text)
 
 
 class _Forks:

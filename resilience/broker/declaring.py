@@ -6,6 +6,7 @@ from amqp import spec
 from amqp.exceptions import NotFound, PreconditionFailed, ResourceLocked
 
 from resilience.broker.asking import given_up
+from resilience.broker.quorum import dead_queue_behind
 from resilience.errors import ConfigurationError
 
 NEEDS_QUEUE: Final = (spec.Queue.Bind, spec.Basic.Consume)
@@ -22,13 +23,19 @@ class Declaring:
     connection: Any
 
     def queue_declare(self, queue: str = "", *args: Any, **options: Any) -> Any:  # noqa: ANN401 - py-amqp's
-        """Declare *queue*.
+        """Declare *queue*, and before it the queue where its messages are set aside.
+
+        RabbitMQ tries again only after minutes to set aside a message that no queue would take.
 
         Raises:
             ConfigurationError: There is one of that name, made otherwise, or none can be made so.
             RecoverableConnectionError: It is the control queue of a worker of the same name, which
                 goes with that worker, of another release perhaps. The connection is closed.
         """
+        channel: Any = self
+        behind = dead_queue_behind(options.get("arguments"))
+        if behind is not None and not options.get("passive"):
+            behind(channel).declare()
         try:
             return super().queue_declare(queue, *args, **options)  # type: ignore[misc]
         except (PreconditionFailed, ResourceLocked) as error:

@@ -9,7 +9,7 @@ from typing import Protocol
 import redis
 from redis.exceptions import ResponseError
 
-from resilience.broker.beside import Beside
+from resilience.broker.beside import Beside, Outage
 from resilience.broker.eviction import warn_of_eviction
 from resilience.broker.unacked import Held, Unacked
 from resilience.clock import Clock, SystemClock
@@ -72,7 +72,11 @@ class Heartbeat:
         self._heard = float("-inf")
         self._met = float("inf")
         self._ahead: float | None = None
-        self._lost = ""
+        self._outage = Outage(
+            logger,
+            "the broker does not hear of this worker",
+            "the broker hears of this worker again",
+        )
         self._say_at = float("-inf")
         self._warned = False
         self._missing: set[str] = set()
@@ -115,9 +119,7 @@ class Heartbeat:
         except (redis.RedisError, OSError) as error:
             self._miss(error)
         else:
-            if self._lost:
-                logger.warning("the broker hears of this worker again")
-            self._lost = ""
+            self._outage.note(None)
         self._say(refused)
         return BEAT_SECONDS
 
@@ -188,7 +190,4 @@ class Heartbeat:
     def _miss(self, error: Exception) -> None:
         self._met = float("inf")
         self._heard = float("-inf")
-        text = f"{type(error).__name__}: {error}"
-        if text != self._lost:
-            logger.warning("the broker does not hear of this worker: %s", text)
-        self._lost = text
+        self._outage.note(error)

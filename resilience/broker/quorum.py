@@ -52,16 +52,16 @@ def as_quorum(queue: Queue) -> Queue:
         queue.name,
         queue.exchange,
         queue.routing_key,
-        queue_arguments={
-            "x-queue-type": "quorum",
-            "x-delivery-limit": DELIVERY_LIMIT,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": dead_name(queue.name),
-            # It is kept until the other queue has it, and until there is one.
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        },
+        queue_arguments=_arguments(queue.name),
     )
+
+
+def dead_queue_behind(arguments: Mapping[str, Any] | None) -> Queue | None:
+    """Return where messages of a queue with these *arguments* are set aside, if we chose where."""
+    given = arguments or {}
+    key = str(given.get("x-dead-letter-routing-key", ""))
+    name = key.removesuffix(DEAD_SUFFIX)
+    return dead_queue(name) if _arguments(name).items() <= given.items() else None
 
 
 def dead_queue(name: str) -> Queue:
@@ -76,3 +76,15 @@ def dead_queue(name: str) -> Queue:
 def dead_name(name: str) -> str:
     """Return the name of that queue."""
     return f"{name}{DEAD_SUFFIX}"
+
+
+def _arguments(name: str) -> dict[str, Any]:
+    return {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": dead_name(name),
+        # It is kept until the other queue has it, and until there is one.
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }

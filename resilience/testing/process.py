@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from weakref import WeakSet
 
 import psutil
 
@@ -23,6 +24,7 @@ STOP_SECONDS = 10.0
 KILL_SECONDS = 10.0
 TAIL_LINES = 40
 SHORT_ID_LENGTH = 12
+_started: WeakSet["ServerProcess"] = WeakSet()
 
 
 class ProcessStartError(RuntimeError):
@@ -115,6 +117,7 @@ class ServerProcess:
                 start_new_session=True,
             )
         self._process = process
+        _started.add(self)
         try:
             self._await_ready(process)
         except BaseException:
@@ -174,6 +177,11 @@ class ServerProcess:
 
     def _complaint(self, reason: str) -> str:
         return f"{shlex.join(self.command)}: {reason}; end of its log:\n{self.log_tail()}"
+
+
+def running_processes() -> list[ServerProcess]:
+    """Return all processes that this one has started and that run still."""
+    return [one for one in list(_started) if one.running]
 
 
 def is_alive(pid: int) -> bool:

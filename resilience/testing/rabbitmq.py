@@ -190,6 +190,14 @@ class RabbitProcess(ServerProcess):
             f"|| Q <- rabbit_amqqueue:list({_vhost(url)})], ok"
         )
 
+    def note_queues(self) -> None:
+        """Let the server write down which quorum queues it has.
+
+        It does so by itself three seconds after one was declared. One that a crash comes before is
+        there after the next start, and answers nobody.
+        """
+        self.evaluate("[dets:sync(Table) || Table <- dets:all()], ok")
+
     def block(self) -> None:
         """Let the server take no messages, as when its memory is full."""
         self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark({absolute, 1})")

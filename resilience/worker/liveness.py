@@ -12,6 +12,7 @@ from celery.concurrency.solo import TaskPool as SoloPool
 from celery.signals import worker_shutdown
 from celery.worker import state
 
+from resilience.broker.beside import Outage
 from resilience.clock import SystemClock
 from resilience.settings import Settings
 from resilience.tasks.resilience import Resilience
@@ -70,6 +71,14 @@ class Liveness(BesideWorker):
         self._received = 0
         self._limit = 0.0
         self._queues: list[str] = []
+        self._unanswered = Outage(
+            logger,
+            "the broker does not answer whether jobs wait",
+            "the broker answers again whether jobs wait",
+        )
+        self._unwritten = Outage(
+            logger, "the mark of this worker is not left", "the mark of this worker is left again"
+        )
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Begin to leave marks."""
@@ -154,11 +163,12 @@ class Liveness(BesideWorker):
                 self._connection.ensure_connection(max_retries=1)
             waiting = self._waiting(self._connection.default_channel)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
-            logger.debug("the broker does not answer: %r", error)
+            self._unanswered.note(error)
             self._disconnect()
             # What nobody can take does not wait for this worker.
             self._progressed_at = self._clock.monotonic()
             return
+        self._unanswered.note(None)
         self._answered_at = self._clock.monotonic()
         if moved or not waiting or state.reserved_requests:
             self._progressed_at = self._answered_at
@@ -197,7 +207,9 @@ class Liveness(BesideWorker):
                 new.write_text(json.dumps(mark))
                 new.replace(self._path)
             except OSError as error:
-                logger.warning("the mark of this worker could not be left: %s", error)
+                self._unwritten.note(error)
+            else:
+                self._unwritten.note(None)
 
     def _remove(self, **_: object) -> None:
         with self._writing:

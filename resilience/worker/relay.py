@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from resilience.breaker import State
+from resilience.broker.beside import Outage
 from resilience.consistency import Token
 from resilience.errors import (
     ConfigurationError,
@@ -54,7 +55,7 @@ class Relay:
         self._resilience = resilience
         self._owner = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._back_off = BACK_OFF_SECONDS
-        self._lost = ""
+        self._outage = Outage(logger, "the relay cannot go on", "the relay goes on")
         self._limited: set[str] = set()
         self._told: set[str] = set()
 
@@ -66,9 +67,8 @@ class Relay:
                 self._publish(jobs)
         except (LedgerUnavailableError, SchemaError, ConfigurationError, *BROKER_ERRORS) as error:
             return self._again(error)
-        if self._lost:
-            logger.warning("the relay goes on")
-        self._back_off, self._lost = BACK_OFF_SECONDS, ""
+        self._outage.note(None)
+        self._back_off = BACK_OFF_SECONDS
         return 0.0 if len(jobs) == BATCH else LOOK_SECONDS
 
     def _publish(self, jobs: list[Job]) -> None:
@@ -218,10 +218,7 @@ class Relay:
         self._told.add(text)
 
     def _again(self, error: BaseException) -> float:
-        text = f"{type(error).__name__}: {text_of(error)}"
-        if text != self._lost:
-            logger.error("the relay cannot go on: %s", text)
-        self._lost = text
+        self._outage.note(error)
         wait, self._back_off = self._back_off, min(2 * self._back_off, BACK_OFF_SECONDS_MAX)
         return wait
 

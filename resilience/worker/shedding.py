@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 
 from resilience.breaker.keeper import NOT_ADMITTED
+from resilience.broker.beside import Outage
 from resilience.clock import SystemClock
 from resilience.errors import (
     LedgerUnavailableError,
@@ -50,6 +51,7 @@ class Shedding(BesideWorker):
     _lead_since: float | None = None
     _kept = -1  # version of the document whose orders are in the ledger
     _keep_at = float("-inf")
+    _unkept: Outage
 
     def wanted(self, resilience: Resilience) -> bool:
         """Tell whether there are features to shed, and a store to meet the other workers in."""
@@ -57,6 +59,11 @@ class Shedding(BesideWorker):
             return False
         self._times = resilience.job_times = JobTimes()
         self._election = Election(resilience.store)
+        self._unkept = Outage(
+            logger,
+            "orders about features are not kept",
+            "orders about features are kept again",
+        )
         return True
 
     def look(self, resilience: Resilience) -> float:
@@ -90,8 +97,9 @@ class Shedding(BesideWorker):
         try:
             sync_orders(resilience.flags, resilience.ledger.orders)
         except (LedgerUnavailableError, SchemaError, UnkeepableError) as error:
-            logger.warning("orders about features are not kept: %s", error)
+            self._unkept.note(error)
         else:
+            self._unkept.note(None)
             self._kept, self._keep_at = resilience.flags.version, now
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections import deque
-from contextlib import suppress
 from typing import Any
 
 from celery.exceptions import TaskRevokedError, WorkerLostError
@@ -10,6 +9,7 @@ from celery.utils.imports import symbol_by_name
 from kombu.exceptions import OperationalError
 from kombu.message import Message
 
+from resilience.broker.beside import Outage
 from resilience.broker.quorum import (
     DELIVERY_LIMIT,
     EXPIRED,
@@ -19,8 +19,7 @@ from resilience.broker.quorum import (
     set_aside_because,
 )
 from resilience.broker.transports import on_rabbitmq
-from resilience.dependency import Dependency
-from resilience.errors import text_of
+from resilience.errors import ConfigurationError, text_of
 from resilience.events import JobBuried
 from resilience.tasks.envelope import ledger_header
 from resilience.tasks.fire import LEDGER_ERRORS
@@ -51,35 +50,69 @@ class Undertaker(BesideWorker):
         """Prepare."""
         super().__init__(parent, **options)
         self._said: deque[int] = deque(maxlen=SAID_MAX)
+        self._broker = Outage(
+            logger,
+            "nobody looks after what the broker sets aside",
+            "what the broker sets aside is looked after again",
+        )
+        self._queues: dict[str, Outage] = {}
+        self._first = 0  # where the next look begins
 
     def wanted(self, resilience: Resilience) -> bool:
         """Tell whether the broker sets messages aside."""
         return on_rabbitmq(resilience.app)
 
     def look(self, resilience: Resilience) -> float:
-        """Bury what was set aside; return the seconds until the next look."""
-        lost: Any = (*LEDGER_ERRORS, *BROKER_ERRORS)
-        with suppress(*lost), resilience.app.pool.acquire(block=True) as found:
-            connection: Any = found
-            for dependency in resilience.dependencies.values():
-                for queue in dependency.queues:
-                    self._empty(resilience, connection, dependency, queue)
+        """Bury what was set aside; return the seconds until the next look.
+
+        A queue that cannot be emptied ends the look, and the next look begins behind it. After a
+        crash RabbitMQ may have a queue that never answers: the others must not wait for it, and the
+        process, which forks between two looks only, for no more than one wait.
+        """
+        queues = [
+            (one.name, queue) for one in resilience.dependencies.values() for queue in one.queues
+        ]
+        lost: Exception | None = None
+        try:
+            for dependency, queue in queues[self._first :] + queues[: self._first]:
+                if not self._look_into(resilience, dependency, queue):
+                    self._first = queues.index((dependency, queue)) + 1
+                    break
+        except BROKER_ERRORS as error:
+            lost = error
+        self._broker.note(lost)
         return LOOK_SECONDS
 
-    def _empty(
-        self,
-        resilience: Resilience,
-        connection: Any,  # noqa: ANN401 - kombu's
-        dependency: Dependency,
-        name: str,
-    ) -> None:
-        queue: Any = dead_queue(name)(connection.default_channel)
+    def _look_into(self, resilience: Resilience, dependency: str, name: str) -> bool:
+        """Empty the queue and return true, or note why not.
+
+        Raises:
+            Exception: The broker's; there is no connection, for this queue or for another.
+        """
+        stays = f"what the broker set aside of queue {name} stays there"
+        goes = f"what the broker set aside of queue {name} is taken again"
+        outage = self._queues.setdefault(name, Outage(logger, stays, goes))
+        lost: Exception | None = None
+        channel: Any = None
+        try:
+            with resilience.app.connection_or_acquire() as connection:
+                channel = connection.default_channel
+                self._empty(resilience, channel, dependency, name)
+        except (ConfigurationError, *LEDGER_ERRORS, *BROKER_ERRORS) as error:
+            if channel is None:
+                raise
+            lost = error
+        outage.note(lost)
+        return lost is None
+
+    def _empty(self, resilience: Resilience, channel: Any, dependency: str, name: str) -> None:  # noqa: ANN401 - kombu's
+        queue: Any = dead_queue(name)(channel)
         queue.declare()
         odd: list[Message] = []
         try:
             while (message := queue.get()) is not None:
                 try:
-                    self._bury(resilience, message, dependency.name, name)
+                    self._bury(resilience, message, dependency, name)
                 except LEDGER_ERRORS:
                     _give_back(message)
                     raise

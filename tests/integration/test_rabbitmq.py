@@ -33,6 +33,7 @@ DELIVERY_LIMIT = 20
 
 APP_PATH = "tests.integration.apps.rabbit"
 SECONDS = 30.0
+EXPIRES_SECONDS = 0.2
 FIRE_SECONDS = 1.2
 """A second, and what a busy machine takes to say so."""
 
@@ -137,7 +138,8 @@ def black_hole(post: Post) -> Iterator[None]:
 
 @contextmanager
 def away(post: Post) -> Iterator[None]:
-    """Stop the broker."""
+    """Kill the broker, whose queues are not those of the last seconds."""
+    post.rabbitmq.note_queues()
     post.rabbitmq.kill()
     try:
         yield
@@ -299,6 +301,13 @@ def test_job_that_the_broker_gives_up_is_a_dead_letter(working: Post) -> None:
     (found,) = wait_until(lambda: letters.find(Which(), limit=10), SECONDS, "it is a letter")
     assert (found.task, found.reason, found.message["args"]) == ("send", "poison", [key])
     assert working.runs(key) == 0
+
+
+def test_job_that_no_worker_has_looked_for_yet_is_set_aside_at_once(post: Post) -> None:
+    """The publisher sees to it: RabbitMQ would try again only three minutes later."""
+    post.app.tasks["echo"].apply_async((1,), expires=EXPIRES_SECONDS)
+
+    wait_until(lambda: post.rabbitmq.depths(post.url).get("mail.dead"), SECONDS, "it is set aside")
 
 
 def test_job_handed_back_ever_so_often_is_not_given_up(post: Post) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from celery import chord
 from celery.exceptions import ChordError, WorkerLostError
+from kombu import Queue
 
 from resilience import FanOut, part
 from resilience.broker.quorum import dead_queue
 from resilience.ledger import Which
+from resilience.testing.rabbitmq import Count
+from resilience.testing.waiting import wait_until
 from resilience.worker.undertaker import Undertaker
 from tests.integration.test_rabbitmq import SECONDS, Post, post
 
@@ -18,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("default:Call to deprecated setex:Deprec
 __all__ = ["post"]
 
 SET_ASIDE: Any = dead_queue("mail")
+UNDERTAKER = Undertaker.__module__
 NOT_JOBS = ("no job", [1], {"args": []})
 
 
@@ -39,6 +43,12 @@ def letters(post: Post) -> set[str]:
     return {one.id for one in post.resilience.ledger.letters.find(Which(), limit=100)}
 
 
+def said(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
+    """Return the levels of what the undertaker logged with this *part* in it."""
+    own = [one for one in caplog.records if one.name == UNDERTAKER]
+    return [one.levelname for one in own if part in one.getMessage()]
+
+
 def test_what_is_no_job_keeps_no_job_waiting_and_is_said_once(
     post: Post, undertaker: Undertaker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -51,13 +61,12 @@ def test_what_is_no_job_keeps_no_job_waiting_and_is_said_once(
     assert letters(post) == jobs
     for _ in range(3):
         undertaker.look(post.resilience)
-    said = [one for one in caplog.messages if "is no job" in one]
-    assert len(said) == len(NOT_JOBS)
+    assert len(said(caplog, "is no job")) == len(NOT_JOBS)
     assert post.rabbitmq.depths(post.url)[SET_ASIDE.name] == len(NOT_JOBS)
 
 
 def test_nothing_is_kept_in_hand_while_the_ledger_is_away(
-    post: Post, undertaker: Undertaker
+    post: Post, undertaker: Undertaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Everything is back in the broker, for whoever looks next, however often that is."""
     set_aside(post, *NOT_JOBS)
@@ -65,11 +74,51 @@ def test_nothing_is_kept_in_hand_while_the_ledger_is_away(
     with closing(sqlite3.connect(post.ledger_url.removeprefix("sqlite:///"))) as database:
         database.execute("ALTER TABLE resilience_jobs RENAME TO away")
 
+        for _ in range(3):
+            undertaker.look(post.resilience)
+
+        everything = Count(waiting=len(NOT_JOBS) + 1, held=0)
+        wait_until(
+            lambda: post.rabbitmq.counts(post.url)[SET_ASIDE.name] == everything,
+            SECONDS,
+            "everything is back",
+        )
+        database.execute("ALTER TABLE away RENAME TO resilience_jobs")
+    undertaker.look(post.resilience)
+    assert said(caplog, "of queue mail ") == ["ERROR", "WARNING"]
+
+
+def test_queue_that_cannot_be_emptied_keeps_no_other_waiting(
+    post: Post, undertaker: Undertaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is an error once, and its end is announced."""
+    with post.app.connection_for_write() as connection:
+        odd = Queue(SET_ASIDE.name, routing_key=SET_ASIDE.name)(connection.default_channel)
+        odd.declare()
+        behind = dead_queue("mail.retry")
+        job = post.app.tasks["echo"].apply_async((1,), queue=behind)
+
+        for _ in range(3):
+            undertaker.look(post.resilience)
+        odd.delete()
+    undertaker.look(post.resilience)
+
+    assert letters(post) == {job.id}
+    assert said(caplog, "of queue mail ") == ["ERROR", "WARNING"]
+
+
+def test_broker_that_is_away_is_announced_once(
+    post: Post, undertaker: Undertaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many queues there are, and however often it is asked."""
+    undertaker.look(post.resilience)
+    post.rabbitmq.stop()
     for _ in range(3):
         undertaker.look(post.resilience)
+    post.rabbitmq.start()
+    undertaker.look(post.resilience)
 
-    count = post.rabbitmq.counts(post.url)[SET_ASIDE.name]
-    assert (count.waiting, count.held) == (len(NOT_JOBS) + 1, 0)
+    assert said(caplog, "sets aside") == ["ERROR", "WARNING"]
 
 
 def test_who_waits_for_a_job_that_was_set_aside_hears_that_it_failed(

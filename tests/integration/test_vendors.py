@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 import pytest
 from pytest_celery import CeleryTestSetup, CeleryTestWorker
 
-from resilience.testing.process import ProcessStartError, ServerProcess, is_alive
+from resilience.testing.process import (
+    ProcessStartError,
+    ServerProcess,
+    import_path,
+    inherited_env,
+    is_alive,
+)
 from resilience.testing.requirement import require
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
@@ -166,6 +173,23 @@ def test_failure_in_the_block_carries_the_log(environment: Mapping[str, str]) ->
         fail_beside_a_worker()
 
     assert "worker is ready to consume" in failure.value.__notes__[0]
+
+
+def test_failed_test_shows_the_logs_of_what_runs(tmp_path: Path) -> None:
+    """Also of servers and workers that are there for a whole module."""
+    (tmp_path / "test_it.py").write_text("def test_it(valkey):\n    assert not valkey.running\n")
+    plugin = ["-p", "resilience.testing.plugin", "-p", "no:cacheprovider"]
+    done = subprocess.run(  # noqa: S603 - tests start what they name
+        [sys.executable, "-m", "pytest", "-c", "/dev/null", *plugin, str(tmp_path / "test_it.py")],
+        env=inherited_env({"PYTHONPATH": import_path()}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "1 failed" in done.stdout
+    shown = done.stdout.partition("Log of ")[2]
+    assert "Ready to accept connections" in shown
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
