@@ -19,7 +19,7 @@ up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
 
 # Most tests wait for servers: some at a time. Those that measure how long something takes run by themselves.
-BESIDE := --numprocesses=4 --dist=worksteal --durations=30
+BESIDE := --numprocesses=5 --dist=worksteal --durations=30
 TIMED := $(addprefix tests/acceptance/test_,demo.py own_orders.py shop.py shop_flags.py shop_mistakes.py) \
   tests/unit/test_slots.py $(addprefix tests/integration/test_,breaker_store.py budget_http.py budget_postgres.py budget_redis.py \
   flags_flip.py flags_trial.py stopping.py)
@@ -32,7 +32,7 @@ untimed: .venv
 	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%)
 
 timed: .venv
-	$(BIN)/python -m pytest $(TIMED)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --durations=10 $(TIMED)
 
 # The same tests, on the other broker; what only Redis can show is left out, and why is said at the end.
 test-rabbitmq: export TEST_BROKER := rabbitmq
