@@ -17,7 +17,7 @@ from tests.brokers import running_broker
 from tests.compatibility.apps.outage import UP_KEY, app
 
 APP = "tests.compatibility.apps.outage"
-SECONDS = 90
+SECONDS = 120
 OUTAGE_SECONDS = 2.5
 ORDER_SECONDS = 6.0
 KNOWN_SECONDS = 1.5

@@ -24,7 +24,7 @@ from resilience.testing.waiting import wait_until
 pytestmark = pytest.mark.redis_broker("it is about this project's transport for Redis")
 
 SILENT_SECONDS = 2.0
-SECONDS = 15.0
+SECONDS = 120.0
 OPTIONS = {"visibility_timeout": SILENT_SECONDS, "unacked_restore_interval": 1}
 HOLDER = """
 import sys

@@ -16,7 +16,7 @@ from tests.unit.hand_clock import HandClock
 FAILURE_SECONDS = 0.02
 PULSE_SECONDS = 0.25
 
-SECONDS = 10
+SECONDS = 120
 WHO: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}
 
 
