@@ -1,6 +1,5 @@
 """Workers, a relay, a broker and a database, any of which may be killed."""
 
-import signal
 import sqlite3
 import sys
 import threading
@@ -151,17 +150,6 @@ class Stage:
 
         fired = wait_until(accepted, ACCEPT_SECONDS, f"job {number} is accepted")
         (self._once if number % 2 else self._plain).append(str(fired.id))
-
-    @contextmanager
-    def frozen_workers(self) -> Iterator[None]:
-        """Let the workers consume nothing in the block."""
-        for worker in self._workers:
-            worker.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for worker in self._workers:
-                worker.send_signal(signal.SIGCONT)
 
     def strike(self, kind: str, random: Random) -> None:
         """Kill something of that *kind*, and start it again; database: cut off its clients."""
