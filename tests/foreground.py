@@ -15,7 +15,7 @@ import psutil
 from resilience.testing.process import import_path, inherited_env, is_alive
 from resilience.testing.waiting import wait_until
 
-SECONDS = 30
+SECONDS = 120
 
 SUPERVISE = """
 import json, sys

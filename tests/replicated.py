@@ -21,7 +21,7 @@ from resilience.testing.postgres import PostgresProcess, running_postgres, runni
 from resilience.testing.proxy import TcpProxy
 from resilience.testing.waiting import wait_until
 
-SECONDS = 10.0
+SECONDS = 120.0
 
 
 class Base(DeclarativeBase):

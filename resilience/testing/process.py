@@ -19,7 +19,7 @@ import psutil
 
 from resilience.testing.waiting import wait_until
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 KILL_SECONDS = 10.0
 TAIL_LINES = 40
@@ -95,7 +95,7 @@ class ServerProcess:
         return "\n".join(self.log.splitlines()[-TAIL_LINES:])
 
     def start(self) -> None:
-        """Start the process and wait until its log says that it is ready, for at most 60 s.
+        """Start the process and wait until its log says that it is ready, for at most 120 s.
 
         Raises:
             RuntimeError: It runs already.

@@ -77,7 +77,7 @@ def run_worker(
         The worker, ready to consume.
 
     Raises:
-        ProcessStartError: The worker ended or was not ready within 60 s; shows the log's tail.
+        ProcessStartError: The worker ended or was not ready within 120 s; shows the log's tail.
     """
     command = [sys.executable, "-m", "celery", "-A", app_path, "worker"]
     options = ["-Q", ",".join(queues), "-c", str(concurrency), "-P", pool, "-l", loglevel]

@@ -14,7 +14,7 @@ from demo.upstreams.server import READY
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import ServerProcess, import_path
 
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 class RunningDatabases:

@@ -17,7 +17,7 @@ from resilience.testing.stack import run_worker
 from resilience.testing.waiting import wait_until
 from tests.brokers import running_broker
 
-SECONDS = 20.0
+SECONDS = 120.0
 APP_PATH = "tests.compatibility.apps.publishing"
 NEVER_SECONDS = 3600.0
 ANSWER = 7

@@ -18,7 +18,7 @@ from tests.brokers import running_broker
 from tests.compatibility.apps.outage import UP_KEY, app
 
 APP = "tests.compatibility.apps.outage"
-SECONDS = 90
+SECONDS = 120
 ORDER_SECONDS = 6.0
 CLOCKS_SECONDS = 0.5
 """The fleet's clock may be behind by half of the longest exchange."""

@@ -25,7 +25,7 @@ from tests.preloaded import FORKSERVER
 
 SILENT_SECONDS = 5
 
-SECONDS = 60.0
+SECONDS = 120.0
 LONG_SECONDS = 60.0
 SOON_SECONDS = 20.0
 """Five seconds of silence, and what a busy machine adds. Celery's own time is an hour."""

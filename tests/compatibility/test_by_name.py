@@ -30,7 +30,7 @@ from tests.brokers import Broker, put, running_broker
 from tests.compatibility.apps.split import QUEUES, add_tasks, make_app
 
 APP_PATH = "tests.compatibility.apps.split"
-SECONDS = 20
+SECONDS = 120
 CHARGE, URGENT, MAIL, REPORT = "app.pay.charge", "app.pay.urgent", "app.mail.send", "app.report"
 
 

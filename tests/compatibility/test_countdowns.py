@@ -16,7 +16,7 @@ from resilience.testing.waiting import wait_until
 from tests.compatibility.apps.countdowns import ADOPTED, CONCURRENCY, QUEUES
 
 APP_PATH = "tests.compatibility.apps.countdowns"
-SECONDS = 30.0
+SECONDS = 120.0
 FOR_EVER = 3600
 SOON = 2
 JOBS = 30

@@ -19,7 +19,7 @@ from resilience.testing.waiting import wait_until
 from tests.brokers import running_broker
 
 APP_PATH = "tests.compatibility.apps.ends"
-SECONDS = 30.0
+SECONDS = 120.0
 BUDGET_SECONDS = 15.0
 PROMPT_SECONDS = 8.0
 

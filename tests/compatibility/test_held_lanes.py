@@ -19,7 +19,7 @@ from resilience.testing.waiting import wait_until
 from tests.brokers import Broker, running_broker
 
 APP_PATH = "tests.compatibility.apps.lanes"
-SECONDS = 20
+SECONDS = 120
 WHO: dict[str, Any] = {"actor": "ann", "reason": "test"}
 
 
@@ -38,7 +38,7 @@ class Stage:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
 
     def put(self, lane: str) -> AsyncResult[Any]:

@@ -16,7 +16,7 @@ from resilience.testing.waiting import wait_until
 from tests.brokers import Valkey
 from tests.compatibility.apps import people
 
-SECONDS = 60.0
+SECONDS = 120.0
 LONG_SECONDS = 600.0
 """Ends after every deadline of a test: what waits behind such a job is not seen to be done."""
 SHORT_SECONDS = 0.1

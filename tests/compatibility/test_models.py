@@ -16,7 +16,7 @@ from tests.brokers import running_broker
 from tests.compatibility.apps.models import DOWN_KEY, Order, app
 
 APP = "tests.compatibility.apps.models"
-SECONDS = 60
+SECONDS = 120
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from resilience.testing.waiting import wait_until
 from tests.brokers import Broker
 from tests.compatibility.apps import people
 
-SECONDS = 60.0
+SECONDS = 120.0
 GRACE_SECONDS = 1.0
 PLAIN_SECONDS = 8.0
 """More than the grace period, and than a Redis broker waits for a silent worker."""

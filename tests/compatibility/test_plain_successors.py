@@ -18,7 +18,7 @@ from tests.compatibility.apps.answers import BARE_QUEUES, EVENTS, QUEUES, make_a
 from tests.integration.apps.stage import new_key
 
 APP_PATH = "tests.compatibility.apps.answers"
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 class Stage:

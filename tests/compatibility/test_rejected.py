@@ -20,7 +20,7 @@ from resilience.testing.waiting import wait_until
 from resilience.worker.undertaker import Undertaker
 
 APP_PATH = "tests.compatibility.apps.rejecting"
-SECONDS = 30.0
+SECONDS = 120.0
 EXPIRES_SECONDS = 0.2
 
 pytestmark = pytest.mark.filterwarnings("default:Call to deprecated setex:DeprecationWarning")

@@ -20,7 +20,7 @@ from tests.compatibility.apps.routed import OTHER, bulkhead, make_app, queues
 APP_PATH = "tests.compatibility.apps.routed"
 KINDS = ("plain", "adopted")
 CHARGE = "app.payments.charge"
-SECONDS = 20
+SECONDS = 120
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.compatibility.apps.swallowing import BODIES, BODY_SECONDS, PIECE_SECO
 
 APP = "tests.compatibility.apps.swallowing"
 POOLS = ("prefork", "threads", "solo", "gevent")
-SECONDS = 60
+SECONDS = 120
 SWALLOWED_SECONDS = PIECE_SECONDS * 1.5
 """A body that took longer was cut once at most, and went on."""
 

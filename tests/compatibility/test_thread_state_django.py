@@ -15,7 +15,7 @@ from tests.brokers import running_broker
 from tests.compatibility.apps.django_shop.celery import app
 
 APP = "tests.compatibility.apps.django_shop.celery"
-SECONDS = 60
+SECONDS = 120
 JOBS = 12
 
 

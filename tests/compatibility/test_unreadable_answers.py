@@ -18,7 +18,7 @@ from tests.brokers import running_broker
 from tests.compatibility.apps.answers import BUGGY, EVENTS, QUEUES, READERS, make_app
 from tests.integration.apps.stage import new_key
 
-SECONDS = 20.0
+SECONDS = 120.0
 ANSWER = {"error": "maintenance"}
 
 

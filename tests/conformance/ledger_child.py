@@ -14,7 +14,7 @@ from tests.conformance.ledger_jobs import failure, job
 from tests.preloaded import FORKSERVER
 
 LONG = 600.0
-SECONDS = 30.0
+SECONDS = 120.0
 Step = Callable[[Ledger], object]
 
 CONTEXT = FORKSERVER

@@ -20,7 +20,7 @@ from resilience.testing.requirement import require
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 
-SECONDS = 20.0
+SECONDS = 120.0
 PRIMARY = "shop-primary"
 PASSWORD = "p@ss/word"  # noqa: S105 - of servers that live as long as a test
 QUOTED = "p%40ss%2Fword"

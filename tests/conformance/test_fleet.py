@@ -18,7 +18,7 @@ from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.conformance.asking import NAME, Ask, circuit, end, seen, swap, take, tell, window
 
-SECONDS = 10
+SECONDS = 120
 
 
 class Ways(NamedTuple):

@@ -12,7 +12,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
 from tests.conformance.asking import NAME, circuit, end, seen, swap, take, tell, window
 
-SECONDS = 10
+SECONDS = 120
 KEYS = [("circuits",), ("told",), ("window", NAME), ("probes", NAME)]
 
 

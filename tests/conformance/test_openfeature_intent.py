@@ -97,7 +97,7 @@ class Leader:
 @pytest.fixture
 def flags(valkey: ValkeyProcess) -> Iterator[Flags]:
     """The flags of an app, in a process of the fleet."""
-    store = Store(valkey.url, namespace=uuid4().hex, timeout_seconds=1.0)
+    store = Store(valkey.url, namespace=uuid4().hex, timeout_seconds=10.0)
     yield Flags(FEATURES, Pulse(StoreFleet(store)), FlagStore(store))
     store.client.close()
     api.shutdown()

@@ -7,7 +7,7 @@ import pytest
 from resilience.store import Releases, Store
 from resilience.testing.valkey import ValkeyProcess
 
-SECONDS = 10
+SECONDS = 120
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.integration.consistency_routers import Base, Item, Urls
 from tests.integration.consistency_worker import Load
 
 ROUTERS = "tests.integration.consistency_routers"
-SECONDS = 30.0
+SECONDS = 120.0
 KEYS = 40
 
 

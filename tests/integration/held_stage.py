@@ -20,7 +20,7 @@ from resilience.testing.waiting import wait_until
 from tests.brokers import Broker, running_broker
 
 APP_PATH = "tests.integration.apps.held"
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 class HeldStage:

@@ -18,7 +18,7 @@ from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 
 SILENT_SECONDS = 2.0
-SECONDS = 15.0
+SECONDS = 120.0
 OPTIONS = {"visibility_timeout": SILENT_SECONDS, "unacked_restore_interval": 1}
 HOLDER = """
 import sys

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
@@ -344,6 +345,8 @@ def test_publishers_together_stay_below_the_limit_and_what_each_knows_not_of(sho
     program = (
         f"import {APP_PATH} as made\n"
         "from resilience import BulkheadFullError\n"
+        "from resilience.tasks import admission\n"
+        "admission.WAIT_SECONDS = 60.0\n"
         "n = 0\n"
         "for _ in range(300):\n"
         "    try:\n"
@@ -352,13 +355,13 @@ def test_publishers_together_stay_below_the_limit_and_what_each_knows_not_of(sho
         "print(n)"
     )
     env = inherited_env({"PYTHONPATH": import_path(), **shop.env})
-    running = [
-        subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, env=env, text=True
-        )
-        for _ in range(PUBLISHERS)
-    ]
-    published = [int(one.communicate(timeout=60)[0]) for one in running]
+
+    def publish(_: int) -> int:
+        command = [sys.executable, "-c", program]
+        return int(subprocess.check_output(command, env=env, text=True, timeout=120))  # noqa: S603 - our own program
+
+    with ThreadPoolExecutor(PUBLISHERS) as pool:
+        published = list(pool.map(publish, range(PUBLISHERS)))
 
     assert sum(published) == shop.depth()
     assert shop.made.MOST <= shop.depth() <= PUBLISHERS * shop.made.MOST
@@ -371,7 +374,7 @@ def test_crowd_of_greenlets_keeps_the_limit_of_which_it_knows_nothing_yet(shop: 
         [sys.executable, "-m", "gevent.monkey", GREENLETS],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         env=inherited_env({"PYTHONPATH": import_path(), **shop.env}),
     )

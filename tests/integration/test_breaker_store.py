@@ -22,7 +22,7 @@ from resilience.testing.waiting import wait_until
 from tests.unit.breakers import raise_
 from tests.unit.calling import Listening
 
-SECONDS = 10
+SECONDS = 120
 THREADS = 4
 LAG_SECONDS = 0.02
 POLICY = BreakerPolicy(minimum_calls=4, window_seconds=60, open_seconds=30, open_seconds_max=60)

@@ -19,7 +19,7 @@ from tests.integration.apps.breakers import app
 
 APP = "tests.integration.apps.breakers"
 POOLS = ("prefork", "threads", "solo", "gevent")
-SECONDS = 30
+SECONDS = 120
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ RETURNS_MAX = 5
 POISON_LOST = 3
 
 APP = "tests.integration.apps.crash"
-SECONDS = 30.0
+SECONDS = 120.0
 DEADLY = RETURNS_MAX if ON_RABBITMQ else POISON_LOST
 """So many workers a job may kill. RabbitMQ counts lost connections as well."""
 LONG_SECONDS = 7.0

@@ -219,7 +219,7 @@ def test_part_that_is_dropped_is_missing_at_once(stage: Stage) -> None:
     stage.consume(queue)
 
     response = pending.get()
-    assert perf_counter() - began < SECONDS
+    assert perf_counter() - began < LONG / 2
     assert (response.data, response.reasons) == (
         {"good": "told"},
         {"late": "BudgetExceededError"},

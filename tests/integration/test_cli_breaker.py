@@ -27,7 +27,7 @@ def breaker(broker: Broker, valkey: ValkeyProcess) -> Any:  # noqa: ANN401 - a f
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=120,
         )
 
     valkey.flush()
@@ -103,7 +103,7 @@ def test_order_of_a_user_without_a_name_bears_his_number() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     assert done.stdout == "uid 54321\n"
 

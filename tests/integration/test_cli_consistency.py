@@ -32,7 +32,7 @@ def run(valkey: ValkeyProcess) -> Run:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
 
     valkey.flush()

@@ -25,7 +25,7 @@ from resilience.testing.waiting import wait_until
 from tests.brokers import Broker
 
 APP_PATH = "tests.integration.apps.letters"
-SECONDS = 60.0
+SECONDS = 120.0
 MANY = 10_000
 KILLS = 3
 ENOUGH = 50

@@ -44,7 +44,7 @@ def run(valkey: ValkeyProcess, urls: dict[str, str]) -> Run:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=120,
         )
 
     valkey.flush()

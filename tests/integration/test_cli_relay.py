@@ -21,7 +21,7 @@ from tests.foreground import Foreground, foreground
 
 APP_PATH = "tests.integration.apps.letters"
 COMMAND = [sys.executable, "-m", "celery", "-A", APP_PATH, "resilience", "relay"]
-SECONDS = 60.0
+SECONDS = 120.0
 JOBS = 1200
 
 

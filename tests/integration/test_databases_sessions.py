@@ -173,7 +173,7 @@ def test_what_an_open_transaction_has_read_is_found_out_on_its_own_connection(
     assert again[0] == "there"
     assert not user.is_unknown("default")
     assert user.needed("default")
-    assert seconds < SECONDS / 2
+    assert seconds < SECONDS / 4
 
 
 def test_transaction_that_has_failed_is_not_asked_for_more(databases: Databases) -> None:

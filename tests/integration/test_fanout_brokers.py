@@ -16,7 +16,6 @@ from resilience.tasks.reporting import report_value
 from tests.integration.apps.parts import make_app
 from tests.integration.apps.stage import (
     SECONDS,
-    STORE_TIMEOUT_SECONDS,
     Stage,
     close_app,
     new_key,
@@ -26,6 +25,7 @@ from tests.integration.test_fanout_outages import OUTAGES, Outage, out_of_servic
 
 BUDGET = 0.3
 TOLERANCE_SECONDS = 0.3
+OUTAGE_TIMEOUT_SECONDS = 0.5
 LONG = 30.0
 
 
@@ -82,7 +82,7 @@ def test_parts_are_children_of_the_task_that_asks(stage: Stage, budget: float) -
 @OUTAGES
 def test_callback_needs_no_result_backend_to_be_published(stage: Stage, outage: Outage) -> None:
     """It is handed to the broker although its result could not be subscribed to just now."""
-    lost = stage.another_app()
+    lost = stage.another_app(store_timeout_seconds=OUTAGE_TIMEOUT_SECONDS)
     lost.conf.result_backend = "redis://127.0.0.1:1/0"
     key = new_key()
 
@@ -109,7 +109,7 @@ def test_one_server_for_all_is_down(stage: Stage, canvas: bool) -> None:  # noqa
     nowhere = "redis://127.0.0.1:1/0"
     events: list[Any] = []
     app = make_app(
-        Settings(store_url=nowhere, store_timeout_seconds=STORE_TIMEOUT_SECONDS),
+        Settings(store_url=nowhere, store_timeout_seconds=OUTAGE_TIMEOUT_SECONDS),
         broker=nowhere,
         backend=nowhere,
         set_as_current=False,

@@ -6,7 +6,7 @@ import sys
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 
-SECONDS = 60
+SECONDS = 120
 
 FORK_OFTEN = """
 import os, signal

@@ -23,7 +23,7 @@ from resilience.testing.stack import run_worker
 from resilience.testing.waiting import wait_until
 from tests.brokers import running_broker
 
-SECONDS = 30.0
+SECONDS = 120.0
 REFUSALS = 12
 """So many in a row, and all three processes have refused."""
 APP_PATH = "tests.integration.apps.mail"

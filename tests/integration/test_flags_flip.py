@@ -32,7 +32,7 @@ PROBE_SECONDS = 1.5
 PHASE_SECONDS = 1.3
 """Longer than the bound: a process that looks once a phase knows nothing fresh."""
 WHO: dict[str, Any] = {"actor": "ann", "reason": "drill"}
-SECONDS = 30.0
+SECONDS = 120.0
 monotonic = SystemClock.monotonic
 
 Seen = list[tuple[bool, float, float]]

@@ -14,7 +14,7 @@ from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
 
 APP = "tests.integration.apps.trials"
-SECONDS = 30.0
+SECONDS = 120.0
 WHO: dict[str, Any] = {"actor": "ann", "reason": "what does it cost?"}
 
 

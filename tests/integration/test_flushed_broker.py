@@ -14,7 +14,7 @@ JOBS = 200
 LEASE_SECONDS = 5.0
 DUE_SECONDS = 1.0
 LATER_SECONDS = 4.0
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 @pytest.fixture(params=KINDS)

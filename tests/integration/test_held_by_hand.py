@@ -26,7 +26,7 @@ def order(stage: HeldStage) -> Any:  # noqa: ANN401 - a function
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
 
     return run

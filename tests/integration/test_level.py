@@ -279,9 +279,9 @@ def test_watching_ends_with_ctrl_c(server: ValkeyProcess, broker: Broker, tmp_pa
         ) as child,
     ):
         try:
-            wait_until(lambda: len(log.read_text().splitlines()) >= 2, 60, "it looked twice")
+            wait_until(lambda: len(log.read_text().splitlines()) >= 2, 120, "it looked twice")
             child.send_signal(signal.SIGINT)
-            _, said = child.communicate(timeout=20)
+            _, said = child.communicate(timeout=120)
         finally:
             child.kill()
     assert child.returncode == 0, said

@@ -19,7 +19,7 @@ from resilience.testing.ports import LOCALHOST
 from resilience.testing.proxy import TcpProxy
 from resilience.testing.waiting import wait_until
 
-SECONDS = 10.0
+SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)

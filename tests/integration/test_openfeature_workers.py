@@ -13,7 +13,7 @@ from resilience.testing.waiting import wait_until
 from tests.brokers import running_broker
 
 APP_PATH = "tests.integration.apps.following"
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 def test_flip_in_the_flag_service_reaches_forked_children_and_other_processes(

@@ -16,7 +16,7 @@ from resilience.testing.postgres import (
 from resilience.testing.proxy import TcpProxy
 from resilience.testing.waiting import wait_until
 
-SECONDS = 10.0
+SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)

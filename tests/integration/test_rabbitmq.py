@@ -32,7 +32,7 @@ from tests.integration.apps.rabbit import QUEUES, make_app
 DELIVERY_LIMIT = 20
 
 APP_PATH = "tests.integration.apps.rabbit"
-SECONDS = 30.0
+SECONDS = 120.0
 EXPIRES_SECONDS = 0.2
 FIRE_SECONDS = 1.2
 """A second, and what a busy machine takes to say so."""

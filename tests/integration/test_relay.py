@@ -19,7 +19,7 @@ from resilience.testing.waiting import wait_until
 from resilience.worker.relay import Relay
 from tests.brokers import Broker
 
-SECONDS = 20
+SECONDS = 120
 BY: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}
 RETRIES = 400
 

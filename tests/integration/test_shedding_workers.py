@@ -26,7 +26,7 @@ from tests.brokers import Broker, put, running_broker
 from tests.preloaded import FORKSERVER
 
 APP_PATH = "tests.integration.apps.shedding"
-SECONDS = 30.0
+SECONDS = 120.0
 WHO = {"actor": "ann", "reason": "so"}
 
 

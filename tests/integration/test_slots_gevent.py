@@ -7,7 +7,7 @@ import sys
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 
-SECONDS = 60.0
+SECONDS = 120.0
 SCRIPT = "tests/integration/apps/slots_gevent.py"
 
 

@@ -27,7 +27,7 @@ from tests.integration.vendor_tasks import triple
 pytestmark = pytest.mark.redis_broker("the one broker of pytest-celery here is Valkey")
 APP_PATH = "tests.integration.vendor_app"
 QUEUE = "vendors"
-SECONDS = 20
+SECONDS = 120
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ POLICY = BreakerPolicy(
     consecutive_failures=None,
 )
 HOSTS = st.integers(0, 2)
-SECONDS = 10
+SECONDS = 120
 
 
 class HostClock:

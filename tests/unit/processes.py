@@ -13,7 +13,7 @@ from resilience.testing.waiting import wait_until
 from tests.unit.breakers import raise_
 from tests.unit.calling import Listening
 
-SECONDS = 10
+SECONDS = 120
 LONG = BreakerPolicy(minimum_calls=4, open_seconds=30.0, open_seconds_max=60.0)
 
 

@@ -20,7 +20,7 @@ from resilience.testing.waiting import wait_until
 from tests.unit.breakers import HASTY, Rig, raise_
 from tests.unit.hand_clock import HandClock
 
-SECONDS = 10
+SECONDS = 120
 
 
 def test_retry_of_celery_is_not_counted_as_a_failure() -> None:

@@ -16,7 +16,7 @@ from resilience.budget.jobs import GivenUp, Job, current_job
 from resilience.budget.threads import helper_threads
 from resilience.testing.waiting import wait_until
 
-SECONDS = 20
+SECONDS = 120
 ENDLESS_SECONDS = 10.0
 ROUNDS = 500
 

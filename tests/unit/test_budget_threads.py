@@ -23,7 +23,7 @@ from resilience.testing.waiting import wait_until
 
 ABANDONED_MAX = 64
 
-SECONDS = 20
+SECONDS = 120
 ENDLESS_SECONDS = 10.0
 ROUNDS = 2000
 

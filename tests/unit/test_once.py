@@ -11,7 +11,7 @@ from resilience.ledger import Ledger, Running
 from resilience.tasks.once import run_once
 from resilience.testing.waiting import wait_until
 
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 @pytest.fixture

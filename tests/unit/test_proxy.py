@@ -10,7 +10,7 @@ from resilience.clock import SystemClock
 from resilience.testing.ports import LOCALHOST
 from resilience.testing.proxy import TcpProxy
 
-SECONDS = 10.0
+SECONDS = 120.0
 HELD_SECONDS = 0.1
 
 Ends = tuple[socket.socket, socket.socket]

@@ -24,7 +24,7 @@ from tests.unit.processes import LONG, Process
 
 PULSE_SECONDS = 0.25
 
-SECONDS = 10
+SECONDS = 120
 WHO: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}
 
 
@@ -269,7 +269,7 @@ def forked(url: str, namespace: str, *, kill: int = 0) -> float:
         env=inherited_env({"PYTHONPATH": import_path()}),
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     seconds: float = json.loads(done.stdout)
     return seconds

@@ -14,7 +14,7 @@ from resilience.testing.stack import run_worker
 from tests.brokers import running_broker
 from tests.integration.apps.canvas import QUEUES, make_app
 
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 @contextmanager

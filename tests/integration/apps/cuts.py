@@ -21,7 +21,7 @@ from resilience.testing.waiting import wait_until
 HANG_SECONDS = 8.0
 SPIN_SECONDS = 1.5
 CUT_SECONDS = 0.3
-SECONDS = 30
+SECONDS = 120
 
 app = Celery("cuts", task_cls=ResilientTask)
 Resilience(app, dependencies=[Dependency("alpha", timeout=None)], listeners=[log_event])

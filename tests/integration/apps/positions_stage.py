@@ -27,7 +27,7 @@ from tests.brokers import Broker, running_broker
 from tests.integration.apps.positions import NOTES, QUEUES, make_app
 
 APP_PATH = "tests.integration.apps.positions_worker"
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 class Stage:
