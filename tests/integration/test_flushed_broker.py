@@ -24,7 +24,6 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
         tmp_path,
         rabbitmq=request.getfixturevalue("rabbitmq") if request.param == "rabbitmq" else None,
         lease_seconds=LEASE_SECONDS,
-        pause_seconds_max=0.0,
     )
     with stage.running() as running:
         yield running
