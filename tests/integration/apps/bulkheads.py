@@ -23,7 +23,7 @@ Resilience(
 def finish_when_told(started: str, finish: str) -> str:
     """Push to the list *started*, wait for something in the list *finish*, and return it."""
     # A client of its own: the backend's gives up waiting after a second.
-    with redis.Redis.from_url(app.conf.result_backend) as client:
+    with redis.Redis.from_url(app.conf.result_backend, socket_timeout=60) as client:
         client.rpush(started, "started")
         _, told = client.blpop([finish], timeout=30)
         return str(told, "utf-8")

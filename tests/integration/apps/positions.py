@@ -48,7 +48,7 @@ def bases() -> Databases:
 
 def desk() -> redis.Redis:
     """Return a client of the server where tasks and tests meet."""
-    return redis.Redis.from_url(os.environ["DESK_URL"])  # noqa: TID251 - the worker's
+    return redis.Redis.from_url(os.environ["DESK_URL"], socket_timeout=60)  # noqa: TID251 - the worker's
 
 
 def write(key: str) -> str:
