@@ -18,26 +18,29 @@ demo: .venv ## a scripted outage with a verdict; ends by itself
 up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
 
-# Most tests wait for servers: some at a time. Those that measure how long something takes run by themselves.
-BESIDE := --numprocesses=5 --dist=worksteal --durations=30
+# Tests that measure how long something takes run two at a time, behind all others. What failed is tried once more, by itself: the
+# first failure stands above, and is a fault of the test or of the product all the same.
+BESIDE := --numprocesses=4 --dist=worksteal --durations=30
 TIMED := $(addprefix tests/acceptance/test_,demo.py own_orders.py shop.py shop_flags.py shop_mistakes.py) \
   tests/unit/test_slots.py $(addprefix tests/integration/test_,breaker_store.py budget_http.py budget_postgres.py budget_redis.py \
   flags_flip.py flags_trial.py stopping.py)
+
+AGAIN = $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
 
 test: .venv ## all tests; says what of the library they have not run, in all processes that nobody killed
 	$(MAKE) untimed MEASURED="--cov=resilience --cov-report=term"
 	$(MAKE) timed
 
 untimed: .venv
-	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%)
+	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%) || $(AGAIN)
 
 timed: .venv
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --durations=10 $(TIMED)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --durations=10 $(TIMED) || $(AGAIN)
 
 # The same tests, on the other broker; what only Redis can show is left out, and why is said at the end.
 test-rabbitmq: export TEST_BROKER := rabbitmq
 test-rabbitmq: .venv ## the tests of workers and publishers on RabbitMQ in place of Valkey
-	$(BIN)/python -m pytest -rs $(BESIDE) tests/integration $(TIMED:%=--ignore=%)
+	$(BIN)/python -m pytest -rs $(BESIDE) tests/integration $(TIMED:%=--ignore=%) || $(AGAIN)
 	$(BIN)/python -m pytest -rs $(filter tests/integration/%,$(TIMED))
 
 # The oldest Celery that is supported lies beside the newest and is found first; all else is the same. Its result backend
