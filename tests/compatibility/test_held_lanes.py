@@ -1,6 +1,7 @@
 """A hold of one queue holds that queue: a lane of a dependency is one, whoever defined it."""
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,8 @@ def stage(servers: Stage, worker: WorkerProcess) -> Iterator[Stage]:
     yield servers
     for name in servers.holds.all():
         servers.holds.release(name, **WHO)
+    # Also of what a test released: the worker may not know yet.
+    for name in set(re.findall(rf"QueueHeld queue=(\S+) worker={worker.hostname}", worker.log)):
         await_held(worker, name, held=False)
 
 
