@@ -9,6 +9,7 @@ from resilience.clock import SystemClock
 POLL_SECONDS = 0.02
 REST = 4
 """How much longer a wait rests than an answer took: what is waited for needs the processor."""
+REST_SECONDS_MAX = 0.2
 
 T = TypeVar("T")
 
@@ -17,8 +18,8 @@ def wait_until(predicate: Callable[[], T], seconds: float, what: str) -> T:
     """Call *predicate* until its answer is true, and return that answer.
 
     Args:
-        predicate: Asked at least once, then every 20 ms, or more rarely if an answer takes long;
-            its exceptions end the wait.
+        predicate: Asked at least once, then every 20 ms, or every 200 ms if an answer takes
+            long; its exceptions end the wait.
         seconds: How long to keep asking.
         what: The thing waited for, as a sentence: "the queue is empty".
 
@@ -33,6 +34,6 @@ def wait_until(predicate: Callable[[], T], seconds: float, what: str) -> T:
         if answered - began >= seconds:
             msg = f"not within {seconds:g} s: {what}"
             raise AssertionError(msg)
-        pause.wait(max(POLL_SECONDS, REST * (answered - asked)))
+        pause.wait(max(POLL_SECONDS, min(REST * (answered - asked), REST_SECONDS_MAX)))
         asked = clock.monotonic()
     return answer
