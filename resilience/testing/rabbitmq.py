@@ -8,7 +8,7 @@ import secrets
 import shutil
 import signal
 import subprocess
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -250,7 +250,7 @@ class RabbitProcess(ServerProcess):
         helpers = psutil.Process(self.pid).children(recursive=True) if self.running else []
         super().kill()
         for helper in helpers:
-            if helper.is_running():
+            with suppress(psutil.NoSuchProcess):
                 helper.kill()
         psutil.wait_procs(helpers, timeout=KILL_SECONDS)
 
