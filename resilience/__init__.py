@@ -1,46 +1,109 @@
-"""Celery jobs that degrade gracefully."""
+"""Celery jobs that degrade gracefully.
+
+A name is imported when it is asked for: what an app does not use costs it nothing, nor do other
+commands of Celery pay for this one.
+"""
 
 from typing import TYPE_CHECKING
 
-from resilience import fallback
-from resilience.breaker import BreakerPolicy
-from resilience.budget import TimeoutBudget, current_budget
-from resilience.bulkhead import AdaptiveConcurrency
-from resilience.dependency import Dependency, TaskPattern
-from resilience.errors import (
-    BUGS,
-    UNREADABLE,
-    AllFallbacksFailedError,
-    AlreadyRunningError,
-    AttemptTimeoutError,
-    BudgetExceededError,
-    BulkheadFullError,
-    CircuitOpenError,
-    ConfigurationError,
-    FeatureShedError,
-    LedgerUnavailableError,
-    OrderConflictError,
-    RejectedError,
-    ResilienceError,
-    StoreUnavailableError,
-)
-from resilience.flags import Feature, FollowProvider
-from resilience.flags.policy import SheddingPolicy
-from resilience.levels import Level
-from resilience.outcome import Outcome
-from resilience.partial import PartAnswer, PartialResponse
-from resilience.pipeline import Pipeline
-from resilience.retry import RetryPolicy
-from resilience.settings import Settings
-from resilience.tasks import (
-    FanOut,
-    FireAndForgetTask,
-    PendingResponse,
-    Resilience,
-    ResilientTask,
-    degradable,
-    part,
-)
+from resilience.exports import exported_from
+
+if TYPE_CHECKING:
+    from resilience import fallback
+    from resilience.breaker import BreakerPolicy
+    from resilience.budget import TimeoutBudget, current_budget
+    from resilience.bulkhead import AdaptiveConcurrency
+    from resilience.dependency import Dependency, TaskPattern
+    from resilience.errors import (
+        BUGS,
+        UNREADABLE,
+        AllFallbacksFailedError,
+        AlreadyRunningError,
+        AttemptTimeoutError,
+        BudgetExceededError,
+        BulkheadFullError,
+        CircuitOpenError,
+        ConfigurationError,
+        FeatureShedError,
+        LedgerUnavailableError,
+        OrderConflictError,
+        RejectedError,
+        ResilienceError,
+        StoreUnavailableError,
+    )
+    from resilience.flags import Feature, FollowProvider
+    from resilience.flags.policy import SheddingPolicy
+    from resilience.levels import Level
+    from resilience.outcome import Outcome
+    from resilience.partial import PartAnswer, PartialResponse
+    from resilience.pipeline import Pipeline
+    from resilience.retry import RetryPolicy
+    from resilience.settings import Settings
+    from resilience.tasks import (
+        FanOut,
+        FireAndForgetTask,
+        PendingResponse,
+        Resilience,
+        ResilientTask,
+        part,
+    )
+    from resilience.tasks.degradable import degradable
+
+    __version__: str
+else:
+    _exported = exported_from(
+        __name__,
+        {
+            "resilience.fallback": (),
+            "resilience.breaker": ("BreakerPolicy",),
+            "resilience.budget": ("TimeoutBudget", "current_budget"),
+            "resilience.bulkhead": ("AdaptiveConcurrency",),
+            "resilience.dependency": ("Dependency", "TaskPattern"),
+            "resilience.errors": (
+                "BUGS",
+                "UNREADABLE",
+                "AllFallbacksFailedError",
+                "AlreadyRunningError",
+                "AttemptTimeoutError",
+                "BudgetExceededError",
+                "BulkheadFullError",
+                "CircuitOpenError",
+                "ConfigurationError",
+                "FeatureShedError",
+                "LedgerUnavailableError",
+                "OrderConflictError",
+                "RejectedError",
+                "ResilienceError",
+                "StoreUnavailableError",
+            ),
+            "resilience.flags": ("Feature", "FollowProvider"),
+            "resilience.flags.policy": ("SheddingPolicy",),
+            "resilience.levels": ("Level",),
+            "resilience.outcome": ("Outcome",),
+            "resilience.partial": ("PartAnswer", "PartialResponse"),
+            "resilience.pipeline": ("Pipeline",),
+            "resilience.retry": ("RetryPolicy",),
+            "resilience.settings": ("Settings",),
+            "resilience.tasks": (
+                "FanOut",
+                "FireAndForgetTask",
+                "PendingResponse",
+                "Resilience",
+                "ResilientTask",
+                "degradable",
+                "part",
+            ),
+        },
+    )
+
+    def __getattr__(name: str) -> object:
+        """Return what the package exports, or its version, which is read from files."""
+        if name != "__version__":
+            return _exported(name)
+        from importlib.metadata import version  # noqa: PLC0415 - see above
+
+        return version("celery-resilience")
+
 
 __all__ = [
     "BUGS",
@@ -84,15 +147,6 @@ __all__ = [
     "part",
 ]
 
-if TYPE_CHECKING:
-    __version__: str
-else:  # a type checker would take every name for one of the module
 
-    def __getattr__(name: str) -> str:
-        """Return `__version__`, which is looked up only when somebody asks: it reads files."""
-        if name != "__version__":
-            msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg)
-        from importlib.metadata import version  # noqa: PLC0415 - see above
-
-        return version("celery-resilience")
+def __dir__() -> list[str]:
+    return __all__

@@ -1,19 +1,78 @@
-"""`celery -A app resilience …`, found by Celery through the entry point group celery.commands."""
+"""`celery -A app resilience …`, found by Celery through the entry point group celery.commands.
 
-from resilience.cli.breakers import breaker
-from resilience.cli.commands import resilience
-from resilience.cli.consistency import consistency
-from resilience.cli.dead import dead
-from resilience.cli.flags import brownout, flag
-from resilience.cli.health import health
-from resilience.cli.holds import hold, holds, release
-from resilience.cli.ledger import ledger
-from resilience.cli.relay import relay
-from resilience.cli.status import status
-from resilience.cli.topology import topology
+Celery imports this for each of its commands, so the module of a command is imported when somebody
+runs that command, or asks for help.
+"""
 
-ORDERS = (breaker, brownout, flag, hold, release)
-for command in (*ORDERS, consistency, dead, health, holds, ledger, relay, status, topology):
-    resilience.add_command(command)
+from importlib import import_module
 
-__all__ = ["resilience"]
+import click
+
+MODULES = {
+    "breaker": "breakers",
+    "brownout": "flags",
+    "consistency": "consistency",
+    "dead": "dead",
+    "dependencies": "workers",
+    "flag": "flags",
+    "health": "health",
+    "hold": "holds",
+    "holds": "holds",
+    "ledger": "ledger",
+    "relay": "relay",
+    "release": "holds",
+    "status": "status",
+    "topology": "topology",
+    "up": "workers",
+    "worker": "workers",
+}
+"""The module of each command, which has the command's name there."""
+
+
+class DeclarationError(click.ClickException):
+    """What was declared or asked for cannot be; shown as one line."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """A group whose commands may raise our errors: a line for the user, no traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click has it
+        """Return the names of the commands."""
+        return list(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as click has it
+        """Return the command of that name."""
+        if cmd_name not in MODULES:
+            return None
+        module = import_module(f"resilience.cli.{MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that the user named.
+
+        Raises:
+            DeclarationError: What the command, or the app, asks for is wrong.
+            click.ClickException: The store or the ledger does not answer, or has another schema;
+                or somebody else was faster.
+        """
+        from resilience import errors  # noqa: PLC0415 - see above
+
+        try:
+            return super().invoke(ctx)
+        except errors.ConfigurationError as error:
+            raise DeclarationError(str(error)) from error
+        except (
+            errors.LedgerUnavailableError,
+            errors.OrderConflictError,
+            errors.SchemaError,
+            errors.StoreUnavailableError,
+        ) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Commands)
+def resilience() -> None:
+    """Run the bulkheads of an app, and see and steer what degrades."""

@@ -9,8 +9,8 @@ import click
 from resilience.cli import manifests
 from resilience.cli.breakers import who
 from resilience.cli.commandline import celery_command
-from resilience.cli.commands import worker_programs
 from resilience.cli.manifests import Worker
+from resilience.cli.workers import worker_programs
 from resilience.errors import ConfigurationError
 from resilience.settings import PREFIX, Settings
 from resilience.tasks.ledger_check import uses_ledger

@@ -1,42 +1,14 @@
 """Who runs what must run once, and what came of it."""
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Delete, Double, Update, bindparam, delete, null, select, update
 
+from resilience.ledger.claim import Claimed, Done, Running
 from resilience.ledger.database import Database, count_changes
-from resilience.ledger.tables import CLAIMS, KEY_LENGTH
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """The key is the caller's until its lease runs out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """Somebody else has the key.
-
-    Attributes:
-        owner: Who.
-        seconds: When the lease runs out unless it is renewed.
-    """
-
-    owner: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """It was done before.
-
-    Attributes:
-        result: What came of it, as JSON.
-    """
-
-    result: str
+from resilience.ledger.job import KEY_LENGTH
+from resilience.ledger.tables import CLAIMS
 
 
 class Claims:

@@ -30,7 +30,7 @@ from resilience.clock import Clock
 from resilience.errors import LedgerUnavailableError, UnkeepableError
 from resilience.ledger.direct import Direct
 from resilience.ledger.engines import STEPS, driver_of, make_engine, read_url
-from resilience.ledger.tables import KEY_LENGTH
+from resilience.ledger.job import KEY_LENGTH
 from resilience.ledger.upgrade import check_version, upgrade, version_of
 
 # The start of the statement: the time must not change while the statement runs, or no index helps.

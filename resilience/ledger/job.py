@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+KEY_LENGTH = 255
+"""Longest name that the ledger keeps, in characters: MariaDB has an index for no more."""
+
 
 class State(StrEnum):
     """Where a job is."""

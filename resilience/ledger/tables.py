@@ -5,12 +5,12 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.dialects.mysql import LONGTEXT
 
+from resilience.ledger.job import KEY_LENGTH
+
 HEAD = "0003"
 """The schema that this version of the library reads and writes; schemas count up."""
 VERSION_TABLE = "resilience_version"
 
-KEY_LENGTH = 255
-"""Most characters that MariaDB has an index for."""
 KEY = Text().with_variant(String(KEY_LENGTH), "mysql", "mariadb")
 LONG = Text().with_variant(LONGTEXT, "mysql", "mariadb")
 

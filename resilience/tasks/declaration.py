@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final, Literal, get_args
 
 from celery import Task
@@ -62,14 +63,22 @@ def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # no
     if cls.feature and cls.dependency is None and not vars(cls).get("abstract"):
         msg = f"{where} declares a feature but no dependency; name the one its body calls"
         raise ConfigurationError(msg)
-    if cls.idempotency_key is not None and not vars(cls).get("abstract"):
-        check_key(cls.idempotency_key, _parameters(cls), where)
+    if not vars(cls).get("abstract"):
+        _check_kept(cls, where)
     for step in with_models(cls, chain):
         if isinstance(step, StaticStep):
             must_encode(step.value, where=f"{where}, fallback.static")
         elif isinstance(step, FunctionStep):
             _check_function(step.function, cls, f"{where}, fallback {step.source}")
     return chain
+
+
+def _check_kept(cls: Any, where: str) -> None:  # noqa: ANN401 - any task class
+    if cls.idempotency_key is not None:
+        check_key(cls.idempotency_key, _parameters(cls), where)
+    if cls.idempotency_key is not None or cls._kept:
+        # Now, before a worker forks: a job would pay for the import out of its budget.
+        import_module("resilience.ledger.ledger")
 
 
 def _check_bugs(bugs: Any, where: str) -> None:  # noqa: ANN401 - anything may be tried

@@ -13,7 +13,6 @@ from resilience.errors import (
     StoreUnavailableError,
 )
 from resilience.events import SecondLedgerFound
-from resilience.ledger.engines import is_relative
 from resilience.store.ledgers import Ledgers, Mode
 from resilience.tasks.resilience import Resilience
 
@@ -142,6 +141,8 @@ class LedgerCheck:
         )
 
     def _warn_of_relative(self) -> None:
+        from resilience.ledger.engines import is_relative  # noqa: PLC0415 - see resilience.ledger
+
         url = self._resilience.settings.ledger_url
         if not self._warned and is_relative(url):
             logger.warning(RELATIVE, url)

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from resilience.budget import current_budget
@@ -19,8 +19,11 @@ from resilience.errors import (
     SchemaError,
 )
 from resilience.events import JobUnkept
-from resilience.ledger import Claims, Done, Running
+from resilience.ledger import Done, Running
 from resilience.tasks.serialization import dumps, loads
+
+if TYPE_CHECKING:
+    from resilience.ledger import Claims
 
 LEASE_SECONDS = 10.0
 """So long after its process was killed a job may run again."""
@@ -113,7 +116,7 @@ def call_once(
 
 
 def run_once(
-    claims: Claims,
+    claims: "Claims",
     key: str,
     body: Callable[[], Any],
     *,
@@ -155,7 +158,7 @@ def run_once(
     return value
 
 
-def _claim(claims: Claims, key: str, owner: str, wait_seconds: float) -> object:
+def _claim(claims: "Claims", key: str, owner: str, wait_seconds: float) -> object:
     budget = current_budget()
     wait_seconds = wait_seconds if budget is None else min(wait_seconds, budget.remaining())
     until, pause = SystemClock.monotonic() + wait_seconds, LOOK_SECONDS
@@ -170,7 +173,7 @@ def _claim(claims: Claims, key: str, owner: str, wait_seconds: float) -> object:
         pause = min(2 * pause, LOOK_SECONDS_MAX)
 
 
-def _release(claims: Claims, key: str, owner: str) -> None:
+def _release(claims: "Claims", key: str, owner: str) -> None:
     try:
         claims.release(key, owner=owner)
     except _lost:
@@ -191,11 +194,11 @@ class Renewals:
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
 
-    def renewing(self, claims: Claims, key: str, owner: str) -> "_Renewing":
+    def renewing(self, claims: "Claims", key: str, owner: str) -> "_Renewing":
         """Return a context in which the lease of *key* is renewed."""
         return _Renewing(self, claims, key, owner)
 
-    def hold(self, claims: Claims, key: str, owner: str) -> None:
+    def hold(self, claims: "Claims", key: str, owner: str) -> None:
         """Renew the lease of *key* from now on."""
         with self._lock:
             self._held[owner + key] = (claims, key)
@@ -220,7 +223,7 @@ class Renewals:
 
 
 class _Renewing:
-    def __init__(self, renewals: Renewals, claims: Claims, key: str, owner: str) -> None:
+    def __init__(self, renewals: Renewals, claims: "Claims", key: str, owner: str) -> None:
         self._renewals = renewals
         self._what = claims, key, owner
 

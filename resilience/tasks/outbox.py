@@ -2,13 +2,11 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import redis
 from celery.result import AsyncResult
 from celery.utils import uuid
-from sqlalchemy import Connection
-from sqlalchemy.orm import Session
 
 from resilience.clock import SystemClock
 from resilience.errors import (
@@ -29,6 +27,10 @@ from resilience.tasks.names import check_names
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.serialization import must_keep, why_refused
 from resilience.tasks.task import POSITIONAL, ResilientTask
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
 
 PUBLISH_SECONDS_MAX = 0.8
 """`fire` is back within a second; the rest of it is for the outbox and what a first job imports."""
@@ -99,7 +101,7 @@ class OutboxTask(ResilientTask):
 
     def publish_with(
         self,
-        session: Session | Connection,
+        session: "Session | Connection",
         args: Any = None,  # noqa: ANN401 - as `apply_async`
         kwargs: Any = None,  # noqa: ANN401 - as `apply_async`
         **options: Any,  # noqa: ANN401 - as `apply_async`

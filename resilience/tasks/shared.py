@@ -1,8 +1,8 @@
 """What all tasks of an app share in one process."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
@@ -16,7 +16,7 @@ from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Listener
 from resilience.flags import Features, Flags
-from resilience.ledger import Ledger
+from resilience.flags.document import Order
 from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
@@ -27,6 +27,9 @@ from resilience.store.slots import SlotStore
 from resilience.tasks.identity import identity_of
 from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.serialization import dumps, loads
+
+if TYPE_CHECKING:
+    from resilience.ledger import Ledger
 
 NAMESPACE = "resilience"
 """Not the app's main name: who publishes and who works often have different ones."""
@@ -39,7 +42,7 @@ class Shared:
     store: Store
     answers: Answers
     fan_in: FanIn | None
-    ledger: Ledger
+    ledger: Callable[[], "Ledger"]
     releases: Releases
     pulse: Pulse
     breakers: Mapping[str, Breaker | NoBreaker]
@@ -67,12 +70,11 @@ def open_shared(
     alone = isinstance(store, NoStore)
     pulse = Pulse(None if alone else StoreFleet(store))
     breakers = {one.name: _breaker(one, pulse, listeners) for one in dependencies.values()}
-    ledger = Ledger(
-        settings.ledger_url,
-        redact=settings.redact,
-        namespace=settings.namespace or NAMESPACE,
-        listeners=listeners,
-    )
+    ledger = _opener(settings, listeners)
+
+    def keep(name: str, order: Order) -> None:
+        ledger().orders.keep(name, order)
+
     return Shared(
         store=store,
         answers=answers,
@@ -88,7 +90,7 @@ def open_shared(
             features,
             pulse,
             None if alone else FlagStore(store),
-            keep=ledger.orders.keep,
+            keep=keep,
             half_open=lambda name: (
                 name in breakers and breakers[name].known_state is State.HALF_OPEN
             ),
@@ -96,6 +98,26 @@ def open_shared(
         ),
         positions=SharedPositions(store),
     )
+
+
+def _opener(settings: Settings, listeners: Sequence[Listener]) -> Callable[[], "Ledger"]:
+    """Return what returns the ledger, which is made when it is needed first."""
+    opened: dict[str, Ledger] = {}
+
+    def ledger() -> "Ledger":
+        if "made" not in opened:
+            from resilience.ledger.ledger import Ledger  # noqa: PLC0415 - see resilience.ledger
+
+            made = Ledger(
+                settings.ledger_url,
+                redact=settings.redact,
+                namespace=settings.namespace or NAMESPACE,
+                listeners=listeners,
+            )
+            opened.setdefault("made", made)  # no lock, as in `Resilience`
+        return opened["made"]
+
+    return ledger
 
 
 def _slots(

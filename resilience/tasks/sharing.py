@@ -1,14 +1,18 @@
 """What all tasks of an adopted app share, by name."""
 
+from typing import TYPE_CHECKING
+
 from resilience.bulkhead import Holds, Spares
 from resilience.consistency.shared import SharedPositions
 from resilience.errors import ConfigurationError
 from resilience.flags import Flags
-from resilience.ledger import Ledger
 from resilience.pulse import Pulse
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
 from resilience.tasks.shared import Shared
+
+if TYPE_CHECKING:
+    from resilience.ledger import Ledger
 
 
 class Sharing:
@@ -46,9 +50,9 @@ class Sharing:
         return self._share().answers
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> "Ledger":
         """Where jobs are kept that must not get lost."""
-        return self._share().ledger
+        return self._share().ledger()
 
     @property
     def releases(self) -> Releases:

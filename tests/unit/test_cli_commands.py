@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from resilience.cli import resilience
 from resilience.cli.commandline import bulkhead_worker, celery_command, default_worker
-from resilience.cli.commands import worker_programs
+from resilience.cli.workers import worker_programs
 from resilience.dependency import Dependency
 from resilience.tasks.resilience import Resilience
 

@@ -13,7 +13,7 @@ from celery import Celery
 from sqlalchemy import make_url
 
 from jobs.dependencies import DEPENDENCIES
-from resilience.cli.commands import worker_programs
+from resilience.cli.workers import worker_programs
 from resilience.settings import Settings
 from resilience.tasks.resilience import Resilience
 from resilience.testing.process import import_path, inherited_env

@@ -1,4 +1,4 @@
-"""The commands of `celery -A app resilience`."""
+"""`celery -A app resilience worker`, `up` and `dependencies`: the bulkheads and who works there."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,53 +13,14 @@ from resilience.cli.commandline import (
 from resilience.cli.rows import JSON, check_known, print_rows
 from resilience.cli.supervise import Program, supervise
 from resilience.dependency import DEFAULT_WORKER
-from resilience.errors import (
-    ConfigurationError,
-    LedgerUnavailableError,
-    OrderConflictError,
-    SchemaError,
-    StoreUnavailableError,
-)
+from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 from resilience.worker.stopping import stop_seconds
 
 COLUMNS = ("name", "queue", "concurrency", "pool", "timeout")
 
 
-REFUSALS = (StoreUnavailableError, LedgerUnavailableError, OrderConflictError, SchemaError)
-
-
-class DeclarationError(click.ClickException):
-    """What was declared or asked for cannot be; shown as one line."""
-
-    exit_code = 2
-
-
-class Commands(click.Group):
-    """A group whose commands may raise our errors: a line for the user, no traceback."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Run the command that the user named.
-
-        Raises:
-            DeclarationError: What the command, or the app, asks for is wrong.
-            click.ClickException: The store or the ledger does not answer, or has another schema;
-                or somebody else was faster.
-        """
-        try:
-            return super().invoke(ctx)
-        except ConfigurationError as error:
-            raise DeclarationError(str(error)) from error
-        except REFUSALS as error:
-            raise click.ClickException(str(error)) from error
-
-
-@click.group(cls=Commands)
-def resilience() -> None:
-    """Run the bulkheads of an app, and see and steer what degrades."""
-
-
-@resilience.command()
+@click.command()
 @click.argument("dependency")
 @click.argument("extra", nargs=-1, metavar="[-- OPTIONS]")
 @click.pass_context
@@ -77,7 +38,7 @@ def worker(context: click.Context, dependency: str, extra: tuple[str, ...]) -> N
     os.execvp(command[0], command)  # noqa: S606 - the user's own words, and no shell
 
 
-@resilience.command()
+@click.command()
 @click.option("--only", metavar="NAME,…", help="Only these, not all; 'default' is one of them.")
 @click.argument("extra", nargs=-1, metavar="[-- OPTIONS]")
 @click.pass_context
@@ -97,7 +58,7 @@ def up(context: click.Context, only: str | None, extra: tuple[str, ...]) -> None
     context.exit(supervise(list(programs.values())))
 
 
-@resilience.command()
+@click.command()
 @JSON
 @click.pass_context
 def dependencies(context: click.Context, *, as_json: bool) -> None:
