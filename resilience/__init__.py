@@ -4,6 +4,7 @@ A name is imported when it is asked for: what an app does not use costs it nothi
 commands of Celery pay for this one.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from resilience.exports import exported_from
@@ -98,6 +99,8 @@ else:
 
     def __getattr__(name: str) -> object:
         """Return what the package exports, or its version, which is read from files."""
+        if name == "FireAndForgetTask":  # the first job is published in less time than this takes
+            import_module("resilience.ledger.ledger")
         if name != "__version__":
             return _exported(name)
         from importlib.metadata import version  # noqa: PLC0415 - see above

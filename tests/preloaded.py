@@ -38,7 +38,9 @@ MODULES = """
 celery.apps.worker celery.backends.redis celery.bin.celery celery.concurrency.prefork
 celery.concurrency.solo celery.concurrency.thread celery.events.state celery.worker.autoscale
 celery.worker.consumer celery.worker.strategy kombu.transport.pyamqp kombu.transport.redis redis
-resilience resilience.testing.announce resilience.tasks sqlalchemy.dialects.sqlite
+resilience.cli.consistency resilience.cli.dead resilience.cli.flags resilience.cli.holds
+resilience.cli.ledger resilience.cli.relay resilience.cli.status resilience.cli.topology
+resilience.ledger.ledger resilience.tasks resilience.testing.announce sqlalchemy.dialects.sqlite
 """
 AT_INTERPRETER_START = ("PYTHON", "LD_", "COV")
 """Variables that an interpreter reads before its program."""

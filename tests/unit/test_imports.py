@@ -1,0 +1,69 @@
+"""What is not used is not imported: each import is in time and memory of every process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resilience.testing.process import inherited_env
+
+LEDGER = {"alembic", "sqlalchemy"}
+UNUSED = LEDGER | {"prometheus_client", "pydantic_settings", "rich", "supervisor"}
+APP = """
+from celery import Celery
+from resilience import Dependency, Resilience, ResilientTask
+app = Celery(broker="memory://")
+resilience = Resilience(app, dependencies=[Dependency("mail")])
+"""
+IDEMPOTENT = """
+@app.task(base=ResilientTask, dependency="mail", idempotency_key="{key}")
+def send(key): pass
+"""
+WORKER = """
+import celery.bin.worker
+app.Worker(pool="solo", quiet=True)
+"""
+
+
+def imported_by(code: str, directory: Path) -> set[str]:
+    """Return the packages and our modules that *code* imports in a process of its own."""
+    said = "import sys, json; print(json.dumps(sorted(sys.modules)))"
+    printed = subprocess.check_output(  # noqa: S603 - of this file
+        [sys.executable, "-c", f"{code}\n{said}"], cwd=directory, env=inherited_env({}), text=True
+    )
+    modules = json.loads(printed.splitlines()[-1])
+    return {one.partition(".")[0] for one in modules} | {*modules}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import resilience",
+        f"{APP}\n@app.task(base=ResilientTask, dependency='mail')\ndef send(): pass",
+        APP + WORKER,
+    ],
+    ids=["package", "app", "worker"],
+)
+def test_process_without_ledger_imports_no_database(code: str, tmp_path: Path) -> None:
+    """An app whose tasks keep nothing loads none of what a ledger, a table or a setting needs."""
+    assert not imported_by(code, tmp_path) & UNUSED
+
+
+@pytest.mark.parametrize("code", ["from resilience import FireAndForgetTask", IDEMPOTENT])
+def test_app_that_keeps_something_has_the_ledger_before_its_first_job(
+    code: str, tmp_path: Path
+) -> None:
+    """No job, and no child of a worker, spends its own time on that import."""
+    found = imported_by(f"{APP}{code}\napp.finalize()", tmp_path)
+    assert found >= {"sqlalchemy", "resilience.ledger.ledger"}
+
+
+def test_other_commands_of_celery_load_none_of_ours(tmp_path: Path) -> None:
+    """Celery imports the group of commands for each of its own, and no more than that."""
+    code = "from celery.__main__ import main\nsys.argv[1:] = ['--version']\n"
+    found = imported_by(f"import sys\n{code}try: main()\nexcept SystemExit: pass", tmp_path)
+    ours = {one for one in found if one.startswith("resilience.")}
+    assert ours == {"resilience.cli", "resilience.exports"}
+    assert not found & LEDGER
