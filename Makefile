@@ -4,7 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Bytecode of what is used is kept when it is first imported; most of what is installed never is.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 # Hundreds of processes start: where bytecode is not kept, each of them compiles the whole project.
 unexport PYTHONDONTWRITEBYTECODE
@@ -101,7 +102,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	  echo "$(PYTHON) lacks its venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) --requirement requirements.lock
+	$(PIP_INSTALL) --no-deps --requirement requirements.lock
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/sentry-sdk-2.53 sentry-sdk==2.53.0
 	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/celery-5.6 celery==5.6.3
