@@ -15,7 +15,7 @@ from demo.sabotage import Sabotage
 from demo.upstreams import server
 from jobs.dependencies import DEPENDENCIES
 from resilience.cli.commandline import bulkhead_worker, default_worker
-from resilience.cli.supervise import Program
+from resilience.cli.program import Program
 from resilience.testing import announce
 from resilience.testing.ports import LOCALHOST, free_port, is_free
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from demo.layout import Layout, readiness
 from demo.load import processor_seconds
 from demo.starting import TAIL_LINES, Start, StartError
-from resilience.cli.supervise import Program
+from resilience.cli.program import Program
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = Path("var") / "demo"

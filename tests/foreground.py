@@ -19,7 +19,8 @@ SECONDS = 120
 
 SUPERVISE = """
 import json, sys
-from resilience.cli.supervise import Program, supervise
+from resilience.cli.program import Program
+from resilience.cli.supervise import supervise
 sys.exit(supervise([Program(**program) for program in json.loads(sys.argv[1])]))
 """
 

@@ -27,6 +27,7 @@ MODULES = {
     "worker": "workers",
 }
 """The module of each command, which has the command's name there."""
+EXTRAS = {"rich", "supervisor"}
 
 
 class DeclarationError(click.ClickException):
@@ -64,6 +65,12 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except errors.ConfigurationError as error:
             raise DeclarationError(str(error)) from error
+        except ModuleNotFoundError as error:
+            missing = str(error.name).partition(".")[0]
+            if missing not in EXTRAS:
+                raise
+            msg = f"this needs {missing}: pip install 'celery-resilience[cli]'"
+            raise DeclarationError(msg) from error
         except (
             errors.LedgerUnavailableError,
             errors.OrderConflictError,

@@ -3,9 +3,6 @@
 import json
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from resilience.cli.words import briefly, confirm, plain
 from resilience.clock import SystemClock
@@ -90,6 +87,10 @@ def status(context: click.Context, *, as_json: bool) -> None:
     click.echo(f"{place}{'' if counts else ' holds no jobs.'}")
     if not counts:
         return
+    from rich.console import Console  # noqa: PLC0415 - an extra
+    from rich.table import Table  # noqa: PLC0415 - an extra
+    from rich.text import Text  # noqa: PLC0415 - an extra
+
     table = Table("dependency", "state", "jobs", "oldest")
     for one in counts:
         table.add_row(

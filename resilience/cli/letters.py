@@ -4,10 +4,6 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from resilience.cli.words import briefly, moment, plain
 from resilience.clock import SystemClock
 from resilience.ledger import AuditEntry, Letter
@@ -20,6 +16,10 @@ ERROR_LENGTH = 200
 
 def print_letters(letters: Iterable[Letter]) -> None:
     """Print a table of *letters*, what can be pasted into other commands in its last column."""
+    from rich.console import Console  # noqa: PLC0415 - an extra
+    from rich.table import Table  # noqa: PLC0415 - an extra
+    from rich.text import Text  # noqa: PLC0415 - an extra
+
     now = SystemClock().now()
     table = Table("age", "attempts", "task, reason, last error", "id, fingerprint")
     table.columns[0].no_wrap = table.columns[1].no_wrap = table.columns[3].no_wrap = True
@@ -40,6 +40,9 @@ def print_letters(letters: Iterable[Letter]) -> None:
 
 def print_letter(name: str, letter: Letter | None, audit: Sequence[AuditEntry]) -> None:
     """Print all that is known of the job *name*."""
+    from rich.console import Console  # noqa: PLC0415 - an extra
+    from rich.text import Text  # noqa: PLC0415 - an extra
+
     console = Console(highlight=False, soft_wrap=True)
 
     def say(text: str, style: str = "") -> None:

@@ -6,9 +6,6 @@ from functools import reduce
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from resilience.cli.words import plain
 from resilience.declared import nearest
@@ -32,6 +29,10 @@ def print_rows(
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
+    from rich.console import Console  # noqa: PLC0415 - an extra
+    from rich.table import Column, Table  # noqa: PLC0415 - an extra
+    from rich.text import Text  # noqa: PLC0415 - an extra
+
     # In a narrow terminal, as in a pipe, long names go on in the next line; rich would cut them.
     table = Table(*(Column(name, overflow="fold") for name in columns))
     for row in shown:

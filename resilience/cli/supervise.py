@@ -10,25 +10,21 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import KW_ONLY, field
 from io import StringIO
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 from supervisor import events, loggers  # type: ignore[import-untyped]
 from supervisor.medusa.asyncore_25 import ExitNow  # type: ignore[import-untyped]
 from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 from supervisor.states import SupervisorStates  # type: ignore[import-untyped]
 from supervisor.supervisord import Supervisor  # type: ignore[import-untyped]
 
+from resilience.cli.program import Program
 from resilience.cli.terminal import Terminal, TerminalHandler
-from resilience.dependency import Name
 from resilience.errors import ConfigurationError
 
-STOP_SECONDS = 10.0
 STABLE_SECONDS = 10
 BACKOFF_MAX_SECONDS = 30
 SUPERVISOR_NAME = "supervisor"
@@ -40,33 +36,6 @@ SIGNALS = [
     signal.SIGCHLD,
     signal.SIGUSR2,
 ]
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Program:
-    """A command that is to run all the time, in a process group of its own.
-
-    Attributes:
-        name: Stands before every line of its output; unique among the programs run together.
-        command: The program, looked up in PATH, and its arguments; no shell is involved.
-        environment: Variables on top of the inherited environment and of PYTHONUNBUFFERED=1, which
-            lets the lines of a Python program come when it prints them.
-        stop_seconds: Time between SIGTERM to the program and SIGKILL to its whole group, not
-            negative.
-        stage: Programs are stopped from the highest stage to the lowest, each stage when all of
-            the one above is gone; within a stage all at once. All start at once. Give a server a
-            lower stage than its clients.
-
-    Raises:
-        pydantic.ValidationError: A value is out of range, or an option is unknown.
-    """
-
-    name: Name
-    command: Annotated[Sequence[str], Field(min_length=1)]
-    _: KW_ONLY
-    environment: Mapping[str, str] = field(default_factory=dict)
-    stop_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = STOP_SECONDS
-    stage: Annotated[int, Field(ge=0)] = 0
 
 
 def supervise(programs: Sequence[Program]) -> int:

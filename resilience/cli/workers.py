@@ -10,8 +10,8 @@ from resilience.cli.commandline import (
     celery_command,
     default_worker,
 )
+from resilience.cli.program import Program
 from resilience.cli.rows import JSON, check_known, print_rows
-from resilience.cli.supervise import Program, supervise
 from resilience.dependency import DEFAULT_WORKER
 from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
@@ -49,6 +49,8 @@ def up(context: click.Context, only: str | None, extra: tuple[str, ...]) -> None
     Ctrl-C or SIGTERM stops them. One that ends is started again. What follows `--` goes to every
     `celery worker`: … up -- --loglevel INFO
     """
+    from resilience.cli.supervise import supervise  # noqa: PLC0415 - supervisor is an extra
+
     _check_options(extra)
     programs = worker_programs(_adopted(context), celery_command(context), extra)
     if only is not None:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import pytest
 from pydantic import ValidationError
 
-from resilience.cli.supervise import Program, configuration, longer_pause, supervise
+from resilience.cli.program import Program
+from resilience.cli.supervise import configuration, longer_pause, supervise
 from resilience.errors import ConfigurationError
 from resilience.testing.process import is_alive
 from resilience.testing.waiting import wait_until

@@ -9,6 +9,7 @@ import pytest
 
 from resilience.testing.process import inherited_env
 
+DECLARATION_ERROR = 2
 LEDGER = {"alembic", "sqlalchemy"}
 UNUSED = LEDGER | {"prometheus_client", "pydantic_settings", "rich", "supervisor"}
 APP = """
@@ -67,3 +68,25 @@ def test_other_commands_of_celery_load_none_of_ours(tmp_path: Path) -> None:
     ours = {one for one in found if one.startswith("resilience.")}
     assert ours == {"resilience.cli", "resilience.exports"}
     assert not found & LEDGER
+
+
+def test_command_says_which_extra_it_needs(tmp_path: Path) -> None:
+    """A table needs one, JSON does not; the answer is one line with the mend."""
+    (tmp_path / "shop.py").write_text(APP)
+    code = "import sys; sys.modules['rich'] = None; from celery.__main__ import main; main()"
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, "-A", "shop", "resilience", *words]
+        return subprocess.run(  # noqa: S603 - of this file
+            command,
+            cwd=tmp_path,
+            env=inherited_env({}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    table = run("dependencies")
+    assert table.returncode == DECLARATION_ERROR
+    assert table.stderr == "Error: this needs rich: pip install 'celery-resilience[cli]'\n"
+    assert json.loads(run("dependencies", "--json").stdout)[0]["name"] == "mail"
