@@ -14,9 +14,8 @@ from resilience.store.slots import SlotStore
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.waiting import wait_until
 
-HOLDER = Path(__file__).with_name("holder.py")
-ROOT = Path(__file__).parents[2]
 CLOCK = SystemClock()
+HOLDER = "tests.chaos.holder"
 HELD_SECONDS = 30.0
 
 
@@ -70,11 +69,12 @@ class Holder:
         self.process = subprocess.Popen(  # noqa: S603 - our own
             [
                 sys.executable,
-                str(HOLDER),
+                "-m",
+                HOLDER,
                 self.url,
                 *map(str, (self.slots, missing, self.hold_seconds, self.path)),
             ],
-            env=inherited_env({"PYTHONPATH": import_path(ROOT)}),
+            env=inherited_env({"PYTHONPATH": import_path()}),
         )
         return True
 

@@ -12,7 +12,7 @@ from kombu import Queue
 from resilience.dependency import Dependency
 from resilience.errors import ConfigurationError
 from resilience.tasks import Resilience
-from resilience.testing.process import ProcessStartError
+from resilience.testing.process import ProcessStartError, import_path, inherited_env
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 from tests.brokers import Broker
@@ -145,45 +145,17 @@ def test_apps_share_nothing() -> None:
         Resilience.of(bare)
 
 
-TWO_APPS = """
-from celery import Celery, shared_task
-from resilience import ConfigurationError, Dependency, Resilience, ResilientTask, Settings
-
-URL = "redis://127.0.0.1:1/0"
-
-def adopted(name, dependency):
-    app = Celery(name, broker=URL)
-    Resilience(app, dependencies=[Dependency(dependency)], settings=Settings(store_url=URL))
-    return app
-
-one = adopted("one", "users")
-
-@one.task(base=ResilientTask, dependency="users", name="of_one")
-def of_one(): ...
-
-@shared_task(base=ResilientTask, dependency="search", name="of_two")
-def of_two(): ...
-
-two = adopted("two", "search")
-pairs = (one, "of_one", "users", "of_two"), (two, "of_two", "search", "of_one")
-for app, own, queue, other in pairs:
-    assert app.amqp.router.route({}, own)["queue"].name == queue
-    try:
-        app.send_task(other)
-    except ConfigurationError as error:
-        assert f"task {other} names the unknown dependency" in str(error)
-    else:
-        raise AssertionError(other)
-"""
-
-
 def test_apps_of_one_process_may_share_their_tasks() -> None:
     """Celery registers tasks with all apps of the process; each app publishes those of its own.
 
     What belongs to another app's dependency is refused when it is published.
     """
-    done = subprocess.run(  # noqa: S603 - the text above
-        [sys.executable, "-c", TWO_APPS], check=False, capture_output=True, text=True
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.apps.two_apps"],
+        env=inherited_env({"PYTHONPATH": import_path()}),
+        check=False,
+        capture_output=True,
+        text=True,
     )
 
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ AT_ONCE = 100
 
 LONG = 60.0
 SHORT = 0.001
-BACKLOG = 2 * AT_ONCE + 50
+BACKLOG = AT_ONCE + 50
 CONCURRENCY = 2
 PRIORITIES = (0, 4, 9)
 
@@ -62,7 +62,7 @@ def test_backlog_is_dropped_and_what_is_fresh_in_it_runs(stage: Stage) -> None:
     late, fresh = [], []
     for number in range(BACKLOG):
         late.append(publish(stage, queue))
-        if number % 70 == 0:
+        if number % 50 == 0:
             fresh.append(publish(stage, queue, budget=LONG))
 
     stage.consume(queue)

@@ -15,11 +15,13 @@ from resilience.store import Slot
 from resilience.tasks import FanOut, PendingResponse, Resilience, ResilientTask
 from resilience.tasks.identity import identity_of
 from resilience.tasks.reporting import report_value
+from resilience.testing.process import import_path, inherited_env
 from resilience.testing.waiting import wait_until
 from tests.integration.apps.fresh import echo
 from tests.integration.apps.stage import SECONDS, Stage, close_app, running_servers
 
 SHORT = 0.2
+SHARED_FIRST = "tests.integration.apps.shared_first"
 
 
 @pytest.fixture(scope="module")
@@ -119,36 +121,14 @@ def test_callback_is_left_to_its_own_app(servers: Stage, make: Any, elsewhere: s
     wait_until(lambda: due(ours) == [pending.id], SECONDS, "it is still due")
 
 
-SHARED = """
-import threading
-from celery import Celery, shared_task
-from resilience.dependency import Dependency
-from resilience.settings import Settings
-from resilience.tasks import FanOut, Resilience, ResilientTask
-
-@shared_task(name="get_user", base=ResilientTask, dependency="users")
-def get_user(number): ...
-
-ASK = FanOut(user=get_user.s(1))
-url = "redis://127.0.0.1:1/0"
-app = Celery("shop", broker=url)
-Resilience(app, dependencies=[Dependency("users")], settings=Settings(store_url=url))
-
-def ask():
-    callback = get_user.s()
-    print(ASK.apply_async(budget=1, on_complete=callback).get().reasons)
-
-ask()
-thread = threading.Thread(target=ask)
-thread.start()
-thread.join()
-"""
-
-
 def test_declaration_may_be_imported_before_the_app() -> None:
     """A constant of shared tasks, made before the app, asks the app's, in any thread."""
-    said = subprocess.run(  # noqa: S603 - the text above
-        [sys.executable, "-c", SHARED], capture_output=True, text=True, check=False
+    said = subprocess.run(  # noqa: S603 - of this directory
+        [sys.executable, "-m", SHARED_FIRST],
+        env=inherited_env({"PYTHONPATH": import_path()}),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert said.stdout.splitlines() == ["{'user': 'StoreUnavailableError'}"] * 2, said.stderr

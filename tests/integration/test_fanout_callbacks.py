@@ -18,21 +18,7 @@ LONG = 30.0
 AFTER_DEADLINE_SECONDS = 0.5
 BUSY_SECONDS = 1.0
 """What a busy machine may add."""
-
-DYING_CALLER = """
-import os, signal, sys, time
-from resilience.tasks import FanOut
-from tests.integration.apps.parts import app
-
-key, budget = sys.argv[1], float(sys.argv[2])
-do = app.tasks
-began = time.perf_counter()
-FanOut(slow=do["hold"].s(key, 1), fast=do["echo"].s(2)).apply_async(
-    budget=budget, on_complete=do["note"].s(key)
-)
-print(began, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+DYING_CALLER = "tests.integration.apps.dying_caller"
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +84,8 @@ def test_callback_comes_at_the_deadline(
 def test_callback_comes_when_the_caller_was_killed(stage: Stage) -> None:
     """A SIGKILL right after `apply_async` takes nothing away: it runs, once, and in time."""
     key = new_key()
-    caller = subprocess.run(  # noqa: S603 - the text above
-        [sys.executable, "-c", DYING_CALLER, key, str(SHORT)],
+    caller = subprocess.run(  # noqa: S603 - of this directory
+        [sys.executable, "-m", DYING_CALLER, key, str(SHORT)],
         env=inherited_env({**stage.env, "PYTHONPATH": import_path()}),
         capture_output=True,
         check=False,

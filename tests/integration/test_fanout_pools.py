@@ -13,7 +13,9 @@ SHORT = 0.5
 LONG = 30.0
 
 
-@pytest.fixture(scope="module", params=["threads", "solo", "gevent"])
+@pytest.fixture(
+    scope="module", params=["threads", "solo", pytest.param("gevent", marks=pytest.mark.chaos)]
+)
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:

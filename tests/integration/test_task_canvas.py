@@ -18,9 +18,9 @@ from tests.integration.apps.stage import new_key
     scope="module",
     params=[
         pytest.param((True, "prefork"), id="adopted"),
-        pytest.param((False, "prefork"), id="bare"),
-        pytest.param((True, "threads"), id="threads"),
-        pytest.param((True, "solo"), id="solo"),
+        pytest.param((False, "threads"), id="bare"),
+        pytest.param((True, "threads"), id="threads", marks=pytest.mark.chaos),
+        pytest.param((True, "solo"), id="solo", marks=pytest.mark.chaos),
     ],
 )
 def app(

@@ -78,6 +78,18 @@ def scenarios() -> Iterator[Scenario]:
         )
 
 
+def covering_scenarios() -> list[Scenario]:
+    """Return few scenarios that together have every trait that any of them has."""
+    traits = {tuple(one.fates.values()): set(_traits(one)) for one in scenarios()}
+    missing = set().union(*traits.values())
+    chosen = []
+    while missing:
+        best = max(traits, key=lambda fates: len(traits[fates] & missing))
+        missing -= traits[best]
+        chosen.append(best)
+    return [one for one in scenarios() if tuple(one.fates.values()) in chosen]
+
+
 def expect(scenario: Scenario) -> Expected:
     """Return what must become of *scenario*."""
     ended, came, late = _run(scenario)
@@ -109,6 +121,18 @@ def expect(scenario: Scenario) -> Expected:
         level=level,
         late=late,
     )
+
+
+def _traits(scenario: Scenario) -> Iterator[tuple[object, ...]]:
+    """Yield each pair of fates, each part's fate with what else holds for it, and the end."""
+    for (one, fate), (other, another) in itertools.combinations(scenario.fates.items(), 2):
+        yield one, fate, other, another
+    for name, fate in scenario.fates.items():
+        memory = (name in scenario.stale, name in scenario.forgotten)
+        yield name, fate, memory, name in scenario.required
+        yield name, fate, scenario.order.index(name)
+    expected = expect(scenario)
+    yield expected.ended, expected.level, expected.late, scenario.callback
 
 
 def _run(scenario: Scenario) -> tuple[str, dict[str, str], int]:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -20,6 +20,7 @@ jobs = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(jobs=jobs, least=st.integers(1, 40), maximum=st.integers(1, 40), seed=st.integers(0, 9))
 def test_limit_never_leaves_its_bounds(
     jobs: list[tuple[float, float, bool, float]], least: int, maximum: int, seed: int

@@ -256,8 +256,9 @@ class SharedCircuit(RuleBasedStateMachine):
             host.store.client.close()
 
 
+@pytest.mark.parametrize("examples", [60, pytest.param(150, marks=pytest.mark.chaos)])
 def test_shared_circuit_follows_its_model(
-    valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch
+    valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch, examples: int
 ) -> None:
     """Calls that end late, clocks that jump, hosts that sleep, a store that forgets: one circuit.
 
@@ -270,7 +271,7 @@ def test_shared_circuit_follows_its_model(
     run_state_machine_as_test(
         SharedCircuit,
         settings=settings(
-            max_examples=150,
+            max_examples=examples,
             stateful_step_count=30,
             suppress_health_check=list(HealthCheck),
         ),

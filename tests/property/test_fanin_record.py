@@ -17,7 +17,6 @@ from hypothesis.stateful import (
 from resilience.store import Answers, FanIn, Slot, Store
 from resilience.testing.valkey import ValkeyProcess
 
-EXAMPLES = 80
 STEPS = 15
 LONG_SECONDS = 600.0
 PARTS = ("a", "b", "c")
@@ -116,12 +115,13 @@ def store(valkey: ValkeyProcess) -> Iterator[Store]:
     made.client.close()
 
 
-def test_record_always_is_what_the_model_says(store: Store) -> None:
+@pytest.mark.parametrize("examples", [25, pytest.param(80, marks=pytest.mark.chaos)])
+def test_record_always_is_what_the_model_says(store: Store, examples: int) -> None:
     """Every operation answers, and leaves the record, as the model does; it ends at most once."""
     run_state_machine_as_test(
         lambda: FanInMachine(store),  # type: ignore[arg-type] # a factory will do
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             stateful_step_count=STEPS,
         ),
     )

@@ -6,6 +6,7 @@ what it holds when a test says so.
 
 from typing import Any, cast
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -234,7 +235,8 @@ def cause(rule: str) -> str:
     return rule.partition(":")[2] or rule
 
 
-def test_controller_keeps_its_promises_whatever_happens() -> None:
+@pytest.mark.parametrize("examples", [20, pytest.param(60, marks=pytest.mark.chaos)])
+def test_controller_keeps_its_promises_whatever_happens(examples: int) -> None:
     """Any sequence of load, outages, orders, leader deaths and store losses.
 
     Never more switches of a feature than the dwell allows, never an order of a person overridden,
@@ -244,7 +246,7 @@ def test_controller_keeps_its_promises_whatever_happens() -> None:
     run_state_machine_as_test(
         Fleet,
         settings=settings(
-            max_examples=60,
+            max_examples=examples,
             stateful_step_count=40,
             suppress_health_check=list(HealthCheck),
         ),
