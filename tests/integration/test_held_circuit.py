@@ -40,7 +40,7 @@ def test_jobs_wait_in_the_broker_and_run_once_when_the_dependency_is_back(
         worker.kill()
 
 
-@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=pytest.mark.chaos)])
 def test_ramp_is_not_exceeded_by_jobs_that_outlast_its_steps(stage: HeldStage, pool: str) -> None:
     """A job that was taken earlier in the ramp, and still runs, counts."""
     breaker = stage.resilience.breaker("mail")
@@ -123,8 +123,8 @@ def test_two_workers_hold_and_share_the_jobs(stage: HeldStage) -> None:
     """Both stop, both go on, and no job runs twice."""
     stage.break_down()
     with (
-        stage.worker("mail", "mail.retry", concurrency=4) as one,
-        stage.worker("mail", "mail.retry", concurrency=4) as other,
+        stage.worker("mail", "mail.retry", concurrency=4, pool="threads") as one,
+        stage.worker("mail", "mail.retry", concurrency=4, pool="threads") as other,
     ):
         keys = stage.publish("note", 30)
         for worker in (one, other):
