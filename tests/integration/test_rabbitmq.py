@@ -155,12 +155,13 @@ def test_fire_is_back_within_a_second_and_loses_nothing(
 ) -> None:
     """A job that the broker does not take waits in the outbox, and runs when the broker is back.
 
-    A job that the broker had taken before is still there.
+    A message that the broker had taken before is still there.
     """
     keys = [uuid4().hex for _ in range(3)]
     working.fire("send", keys[0])
     working.wait_until_run(keys[0])
-    post.fire("send", "not taken by a worker yet")
+    with post.app.connection_for_write() as connection, connection.Producer() as producer:
+        producer.publish("kept", routing_key="mail", declare=[post.app.amqp.queues["mail"]])
 
     with outage(working):
         took = [working.fire("send", key) for key in keys[1:]]
