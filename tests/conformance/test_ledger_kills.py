@@ -23,7 +23,7 @@ from tests.conformance.ledger_jobs import (
 )
 
 JOBS = 200
-LETTERS = 300
+LETTERS = 210
 SECONDS = 120.0
 ON_A_SERVER = [pytest.param(name, marks=pytest.mark.chaos) for name in ("postgresql", "mariadb")]
 """Half a minute; what a killed process leaves in a file is seen in every run."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,29 +61,35 @@ class Host:
         )
         return done.returncode, done.stdout + done.stderr
 
-    def wait_until_probed(self, code: int, text: str) -> None:
-        """Wait until the probe ends with *code*, and says *text*."""
-        found = (-1, "")
+    def await_verdict(self, text: str, *, healthy: bool) -> None:
+        """Wait until the probe judges the worker so, and says *text*."""
+        found = ""
 
         def says() -> bool:
             nonlocal found
-            found = self.probe("mail")
-            return found[0] == code and text in found[1]
+            verdict = self._verdict()
+            found = verdict["says"]
+            return verdict["healthy"] is healthy and text in found
 
         try:
             wait_until(says, SECONDS, "the probe says it")
         except AssertionError as error:
-            msg = f"{code}, {text!r} was awaited, {found} said"
+            msg = f"{text!r} was awaited, {found!r} said"
             raise AssertionError(msg) from error
 
-    def assert_stays(self, code: int, text: str, seconds: float) -> None:
+    def assert_stays_healthy(self, text: str, seconds: float) -> None:
         """Check that the probe says so for as long as that."""
         with pytest.raises(AssertionError, match="otherwise"):
-            wait_until(lambda: not self._says(code, text), seconds, "otherwise")
+            wait_until(lambda: not self._is_healthy(text), seconds, "otherwise")
 
-    def _says(self, code: int, text: str) -> bool:
-        found = self.probe("mail")
-        return found[0] == code and text in found[1]
+    def _is_healthy(self, text: str) -> bool:
+        verdict = self._verdict()
+        return verdict["healthy"] and text in verdict["says"]
+
+    def _verdict(self) -> dict[str, Any]:
+        """Return what the probe finds, without a process: tests ask again and again."""
+        (verdict,) = probe.verdicts(self.directory, "mail")
+        return verdict
 
     def order(self, command: str, **arguments: float) -> None:
         """Give the worker an order by remote control."""
@@ -97,41 +104,54 @@ class Host:
         wait_until(lambda: self.broker.held() == 1, SECONDS, "the job is taken")
 
 
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Return a broker that tests may stop, one for all: a publisher stays where it is."""
+    with running_broker(tmp_path_factory) as broker:
+        yield broker
+
+
 @pytest.fixture
 def host(
-    broker: Broker, valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory
+    fragile: Broker, valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Host]:
     """Return a machine whose broker and store are empty."""
+    if not fragile.running:
+        fragile.start()
+    fragile.empty()
     valkey.flush()
-    yield Host(broker, valkey, tmp_path_factory.mktemp("marks"))
+    yield Host(fragile, valkey, tmp_path_factory.mktemp("marks"))
     health.app.close()
 
 
-@pytest.fixture
-def fragile(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """Return a machine whose broker may be stopped."""
-    valkey.flush()
-    with running_broker(tmp_path_factory) as broker:
-        yield Host(broker, valkey, tmp_path_factory.mktemp("marks"))
-    health.app.close()
+@pytest.mark.parametrize(
+    "pool", ["prefork", pytest.param("threads", marks=pytest.mark.chaos), "gevent", "solo"]
+)
+def test_worker_is_healthy_idle_or_busy_until_its_broker_is_gone_and_when_it_returns(
+    host: Host, pool: str
+) -> None:
+    """Also a solo worker, whose event loop waits for the job's end.
 
-
-@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "solo"])
-def test_worker_is_healthy_when_idle_and_when_all_of_it_is_busy(host: Host, pool: str) -> None:
-    """Also a solo worker, whose event loop waits for the job's end."""
+    Without a broker the worker has no connection, and makes a new one when it can.
+    """
     with host.worker(pool) as worker:
-        host.wait_until_probed(0, "mail@here: healthy: consumes mail")
+        host.await_verdict("consumes mail", healthy=True)
         host.publish(LONG_SECONDS)
         host.publish(0.0)
         host.await_taken()
-        host.assert_stays(0, "consumes mail", LONG_SECONDS)
+        host.assert_stays_healthy("consumes mail", LONG_SECONDS)
+        wait_until(lambda: not host.broker.held(), SECONDS, "it is idle again")
+        host.broker.stop()
+        host.await_verdict("", healthy=False)
+        host.broker.start()
+        host.await_verdict("consumes mail", healthy=True)
         worker.kill()
 
 
 def test_probe_tells_workers_of_one_host_apart(host: Host) -> None:
     """By the name of the dependency or of the node; without one, all must be well."""
     with host.worker() as worker, host.worker(hostname="bank@here") as other:
-        host.wait_until_probed(0, "mail@here: healthy")
+        host.await_verdict("", healthy=True)
         wait_until(lambda: host.probe("bank@here")[0] == 0, SECONDS, "the other is healthy")
         other.kill()
 
@@ -152,7 +172,7 @@ def test_probe_tells_workers_of_one_host_apart(host: Host) -> None:
 def test_command_of_the_app_says_the_same(host: Host) -> None:
     """`celery … resilience health` finds the directory by the app's settings."""
     with host.worker() as worker:
-        host.wait_until_probed(0, "healthy")
+        host.await_verdict("", healthy=True)
         command = [sys.executable, "-m", "celery", "-A", health.__name__, "resilience", "health"]
         env = inherited_env(
             {"PYTHONPATH": import_path(), probe.DIRECTORY_VARIABLE: str(host.directory)}
@@ -168,85 +188,71 @@ def test_command_of_the_app_says_the_same(host: Host) -> None:
 def test_worker_whose_event_loop_hangs_is_unhealthy_until_it_goes_on(host: Host) -> None:
     """Its process and its other threads are alive."""
     with host.worker() as worker:
-        host.wait_until_probed(0, "healthy")
+        host.await_verdict("", healthy=True)
         host.order("hang", seconds=LONG_SECONDS)
-        host.wait_until_probed(1, "its event loop has not run")
-        host.wait_until_probed(0, "consumes mail")
+        host.await_verdict("its event loop has not run", healthy=False)
+        host.await_verdict("consumes mail", healthy=True)
         worker.kill()
 
 
 def test_worker_that_does_nothing_at_all_is_unhealthy(host: Host) -> None:
     """A process that is stopped, or starved, leaves no marks."""
     with host.worker() as worker:
-        host.wait_until_probed(0, "healthy")
+        host.await_verdict("", healthy=True)
         worker.send_signal(signal.SIGSTOP)
-        host.wait_until_probed(1, "hangs: it has left no mark")
+        host.await_verdict("hangs: it has left no mark", healthy=False)
         worker.kill()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
-def test_worker_whose_broker_is_gone_is_unhealthy_until_it_returns(
-    fragile: Host, pool: str
-) -> None:
-    """The worker has no connection, and makes a new one when it can."""
-    with fragile.worker(pool) as worker:
-        fragile.wait_until_probed(0, "healthy")
-        fragile.broker.stop()
-        fragile.wait_until_probed(1, "UNHEALTHY")
-        fragile.broker.start()
-        fragile.wait_until_probed(0, "consumes mail")
-        worker.kill()
-
-
-def test_worker_whose_broker_is_silent_is_unhealthy_until_it_answers(fragile: Host) -> None:
+def test_worker_whose_broker_is_silent_is_unhealthy_until_it_answers(host: Host) -> None:
     """Its connection stands, and its event loop runs."""
-    with fragile.worker() as worker:
-        fragile.wait_until_probed(0, "healthy")
-        fragile.broker.send_signal(signal.SIGSTOP)
-        fragile.wait_until_probed(1, "UNHEALTHY")
-        fragile.broker.send_signal(signal.SIGCONT)
-        fragile.wait_until_probed(0, "consumes mail")
+    with host.worker() as worker:
+        host.await_verdict("", healthy=True)
+        host.broker.send_signal(signal.SIGSTOP)
+        host.await_verdict("", healthy=False)
+        host.broker.send_signal(signal.SIGCONT)
+        host.await_verdict("consumes mail", healthy=True)
         worker.kill()
 
 
 def test_worker_that_consumes_from_none_of_its_queues_is_unhealthy(host: Host) -> None:
     """As after `control cancel_consumer`."""
     with host.worker() as worker:
-        host.wait_until_probed(0, "healthy")
+        host.await_verdict("", healthy=True)
         health.app.control.cancel_consumer(health.QUEUE, destination=[NODE])
-        host.wait_until_probed(1, "consumes from none of its queues")
+        host.await_verdict("consumes from none of its queues", healthy=False)
         worker.kill()
 
 
 def test_worker_whose_queues_are_held_is_healthy(host: Host) -> None:
     """It does what it was told, and says so."""
     with host.worker() as worker:
-        host.wait_until_probed(0, "healthy")
+        host.await_verdict("", healthy=True)
         host.order("hold")
-        host.wait_until_probed(0, "held: mail")
+        host.await_verdict("held: mail", healthy=True)
         worker.kill()
 
 
 def test_worker_that_takes_no_job_although_it_could_is_unhealthy(host: Host) -> None:
     """Process, event loop, connection and subscription are there, and jobs wait all the same."""
     with host.worker() as worker:
-        host.wait_until_probed(0, "healthy")
+        host.await_verdict("", healthy=True)
         host.order("stall")
-        host.assert_stays(0, "consumes mail", LONG_SECONDS)
+        host.assert_stays_healthy("consumes mail", LONG_SECONDS)
         for _ in range(3):
             host.publish(0.0)  # a request for the next one is still out
-        host.wait_until_probed(1, "takes none of the jobs")
+        host.await_verdict("takes none of the jobs", healthy=False)
         worker.kill()
 
 
 def test_worker_that_stops_is_healthy_to_its_end_and_leaves_no_mark(host: Host) -> None:
     """Nobody kills it amid its last jobs, and nobody misses it afterwards."""
     with host.worker() as worker:
-        host.wait_until_probed(0, "healthy")
+        host.await_verdict("", healthy=True)
         host.publish(LONG_SECONDS)
         host.await_taken()
         worker.send_signal(signal.SIGTERM)
-        host.wait_until_probed(0, "stops")
+        host.await_verdict("stops", healthy=True)
         wait_until(lambda: not worker.running, SECONDS, "the worker has ended")
 
         assert "no worker has left a mark" in host.probe("mail")[1]

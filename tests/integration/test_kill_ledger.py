@@ -7,19 +7,17 @@ from secrets import randbits
 
 import pytest
 
-from tests.brokers import KINDS
 from tests.chaos.stage import Stage, survive
 
-JOBS = 200
+JOBS = 80
 STRIKES = ("worker", "broker", "database", "relay", "child")
 SECONDS = 60.0
 
 
-@pytest.fixture(params=KINDS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    """Everything, with a ledger in a file, on one broker or the other."""
-    rabbitmq = request.getfixturevalue("rabbitmq") if request.param == "rabbitmq" else None
-    with Stage(tmp_path, None, rabbitmq=rabbitmq).running() as running:
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """Everything, with a ledger in a file, on Valkey."""
+    with Stage(tmp_path).running() as running:
         yield running
 
 

@@ -15,13 +15,15 @@ from resilience.testing.waiting import wait_until
 from tests import brokers
 from tests.integration.apps.positions_stage import SECONDS, Stage, new_keys, running_stage
 
-ROWS = int(os.environ.get("PUBLISHED_ROWS", "100"))  # noqa: TID251 - of the test alone
+ROWS = int(os.environ.get("PUBLISHED_ROWS", "30"))  # noqa: TID251 - of the test alone
 LAG_SECONDS_MAX = 0.5
 CHANGE_SECONDS = 0.25
 TASKS = ("plain", "sticky", "delayed")
 
 
-@pytest.fixture(scope="module", params=brokers.KINDS)
+@pytest.fixture(
+    scope="module", params=["valkey", pytest.param("rabbitmq", marks=pytest.mark.chaos)]
+)
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:

@@ -148,11 +148,20 @@ def away(post: Post) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("outage", [out_of_memory, black_hole, away])
-def test_fire_is_back_within_a_second_and_loses_nothing(working: Post, outage: Any) -> None:  # noqa: ANN401
-    """A job that the broker does not take waits in the outbox, and runs when the broker is back."""
+def test_fire_is_back_within_a_second_and_loses_nothing(
+    working: Post,
+    post: Post,
+    outage: Any,  # noqa: ANN401
+) -> None:
+    """A job that the broker does not take waits in the outbox, and runs when the broker is back.
+
+    A message that the broker had taken before is still there.
+    """
     keys = [uuid4().hex for _ in range(3)]
     working.fire("send", keys[0])
     working.wait_until_run(keys[0])
+    with post.app.connection_for_write() as connection, connection.Producer() as producer:
+        producer.publish("kept", routing_key="mail", declare=[post.app.amqp.queues["mail"]])
 
     with outage(working):
         took = [working.fire("send", key) for key in keys[1:]]
@@ -162,6 +171,19 @@ def test_fire_is_back_within_a_second_and_loses_nothing(working: Post, outage: A
     assert kept == 2
     for key in keys:
         working.wait_until_run(key)
+    with post.app.connection_for_read() as connection:
+        queue = post.app.amqp.queues["mail"](connection.default_channel)
+        wait_until(queue.get, SECONDS, "the queue and its message have survived")
+
+
+def test_job_of_a_killed_worker_runs_elsewhere(post: Post) -> None:
+    """The broker hands it to the next worker, as the dead one has not acknowledged it."""
+    key = uuid4().hex
+    post.fire("end_worker", key)
+    for runs in (1, 2):
+        with post.working() as worker:
+            wait_until(lambda worker=worker: not worker.running, SECONDS, "it is dead")
+        assert post.runs(key) == runs
 
 
 def test_message_to_a_queue_that_was_deleted_is_kept(working: Post) -> None:
@@ -169,7 +191,7 @@ def test_message_to_a_queue_that_was_deleted_is_kept(working: Post) -> None:
     keys = [uuid4().hex for _ in range(2)]
     working.fire("send", keys[0])
     working.wait_until_run(keys[0])
-    working.rabbitmq.flush()
+    working.rabbitmq.flush(working.url)
 
     working.fire("send", keys[1])
 

@@ -12,6 +12,8 @@ from kombu import Queue
 from resilience import FanOut, part
 from resilience.broker.quorum import dead_queue
 from resilience.ledger import Which
+from resilience.testing.ports import free_port
+from resilience.testing.proxy import TcpProxy
 from resilience.testing.rabbitmq import Count
 from resilience.testing.waiting import wait_until
 from resilience.worker.undertaker import Undertaker
@@ -111,12 +113,17 @@ def test_broker_that_is_away_is_announced_once(
     post: Post, undertaker: Undertaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However many queues there are, and however often it is asked."""
+    proxy = TcpProxy(post.rabbitmq.port)
+    post.app.conf.broker_url = post.url.replace(f":{post.rabbitmq.port}/", f":{proxy.port}/")
     undertaker.look(post.resilience)
-    post.rabbitmq.stop()
+    assert not said(caplog, "sets aside")
+    proxy.lead_to(free_port())
+    proxy.cut()
     for _ in range(3):
         undertaker.look(post.resilience)
-    post.rabbitmq.start()
+    proxy.lead_to(post.rabbitmq.port)
     undertaker.look(post.resilience)
+    proxy.close()
 
     assert said(caplog, "sets aside") == ["ERROR", "WARNING"]
 
