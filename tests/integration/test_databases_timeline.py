@@ -59,7 +59,7 @@ class Reader:
         return max(number for number, _ in lines.values())
 
     def notice_the_end(self) -> None:
-        """Find out that the primary is gone, in another session: one whose write fails is marked."""
+        """Find out that the primary is gone, in another session: whose write fails is marked."""
         # The second error if the connection was idle for so long that it is tested before its use.
         with (
             in_session(ConsistentSession()),
