@@ -95,7 +95,7 @@ def _stay_up(console: Console) -> int:
     with running_shop(Layout.pleasant, console) as shop:
         with Display(console) as display:
             shop.await_ready(lambda *seen: _show_start(display, *seen))
-        _show_addresses(console, shop.layout)
+        show_addresses(console, shop.layout)
         with suppress(KeyboardInterrupt):
             shop.wait()
             console.print(f"[red]The shop ended by itself.[/] Its log is {LOG}.")
@@ -130,7 +130,8 @@ def _show_phase(display: Display, phase: Phase, seconds: float, answers: int) ->
     display.show(phase.name, seconds, phase.seconds, note)
 
 
-def _show_addresses(console: Console, layout: Layout) -> None:
+def show_addresses(console: Console, layout: Layout) -> None:
+    """Print where the shop answers, and how to break and repair what it depends on."""
     front = layout.url("front")
     console.print(
         f"""

@@ -6,26 +6,34 @@ import httpx
 import pytest
 
 from resilience.testing.waiting import wait_until
-from tests.acceptance.running_demo import START_SECONDS, STOP_SECONDS, StartDemo
+from tests.acceptance.running_demo import START_SECONDS, STOP_SECONDS, Demo, StartDemo
 
-MANY = 10
-"""So many processes run when a shop is being started, and more than that when it is up."""
+SOME = 6
+"""So many processes run as soon as a shop is being started: the demo, its supervisor, servers."""
+WHILE = [
+    pytest.param(None, id="starting"),
+    pytest.param("warming up", id="warming-up", marks=pytest.mark.chaos),
+]
+"""What a demo says when it is to end: nothing yet, as its shop is being started, or its traffic."""
 
 
+def await_words(demo: Demo, words: str | None) -> None:
+    """Wait until a demo is so far that it says *words*; None: that it starts processes."""
+    if words:
+        demo.await_output(words)
+    wait_until(lambda: len(demo.processes()) > SOME, START_SECONDS, "the shop is being started")
+
+
+@pytest.mark.chaos
 @pytest.mark.timeout(400)
-def test_shop_stays_up_until_it_is_told_to_stop_and_keeps_a_second_one_out(
-    start_demo: StartDemo,
-) -> None:
-    """The addresses that `up` prints answer; who starts another demo is told; SIGTERM ends it."""
+def test_shop_stays_up_until_it_is_told_to_stop(start_demo: StartDemo) -> None:
+    """The addresses that `up` prints answer; SIGTERM ends it."""
     demo = start_demo("up")
     demo.await_output("Flower")
     words = demo.output.split()
     front = next(word for word in words if word.endswith("/recommendations/7"))
     flower = words[words.index("Flower") + 1]
-    second = start_demo()
 
-    assert second.process.wait(START_SECONDS) == 2
-    assert "another demo runs here" in second.output
     assert httpx.get(front).json()["_meta"]["level"] <= 3
     assert httpx.get(f"{flower}/healthcheck").status_code == 200
     assert demo.end(signal.SIGTERM) == 0
@@ -33,24 +41,28 @@ def test_shop_stays_up_until_it_is_told_to_stop_and_keeps_a_second_one_out(
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("words", [None, pytest.param("warming up", marks=pytest.mark.chaos)])
-def test_interrupted_demo_leaves_nothing_behind(start_demo: StartDemo, words: str | None) -> None:
+@pytest.mark.parametrize("words", WHILE)
+def test_demo_keeps_a_second_one_out_and_leaves_nothing_behind_when_it_is_interrupted(
+    start_demo: StartDemo, words: str | None
+) -> None:
     """Ctrl-C stops all, while the shop is being started as in the middle of the traffic."""
     demo = start_demo()
-    if words:
-        demo.await_output(words)
-    wait_until(lambda: len(demo.processes()) > MANY, START_SECONDS, "the shop is being started")
+    await_words(demo, words)
+    second = start_demo("up")
 
+    assert second.process.wait(START_SECONDS) == 2
+    assert "another demo runs here" in second.output
     assert demo.end(signal.SIGINT) == 130
     assert demo.processes() == []
     assert "All processes have ended." in demo.output
 
 
 @pytest.mark.timeout(400)
-def test_killed_demo_takes_the_shop_along(start_demo: StartDemo) -> None:
+@pytest.mark.parametrize("words", WHILE)
+def test_killed_demo_takes_the_shop_along(start_demo: StartDemo, words: str | None) -> None:
     """Nothing outlives a demo, even one that had no chance to say good-bye."""
     demo = start_demo("--quick")
-    wait_until(lambda: len(demo.processes()) > MANY, START_SECONDS, "the shop is being started")
+    await_words(demo, words)
 
     demo.end(signal.SIGKILL)
 

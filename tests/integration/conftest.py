@@ -23,9 +23,9 @@ def default_worker_env(default_worker_env: dict[str, str]) -> dict[str, str]:
     return {**default_worker_env, "PRELOADED": "0"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def replicated() -> Iterator[Stage]:
-    """A primary with two replicas that tests leave level."""
+    """A primary with two replicas that tests leave level; idle, they cost nothing."""
     with running_stage(replicas=2) as stage:
         yield stage
 

@@ -22,7 +22,7 @@ DEAD_SECONDS = 1.0
 """How often the processes are looked after."""
 EXIT_SECONDS = 30.0
 MORE_SECONDS = 60.0
-PAUSES = (5, 100)
+PAUSES = (5, 50)
 """So many operations are done between two faults…"""
 PAUSE_SECONDS = 1.0
 """…but if they take longer, the next one comes."""

@@ -31,7 +31,10 @@ from tests.integration.consistency_worker import Load
 
 ROUTERS = "tests.integration.consistency_routers"
 SECONDS = 120.0
-KEYS = 40
+KEYS = 8
+FEW = 4
+MANY = 8
+"""Processes of a load: in CI, and of those that go on for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,15 @@ class Stage:
     position: Callable[[], str]
     """Returns how far the primary is."""
 
-    def load(self, router: str, directory: Path, operations: int, seed: int = 0) -> Load:
+    def load(
+        self,
+        router: str,
+        directory: Path,
+        operations: int,
+        *,
+        seed: int = 0,
+        processes: int = FEW,
+    ) -> Load:
         """Make keys for a load, and wait until the replicas have them."""
         keys = tuple(f"{uuid4().hex[:8]}-{number}" for number in range(KEYS))
         engine = create_engine(self.urls.primary)
@@ -63,6 +74,7 @@ class Stage:
             urls=self.urls,
             directory=directory,
             operations=operations,
+            processes=processes,
             keys=keys,
             seed=seed,
         )

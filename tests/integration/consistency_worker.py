@@ -21,6 +21,8 @@ FAMILIAR = 0.5
 FAMILIAR_MAX = 3
 LEAVES = 0.03
 """How often a session ends after a burst, and another begins in its place."""
+SESSIONS_EACH = 3
+"""So many sessions there are for each process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,6 @@ class Load:
         directory: Where each process writes its part of the history.
         operations: How many there are, over all sessions.
         processes: How many run at once.
-        sessions: How many there are; each is in one process at a time.
         keys: What is read and written.
         seed: What decides who does what.
     """
@@ -42,10 +43,14 @@ class Load:
     urls: Urls
     directory: Path
     operations: int
-    processes: int = 8
-    sessions: int = 24
+    processes: int
     keys: tuple[str, ...]
     seed: int = 0
+
+    @property
+    def sessions(self) -> int:
+        """How many there are; each is in one process at a time."""
+        return SESSIONS_EACH * self.processes
 
 
 @dataclass(slots=True)

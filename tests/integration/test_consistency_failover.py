@@ -15,7 +15,7 @@ from tests.integration.consistency_load import Run, Verdict, nemesis
 from tests.integration.consistency_stage import SECONDS, Stage, running_postgres_stage
 
 ENDLESS = 10**6
-SOME = 400
+SOME = 150
 """Operations, in each part of a test."""
 REFUSED_SECONDS = 0.25
 ANSWERED_SECONDS = 1.0

@@ -10,6 +10,7 @@ from celery import chord
 from resilience import ConfigurationError, ResilientTask
 from resilience.testing.waiting import wait_until
 from tests.integration.apps.positions_stage import SECONDS, Stage, new_keys, running_stage
+from tests.replicated import Stage as Replicated
 
 POSTPONE_SECONDS = 1.0
 
@@ -17,9 +18,9 @@ SOON = 0.8 * POSTPONE_SECONDS
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def running(tmp_path_factory: pytest.TempPathFactory, replicated: Replicated) -> Iterator[Stage]:
     """Servers and a worker, whose log says which jobs go back."""
-    with running_stage(tmp_path_factory) as stage:
+    with running_stage(tmp_path_factory, replicated) as stage:
         yield stage
 
 

@@ -178,17 +178,19 @@ def test_primary_address_that_leads_to_a_replica_is_refused(stage: Stage) -> Non
         write(databases, "nowhere")
 
 
-def test_replica_that_nobody_can_compare_is_marked() -> None:
+def test_replica_that_nobody_can_compare_is_marked(stage: Stage) -> None:
     """While nobody has seen the primary, nobody is known to have caught up."""
-    with running_stage() as stage:
-        note = write(stage.databases(replicas=[]), "there")
-        stage.level()
-        stage.front.lead_to(1)
-        stage.front.cut()
+    note = write(stage.databases(replicas=[]), "there")
+    stage.level()
+    stage.front.lead_to(1)
+    stage.front.cut()
+    try:
         databases = stage.databases()
         with in_session(ConsistentSession()) as session:
             assert read(databases, note) == ("there", "replica")
             assert [mark.lag_seconds for mark in session.marks] == [None]
+    finally:
+        stage.front.lead_to(stage.primary.port)
 
 
 def test_many_late_reads_are_one_line_of_the_log(stage: Stage) -> None:

@@ -42,15 +42,16 @@ def follower(stage: Stage) -> PostgresReplica:
     return second
 
 
-def take_over(stage: Stage, databases: Databases) -> None:
+def take_over(stage: Stage, *clients: Databases) -> None:
     """Kill the primary, promote the first replica, and lead clients to it."""
     stage.primary.kill()
     stage.links[0].cut()
     successor(stage).promote()
     stage.front.lead_to(successor(stage).port)
     stage.front.cut()
-    with suppress(OperationalError), in_session(ConsistentSession()):
-        read(databases, 0, using="primary")  # on a connection to the old one
+    for databases in clients:
+        with suppress(OperationalError), in_session(ConsistentSession()):
+            read(databases, 0, using="primary")  # on a connection to the old one
 
 
 def follow(stage: Stage) -> None:
@@ -96,30 +97,33 @@ def test_session_that_began_after_the_failover_gets_answers_without_marks(stage:
     assert not session.marks
 
 
-@pytest.mark.parametrize("then", ["primary", "replica"])
-def test_answer_is_marked_when_the_new_primary_lacks_what_the_old_one_showed(
-    stage: Stage, then: str
-) -> None:
-    """Also if nobody asked the old one how far it was when it was read from."""
-    databases = only_follower(stage)
-    note = write(databases, "old")
-    stage.level()
-    with in_session(ConsistentSession()):
-        assert read(databases, note) == ("old", "replica")
-    with in_session(ConsistentSession()) as session:
-        assert read(databases, note, using="primary") == ("old", "primary")
-        with lacking(stage):
-            change(stage, note, "new")
-            assert read(databases, note, using="primary") == ("new", "primary")
-            take_over(stage, databases)
-        follow(stage)
-        with in_session(ConsistentSession()):
-            read(databases, note)  # which finds out where the replica is
-        databases.wait_seconds = SECONDS
-        shown = read(databases, note, using="primary" if then == "primary" else None)
+def test_answer_is_marked_when_the_new_primary_lacks_what_the_old_one_showed(stage: Stage) -> None:
+    """Also if nobody asked the old one how far it was when it was read from.
 
-    assert shown[0] == "old"
-    assert session.marks
+    Neither the new primary nor the replica that follows it has what was seen.
+    """
+    seen = {using: (only_follower(stage), ConsistentSession()) for using in ("primary", None)}
+    notes = {using: write(databases, "old") for using, (databases, _) in seen.items()}
+    stage.level()
+    for using, (databases, session) in seen.items():
+        with in_session(ConsistentSession()):
+            assert read(databases, notes[using]) == ("old", "replica")
+        with in_session(session):
+            assert read(databases, notes[using], using="primary") == ("old", "primary")
+    with lacking(stage):
+        for using, (databases, session) in seen.items():
+            change(stage, notes[using], "new")
+            with in_session(session):
+                assert read(databases, notes[using], using="primary") == ("new", "primary")
+        take_over(stage, *(databases for databases, _ in seen.values()))
+    follow(stage)
+    for using, (databases, session) in seen.items():
+        with in_session(ConsistentSession()):
+            read(databases, notes[using])  # which finds out where the replica is
+        databases.wait_seconds = SECONDS
+        with in_session(session):
+            assert read(databases, notes[using], using=using)[0] == "old"
+        assert session.marks, using
 
 
 def test_answer_is_marked_when_a_replica_was_made_anew_from_the_new_primary(stage: Stage) -> None:

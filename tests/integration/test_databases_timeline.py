@@ -1,7 +1,7 @@
 """What a replica is taken to show that has followed a primary which nobody has seen yet."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import psycopg
 import pytest
@@ -13,7 +13,8 @@ from resilience.databases import Databases
 from resilience.testing.waiting import wait_until
 from tests.replicated import SECONDS, Stage, read, running_stage, write
 
-APP = "app"
+ROLES = ("app", "postgres")
+"""Who may see little of how a replica is connected, and who sees all of it."""
 
 
 @pytest.fixture
@@ -28,48 +29,75 @@ def stage() -> Iterator[Stage]:
         yield stage
 
 
-def databases_of(stage: Stage, role: str) -> Databases:
-    """Return the databases as *role* reaches them."""
-    urls = [url.replace("postgres@", f"{role}@") for url in (one.url for one in stage.replicas)]
-    return stage.databases(
-        primary=stage.primary_url.replace("postgres@", f"{role}@"), replicas=urls
-    )
+@dataclass(slots=True)
+class Reader:
+    """A session in a process of its own."""
+
+    databases: Databases
+    session: ConsistentSession
+    seen: int
+    mine: int = 0
+
+    @classmethod
+    def of(cls, stage: Stage, role: str) -> "Reader":
+        """Let a session see a note, as *role*."""
+        urls = [url.replace("postgres@", f"{role}@") for url in (one.url for one in stage.replicas)]
+        primary = stage.primary_url.replace("postgres@", f"{role}@")
+        databases = stage.databases(primary=primary, replicas=urls)
+        seen = write(databases, "there")
+        stage.level()
+        reader = cls(databases, ConsistentSession("ann"), seen)
+        with in_session(reader.session):
+            assert read(databases, seen)[0] == "there"
+        return reader
+
+    def write(self) -> int:
+        """Write a note, and return the position after it."""
+        with in_session(self.session):
+            self.mine = write(self.databases, "mine")
+        lines = self.session.token().positions["default"].lines
+        return max(number for number, _ in lines.values())
+
+    def notice_the_end(self) -> None:
+        """Find out that the primary is gone, in another session: whose write fails is marked."""
+        # The second error if the connection was idle for so long that it is tested before its use.
+        with (
+            in_session(ConsistentSession()),
+            pytest.raises((OperationalError, DatabaseUnavailableError)),
+        ):
+            write(self.databases, "on the connection that was there")
+
+    def read(self) -> tuple[str | None, str]:
+        """Read the note that the session has written."""
+        with in_session(self.session):
+            return read(self.databases, self.mine)
 
 
-@contextmanager
-def lost_write(stage: Stage, databases: Databases) -> Iterator[tuple[ConsistentSession, int]]:
-    """Let a session's write be lost with the primary, and the replicas pass its position.
+def lose_writes(stage: Stage, readers: Collection[Reader]) -> None:
+    """Let a write of each session be lost with the primary, and the replicas pass its position.
 
     The first has taken over, but clients are not led to it yet; the second follows it.
     """
     first, second = stage.replicas
-    seen = write(databases, "there")
-    stage.level()
-    with in_session(ConsistentSession("ann")) as session:
-        assert read(databases, seen)[0] == "there"
-        for link in stage.links:
-            link.stall()
-        mine = write(databases, "mine")
-        lines = session.token().positions["default"].lines
-        stage.primary.kill()
-        # The second error if the connection was idle for so long that it is tested before its use.
-        with pytest.raises((OperationalError, DatabaseUnavailableError)):
-            write(databases, "on the connection that was there")
-        stage.links[0].cut()
-        first.promote()  # type: ignore[attr-defined] # it is a replica
-        with psycopg.connect(first.url, autocommit=True) as connection:
-            slot = f"replica_{second.port}"
-            connection.execute("SELECT pg_create_physical_replication_slot(%s, true)", [slot])
-            stage.links[1].lead_to(first.port)
-            stage.links[1].cut()
-            stage.links[1].resume()
-            reached = max(number for number, _ in lines.values())
-            passed = "SELECT pg_current_wal_flush_lsn() - '0/0' > %s"
-            while connection.execute(passed, [reached]).fetchone() == (False,):
-                connection.execute("INSERT INTO notes (body) VALUES ('of another')")
-        lsn = first.flushed_lsn()
-        wait_until(lambda: second.has_replayed(lsn), SECONDS, "it follows")  # type: ignore[attr-defined]
-        yield session, mine
+    for link in stage.links:
+        link.stall()
+    reached = max(reader.write() for reader in readers)
+    stage.primary.kill()
+    for reader in readers:
+        reader.notice_the_end()
+    stage.links[0].cut()
+    first.promote()  # type: ignore[attr-defined] # it is a replica
+    with psycopg.connect(first.url, autocommit=True) as connection:
+        slot = f"replica_{second.port}"
+        connection.execute("SELECT pg_create_physical_replication_slot(%s, true)", [slot])
+        stage.links[1].lead_to(first.port)
+        stage.links[1].cut()
+        stage.links[1].resume()
+        passed = "SELECT pg_current_wal_flush_lsn() - '0/0' > %s"
+        while connection.execute(passed, [reached]).fetchone() == (False,):
+            connection.execute("INSERT INTO notes (body) VALUES ('of another')")
+    lsn = first.flushed_lsn()
+    wait_until(lambda: second.has_replayed(lsn), SECONDS, "it follows")  # type: ignore[attr-defined]
 
 
 def has_receiver(stage: Stage) -> bool:
@@ -78,19 +106,20 @@ def has_receiver(stage: Stage) -> bool:
         return connection.execute("SELECT FROM pg_stat_wal_receiver").fetchone() is not None
 
 
-@pytest.mark.parametrize("role", [APP, "postgres"])
-@pytest.mark.parametrize("streams", [True, False], ids=["streams", "cut-off"])
 def test_answer_without_the_own_write_is_marked_when_the_replica_has_passed_its_position_elsewhere(
-    stage: Stage, role: str, *, streams: bool
+    stage: Stage,
 ) -> None:
-    """A number of another timeline says nothing, whether or not the replica can tell that it is."""
-    databases = databases_of(stage, role)
-    with lost_write(stage, databases) as (session, mine):
-        if not streams:
-            stage.links[1].stall()
-            stage.links[1].cut()
-            wait_until(lambda: not has_receiver(stage), SECONDS, "its receiver has ended")
-        body, who = read(databases, mine)
+    """A number of another timeline says nothing, whether or not the replica can tell that it is.
 
-    assert (body, who) == (None, "replica")
-    assert session.marks
+    It cannot tell a role that may not see its connection, nor anybody while it is cut off.
+    """
+    streaming, cut_off = ([Reader.of(stage, role) for role in ROLES] for _ in range(2))
+    lose_writes(stage, [*streaming, *cut_off])
+    answers = [reader.read() for reader in streaming]
+    stage.links[1].stall()
+    stage.links[1].cut()
+    wait_until(lambda: not has_receiver(stage), SECONDS, "its receiver has ended")
+    answers += [reader.read() for reader in cut_off]
+
+    assert answers == [(None, "replica")] * 4
+    assert [bool(reader.session.marks) for reader in (*streaming, *cut_off)] == [True] * 4

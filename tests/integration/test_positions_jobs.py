@@ -7,14 +7,15 @@ import pytest
 from celery import chain, group
 
 from tests.integration.apps.positions_stage import SECONDS, Stage, new_keys, running_stage
+from tests.replicated import Stage as Replicated
 
 KINDS = ("plain", "resilient")
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def running(tmp_path_factory: pytest.TempPathFactory, replicated: Replicated) -> Iterator[Stage]:
     """Servers and a prefork worker."""
-    with running_stage(tmp_path_factory) as stage:
+    with running_stage(tmp_path_factory, replicated) as stage:
         yield stage
 
 

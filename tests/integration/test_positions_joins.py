@@ -13,17 +13,20 @@ from celery import chain, chord
 from resilience.tasks import FanOut
 from resilience.testing.waiting import wait_until
 from tests.integration.apps.positions_stage import SECONDS, Stage, new_keys, running_stage
+from tests.replicated import Stage as Replicated
 
 KINDS = ("plain", "resilient")
 
 
 @pytest.fixture(scope="module", params=["redis", "file"])
 def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    replicated: Replicated,
 ) -> Iterator[Stage]:
     """Servers and a worker; with results in Redis, or where Celery polls for a chord's members."""
     backend = None if request.param == "redis" else f"file://{tmp_path_factory.mktemp('results')}"
-    with running_stage(tmp_path_factory, backend=backend) as stage:
+    with running_stage(tmp_path_factory, replicated, backend=backend) as stage:
         yield stage
 
 

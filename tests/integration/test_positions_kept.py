@@ -10,12 +10,13 @@ from resilience.ledger import Which
 from resilience.testing.waiting import wait_until
 from tests.integration.apps.positions import NOTES
 from tests.integration.apps.positions_stage import SECONDS, Stage, new_keys, running_stage
+from tests.replicated import Stage as Replicated
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def running(tmp_path_factory: pytest.TempPathFactory, replicated: Replicated) -> Iterator[Stage]:
     """Servers and a worker, whose relay publishes what the ledger keeps."""
-    with running_stage(tmp_path_factory) as stage:
+    with running_stage(tmp_path_factory, replicated) as stage:
         yield stage
 
 

@@ -9,12 +9,13 @@ from celery import chain, chord
 from resilience import Level, Outcome
 from resilience.tasks import FanOut
 from tests.integration.apps.positions_stage import SECONDS, Stage, new_keys, running_stage
+from tests.replicated import Stage as Replicated
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory, replicated: Replicated) -> Iterator[Stage]:
     """A replica that lags, and a primary that is gone."""
-    with running_stage(tmp_path_factory) as running:
+    with running_stage(tmp_path_factory, replicated) as running:
         running.fall_behind()
         [key] = new_keys(1)
         with running.adopted.consistent_session() as session:

@@ -18,12 +18,13 @@ from tests.integration.apps.positions_stage import (
     new_keys,
     running_stage,
 )
+from tests.replicated import Stage as Replicated
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def running(tmp_path_factory: pytest.TempPathFactory, replicated: Replicated) -> Iterator[Stage]:
     """Servers and a worker."""
-    with running_stage(tmp_path_factory) as stage:
+    with running_stage(tmp_path_factory, replicated) as stage:
         yield stage
 
 

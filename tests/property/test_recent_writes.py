@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from uuid import uuid4
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
@@ -18,7 +19,8 @@ from resilience.levels import Level
 from resilience.testing.valkey import ValkeyProcess
 from tests.unit.cuttable_store import CuttableStore
 
-EXAMPLES = 500
+EXAMPLES = 100
+MANY_EXAMPLES = 500
 STEPS = 25
 KEYS = ("a", "b")
 USER = "user:7"
@@ -248,7 +250,10 @@ class UserMachine(RuleBasedStateMachine):
             self.token = self.token.merged(session.token())
 
 
-def test_user_never_reads_less_than_they_have_written(valkey: ValkeyProcess) -> None:
+@pytest.mark.parametrize(
+    "examples", [EXAMPLES, pytest.param(MANY_EXAMPLES, marks=pytest.mark.chaos)]
+)
+def test_user_never_reads_less_than_they_have_written(valkey: ValkeyProcess, examples: int) -> None:
     """In full, a read is never older than what the user knows to be written; else it is marked.
 
     And as long as nothing but the primary failed, what the user wrote is shown in full.
@@ -257,7 +262,7 @@ def test_user_never_reads_less_than_they_have_written(valkey: ValkeyProcess) -> 
     run_state_machine_as_test(
         lambda: UserMachine(valkey.url),  # type: ignore[arg-type] # a factory will do
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             stateful_step_count=STEPS,
         ),
     )

@@ -13,16 +13,10 @@ from resilience.consistency.shared import Sample
 from resilience.settings import Settings
 from resilience.tasks import Resilience
 from resilience.testing.plugin import running_valkey
-from resilience.testing.postgres import (
-    PostgresProcess,
-    PostgresReplica,
-    running_postgres,
-    running_replica,
-)
-from resilience.testing.proxy import TcpProxy
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests import replicated
 from tests.brokers import Broker, running_broker
 from tests.integration.apps.positions import NOTES, QUEUES, make_app
 
@@ -37,6 +31,8 @@ class Stage:
         primary: Takes writes.
         replica: Streams from it through `link`.
         link: Between the two.
+        primary_url: Address of the stage's own database, as SQLAlchemy takes it.
+        replica_url: The same on the replica.
         broker: Takes messages.
         store: Of the library; `desk`: where results go, and where tests and tasks meet.
         app: Of the client.
@@ -46,15 +42,17 @@ class Stage:
 
     def __init__(
         self,
-        primary: PostgresProcess,
-        replica: PostgresReplica,
-        link: TcpProxy,
+        servers: replicated.Stage,
         broker: Broker,
         store: ValkeyProcess,
         desk: ValkeyProcess,
         backend: str | None = None,
     ) -> None:
-        self.primary, self.replica, self.link = primary, replica, link
+        self.primary, self.replica = servers.primary, servers.replicas[0]
+        self.link = servers.links[0]
+        url = self.primary.new_database().replace("postgresql://", "postgresql+psycopg://")
+        self.primary_url = url
+        self.replica_url = url.replace(str(self.primary.port), str(self.replica.port))
         self.broker, self.store, self.desk = broker, store, desk
         self.backend = backend or desk.url
         self.app = self.another_app()
@@ -69,10 +67,10 @@ class Stage:
             "CELERY_RESULT_BACKEND": self.backend,
             "RESILIENCE_STORE_URL": self.store.url,
             "RESILIENCE_STORE_TIMEOUT_SECONDS": "0.5",
-            "RESILIENCE_LEDGER_URL": sqlalchemy_url(self.primary),
+            "RESILIENCE_LEDGER_URL": self.primary_url,
             "DESK_URL": self.desk.url,
-            "PRIMARY_URL": sqlalchemy_url(self.primary),
-            "REPLICA_URL": sqlalchemy_url(self.replica),
+            "PRIMARY_URL": self.primary_url,
+            "REPLICA_URL": self.replica_url,
         }
 
     def another_app(self) -> Celery[Any]:
@@ -80,11 +78,11 @@ class Stage:
         settings = Settings(
             store_url=self.store.url,
             store_timeout_seconds=0.5,
-            ledger_url=sqlalchemy_url(self.primary),
+            ledger_url=self.primary_url,
         )
         return make_app(
-            sqlalchemy_url(self.primary),
-            sqlalchemy_url(self.replica),
+            self.primary_url,
+            self.replica_url,
             settings=settings,
             broker=self.broker.url,
             backend=self.backend,
@@ -174,11 +172,6 @@ def close_app(app: Celery[Any]) -> None:
     app.close()
 
 
-def sqlalchemy_url(server: PostgresProcess) -> str:
-    """Return the address of *server* as SQLAlchemy takes it."""
-    return server.url.replace("postgresql://", "postgresql+psycopg://")
-
-
 def new_keys(number: int) -> list[str]:
     """Return names that nobody used yet."""
     return sorted(uuid4().hex for _ in range(number))
@@ -190,21 +183,9 @@ def token_in(document: Any) -> Token:  # noqa: ANN401 - JSON
 
 
 @contextmanager
-def running_databases() -> Iterator[tuple[PostgresProcess, PostgresReplica, TcpProxy]]:
-    """Run a primary with its table, and a replica behind a link."""
-    with running_postgres() as primary:
-        link = TcpProxy(primary.port)
-        try:
-            with running_replica(primary, through=link.port) as replica:
-                yield primary, replica, link
-                link.resume()
-        finally:
-            link.close()
-
-
-@contextmanager
 def running_stage(
     paths: pytest.TempPathFactory,
+    servers: replicated.Stage | None = None,
     *,
     pool: str = "prefork",
     concurrency: int = 4,
@@ -212,15 +193,19 @@ def running_stage(
     loglevel: str = "INFO",
     broker: Broker | None = None,
 ) -> Iterator[Stage]:
-    """Run servers and a worker for the tests of a module; the worker is killed at the end."""
+    """Run servers and a worker for the tests of a module; the worker is killed at the end.
+
+    The stage has a database of its own on *servers*, which are left level; None: on others.
+    """
     from sqlalchemy import create_engine  # noqa: PLC0415 - for this alone
 
     with ExitStack() as stack:
-        databases = stack.enter_context(running_databases())
+        servers = servers or stack.enter_context(replicated.running_stage())
         broker = broker or stack.enter_context(running_broker(paths))
         store, desk = (stack.enter_context(running_valkey(paths)) for _ in range(2))
-        stage = Stage(*databases, broker, store, desk, backend)
-        engine = create_engine(sqlalchemy_url(stage.primary))
+        stage = Stage(servers, broker, store, desk, backend)
+        stack.callback(stage.catch_up)
+        engine = create_engine(stage.primary_url)
         NOTES.create(engine)
         engine.dispose()
         stage.adopted.ledger.upgrade()
