@@ -19,7 +19,7 @@ APP_PATH = "tests.compatibility.apps.countdowns"
 SECONDS = 120.0
 FOR_EVER = 3600
 SOON = 2
-JOBS = 30
+JOBS = 12
 """So many more than a worker takes at once that room must be made for them several times."""
 
 pytestmark = pytest.mark.filterwarnings("default:Call to deprecated setex:DeprecationWarning")
@@ -42,7 +42,7 @@ class Stage(NamedTuple):
         return self.app.tasks[task].apply_async(args, **options)
 
 
-@pytest.fixture(params=[ADOPTED, "plain"])
+@pytest.fixture(params=[ADOPTED, pytest.param("plain", marks=pytest.mark.chaos)])
 def stage(
     request: pytest.FixtureRequest, rabbitmq: RabbitProcess, valkey: ValkeyProcess
 ) -> Iterator[Stage]:
