@@ -239,7 +239,7 @@ def _said(path: Path, what: str) -> list[tuple[str, int]]:
 def test_settings_of_all_queues_hold_on_rabbitmq(
     settings: dict[str, Any], rabbitmq: RabbitProcess, tmp_path: Path
 ) -> None:
-    """A worker starts with Celery's settings for all queues, each in one pair, and jobs reach it."""
+    """A worker starts with Celery's settings for all queues, in pairs, and jobs reach it."""
     url, path = rabbitmq.new_url(), tmp_path / "diary"
     app = people.make_app("at once", url, settings)
     with working(url, settings=settings, diary=path):

@@ -23,7 +23,7 @@ SWALLOWED_SECONDS = PIECE_SECONDS * 1.5
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, WorkerProcess]]:
-    """A worker of each pool, one job at a time, each with a queue of its own."""
+    """A worker of each pool, one job at a time, each with a queue of its own; all work at once."""
     with ExitStack() as running:
         server = running.enter_context(running_valkey(tmp_path_factory))
         broker = running.enter_context(running_broker(tmp_path_factory))
@@ -45,57 +45,54 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, W
             worker.kill()  # how they shut down is no matter here
 
 
-@pytest.fixture(params=POOLS)
-def pool(request: pytest.FixtureRequest, workers: Mapping[str, WorkerProcess]) -> str:
-    """Each pool, with a worker that is ready."""
-    name: str = request.param
-    assert workers[name].running
-    return name
+def publish(task: str, *args: object, **options: Any) -> dict[str, AsyncResult[Any]]:  # noqa: ANN401 - as Celery's
+    """Publish a task of the app to the worker of each pool."""
+    job = app.tasks[f"{APP}.{task}"]
+    return {pool: job.apply_async(args, queue=pool, **options) for pool in POOLS}
 
 
-def publish(task: str, *args: object, pool: str, **options: Any) -> AsyncResult[Any]:  # noqa: ANN401 - as Celery's
-    """Publish a task of the app to the worker of *pool*."""
-    return app.tasks[f"{APP}.{task}"].apply_async(args, queue=pool, **options)
+def ends(jobs: Mapping[str, AsyncResult[Any]]) -> dict[str, Any]:
+    """Return by pool what *jobs* end in, a result or an error."""
+    return {pool: job.get(timeout=SECONDS, propagate=False) for pool, job in jobs.items()}
 
 
+@pytest.mark.usefixtures("workers")
 @pytest.mark.parametrize("how", BODIES)
-def test_body_that_swallows_its_cut_is_cut_until_it_ends(pool: str, how: str) -> None:
+def test_body_that_swallows_its_cut_is_cut_until_it_ends(how: str) -> None:
     """It ends soon after the timeout, in the timeout's error, and nothing of it goes on."""
     began = perf_counter()
-    error = publish("guarded", how, pool=pool).get(timeout=SECONDS, propagate=False)
+    errors = ends(publish("guarded", how))
     took = perf_counter() - began
 
-    assert isinstance(error, AttemptTimeoutError), error
+    assert {pool: type(one) for pool, one in errors.items()} == dict.fromkeys(
+        POOLS, AttemptTimeoutError
+    )
     assert took < SWALLOWED_SECONDS
     left = BODY_SECONDS - PIECE_SECONDS
-    assert publish("left_behind", left / 2, pool=pool).get(timeout=SECONDS) == 0
+    assert ends(publish("left_behind", left / 2)) == dict.fromkeys(POOLS, 0)
 
 
-def test_job_is_cut_until_it_ends_at_the_end_of_its_budget(pool: str) -> None:
+@pytest.mark.usefixtures("workers")
+def test_job_is_cut_until_it_ends_at_the_end_of_its_budget() -> None:
     """A body without a dependency ends in the budget's error, though it swallows the first cut."""
-    budget = {"budget": 1.5}
-    error = publish("whole", "bare_except", pool=pool, **budget).get(
-        timeout=SECONDS, propagate=False
-    )
-
-    assert isinstance(error, BudgetExceededError), error
-    assert error.ran < SWALLOWED_SECONDS
+    for pool, error in ends(publish("whole", "bare_except", budget=1.5)).items():
+        assert isinstance(error, BudgetExceededError), (pool, error)
+        assert error.ran < SWALLOWED_SECONDS, pool
 
 
-def test_call_is_cut_until_it_ends_at_the_end_of_its_share(pool: str) -> None:
+@pytest.mark.usefixtures("workers")
+def test_call_is_cut_until_it_ends_at_the_end_of_its_share() -> None:
     """A job goes on soon after the share of a call is used up, whatever that does with the cut."""
-    said = publish("shared_out", "bare_except", pool=pool).get(timeout=SECONDS)
+    for pool, said in ends(publish("shared_out", "bare_except")).items():
+        assert said["ended"] == ["cut", "ok"], pool
+        assert said["took"] < SWALLOWED_SECONDS, pool
 
-    assert said["ended"] == ["cut", "ok"]
-    assert said["took"] < SWALLOWED_SECONDS
 
-
-def test_cut_that_a_job_stored_harms_no_later_job(pool: str) -> None:
+@pytest.mark.usefixtures("workers")
+def test_cut_that_a_job_stored_harms_no_later_job() -> None:
     """A later job that is handed the stored cut fails, and its process goes on."""
-    ends = [
-        publish(name, pool=pool).get(timeout=SECONDS, propagate=False)
-        for name in ("store_the_cut", "raise_what_is_stored")
-    ]
+    for name in ("store_the_cut", "raise_what_is_stored"):
+        for pool, error in ends(publish(name)).items():
+            assert isinstance(error, AttemptTimeoutError), (name, pool, error)
 
-    assert [type(error) for error in ends] == [AttemptTimeoutError] * 2
-    assert publish("left_behind", 0.0, pool=pool).get(timeout=SECONDS) == 0
+    assert ends(publish("left_behind", 0.0)) == dict.fromkeys(POOLS, 0)
