@@ -20,7 +20,7 @@ APP_PATH = "tests.compatibility.apps.countdowns"
 SECONDS = 120.0
 FOR_EVER = 3600
 SOON = 2
-JOBS = 12
+JOBS = 30
 """So many more than a worker takes at once that room must be made for them several times."""
 
 pytestmark = pytest.mark.filterwarnings("default:Call to deprecated setex:DeprecationWarning")

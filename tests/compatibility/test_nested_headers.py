@@ -41,12 +41,11 @@ def told_by(env: dict[str, str], pool: str) -> Told:
     return told
 
 
-IN_CI = [("nested", "prefork"), ("sentry", "threads")]
-"""Headers that hide ours, and a vendor that wraps tasks, publishers and beat; each pool once."""
+IN_CI = [("nested", "prefork"), ("sentry-2.53", "threads")]
+"""Those that hide our headers, one of them a vendor that also wraps tasks and beat."""
 OTHERS = [
     ("sentry", "prefork"),
     ("sentry-2.53", "prefork"),
-    ("sentry-2.53", "threads"),
     ("opentelemetry", "prefork"),
 ]
 
