@@ -15,6 +15,7 @@ from __future__ import annotations
 import array
 import atexit
 import ctypes
+import gc
 import inspect
 import io
 import json
@@ -221,6 +222,8 @@ def _import_all() -> None:
 if __name__ == "__main__":
     del sys.path[0]  # the directory of this file
     _import_all()
+    gc.collect()
+    gc.freeze()  # else each fork that ends goes through all that was imported: half a second
     order = serve(socket.socket(fileno=int(sys.argv[1])))
     if order is not None:
         become(order)

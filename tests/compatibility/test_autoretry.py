@@ -68,7 +68,9 @@ def all_refused() -> bool:
     return {type(error) for error in errors} == {CircuitOpenError}
 
 
-@pytest.mark.parametrize("task", ["plain", "guarded", "class_based"])
+@pytest.mark.parametrize(
+    "task", [pytest.param("plain", marks=pytest.mark.chaos), "guarded", "class_based"]
+)
 def test_jobs_outlast_an_outage_as_in_plain_celery(store: Any, task: str) -> None:  # noqa: ANN401
     """Once it is over, all jobs are done, whether they had failed or the circuit refused them."""
     breaker = app.resilience.breaker("alpha")  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ The front is this process: it knows the dependencies and no task. The worker has
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 from uuid import uuid4
@@ -120,8 +120,24 @@ FORMS: dict[str, Callable[[Celery[Any], str], Any]] = {
 }
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["by-name", "imported"])
-@pytest.mark.parametrize("form", FORMS)
+def in_turn(forms: Iterable[str]) -> pytest.MarkDecorator:
+    """Give a test each of *forms* by name or imported, in turn; the other half is for chaos."""
+    return pytest.mark.parametrize(
+        ("form", "known"),
+        [
+            pytest.param(
+                form,
+                known,
+                id=f"{form}-{'imported' if known else 'by-name'}",
+                marks=[pytest.mark.chaos] * ((number + known) % 2),
+            )
+            for number, form in enumerate(forms)
+            for known in (False, True)
+        ],
+    )
+
+
+@in_turn(FORMS)
 def test_job_published_by_name_runs_in_its_bulkhead(
     halves: Halves,
     form: str,
@@ -180,8 +196,7 @@ def test_job_published_by_name_is_refused_when_its_bulkhead_is_full(
     wait_until(keep, SECONDS, "a job is kept")
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["by-name", "imported"])
-@pytest.mark.parametrize("form", ["send_task", "signature", "group", "beat"])
+@in_turn(["send_task", "signature", "group", "beat"])
 def test_fire_and_forget_by_name_is_kept_while_the_broker_is_down(
     halves: Halves,
     form: str,

@@ -79,15 +79,13 @@ def test_duration_without_unit_is_refused(desk: Desk, words: tuple[str, ...]) ->
         pytest.param(("hold", "mail"), id="hold"),
     ],
 )
-@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-5", "1w", "9" * 400])
-def test_order_for_no_time_or_for_ever_is_refused(
-    desk: Desk, words: tuple[str, ...], seconds: str
-) -> None:
+def test_order_for_no_time_or_for_ever_is_refused(desk: Desk, words: tuple[str, ...]) -> None:
     """An order of so long would never hold, or never end."""
-    refused = desk.run(*words, f"--seconds={seconds}", "--reason", "x")
+    for seconds in ("nan", "inf", "0", "-5", "1w", "9" * 400):
+        refused = desk.run(*words, f"--seconds={seconds}", "--reason", "x")
 
-    assert refused.exit_code == 2, refused.stderr
-    assert "--seconds" in refused.stderr
+        assert refused.exit_code == 2, (seconds, refused.stderr)
+        assert "--seconds" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from resilience.testing.rabbitmq import RabbitProcess
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.brokers import Rabbit
 from tests.compatibility.apps.countdowns import ADOPTED, CONCURRENCY, QUEUES
 
 APP_PATH = "tests.compatibility.apps.countdowns"
@@ -29,7 +30,7 @@ class Stage(NamedTuple):
     """A broker, a place for results, and the app of this process."""
 
     app: Celery[Any]
-    rabbitmq: RabbitProcess
+    broker: Rabbit
     valkey: ValkeyProcess
     env: dict[str, str]
 
@@ -42,16 +43,28 @@ class Stage(NamedTuple):
         return self.app.tasks[task].apply_async(args, **options)
 
 
-@pytest.fixture(params=[ADOPTED, "plain"])
-def stage(
-    request: pytest.FixtureRequest, rabbitmq: RabbitProcess, valkey: ValkeyProcess
-) -> Iterator[Stage]:
-    """An adopted app, and the same app as plain Celery runs it."""
-    if not rabbitmq.running:
-        rabbitmq.start()
+@pytest.fixture(scope="module", params=[ADOPTED, pytest.param("plain", marks=pytest.mark.chaos)])
+def kind(request: pytest.FixtureRequest) -> str:
+    """What the app is: adopted, or the same app as plain Celery runs it."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def queued(kind: str, rabbitmq: RabbitProcess) -> Rabbit:
+    """The queues of an app of this kind."""
+    assert kind
+    return Rabbit(rabbitmq)
+
+
+@pytest.fixture
+def stage(kind: str, queued: Rabbit, valkey: ValkeyProcess) -> Iterator[Stage]:
+    """An app of this kind, and no jobs."""
+    queued.start()
+    queued.empty()
     env = {
-        "APP_KIND": request.param,
-        "CELERY_BROKER_URL": rabbitmq.new_url(),
+        "APP_KIND": kind,
+        "CELERY_BROKER_URL": queued.url,
         "CELERY_RESULT_BACKEND": valkey.url,
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -59,8 +72,8 @@ def stage(
             patch.setenv(name, value)
         sys.modules.pop(APP_PATH, None)
         module = importlib.import_module(APP_PATH)
-        module.app.conf.update(broker_url=env["CELERY_BROKER_URL"], result_backend=valkey.url)
-        yield Stage(module.app, rabbitmq, valkey, env)
+        module.app.conf.update(broker_url=queued.url, result_backend=valkey.url)
+        yield Stage(module.app, queued, valkey, env)
         module.app.close()
         sys.modules.pop(APP_PATH, None)
 
@@ -84,7 +97,7 @@ def test_job_behind_countdowns_runs_at_once(
     assert "direct exchange" not in log + caplog.text
 
 
-@pytest.mark.parametrize("stage", [ADOPTED], indirect=True)
+@pytest.mark.parametrize("kind", [ADOPTED], indirect=True, scope="module")
 def test_bulkhead_does_not_stop_for_countdowns(stage: Stage) -> None:
     """The worker of one dependency makes room for them, too."""
     for value in range(JOBS):
@@ -95,7 +108,7 @@ def test_bulkhead_does_not_stop_for_countdowns(stage: Stage) -> None:
         worker.kill()
 
 
-@pytest.mark.parametrize("stage", [ADOPTED], indirect=True)
+@pytest.mark.parametrize("kind", [ADOPTED], indirect=True, scope="module")
 def test_worker_takes_no_more_than_it_runs_when_the_countdowns_are_over(stage: Stage) -> None:
     """Soon afterwards it reserves as many jobs as before: others may take the rest."""
     with stage.run(QUEUES[0]) as worker:
@@ -108,10 +121,10 @@ def test_worker_takes_no_more_than_it_runs_when_the_countdowns_are_over(stage: S
 
 def held_of_many(stage: Stage) -> int:
     """Return how many of many jobs the worker holds while it is busy."""
-    key, url, desk = uuid4().hex, stage.env["CELERY_BROKER_URL"], stage.valkey.client()
+    key, desk = uuid4().hex, stage.valkey.client()
     jobs = [stage.publish(f"{APP_PATH}.wait", key) for _ in range(JOBS)]
     wait_until(lambda: desk.llen(f"{key}:began") == CONCURRENCY, SECONDS, "it is busy")
-    held = stage.rabbitmq.counts(url)[QUEUES[0]].held
+    held = stage.broker.held()
     desk.set(f"{key}:go", 1)
     for job in jobs:
         job.get(timeout=SECONDS)

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import pytest
 from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject
 
-from resilience import fallback
+from resilience import BreakerPolicy, fallback
 from resilience.dependency import Dependency
 from resilience.levels import Level
 from resilience.outcome import Outcome
@@ -21,6 +22,9 @@ from resilience.tasks import FanOut, FireAndForgetTask, Resilience, ResilientTas
 
 NOWHERE = "redis://127.0.0.1:1/0"
 """Nobody listens there: whatever leaves the process is an error, or is late."""
+
+NEVER_OPEN = BreakerPolicy(minimum_calls=10_000)
+"""What fails in one situation opens no circuit in the next."""
 
 
 class Broken(Exception):  # noqa: N818 - a word of the test
@@ -45,6 +49,10 @@ class Desk:
         app.task(self._task(self._replace), name="replace", **declare)
         auto = {"autoretry_for": (Broken,), "max_retries": 2, "retry_backoff": False}
         app.task(self._task(self._fail), name="auto", **auto, **declare)
+
+    def forget(self) -> None:
+        """Forget what the bodies did."""
+        self.ran, self.failures = [], 0
 
     @staticmethod
     def _task(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,7 +109,7 @@ def adopt(app: Celery[Any], path: Path) -> Celery[Any]:
     policy = RetryPolicy(max_attempts=3, base_seconds=0.01)
     Resilience(
         app,
-        dependencies=[Dependency("bank", retry=policy, timeout=5)],
+        dependencies=[Dependency("bank", breaker=NEVER_OPEN, retry=policy, timeout=5)],
         settings=Settings(store_url=NOWHERE, ledger_url=f"sqlite:///{path}"),
     )
     return app
@@ -171,20 +179,37 @@ def _told(desk: Desk, situation: str) -> object:
     return said, desk.ran, desk.failures
 
 
+Pair = tuple[Desk, Desk, Path]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Pair]:
+    """Return what hands out an adopted desk and a plain one, the same in each situation."""
+    path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
+
+    @cache
+    def pair(kind: str, propagates: bool) -> Pair:  # noqa: FBT001 - pytest's
+        conf = {"task_eager_propagates": propagates}
+        return Desk(adopt(_eager(**conf), path), **KINDS[kind]), Desk(_eager(**conf)), path
+
+    return pair
+
+
 @pytest.mark.parametrize("propagates", [False, True], ids=["stored", "propagated"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_eager_task_ends_as_a_plain_one(
-    path: Path,
+    pairs: Callable[[str, bool], Pair],
     kind: str,
     situation: str,
     propagates: bool,  # noqa: FBT001 - pytest's
 ) -> None:
     """The same result, the same error, the same number of calls; no ledger is even made."""
-    conf = {"task_eager_propagates": propagates}
-    ours = Desk(adopt(_eager(**conf), path), **KINDS[kind])
+    ours, plain, path = pairs(kind, propagates)
+    ours.forget()
+    plain.forget()
 
-    assert _told(ours, situation) == _told(Desk(_eager(**conf)), situation)
+    assert _told(ours, situation) == _told(plain, situation)
     assert not path.exists()
 
 

@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -10,11 +9,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from celery.bin.base import CLIContext
 from celery.result import AsyncResult
+from click.testing import CliRunner, Result
 
 from resilience.bulkhead import Holds
+from resilience.cli import resilience
 from resilience.testing.plugin import running_valkey
-from resilience.testing.process import import_path, inherited_env
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker, running_broker
@@ -31,16 +32,10 @@ class Stage:
         self.module, self.broker, self.env = module, broker, env
         self.holds: Holds = module.app.resilience.holds
 
-    def order(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run `celery … resilience` to its end."""
-        return subprocess.run(  # noqa: S603 - our own words
-            [sys.executable, "-m", "celery", "-A", APP_PATH, "resilience", *words],
-            env=inherited_env({**self.env, "PYTHONPATH": import_path()}),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+    def order(self, *words: str) -> Result:
+        """Give an order of `celery … resilience`."""
+        context = CLIContext(app=self.module.app, no_color=True, workdir=None)
+        return CliRunner().invoke(resilience, words, obj=context)
 
     def put(self, lane: str) -> AsyncResult[Any]:
         """Publish a job into *lane* of payments."""
@@ -110,7 +105,7 @@ def test_lane_is_held_by_the_command_line_and_no_other(
 ) -> None:
     """Its jobs wait, those of the other lanes run, and released it goes on."""
     held = stage.order("hold", queue, "--seconds", "300", "--reason", "test")
-    assert held.returncode == 0, held.stderr
+    assert held.exit_code == 0, held.stderr
     await_held(worker, queue)
 
     waiting = stage.put(lane)
@@ -119,7 +114,7 @@ def test_lane_is_held_by_the_command_line_and_no_other(
     assert stage.broker.kept(queue) == 1
     assert not waiting.ready()
 
-    assert stage.order("release", queue).returncode == 0
+    assert stage.order("release", queue).exit_code == 0
     assert waiting.get(timeout=SECONDS) == queue
 
 
@@ -194,7 +189,7 @@ def test_order_names_what_can_be_held_when_it_is_none(servers: Stage) -> None:
     """What the command offers is what it holds."""
     done = servers.order("hold", "money.critcal", "--reason", "test")
 
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "Did you mean 'money.critical'?" in done.stderr
     known = done.stderr.partition("Known are: ")[2].replace(".\n", "").split(", ")
     assert known == [

@@ -26,12 +26,6 @@ from tests.compatibility.apps import parcels
 pytestmark = pytest.mark.usefixtures("no_ledger_named")
 
 SECONDS = 120.0
-PUBLISH = f"""
-from {parcels.__name__} import send
-
-for number in range(3):
-    send.apply_async((number,), countdown=600)
-"""
 
 
 class Directories:
@@ -140,7 +134,7 @@ def test_publisher_with_a_second_ledger_warns_once(
 ) -> None:
     """Its jobs are kept, but nobody would publish them; one in the workers' directory is silent."""
     del worker
-    web, beside = (directories.run(name, "-c", PUBLISH) for name in ("web", "workers"))
+    web, beside = (directories.run(name, "-m", parcels.__name__) for name in ("web", "workers"))
 
     assert web.returncode == beside.returncode == 0, web.stderr
     assert web.stderr.count("SecondLedgerFound") == 1

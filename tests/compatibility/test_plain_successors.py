@@ -151,8 +151,14 @@ def test_plain_task_gets_the_value(stage: Stage, kind: str) -> None:
     assert value_of(canvas(Do(stage.app, "down"))) == expected(-1)  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("kind", CANVASES)
-@pytest.mark.parametrize("item", ["up", "down"])
+@pytest.mark.parametrize(
+    ("item", "kind"),
+    [
+        *[pytest.param("down", kind, id=f"down-{kind}") for kind in CANVASES],
+        pytest.param("up", "chain", id="up-chain"),
+        pytest.param("up", "chord of chains", id="up-chord of chains"),
+    ],
+)
 def test_level_arrives_in_a_later_resilient_task(stage: Stage, kind: str, item: str) -> None:
     """Plain tasks in between do not hide it, whoever runs them; without an outage it is FULL."""
     canvas, expected = CANVASES[kind]

@@ -1,8 +1,9 @@
 """Every documented form of `apply_async` does for each task class what it does for Celery's own."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -113,6 +114,10 @@ FORMS: dict[str, Options] = {
 }
 
 
+PART_FORMS = [form for form in FORMS if form != "kwargs"]
+"""A signature has its arguments already."""
+
+
 class _Elsewhere:
     """A router, as Celery takes it."""
 
@@ -124,66 +129,87 @@ class _Elsewhere:
         return {**options, "queue": self._app.amqp.queues["elsewhere"]}
 
 
-VARIANTS = (
-    ("plain", False),
-    ("plain_ignored", False),
-    ("resilient", False),
-    ("bare", False),
-    ("chained", False),
-    ("fire", False),
-    ("fire", True),
+RESILIENT = ("resilient", "bare", "chained")
+"""With a dependency, without one, and with fallbacks: what publishes them is the same."""
+ALWAYS = (("plain", False), ("plain_ignored", False), ("fire", False), ("fire", True))
+
+Facts = Callable[..., dict[str, dict[str, Any]]]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(1, id="one class for each form"),
+        pytest.param(len(RESILIENT), id="all classes for each form", marks=pytest.mark.chaos),
+    ],
 )
+def classes(request: pytest.FixtureRequest) -> int:
+    """How many of the resilient classes each form is given to; they take turns."""
+    count: int = request.param
+    return count
+
+
+def in_turn(names: Sequence[str], number: int, count: int) -> list[str]:
+    """Return so many of *names*, others for the next *number*."""
+    return [names[(number + one) % len(names)] for one in range(count)]
 
 
 @pytest.fixture(scope="module")
-def keys(bench: Bench) -> dict[tuple[str, str, bool], str | Exception]:
-    """By form, task and whether it was kept: the key of a job, or why it could not be published.
+def facts(bench: Bench, classes: int) -> Facts:
+    """Publish all forms; return what says by form what the jobs of a task came with.
 
     All are published before the first is waited for, so that they do not wait one by one.
     """
-    found: dict[tuple[str, str, bool], str | Exception] = {}
-    for form, options in FORMS.items():
-        for task, kept in VARIANTS:
-            key = uuid4().hex
-            try:
-                bench.publish(task, key, options(bench), kept=kept)
-            except Exception as error:  # noqa: BLE001 - the test of this form raises it
-                found[form, task, kept] = error
-            else:
-                found[form, task, kept] = key
+    keys: dict[tuple[str, bool], dict[str, str]] = {}
+    for number, (form, options) in enumerate(FORMS.items()):
+        resilient = ((task, False) for task in in_turn(RESILIENT, number, classes))
+        for task, kept in (*ALWAYS, *resilient):
+            key = keys.setdefault((task, kept), {})[form] = uuid4().hex
+            bench.publish(task, key, options(bench), kept=kept)
+
+    @cache
+    def found(task: str, *, kept: bool = False) -> dict[str, dict[str, Any]]:
+        return {form: bench.facts(key) for form, key in keys[task, kept].items()}
+
     return found
 
 
-def came_with(bench: Bench, key: str | Exception) -> dict[str, Any]:
-    """Return what the job with this *key* came to its body with."""
-    if isinstance(key, Exception):
-        raise key
-    return bench.facts(key)
-
-
 @pytest.mark.parametrize("kept", [False, True], ids=["published", "kept"])
-@pytest.mark.parametrize("form", FORMS)
 def test_fire_and_forget_job_comes_with_what_it_was_given(
-    bench: Bench,
-    keys: dict[tuple[str, str, bool], str | Exception],
-    form: str,
+    facts: Facts,
     kept: bool,  # noqa: FBT001 - pytest's
 ) -> None:
-    """Whether the broker takes it at once or the outbox keeps it first."""
-    expected = came_with(bench, keys[form, "plain_ignored", False])
-
-    assert came_with(bench, keys[form, "fire", kept]) == expected
+    """In every form, whether the broker takes it at once or the outbox keeps it first."""
+    assert facts("fire", kept=kept) == facts("plain_ignored")
 
 
-@pytest.mark.parametrize("task", ["resilient", "bare", "chained"])
-@pytest.mark.parametrize("form", FORMS)
-def test_resilient_job_comes_with_what_it_was_given(
-    bench: Bench, keys: dict[tuple[str, str, bool], str | Exception], form: str, task: str
-) -> None:
-    """With a dependency, without one, and with fallbacks."""
-    expected = came_with(bench, keys[form, "plain", False])
+@pytest.mark.parametrize("task", RESILIENT)
+def test_resilient_job_comes_with_what_it_was_given(facts: Facts, task: str) -> None:
+    """In every form."""
+    ours, plain = facts(task), facts("plain")
 
-    assert came_with(bench, keys[form, task, False]) == expected
+    assert ours == {form: plain[form] for form in ours}
+
+
+def test_part_comes_with_what_it_was_given(bench: Bench, facts: Facts, classes: int) -> None:
+    """Of either class; the fan-out itself says only that nobody waits for the part's result."""
+    keys = {
+        f"{form}-{task}": (uuid4().hex, form, task)
+        for number, form in enumerate(PART_FORMS)
+        for task in in_turn(("resilient", "fire"), number, min(classes, 2))
+    }
+    parts = {
+        name: part(bench.app.tasks[task].s(key, ANSWER).set(**FORMS[form](bench)))
+        for name, (key, form, task) in keys.items()
+    }
+
+    response = FanOut(**parts).apply_async(budget=SECONDS).get()
+
+    assert response.data == dict.fromkeys(parts, ANSWER)
+    plain = facts("plain_ignored")
+    assert {name: bench.facts(key) for name, (key, *_) in keys.items()} == {
+        name: plain[form] | {"ignored": True} for name, (_, form, _) in keys.items()
+    }
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["published", "kept"])
@@ -194,41 +220,6 @@ def test_what_the_task_declares_comes_along(bench: Bench, kept: bool) -> None:  
     bench.publish("fire_limited", ours, {}, kept=kept)
 
     assert bench.facts(ours) == bench.facts(plain)
-
-
-PART_FORMS = [form for form in FORMS if form != "kwargs"]
-"""A signature has its arguments already."""
-
-
-@pytest.fixture(scope="module")
-def answers(bench: Bench) -> dict[str, tuple[str, str, Any]]:
-    """By form: the keys of a fan-out's two parts that were given it, and its pending response."""
-    found = {}
-    for form in PART_FORMS:
-        options = FORMS[form]
-        keys = uuid4().hex, uuid4().hex
-        parts = {
-            task: part(bench.app.tasks[task].s(key, ANSWER).set(**options(bench)))
-            for task, key in zip(("resilient", "fire"), keys, strict=True)
-        }
-        found[form] = (*keys, FanOut(**parts).apply_async(budget=SECONDS))
-    return found
-
-
-@pytest.mark.parametrize("form", PART_FORMS)
-def test_part_comes_with_what_it_was_given(
-    bench: Bench,
-    keys: dict[tuple[str, str, bool], str | Exception],
-    answers: dict[str, tuple[str, str, Any]],
-    form: str,
-) -> None:
-    """Of either class; the fan-out itself says only that nobody waits for the part's result."""
-    expected = came_with(bench, keys[form, "plain_ignored", False])
-    resilient, fired, pending = answers[form]
-
-    assert pending.get().data == {"resilient": ANSWER, "fire": ANSWER}
-    assert bench.facts(resilient) == expected | {"ignored": True}
-    assert bench.facts(fired) == expected | {"ignored": True}
 
 
 def test_job_of_beat_comes_with_the_options_of_its_entry(bench: Bench, tmp_path: Path) -> None:

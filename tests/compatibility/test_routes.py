@@ -6,7 +6,7 @@ with a `task_routes` that says what adopting says, is the measure.
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,33 +18,57 @@ from tests.brokers import running_broker
 from tests.compatibility.apps.routed import OTHER, bulkhead, make_app, queues
 
 APP_PATH = "tests.compatibility.apps.routed"
-KINDS = ("plain", "adopted")
+KINDS = [pytest.param("plain", marks=pytest.mark.chaos), "adopted"]
+"""What plain Celery does changes with Celery alone."""
 CHARGE = "app.payments.charge"
 SECONDS = 120
 
 
 @pytest.fixture(scope="module")
-def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Run a broker, a result backend and a worker of either app."""
-    with ExitStack() as stack:
-        broker = stack.enter_context(running_broker(tmp_path_factory))
-        backend = stack.enter_context(running_valkey(tmp_path_factory))
-        urls = {"CELERY_BROKER_URL": broker.url, "CELERY_RESULT_BACKEND": backend.url}
-        for kind in KINDS:
-            worker = run_worker(
-                APP_PATH,
-                queues=queues(kind),
-                pool="solo",
-                env={**urls, "ROUTED_KIND": kind},
-            )
-            stack.callback(stack.enter_context(worker).kill)
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Run a broker and a result backend."""
+    with (
+        running_broker(tmp_path_factory) as broker,
+        running_valkey(tmp_path_factory) as backend,
+    ):
+        yield {"CELERY_BROKER_URL": broker.url, "CELERY_RESULT_BACKEND": backend.url}
+
+
+@contextmanager
+def working(kind: str, urls: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Run a worker of the app of *kind*."""
+    env = {**urls, "ROUTED_KIND": kind}
+    with run_worker(APP_PATH, queues=queues(kind), pool="solo", env=env) as worker:
         yield urls
+        worker.kill()
+
+
+@pytest.fixture(scope="module")
+def env(urls: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Where broker and backend of the adopted app's worker are."""
+    with working("adopted", urls) as env:
+        yield env
+
+
+@pytest.fixture(scope="module")
+def plain_env(urls: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Where those of the plain app's worker are."""
+    with working("plain", urls) as env:
+        yield env
 
 
 @pytest.fixture(params=KINDS)
-def app(request: pytest.FixtureRequest, env: dict[str, str]) -> Iterator[Celery[Any]]:
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of an app whose worker runs."""
+    name: str = request.param
+    request.getfixturevalue("env" if name == "adopted" else "plain_env")
+    return name
+
+
+@pytest.fixture
+def app(kind: str, urls: dict[str, str]) -> Iterator[Celery[Any]]:
     """A publisher's app of either kind."""
-    with closing(new_app(request.param, env)) as made:
+    with closing(new_app(kind, urls)) as made:
         yield made
 
 
@@ -171,8 +195,13 @@ NO_QUEUE = {
 }
 
 
-@pytest.mark.parametrize("later", [False, True], ids=["before", "later"])
-@pytest.mark.parametrize("form", NO_QUEUE)
+@pytest.mark.parametrize(
+    ("form", "later"),
+    [
+        pytest.param(form, bool(number % 2), id=f"{form}-{'later' if number % 2 else 'before'}")
+        for number, form in enumerate(NO_QUEUE)
+    ],
+)
 def test_route_without_a_queue_adds_its_options_and_leaves_the_bulkhead(
     env: dict[str, str],
     form: str,
@@ -213,7 +242,6 @@ def test_options_of_the_call_and_of_the_task_leave_the_bulkhead(env: dict[str, s
         assert ran(charge.apply_async(priority=6)) == ({bulkhead("adopted")}, {6})
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "routes",
     [
@@ -225,7 +253,7 @@ def test_options_of_the_call_and_of_the_task_leave_the_bulkhead(env: dict[str, s
     ],
 )
 def test_destination_that_the_app_gives_wins(
-    env: dict[str, str],
+    urls: dict[str, str],
     kind: str,
     routes: Any,  # noqa: ANN401
 ) -> None:
@@ -240,7 +268,7 @@ def test_destination_that_the_app_gives_wins(
         return queue if value == "{}" else value
 
     given = ([(routes[0][0], queue)],) if isinstance(routes, list) else filled(routes)
-    with closing(new_app(kind, env, task_routes=given)) as app:
+    with closing(new_app(kind, urls, task_routes=given)) as app:
         assert ran(app.tasks[CHARGE].delay())[0] == {queue}
         assert ran(app.tasks[CHARGE].map([1]).apply_async())[0] == {queue}
 

@@ -22,10 +22,18 @@ TYPES = {
     "pickle": "application/x-python-serialize",
 }
 OWN_VALUES: dict[str, Any] = {"msgpack": b"\x00\xff", "yaml": None, "pickle": b"\x00\xff"}
-UNKEEPABLE: dict[str, Any] = {"msgpack": None, "yaml": {1: "a"}, "pickle": {"a", "b"}}
+UNKEEPABLE: dict[str, list[Any]] = {
+    "msgpack": [],
+    "yaml": [{1: "a"}],
+    "pickle": [{1: "a"}, {"a", "b"}],
+}
+IN_CI = [
+    pytest.param(name, marks=[pytest.mark.chaos] * (name == "yaml"), id=name) for name in TYPES
+]
+"""YAML shows nothing that one of the others does not."""
 
 
-@pytest.fixture(scope="module", params=TYPES)
+@pytest.fixture(scope="module", params=IN_CI)
 def serializer(request: pytest.FixtureRequest) -> str:
     """The app's serializer for tasks and results; workers accept it, and JSON."""
     name: str = request.param
@@ -161,12 +169,12 @@ def test_plain_task_is_as_before(bench: Bench, serializer: str) -> None:
 
 def test_argument_that_the_ledger_cannot_keep_is_refused(bench: Bench, serializer: str) -> None:
     """Where it is published, whether the broker is there or not: later it would be too late."""
-    value = UNKEEPABLE[serializer]
-    if value is None:
+    if not UNKEEPABLE[serializer]:
         pytest.skip("the ledger keeps all that msgpack writes")
 
-    with pytest.raises(EncodeError, match="as JSON"):
-        bench.app.tasks["fire"].delay(uuid4().hex, value)
+    for value in UNKEEPABLE[serializer]:
+        with pytest.raises(EncodeError, match="as JSON"):
+            bench.app.tasks["fire"].delay(uuid4().hex, value)
 
 
 def test_serializer_that_workers_refuse_is_refused(bench: Bench, serializer: str) -> None:

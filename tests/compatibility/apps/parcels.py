@@ -1,4 +1,7 @@
-"""An app whose settings all come from the environment, as operators write them."""
+"""An app whose settings all come from the environment, as operators write them.
+
+`python -m` publishes three parcels.
+"""
 
 import threading
 from typing import Any
@@ -29,3 +32,8 @@ def stamp(parcel: int) -> int:
 def hang(_state: Any, seconds: float) -> None:  # noqa: ANN401 - Celery's
     """Block the event loop for so long."""
     threading.Event().wait(seconds)
+
+
+if __name__ == "__main__":
+    for number in range(3):
+        send.apply_async((number,), countdown=600)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,7 +105,10 @@ def make_app(how: str, url: str, settings: dict[str, Any] | None = None) -> Cele
 
 
 def answers(url: str, calls: int) -> int:
-    """Return how many of so many *calls* of remote control are answered."""
+    """Return how many of so many *calls* of remote control are answered.
+
+    `python -m` prints it.
+    """
     client = make_app("at once", url)
     found = [client.control.inspect(timeout=5, limit=1).ping() for _ in range(calls)]
     client.close()
@@ -115,3 +119,6 @@ if variable("BROKER"):
     app = make_app(
         variable("HOW", "at once"), variable("BROKER"), json.loads(variable("SETTINGS", "{}"))
     )
+
+if __name__ == "__main__":
+    print(answers(sys.argv[1], int(sys.argv[2])))  # noqa: T201 - what a client is asked for
