@@ -1,14 +1,28 @@
-"""How long something may take."""
+"""Whether something ends in time, on a machine that may be busy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Thread
 from time import perf_counter
 
 
 @contextmanager
-def takes_at_most(seconds: float) -> Iterator[None]:
-    """Fail the test if the block takes longer."""
-    began = perf_counter()
+def ends_before(control: Callable[[], object]) -> Iterator[None]:
+    """Fail the test unless the block ends before *control*.
+
+    The control does the same work as the block and takes the longest that the block may. It begins
+    at the same moment in another thread, so that a busy machine makes both of them late.
+    """
+    ended: list[float] = []
+
+    def run() -> None:
+        control()
+        ended.append(perf_counter())
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
     yield
-    took = perf_counter() - began
-    assert took <= seconds, f"took {took:.3f} s, not {seconds:g} s"
+    now = perf_counter()
+    thread.join()
+    assert ended, "the control failed"
+    assert now <= ended[0], f"ended {now - ended[0]:.3f} s after the control"
