@@ -44,6 +44,7 @@ class Stage:
         concurrency: int = 1,
         prefetch: int = 1,
         grace: float = 10 * SECONDS,
+        loglevel: str = "INFO",
     ) -> AbstractContextManager[WorkerProcess]:
         """Return a worker with a grace period that ends no job of this test, or of *grace*."""
         env = {**self._env, "PREFETCH": str(prefetch), "RESILIENCE_GRACE_SECONDS": str(grace)}
@@ -53,6 +54,7 @@ class Stage:
             concurrency=concurrency,
             pool=pool,
             env=env,
+            loglevel=loglevel,
         )
 
     def publish(self, *numbers: int, seconds: float = 0.0) -> None:
@@ -122,13 +124,14 @@ def test_stop_lets_jobs_end_within_the_grace_period(stage: Stage, pool: str) -> 
 
 def test_stop_lets_a_job_end_that_a_child_has_not_begun_yet(stage: Stage) -> None:
     """A job on its way to the pool is not forgotten: it is acknowledged, and runs once."""
-    with stage.worker() as worker:
+    with stage.worker(loglevel="DEBUG") as worker:
         [child] = worker.children()
         os.kill(child, signal.SIGSTOP)
         stage.publish(1)
         # Not as soon as the broker has handed it over: a worker that stops then hands it back.
         wait_until(lambda: "] received" in worker.log, SECONDS, "the worker has it")
         begin_stop(worker)
+        wait_until(lambda: "Consumer: Closing" in worker.log, SECONDS, "Celery forgets its jobs")
         os.kill(child, signal.SIGCONT)
         await_end(worker)
 
