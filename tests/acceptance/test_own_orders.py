@@ -20,6 +20,8 @@ from tests.acceptance.shop import READS, Shop, running_shop
 from tests.acceptance.upstream import PATIENCE_SECONDS, Upstream
 
 BUYER, OTHER = 7, 8
+AT_ONCE_SECONDS = 1.0
+"""Less than half of what an order may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ def test_order_is_read_from_a_replica_that_has_it(stage: Stage) -> None:
 def test_order_without_the_primary_is_refused_before_anybody_is_charged(stage: Stage) -> None:
     """At once, with a reason and when to come back; whatever only reads goes on in full."""
     charges = stage.shop.upstreams["payments"].http
+    usual = stage.shop.order(BUYER).elapsed.total_seconds()
     stage.databases.put("primary", "fail").raise_for_status()
     before = charges.get("/stats").json()["calls"]
 
@@ -156,7 +159,7 @@ def test_order_without_the_primary_is_refused_before_anybody_is_charged(stage: S
     # The answer does not wait for the other part, which may be missing, too.
     assert refused.json()["reasons"]["product"] == "DatabaseUnavailableError"
     assert int(refused.headers["Retry-After"]) >= 1
-    assert refused.elapsed.total_seconds() < 1.0
+    assert refused.elapsed.total_seconds() < usual + AT_ONCE_SECONDS
     assert charges.get("/stats").json()["calls"] == before + 1  # the dashboard's alerts
     for path, answer in answers.items():
         if meta_of(answer)["level"] != 0:  # it was the first to meet the dead connections
@@ -180,7 +183,7 @@ def test_mail_that_the_ledger_cannot_note_waits_and_is_sent_once(stage: Stage) -
     stage.databases.put("primary", "ok").raise_for_status()
 
     wait_until(
-        lambda: order_id in mail.get("/messages").text, 3 * PATIENCE_SECONDS, "the mail has arrived"
+        lambda: order_id in mail.get("/messages").text, PATIENCE_SECONDS, "the mail has arrived"
     )
     sent = [one for one in mail.get("/messages").json() if order_id in one["message_id"]]
     assert len(sent) == 1
