@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Thread
+from threading import Event, Thread
 from time import perf_counter
 
 
@@ -26,3 +26,23 @@ def ends_before(control: Callable[[], object]) -> Iterator[None]:
     thread.join()
     assert ended, "the control failed"
     assert now <= ended[0], f"ended {now - ended[0]:.3f} s after the control"
+
+
+@contextmanager
+def no_later_than(seconds: float) -> Iterator[None]:
+    """Fail the test if the block still runs when a thread that began with it has waited *seconds*.
+
+    A machine that stops this process makes both of them late.
+    """
+    over, late = Event(), Event()
+
+    def wait() -> None:
+        if not over.wait(seconds):
+            late.set()
+
+    thread = Thread(target=wait, daemon=True)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+    assert not late.is_set(), f"took longer than a wait of {seconds:g} s"
