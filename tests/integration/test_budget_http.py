@@ -13,7 +13,7 @@ from resilience.budget import client_timeout, limit_requests
 from resilience.errors import AttemptTimeoutError
 from resilience.store import Answers, Store
 from resilience.testing.ports import LOCALHOST, free_port
-from tests.integration.timing import ends_before
+from tests.timing import ends_before
 from tests.unit.black_hole import babbler, black_hole
 from tests.unit.breakers import Rig
 

@@ -10,7 +10,7 @@ from resilience import BudgetExceededError, TimeoutBudget
 from resilience.budget import limit_statements
 from resilience.ledger.engines import read_url
 from resilience.testing.postgres import PostgresProcess
-from tests.integration.timing import ends_before
+from tests.timing import ends_before
 
 BUDGET = 1.0
 LATEST_MILLISECONDS = 1200

@@ -15,7 +15,7 @@ from resilience import BudgetExceededError, TimeoutBudget
 from resilience.budget import limit_commands
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.valkey import ValkeyProcess
-from tests.integration.timing import ends_before
+from tests.timing import ends_before
 from tests.unit.black_hole import black_hole
 
 BUDGET = 0.8

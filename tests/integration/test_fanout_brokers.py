@@ -21,7 +21,7 @@ from tests.integration.apps.stage import (
     running_stage,
 )
 from tests.integration.test_fanout_outages import OUTAGES, Outage, out_of_service
-from tests.integration.timing import no_later_than
+from tests.timing import no_later_than
 
 BUDGET = 0.3
 TOLERANCE_SECONDS = 0.3

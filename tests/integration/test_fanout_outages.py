@@ -25,7 +25,7 @@ from tests.integration.apps.stage import (
     new_key,
     running_servers,
 )
-from tests.integration.timing import no_later_than
+from tests.timing import no_later_than
 
 BUDGET = 2.0
 SHORT = 1.0
