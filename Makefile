@@ -18,11 +18,12 @@ demo: .venv ## a scripted outage with a verdict; ends by itself
 up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
 
-# The demo judges itself by how others use the processors, and trials measure calls: these run two at a time, behind all others.
-# Other tests that measure something compare it with what a busy machine makes late as well. What failed is tried once more, by
-# itself: the first failure stands above, and is a fault of the test or of the product all the same.
+# The demo judges itself by how others use the processors, trials measure calls, and each file of the others runs a whole shop or fleet,
+# which it shares among its tests: these run two at a time, behind all others. What failed is tried once more, by itself: the first
+# failure stands above, and is a fault of the test or of the product all the same.
 BESIDE := --numprocesses=4 --dist=worksteal --durations=30
-TIMED := tests/acceptance/test_demo.py tests/integration/test_flags_trial.py
+TIMED := $(addprefix tests/acceptance/test_,demo.py own_orders.py shop.py shop_flags.py shop_mistakes.py) \
+  $(addprefix tests/integration/test_,flags_flip.py flags_trial.py)
 
 AGAIN = $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
 
