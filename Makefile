@@ -19,12 +19,12 @@ demo: .venv ## a scripted outage with a verdict; ends by itself
 up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
 
-# Tests that measure how long something takes run two at a time, behind all others. What failed is tried once more, by itself: the
-# first failure stands above, and is a fault of the test or of the product all the same.
+# The demo judges itself by how others use the processors, trials measure calls, and each file of the others runs a whole shop or fleet,
+# which it shares among its tests: these run two at a time, behind all others. What failed is tried once more, by itself: the first
+# failure stands above, and is a fault of the test or of the product all the same.
 BESIDE := --numprocesses=4 --dist=worksteal --durations=30
 TIMED := $(addprefix tests/acceptance/test_,demo.py own_orders.py shop.py shop_flags.py shop_mistakes.py) \
-  tests/unit/test_slots.py $(addprefix tests/integration/test_,breaker_store.py budget_http.py budget_postgres.py budget_redis.py \
-  flags_flip.py flags_trial.py stopping.py)
+  $(addprefix tests/integration/test_,flags_flip.py flags_trial.py)
 
 AGAIN = $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
 

@@ -15,7 +15,7 @@ from resilience.testing.ports import free_port
 from resilience.testing.process import ServerProcess, import_path
 from resilience.testing.waiting import wait_until
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

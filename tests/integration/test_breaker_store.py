@@ -24,7 +24,8 @@ from tests.unit.calling import Listening
 
 SECONDS = 120
 THREADS = 4
-LAG_SECONDS = 0.02
+STORE_TIMEOUT_SECONDS = 1.0
+"""Far longer than a busy machine stops a process: a wait for the store is told from that."""
 POLICY = BreakerPolicy(minimum_calls=4, window_seconds=60, open_seconds=30, open_seconds_max=60)
 
 
@@ -48,10 +49,15 @@ def server(module_server: ValkeyProcess) -> Iterator[ValkeyProcess]:
 class Client:
     """A process of the fleet, as far as a breaker is concerned."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, store_timeout: float = 0.1) -> None:
         """Prepare a circuit of its own."""
         self.listening = Listening()
-        self.store = Store(url, namespace=uuid4().hex, listeners=[self.listening])
+        self.store = Store(
+            url,
+            namespace=uuid4().hex,
+            timeout_seconds=store_timeout,
+            listeners=[self.listening],
+        )
         self.pulse = Pulse(StoreFleet(self.store))
         self.breaker = Breaker("users", self.pulse, POLICY, listeners=[self.listening])
 
@@ -162,71 +168,72 @@ def test_lone_process_protects_itself(
     server: ValkeyProcess, trouble: Callable[[ValkeyProcess], None]
 ) -> None:
     """Without the store a failing dependency is refused all the same, and one wait is enough."""
-    client = Client(server.url)
+    client = Client(server.url, store_timeout=STORE_TIMEOUT_SECONDS)
     client.breaker.call(str)
     trouble(server)
 
-    began = perf_counter()
     with pytest.raises(CircuitOpenError):
-        fail_until_refused(client)
+        fail_until_refused(client, took := list[float]())
 
-    assert perf_counter() - began < 2
+    assert sum(seconds > STORE_TIMEOUT_SECONDS / 2 for seconds in took) <= 1
     opened = [event for event in client.listening.heard if isinstance(event, CircuitOpened)]
     assert [event.scope for event in opened] == ["local"]
 
 
-def fail_until_refused(client: Client) -> None:
-    """Call what fails until a call is refused."""
+def fail_until_refused(client: Client, took: list[float]) -> None:
+    """Call what fails until a call is refused; add to *took* how long each call took."""
     for _ in range(100_000):
-        with suppress(ConnectionError):
-            client.breaker.call(raise_, ConnectionError("gone"))
+        began = perf_counter()
+        try:
+            with suppress(ConnectionError):
+                client.breaker.call(raise_, ConnectionError("gone"))
+        finally:
+            took.append(perf_counter() - began)
 
 
-@pytest.mark.parametrize("trouble", [kill, hang])
-def test_event_loop_is_never_blocked(
-    server: ValkeyProcess, trouble: Callable[[ValkeyProcess], None]
-) -> None:
-    """While the store is gone the loop runs on: nothing on it ever waits for the store.
+def test_event_loop_is_never_blocked(server: ValkeyProcess) -> None:
+    """While the store is silent the loop runs on: nothing on it ever waits for the store.
 
-    A loaded machine may stop the whole process for longer than the bound, so that the best of
-    three tries counts; a wait of ours would show in each.
+    The machine may stop the loop, as it may stop a thread beside it: that is the control.
     """
-    lags = []
-    for _ in range(3):
-        client = Client(server.url)
-        lags.append(asyncio.run(longest_lag(client, lambda: trouble(server))))
-        revive(server)
-        assert client.heard(StoreLost) == ["StoreLost"]
-        if lags[-1] < LAG_SECONDS:
-            break
+    client = Client(server.url, store_timeout=STORE_TIMEOUT_SECONDS)
 
-    assert min(lags) < LAG_SECONDS
+    loop, thread = asyncio.run(longest_lags(client, lambda: hang(server)))
+
+    assert client.heard(StoreLost) == ["StoreLost"]
+    assert loop < STORE_TIMEOUT_SECONDS / 2 + thread
 
 
-async def longest_lag(client: Client, trouble: Callable[[], None]) -> float:
-    """Return the longest time for which the loop did nothing else, from *trouble* on."""
-    over, lag = asyncio.Event(), 0.0
+async def longest_lags(client: Client, trouble: Callable[[], None]) -> tuple[float, float]:
+    """Return how long the loop, and a thread, did nothing else at most from *trouble* on."""
+    over, lags = threading.Event(), {"loop": 0.0, "thread": 0.0}
 
     async def call() -> None:
         while not over.is_set():
             await client.breaker.acall(asyncio.sleep, 0.001)
 
     async def watch() -> None:
-        nonlocal lag
         while not over.is_set():
             began = perf_counter()
             await asyncio.sleep(0.001)
-            lag = max(lag, perf_counter() - began)
+            lags["loop"] = max(lags["loop"], perf_counter() - began)
+
+    def watch_beside() -> None:
+        while not over.is_set():
+            began = perf_counter()
+            over.wait(0.001)
+            lags["thread"] = max(lags["thread"], perf_counter() - began)
 
     callers = [asyncio.create_task(call()) for _ in range(10)]
     await asyncio.sleep(0.3)
     await asyncio.to_thread(trouble)
     watching = asyncio.create_task(watch())
+    beside = asyncio.create_task(asyncio.to_thread(watch_beside))
     async with asyncio.timeout(SECONDS):
         await asyncio.to_thread(
             wait_until, lambda: client.pulse.scope == "local", SECONDS, "the process is alone"
         )
         await asyncio.sleep(0.6)
     over.set()
-    await asyncio.gather(watching, *callers)
-    return lag
+    await asyncio.gather(watching, beside, *callers)
+    return lags["loop"], lags["thread"]

@@ -38,6 +38,11 @@ class Stage:
         found: Cost | None = self.flags.document.costs.get(feature)
         return found
 
+    def true_cost(self) -> float:
+        """Return what the calls since the last question say that the feature cost."""
+        found: float = self.module.mean_cost.delay().get(timeout=SECONDS)
+        return found
+
     def await_end(self, feature: str) -> None:
         """Wait until the leader has ended the trial."""
 
@@ -64,7 +69,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             "CELERY_BROKER_URL": server.url,
             "CELERY_RESULT_BACKEND": server.url,
             "RESILIENCE_STORE_URL": server.url,
-            "RESILIENCE_STORE_TIMEOUT_SECONDS": "1",
+            "RESILIENCE_STORE_TIMEOUT_SECONDS": "10",  # a busy machine is no outage
         }
         for name, value in env.items():
             patch.setenv(name, value)
@@ -81,17 +86,18 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.mark.parametrize("feature", ["ranking", "spelling"])
 def test_trial_finds_what_a_feature_costs(stage: Stage, feature: str) -> None:
-    """A feature that makes calls 40 ms dearer is found out, and announced.
+    """A feature that makes calls dearer is found out, and announced.
 
-    An interval of 95 % misses the truth once in twenty trials, one of twice its width once in ten
-    thousand; how often it misses is for the benchmark `flag_trial` to count.
+    The truth is what the calls themselves saw, as they take longer on a busy machine. An interval
+    of 95 % misses it once in twenty trials, one of twice its width once in ten thousand; how often
+    it misses is for the benchmark `flag_trial` to count.
     """
     cost = stage.measure(feature, jobs=8, calls=150)
 
     assert cost is not None, stage.said(feature)
-    width = cost.high - cost.low
-    assert width < 0.02
-    assert abs(cost.seconds - stage.module.COST_SECONDS) <= width
+    width, truth = cost.high - cost.low, stage.true_cost()
+    assert width < truth / 2
+    assert abs(cost.seconds - truth) <= width
     assert cost.calls > 400  # but for those of the first second and of the last
     assert "a call takes" in stage.said(feature)
 
@@ -101,7 +107,7 @@ def test_trial_of_calls_without_fallbacks_finds_what_they_cost(stage: Stage) -> 
     cost = stage.measure("bare", jobs=8, calls=100)
 
     assert cost is not None
-    assert cost.seconds > stage.module.COST_SECONDS
+    assert cost.seconds > stage.true_cost()  # what follows in such a call is not made, either
     assert "a call takes" in stage.said("bare")
 
 

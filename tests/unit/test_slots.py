@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import threading
 
 import pytest
@@ -16,11 +17,11 @@ from resilience.pulse import Pulse
 from resilience.store import Answers, Store
 from resilience.store.slots import SlotStore
 from resilience.testing.waiting import wait_until
+from tests.timing import no_later_than
 from tests.unit.calling import Listening, Run, raising
 
-BEAT_SECONDS = 1.0
-
-LONG_SECONDS = 20.0
+LONG_SECONDS = 120.0
+BUDGET = 1.0
 
 
 @pytest.fixture(params=["store", "alone", "store down"])
@@ -33,6 +34,12 @@ def one_slot(request: pytest.FixtureRequest) -> Slots:
         return Slots("users", 1, store=SlotStore(nowhere))
     store: Store = request.getfixturevalue("store")
     return Slots("users", 1, store=SlotStore(store))
+
+
+@pytest.fixture
+def no_lease_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot that nobody gives back stays away for as long as the test may take."""
+    monkeypatch.setattr("resilience.store.slots.LEASE_SECONDS", 10 * LONG_SECONDS)
 
 
 class Held:
@@ -112,9 +119,8 @@ def test_refusal_runs_the_chain_and_is_announced(one_slot: Slots, no_answers: An
         "users", Dependency("users"), no_answers, slots=one_slot, fallbacks=[fallback.static(0)]
     )
 
-    with TimeoutBudget(0.3) as budget:
+    with no_later_than(BUDGET), TimeoutBudget(BUDGET):
         outcome = pipeline.call(int)
-        assert budget.remaining() > 0
     held.release()
 
     assert (outcome.value, outcome.reason) == (0, "BulkheadFullError")
@@ -177,6 +183,7 @@ def test_slot_is_free_after_a_cut(one_slot: Slots, no_answers: Answers) -> None:
 # A cut while it connects leaves a socket to the garbage collector. As an error its warning would go
 # through Python code of pytest's, which the next cut may meet in the collector.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.usefixtures("no_lease_ends")
 def test_slot_is_free_after_a_cut_at_any_moment(store: Store) -> None:
     """Cuts while a slot is asked for, held and given back lose none."""
     slots = Slots("users", 1, store=SlotStore(store))
@@ -189,9 +196,11 @@ def test_slot_is_free_after_a_cut_at_any_moment(store: Store) -> None:
         except BudgetExceededError:
             pass
 
-    assert wait_until(lambda: is_free(slots), 3 * BEAT_SECONDS, "the slot is back")
+    assert wait_until(lambda: is_free(slots), LONG_SECONDS, "the slot is back")
+    gc.collect()  # here, where warnings of sockets are ignored
 
 
+@pytest.mark.usefixtures("no_lease_ends")
 def test_slot_is_free_after_cancellation(one_slot: Slots) -> None:
     """A cancelled coroutine, waiting or running, and a closed one keep nothing."""
 
@@ -209,7 +218,7 @@ def test_slot_is_free_after_cancellation(one_slot: Slots) -> None:
 
     asyncio.run(main())
 
-    assert wait_until(lambda: is_free(one_slot), 3 * BEAT_SECONDS, "the slot is back")
+    assert wait_until(lambda: is_free(one_slot), LONG_SECONDS, "the slot is back")
 
 
 def test_calls_are_served_in_the_order_they_came() -> None:
@@ -286,7 +295,7 @@ def test_lost_lease_is_announced(store: Store, taken: bool) -> None:  # noqa: FB
     if taken:
         assert leases.take("users", "another", 1) is None
 
-    wait_until(lambda: listening.heard, 5 * BEAT_SECONDS, "somebody noticed")
+    wait_until(lambda: listening.heard, LONG_SECONDS, "somebody noticed")
     held.release()
 
     assert listening.heard[0] == SlotLost(dependency="users", retaken=not taken)
@@ -324,4 +333,4 @@ def test_renewal_ends_when_nothing_is_held(store: Store) -> None:
 
     assert is_free(slots)
 
-    wait_until(lambda: "slot-renewal" not in thread_names(), 5 * BEAT_SECONDS, "the thread is gone")
+    wait_until(lambda: "slot-renewal" not in thread_names(), LONG_SECONDS, "the thread is gone")

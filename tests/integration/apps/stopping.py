@@ -11,6 +11,7 @@ from resilience.dependency import Dependency
 from resilience.tasks import Resilience, ResilientTask
 
 QUEUE = "slow"
+LOOK_SECONDS = 0.02
 
 app = Celery("stopping", set_as_current=False)
 app.conf.worker_prefetch_multiplier = int(os.environ.get("PREFETCH", "1"))  # noqa: TID251 - as below
@@ -30,7 +31,15 @@ def work(number: int, seconds: float) -> None:
     diary().note("done", str(number))
 
 
-@app.task(name="plain", shared=False, ignore_result=True)
-def plain(number: int, seconds: float) -> None:
-    """Do as `work` does, as a task of Celery's own class."""
-    work.run(number, seconds)
+@app.task(base=ResilientTask, dependency=QUEUE, name="hold", shared=False, ignore_result=True)
+def hold(number: int) -> None:
+    """Do as `work` does, until the test lets job *number* go."""
+    diary().note("begun", str(number))
+    while not gate(os.environ["DIARY"], number).exists():  # noqa: TID251 - an entry point
+        threading.Event().wait(LOOK_SECONDS)
+    diary().note("done", str(number))
+
+
+def gate(path: str, number: int) -> Path:
+    """Return the file whose existence lets job *number* go, beside the diary at *path*."""
+    return Path(f"{path}-{number}")

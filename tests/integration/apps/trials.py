@@ -4,6 +4,7 @@ import os
 import random
 import time
 from contextlib import suppress
+from statistics import fmean
 
 from celery import Celery
 
@@ -17,9 +18,13 @@ from resilience import (
     degradable,
     fallback,
 )
+from resilience.clock import SystemClock
 
 COST_SECONDS = 0.04
 BASE_SECONDS = 0.01
+TOOK: list[float] = []
+"""How long the feature took in this process, by call, since this was last asked for."""
+monotonic = SystemClock.monotonic
 _random = random.Random()  # noqa: S311 - noise
 
 app = Celery("trials", broker=os.environ.get("CELERY_BROKER_URL"), set_as_current=False)  # noqa: TID251 - an entry point
@@ -44,8 +49,10 @@ def base() -> str:
 
 
 def ranked() -> str:
-    """Take as long as a call with the feature."""
+    """Take as long as a call with the feature; what the feature took is noted."""
+    began = monotonic()
     time.sleep(COST_SECONDS)  # noqa: TID251 - what is measured
+    TOOK.append(monotonic() - began)
     return base()
 
 
@@ -86,3 +93,10 @@ def burst(feature: str, calls: int) -> int:
         except ConnectionError:
             failed += 1
     return failed
+
+
+@app.task(name="mean_cost", shared=False)
+def mean_cost() -> float:
+    """Return how long the feature took on average, as its calls saw it."""
+    took, TOOK[:] = TOOK[:], []
+    return fmean(took)
