@@ -15,6 +15,7 @@ from __future__ import annotations
 import array
 import atexit
 import ctypes
+import gc
 import inspect
 import io
 import json
@@ -214,6 +215,10 @@ def _import_all() -> None:
         __import__(name)
     for command in entry_points(group="celery.commands"):
         command.load()
+    # The collector leaves frozen objects alone. Without this, each fork spends 0.5 s of CPU time on
+    # collecting the imported modules when it exits.
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":
