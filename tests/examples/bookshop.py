@@ -103,9 +103,7 @@ def running_bookshop(
             timeout=PATIENCE_SECONDS,
             limits=httpx.Limits(max_keepalive_connections=0),  # a server may close one behind a 500
         )
-        yield Bookshop(
-            web=stack.enter_context(client), upstreams=upstreams, env=env, home=home
-        )
+        yield Bookshop(web=stack.enter_context(client), upstreams=upstreams, env=env, home=home)
 
 
 def run_to_end(command: list[str], env: Mapping[str, str], home: Path) -> None:
