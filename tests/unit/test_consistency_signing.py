@@ -11,7 +11,6 @@ from resilience.consistency import EVERYWHERE, Position, Token, signing
 from resilience.consistency.position import NUMBER_MAX
 from resilience.consistency.signing import TokenSigner
 from resilience.errors import ConfigurationError
-from tests.unit.untimed import untimed
 
 TEXT_MAX = 4000
 
@@ -48,7 +47,6 @@ def test_small_token_comes_back_as_it_was() -> None:
     assert len(sign(SMALL)) < 400
 
 
-@untimed
 @given(token=TOKENS)
 def test_any_token_has_room_and_nothing_is_lost_unnoticed(token: Token) -> None:
     """Each position and number is in what comes back, or its source is unknown there."""
