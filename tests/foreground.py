@@ -12,17 +12,11 @@ from typing import Any
 
 import psutil
 
+from resilience.cli.supervise import Program, supervise
 from resilience.testing.process import import_path, inherited_env, is_alive
 from resilience.testing.waiting import wait_until
 
 SECONDS = 120
-
-SUPERVISE = """
-import json, sys
-from resilience.cli.program import Program
-from resilience.cli.supervise import supervise
-sys.exit(supervise([Program(**program) for program in json.loads(sys.argv[1])]))
-"""
 
 
 class Foreground:
@@ -102,4 +96,8 @@ def foreground(
 
 def supervising(programs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a command that supervises *programs*, each the arguments of a `Program`."""
-    return [sys.executable, "-c", SUPERVISE, json.dumps(programs)]
+    return [sys.executable, "-m", __name__, json.dumps(programs)]
+
+
+if __name__ == "__main__":
+    sys.exit(supervise([Program(**program) for program in json.loads(sys.argv[1])]))

@@ -36,13 +36,13 @@ class Bookshop:
         web: A client of its web process.
         upstreams: The services `recommendations` and `mail`.
         env: Variables that say where everything is.
-        directory: Where the code of the example lies.
+        home: An empty directory for what runs beside it.
     """
 
     web: httpx.Client
     upstreams: Mapping[str, Upstream]
     env: Mapping[str, str]
-    directory: Path
+    home: Path
 
     def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
         """Return the JSON that the app answers, which is no error."""
@@ -103,9 +103,7 @@ def running_bookshop(
             timeout=PATIENCE_SECONDS,
             limits=httpx.Limits(max_keepalive_connections=0),  # a server may close one behind a 500
         )
-        yield Bookshop(
-            web=stack.enter_context(client), upstreams=upstreams, env=env, directory=directory
-        )
+        yield Bookshop(web=stack.enter_context(client), upstreams=upstreams, env=env, home=home)
 
 
 def run_to_end(command: list[str], env: Mapping[str, str], home: Path) -> None:

@@ -3,7 +3,6 @@
 import itertools
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -15,6 +14,7 @@ from resilience.testing.waiting import wait_until
 from tests.acceptance.upstream import Upstream
 from tests.examples.bookshop import Bookshop, running_bookshop
 
+CELERY = [sys.executable, "-m", "celery"]
 FRAMEWORKS = ("flask", "django", "fastapi")
 NUMBERS = itertools.count(1)
 """Of orders: all the apps send their mails to one server."""
@@ -30,6 +30,27 @@ def check_healthy(shop: Bookshop) -> None:
     assert shop.mails(number) == 1
 
 
+def check_schedule(shop: Bookshop) -> None:
+    """Check that what beat asks for is done: a plain task that Django's settings schedule."""
+    number = next(NUMBERS)
+    shop.order(number)
+    beat = ServerProcess(
+        [*CELERY, "-A", "bookshop", "beat", "-s", str(shop.home / "beat"), "--pidfile="],
+        ready="LocalTime",
+        log_path=shop.home / "beat.log",
+        env=shop.env,
+    )
+    try:
+        beat.start()
+        wait_until(lambda: shop.get(f"/orders/{number}")["reminded"] >= 2, 20, "beat asked twice")
+    finally:
+        beat.stop()
+    shop.await_mail(number)
+    assert wait_until(
+        lambda: shop.get(f"/orders/{number}")["mailed"], 20, "the database knows of the mail"
+    )
+
+
 def put_faults(services: Mapping[str, Upstream]) -> None:
     """Break both services."""
     services["recommendations"].put_fault("hang")
@@ -40,10 +61,15 @@ def put_faults(services: Mapping[str, Upstream]) -> None:
 def test_example_before_adoption_fails_with_its_dependencies(
     framework: str, services: Mapping[str, Upstream], valkey: ValkeyProcess, tmp_path: Path
 ) -> None:
-    """The app as it was works, answers errors while a service hangs, and loses a mail."""
+    """The app as it was works, answers errors while a service hangs, and loses a mail.
+
+    What beat asks for is done, before the adoption as after it.
+    """
     valkey.flush()
     with running_bookshop(framework, "before", services, valkey.url, tmp_path) as shop:
         check_healthy(shop)
+        if framework == "django":
+            check_schedule(shop)
         put_faults(services)
         assert shop.web.get("/recommendations/7").status_code == httpx.codes.INTERNAL_SERVER_ERROR
         lost, later = next(NUMBERS), next(NUMBERS)
@@ -69,6 +95,8 @@ def test_example_after_adoption_degrades_and_recovers(
     valkey.flush()
     with running_bookshop(framework, "after", services, valkey.url, tmp_path) as shop:
         check_healthy(shop)
+        if framework == "django":
+            check_schedule(shop)
         assert shop.get("/recommendations/7")["_meta"]["level"] == 0
         put_faults(services)
         number = next(NUMBERS)
@@ -84,40 +112,3 @@ def test_example_after_adoption_degrades_and_recovers(
             lambda: shop.get("/recommendations/7")["_meta"]["level"] == 0, 20, "answers are full"
         )
         assert shop.mails(number) == 1
-
-
-@pytest.mark.parametrize("version", ["before", "after"])
-def test_django_example_runs_what_beat_asks_for(
-    version: str, services: Mapping[str, Upstream], valkey: ValkeyProcess, tmp_path: Path
-) -> None:
-    """A beat that is configured in Django's settings has its plain task run, adopted or not."""
-    valkey.flush()
-    with ExitStack() as stack:
-        shop = stack.enter_context(
-            running_bookshop("django", version, services, valkey.url, tmp_path)
-        )
-        number = next(NUMBERS)
-        shop.order(number)
-        beat = ServerProcess(
-            [
-                sys.executable,
-                "-m",
-                "celery",
-                "-A",
-                "bookshop",
-                "beat",
-                "-s",
-                str(tmp_path / "beat"),
-                "--pidfile=",
-            ],
-            ready="LocalTime",
-            log_path=tmp_path / "beat.log",
-            env=shop.env,
-        )
-        stack.callback(beat.stop)
-        beat.start()
-        wait_until(lambda: shop.get(f"/orders/{number}")["reminded"] >= 2, 20, "beat asked twice")
-        shop.await_mail(number)
-        assert wait_until(
-            lambda: shop.get(f"/orders/{number}")["mailed"], 20, "the database knows of the mail"
-        )

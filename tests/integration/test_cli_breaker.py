@@ -11,6 +11,7 @@ import pytest
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 from tests.brokers import Broker
+from tests.integration import nameless
 
 COMMAND = [sys.executable, "-m", "celery", "-A", "tests.integration.apps.circuits", "resilience"]
 
@@ -84,21 +85,13 @@ def test_list_shows_reasons_as_they_were_given(breaker: Any) -> None:  # noqa: A
     assert reason in done.stdout
 
 
-NAMELESS = """
-import os
-from resilience.cli.breakers import who
-os.setuid(54321)
-print(who())
-"""
-
-
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_order_of_a_user_without_a_name_bears_his_number() -> None:
     """Containers run as users that no password file knows."""
     named = {"LOGNAME", "USER", "LNAME", "USERNAME"}
     env = inherited_env({"PYTHONPATH": import_path()})
     done = subprocess.run(  # noqa: S603 - our own words
-        [sys.executable, "-c", NAMELESS],
+        [sys.executable, "-m", nameless.__name__],
         env={name: value for name, value in env.items() if name not in named},
         capture_output=True,
         text=True,

@@ -33,6 +33,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker, put
+from tests.integration import interruptible
 
 WHO: dict[str, Any] = {"actor": "ann", "reason": "so [/x]"}
 BY = ("--actor", "ann", "--reason", "x")
@@ -263,16 +264,7 @@ def test_watching_ends_with_ctrl_c(server: ValkeyProcess, broker: Broker, tmp_pa
     with (
         log.open("w") as out,
         subprocess.Popen(  # noqa: S603 - our own words
-            # What runs in the background ignores Ctrl-C, and so would a child of such a test run.
-            [
-                "/usr/bin/env",
-                "--default-signal=INT",
-                sys.executable,
-                "-m",
-                *words,
-                "--watch",
-                "--json",
-            ],
+            [sys.executable, "-m", interruptible.__name__, *words, "--watch", "--json"],
             stdout=out,
             stderr=subprocess.PIPE,
             env={**os.environ, **env},  # noqa: TID251 - the child's

@@ -64,15 +64,19 @@ def stats_of(name: str) -> Mapping[str, Any]:
     return wait_until(lambda: (ask() or {}).get(node(name)), SECONDS, f"{name} says how it is")
 
 
-def queues_of(workers: int) -> Mapping[str, Any]:
-    """Return what so many workers consume; a late answer to an earlier question is none."""
+def queues_of(workers: int) -> dict[str, set[str]]:
+    """Return the queues of each worker; a late answer to an earlier question is none."""
     ask = bulkheads.app.control.inspect(timeout=1).active_queues
 
-    def found() -> Any:  # noqa: ANN401 - Celery's
+    def found() -> Mapping[str, Any] | None:
         replies = ask() or {}
         return replies if len(replies) == workers else None
 
-    return wait_until(found, SECONDS, f"{workers} workers say what they consume")
+    replies = wait_until(found, SECONDS, f"{workers} workers say what they consume")
+    return {
+        name.partition("@")[0]: {queue["name"] for queue in queues}
+        for name, queues in replies.items()
+    }
 
 
 def main_process(name: str) -> psutil.Process:
@@ -80,91 +84,73 @@ def main_process(name: str) -> psutil.Process:
     return psutil.Process(stats_of(name)["pid"])
 
 
-def test_up_runs_every_dependency_and_the_default_queue(run: Run) -> None:
-    """All workers answer, each with its own limits, and every line says whose it is."""
-    with run("up", "--only", "users,payments,default") as running:
-        await_answers(running, "users", "payments", "default")
+def test_up_runs_its_workers_until_it_is_stopped(run: Run) -> None:
+    """Each worker serves its own queues, and every line says whose it is.
 
-        queues = queues_of(3)
-        assert {name: {queue["name"] for queue in found} for name, found in queues.items()} == {
-            node("users"): set(bulkheads.USERS.queues),
-            node("payments"): {"money.critical", "money", "money.sheddable", "money.retry"},
-            node("default"): {"celery"},
-        }
-        stats = stats_of("payments")
-        assert stats["pool"]["max-concurrency"] == 2
-        assert stats["prefetch_count"] == 6
-        for name in ("users", "payments", "default"):
-            running.wait_for(f"{node(name)} ready.")
-        origin = re.compile(r"(users|payments|default|supervisor) *\| ")
-        assert [line for line in running.output.splitlines() if not origin.match(line)] == []
-
-
-def test_killed_worker_comes_back_and_answers(run: Run) -> None:
-    """After SIGKILL of one worker its orphans are gone, another takes its place, the rest stay."""
-    with run("up", "--only", "users,payments") as running:
-        await_answers(running, "users", "payments")
-        killed, other = main_process("users"), main_process("payments")
+    After SIGKILL of one worker its orphans are gone, another takes its place, and the rest stay.
+    SIGTERM ends all processes in time, the exit code is 0, and nothing is killed.
+    """
+    names = ("users", "default")
+    with run("up", "--only", ",".join(names)) as running:
+        await_answers(running, *names)
+        assert queues_of(2) == {"users": set(bulkheads.USERS.queues), "default": {"celery"}}
+        killed, other = main_process("users"), main_process("default")
         pool = killed.children()
+        assert pool
 
         killed.kill()
 
         running.wait_for("exited: users (terminated by SIGKILL; not expected)")
-        await_answers(running, "users", "payments")
+        await_answers(running, *names)
         assert main_process("users").pid != killed.pid
-        assert main_process("payments").pid == other.pid
-        assert pool
+        assert main_process("default").pid == other.pid
         assert not any(is_alive(process.pid) for process in pool)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop_ends_all_workers_within_the_grace_period(run: Run, number: int) -> None:
-    """SIGTERM and Ctrl-C end all processes in time, the exit code is 0, and nothing was killed."""
-    with run("up", "--only", "users,payments") as running:
-        await_answers(running, "users", "payments")
+        for name in names:
+            running.wait_for(f"{node(name)} ready.")
         assert len(running.family()) >= 3
 
-        running.signal(number)
+        running.signal(signal.SIGTERM)
 
         assert running.wait(GRACE_SECONDS) == 0
         assert not running.family()
-        for name in ("users", "payments"):
+        for name in names:
             assert f"supervisor | stopped: {name} (exit status 0)" in running.lines
+        origin = re.compile(r"(users|default|supervisor) *\| ")
+        assert [line for line in running.output.splitlines() if not origin.match(line)] == []
 
 
-def test_stop_lets_a_running_job_finish(run: Run, valkey: ValkeyProcess) -> None:
-    """A job that runs when the stop is requested ends as if nothing had happened."""
-    with run("up", "--only", "users") as running:
+def test_job_finishes_beside_a_worker_that_never_starts(run: Run, valkey: ValkeyProcess) -> None:
+    """Starts that fail again and again come at longer intervals, and the other worker works on.
+
+    After Ctrl-C its job ends as if nothing had happened.
+    """
+    with run("up", "--only", "broken,users") as running:
         result = bulkheads.finish_when_told.delay("started", "finish")
+        running.wait_for("exited: broken (exit status 70; not expected)")
+        running.wait_for("backoff: broken starts again in 1 s")
+        running.wait_for("backoff: broken starts again in 2 s")
         valkey.client().blpop(["started"], timeout=SECONDS)
 
-        running.signal(signal.SIGTERM)
+        running.signal(signal.SIGINT)
         running.wait_for("worker: Warm shutdown")
         valkey.client().rpush("finish", "done in peace")
 
         assert running.wait(GRACE_SECONDS) == 0
+        assert not running.family()
+        assert "supervisor | stopped: users (exit status 0)" in running.lines
         assert result.get(timeout=SECONDS) == "done in peace"
 
 
-def test_worker_that_never_starts_harms_no_other(run: Run) -> None:
-    """Starts that fail again and again come at longer intervals; the other worker answers on."""
-    with run("up", "--only", "broken,users") as running:
-        running.wait_for("exited: broken (exit status 70; not expected)")
-        running.wait_for("backoff: broken starts again in 1 s")
-        running.wait_for("backoff: broken starts again in 2 s")
-        await_answers(running, "users")
-
-        running.signal(signal.SIGTERM)
-
-        assert running.wait(GRACE_SECONDS) == 0
-        assert not running.family()
-
-
 def test_worker_becomes_the_celery_worker_of_its_dependency(run: Run, broker: Broker) -> None:
-    """The process that was started is the worker, with the options given before and after."""
+    """The process that was started is the worker, with its own limits and the options given."""
     with run("worker", "payments") as running:
         await_answers(running, "payments")
-        assert main_process("payments").pid == running.process.pid
+        lanes = {"money.critical", "money", "money.sheddable", "money.retry"}
+        assert queues_of(1) == {"payments": lanes}
+        stats = stats_of("payments")
+        assert stats["pool"]["max-concurrency"] == 2
+        assert stats["prefetch_count"] == 6
+        assert stats["pid"] == running.process.pid
         command = psutil.Process(running.process.pid).cmdline()
 
         running.signal(signal.SIGTERM)

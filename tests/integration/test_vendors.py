@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from celery.result import AsyncResult
 from pytest_celery import CeleryTestSetup, CeleryTestWorker
 
 from resilience.testing.process import (
@@ -52,54 +53,42 @@ def pool_pid() -> int:
     return pid
 
 
-def test_setup_runs_a_task_of_ours_when_ready(celery_setup: CeleryTestSetup) -> None:
-    """All readiness checks of pytest-celery pass, and its worker runs a task from our module."""
-    assert celery_setup.ready(ping=True, control=True, docker=True)
-
-    result = triple.s(14).apply_async(queue=celery_setup.worker.worker_queue)
-
-    assert result.get(timeout=SECONDS) == 42
+def triple_of(number: int, setup: CeleryTestSetup) -> AsyncResult[int]:
+    """Publish a task of our module to the worker of pytest-celery."""
+    return triple.s(number).apply_async(queue=setup.worker.worker_queue)
 
 
-def test_broker_keeps_queued_work_when_restarted(celery_setup: CeleryTestSetup) -> None:
-    """A task published while no worker lives is run after broker and worker came back."""
-    celery_setup.ready()
-    celery_setup.worker.kill()
-    result = triple.s(14).apply_async(queue=celery_setup.worker.worker_queue)
-
-    celery_setup.broker.restart(force=True)
-    celery_setup.worker.restart()
-
-    assert result.get(timeout=SECONDS) == 42
-
-
-def test_worker_consumes_again_when_its_broker_was_restarted(celery_setup: CeleryTestSetup) -> None:
-    """The broker comes back at the same address, so a living worker finds it again."""
-    celery_setup.ready()
-
-    celery_setup.broker.restart()
-
-    result = triple.s(14).apply_async(queue=celery_setup.worker.worker_queue)
-    assert result.get(timeout=SECONDS) == 42
-
-
-def test_sigkill_takes_the_pool_along_and_a_restart_brings_a_new_worker(
+def test_setup_outlives_the_ends_of_its_worker_and_its_broker(
     celery_setup: CeleryTestSetup,
 ) -> None:
-    """A SIGKILL leaves no process of the worker; after a restart others do its work."""
-    celery_setup.ready()
+    """All readiness checks of pytest-celery pass, and its worker runs a task from our module.
+
+    A SIGKILL leaves no process of the worker. A task that is published meanwhile is run by another
+    worker, also when the broker was restarted. A worker that lives finds its broker again.
+    """
+    assert celery_setup.ready(ping=True, control=True, docker=True)
+    assert triple_of(14, celery_setup).get(timeout=SECONDS) == 42
     killed = family(celery_setup.worker)
+    assert len(killed) > 1
 
     celery_setup.worker.kill()
 
     assert celery_setup.worker.container.status == "exited"
-    assert len(killed) > 1
     assert not any(map(is_alive, killed))
+    result = triple_of(15, celery_setup)
 
+    celery_setup.broker.restart(force=True)
     celery_setup.worker.restart()
 
+    assert result.get(timeout=SECONDS) == 45
     assert celery_setup.ready(ping=True)
-    assert not set(killed) & set(family(celery_setup.worker))
+    restarted = family(celery_setup.worker)
+    assert not set(killed) & set(restarted)
+
+    celery_setup.broker.restart()
+
+    assert triple_of(16, celery_setup).get(timeout=SECONDS) == 48
+    assert family(celery_setup.worker) == restarted
 
 
 def test_worker_runs_a_task_of_a_real_module_in_its_pool(environment: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ ABANDONED_MAX = 64
 
 SECONDS = 120
 ENDLESS_SECONDS = 10.0
-ROUNDS = 2000
+ROUNDS = [500, pytest.param(20_000, marks=pytest.mark.chaos)]
 
 setting = contextvars.ContextVar("setting", default="none")
 
@@ -281,7 +281,10 @@ def crowd(call: Callable[[int], None], threads: int = 4) -> None:
 # An interrupt may meet a finaliser, which loses it: Python ignores what is raised there.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("hectic")
-def test_limit_that_meets_the_end_of_its_call_hits_no_other(helpers: HelperThreads) -> None:
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_limit_that_meets_the_end_of_its_call_hits_no_other(
+    helpers: HelperThreads, rounds: int
+) -> None:
     """Whenever a call ends, its caller has its own result or the limit's error, and only that."""
     ends = {"in time": 0, "late": 0}
 
@@ -292,8 +295,8 @@ def test_limit_that_meets_the_end_of_its_call_hits_no_other(helpers: HelperThrea
 
     def call(seed: int) -> None:
         dice = random.Random(seed)  # noqa: S311 - to vary limits
-        for number in range(ROUNDS):
-            mine = seed * ROUNDS + number
+        for number in range(rounds):
+            mine = seed * rounds + number
             try:
                 limit = dice.uniform(0, 3e-4)
                 found = helpers.run(functools.partial(work, mine), limit, interrupt=True)
@@ -325,11 +328,12 @@ def test_thread_ends_in_silence_where_django_is_imported_and_not_configured(
     assert not caplog.records
 
 
-def test_interrupt_never_reaches_a_call_in_time(helpers: HelperThreads) -> None:
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_interrupt_never_reaches_a_call_in_time(helpers: HelperThreads, rounds: int) -> None:
     """Calls that have time are never cut by the limits of those that have none beside them."""
 
     def call(seed: int) -> None:
-        for _ in range(ROUNDS // 20):
+        for _ in range(rounds // 10):
             if seed % 2:
                 with pytest.raises((AbandonedError, TooManyAbandonedError)):
                     helpers.run(spin, 0.001, interrupt=True)

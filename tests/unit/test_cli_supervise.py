@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -167,17 +168,19 @@ def test_command_and_environment_arrive_as_written(run: Run) -> None:
 def test_output_that_is_not_read_any_more_ends_it(tmp_path: Path) -> None:
     """Like any command in a pipe it ends when its reader does: exit code 1, nothing left."""
     chatty = python("chatty", "import time", "while True: print('still here'); time.sleep(0.1)")
-    command = [
-        "bash",
-        "-c",
-        '"$@" | head -3; exit ${PIPESTATUS[0]}',
-        "bash",
-        *supervising([chatty]),
-    ]
-    with foreground(command, tmp_path) as running:
+    process = subprocess.Popen(  # noqa: S603 - tests start what they name
+        supervising([chatty]), stdout=subprocess.PIPE, start_new_session=True
+    )
+    running = Foreground(process, tmp_path)
+    assert process.stdout is not None
+    try:
+        with process.stdout as pipe:
+            assert all(pipe.readline() for _ in range(3))
+
         assert running.wait() == 1
         assert not running.family()
-        assert len(running.lines) == 3
+    finally:
+        running.kill()
 
 
 @pytest.mark.parametrize(

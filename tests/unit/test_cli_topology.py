@@ -19,6 +19,7 @@ from resilience.dependency import Dependency
 from resilience.settings import Settings
 from resilience.tasks import FireAndForgetTask
 from resilience.tasks.resilience import Resilience
+from tests.unit.untimed import untimed
 
 pytestmark = pytest.mark.usefixtures("no_ledger_named")
 
@@ -181,6 +182,7 @@ values = st.recursive(
 )
 
 
+@untimed
 @given(st.dictionaries(words, values, min_size=1, max_size=4))
 def test_yaml_means_what_it_was_made_of(value: dict[str, object]) -> None:
     """Whatever the words are, a parser reads them as they were."""

@@ -20,6 +20,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.unit import breaker_forker
 from tests.unit.processes import LONG, Process
 
 PULSE_SECONDS = 0.25
@@ -242,30 +243,10 @@ def test_order_on_an_event_loop_does_not_wait_for_its_own_pulse(server: ValkeyPr
     assert not thread.is_alive()
 
 
-FORK = """
-import json, os, sys
-from tests.unit.processes import Process
-url, namespace, kill = json.loads(sys.argv[1])
-process = Process(url, namespace=namespace)
-process.breaker.call(str)
-if kill:
-    process.open()
-    os.kill(kill, 9)
-child = os.fork()
-if child == 0:
-    if not kill:
-        process.open()
-    refusal = process.breaker.refusal()
-    print(json.dumps(refusal and refusal.retry_after), flush=True)
-    os._exit(0)
-os.waitpid(child, 0)
-"""
-
-
 def forked(url: str, namespace: str, *, kill: int = 0) -> float:
     """Let a child open the circuit, or find it open and the store dead; return for how long."""
-    done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-c", FORK, json.dumps([url, namespace, kill])],
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", breaker_forker.__name__, url, namespace, str(kill)],
         env=inherited_env({"PYTHONPATH": import_path()}),
         capture_output=True,
         check=True,
