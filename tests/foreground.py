@@ -12,7 +12,8 @@ from typing import Any
 
 import psutil
 
-from resilience.cli.supervise import Program, supervise
+from resilience.cli.program import Program
+from resilience.cli.supervise import supervise
 from resilience.testing.process import import_path, inherited_env, is_alive
 from resilience.testing.waiting import wait_until
 
