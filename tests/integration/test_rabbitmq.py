@@ -30,7 +30,6 @@ from resilience.worker.relay import Relay
 from tests.integration.apps.rabbit import QUEUES, make_app
 
 DELIVERY_LIMIT = 20
-
 APP_PATH = "tests.integration.apps.rabbit"
 SECONDS = 120.0
 EXPIRES_SECONDS = 0.2
