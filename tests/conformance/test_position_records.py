@@ -51,7 +51,7 @@ TOKENS = st.builds(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tokens=st.lists(TOKENS, min_size=1, max_size=6), seed=st.integers())
 def test_record_is_the_maximum_in_whatever_order_it_is_merged(
     fleet: list[Process], tokens: list[Token], seed: int

@@ -39,7 +39,7 @@ MANY = 8
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A primary and two replicas, each behind a link that can fail."""
+    """A primary and its replicas, each behind a link that can fail."""
 
     primary: PostgresProcess | MariaDbProcess
     front: TcpProxy
@@ -125,17 +125,19 @@ def running_postgres_stage(store: str, *, behind_front: bool = False) -> Iterato
 
 
 @contextmanager
-def running_mariadb_stage(store: str) -> Iterator[Stage]:
-    """Run a stage of MariaDB."""
+def running_mariadb_stage(store: str, *, replicas: int = 2) -> Iterator[Stage]:
+    """Run a stage of MariaDB, perhaps with fewer *replicas*."""
     with ExitStack() as stack:
         primary = stack.enter_context(running_mariadb())
         primary.emptied()
-        front, *links = (stack.enter_context(closing(TcpProxy(primary.port))) for _ in range(3))
-        replicas = tuple(
+        front, *links = (
+            stack.enter_context(closing(TcpProxy(primary.port))) for _ in range(1 + replicas)
+        )
+        followers = tuple(
             stack.enter_context(running_replica_of(primary, through=link.port)) for link in links
         )
-        urls = Urls(primary=_url(primary), replicas=tuple(map(_url, replicas)), store=store)
-        yield Stage(primary, front, tuple(links), replicas, urls, primary.written_gtids)
+        urls = Urls(primary=_url(primary), replicas=tuple(map(_url, followers)), store=store)
+        yield Stage(primary, front, tuple(links), followers, urls, primary.written_gtids)
 
 
 def _url(server: PostgresProcess | MariaDbProcess) -> str:

@@ -15,8 +15,8 @@ from tests.integration.consistency_stage import SECONDS, Stage, running_mariadb_
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    """A primary and replicas, whose table is empty."""
-    with running_mariadb_stage("redis://unused") as stage:
+    """A primary and a replica, whose table is empty."""
+    with running_mariadb_stage("redis://unused", replicas=1) as stage:
         yield stage
 
 
