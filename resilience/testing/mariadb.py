@@ -47,7 +47,7 @@ class MariaDbProcess(ServerProcess):
                 user `mysql` does, who must be able to reach it.
 
         Raises:
-            RuntimeError: There is no server on this machine.
+            RuntimeError: There is no server on this machine, or it cannot make its files.
         """
         server, install = find_program("mariadbd"), find_program("mariadb-install-db")
         if server is None or install is None:
@@ -55,15 +55,23 @@ class MariaDbProcess(ServerProcess):
             raise RuntimeError(msg)
         self.port = free_port()
         self.url = f"mariadb://root@{LOCALHOST}:{self.port}/{DATABASE}"
-        as_user, data = run_as(USER, home), f"--datadir={home / 'data'}"
-        subprocess.run(  # noqa: S603 - found above
-            [*as_user, install, *MACHINE, data, "--auth-root-authentication-method=normal"],
-            check=True,
-            capture_output=True,
+        as_user = run_as(USER, home)
+        # A server that starts removes all temporary tables of its directory, also those of others.
+        places = [f"--datadir={home / 'data'}", f"--tmpdir={home}"]
+        made = subprocess.run(  # noqa: S603 - found above
+            [*as_user, install, *MACHINE, *places, "--auth-root-authentication-method=normal"],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             cwd=home,
+            text=True,
+            errors="replace",
         )
+        if made.returncode:
+            msg = f"{install} ended with {made.returncode}:\n{made.stdout}"
+            raise RuntimeError(msg)
         listen = [f"--bind-address={LOCALHOST}", f"--port={self.port}"]
-        files = [data, f"--socket={home / 'socket'}", f"--pid-file={home / 'pid'}"]
+        files = [*places, f"--socket={home / 'socket'}", f"--pid-file={home / 'pid'}"]
         super().__init__(
             [*as_user, server, *MACHINE, *listen, *files, *self._options()],
             ready=READY,
@@ -134,7 +142,7 @@ class MariaDbReplica(MariaDbProcess):
             source: TCP port on 127.0.0.1 from which it reads the log of its primary.
 
         Raises:
-            RuntimeError: There is no server on this machine.
+            RuntimeError: There is no server on this machine, or it cannot make its files.
         """
         super().__init__(home)
         self.url = f"mariadb://{READER}@{LOCALHOST}:{self.port}/{DATABASE}"

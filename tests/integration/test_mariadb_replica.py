@@ -91,6 +91,16 @@ def test_replica_refuses_a_write_of_its_reader(pair: Pair) -> None:
         write(pair.replica, "to the wrong one", user=READER)
 
 
+def test_servers_share_no_directory_for_temporary_tables(pair: Pair) -> None:
+    """A server that starts removes those that it finds, also while another one uses them."""
+    places = set()
+    for server in (pair.primary, pair.replica):
+        with cursor(server, "root") as cur:
+            cur.execute("SELECT @@tmpdir")
+            places.add(cur.fetchone())
+    assert len(places) == 2
+
+
 def test_replica_stays_behind_while_its_link_is_stalled(pair: Pair) -> None:
     """Another replica, on a link of its own, gets what this one lacks until its link resumes."""
     with running_replica_of(pair.primary) as other:
