@@ -81,6 +81,7 @@ lint: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases tests/typing
 	$(BIN)/lint-imports
 
 bench: .venv
