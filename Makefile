@@ -22,7 +22,7 @@ up: .venv ## the same services, until Ctrl-C
 # The demo judges itself by how others use the processors, trials measure calls, and each file of the others runs a whole shop or fleet,
 # which it shares among its tests: these run two at a time, behind all others. What failed is tried once more, by itself: the first
 # failure stands above, and is a fault of the test or of the product all the same.
-BESIDE := --numprocesses=4 --dist=worksteal --durations=30
+BESIDE := --numprocesses=6 --dist=worksteal --durations=30
 TIMED := $(addprefix tests/acceptance/test_,demo.py own_orders.py shop.py shop_flags.py shop_mistakes.py) \
   $(addprefix tests/integration/test_,flags_flip.py flags_trial.py)
 
@@ -107,4 +107,5 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/sentry-sdk-2.53 sentry-sdk==2.53.0
 	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/celery-5.6 celery==5.6.3
+	-@$(BIN)/python -m pytest --collect-only --quiet >/dev/null # compiles what tests import, which else each runner would
 	@touch $@
