@@ -34,7 +34,7 @@ use TLS or not: 0.03 s of CPU time. This one takes 0.001 s.
 
 
 def pytest_configure() -> None:
-    """Trust nobody over TLS, and end on SIGTERM as on Ctrl-C: fixtures then stop their processes."""
+    """Trust nobody over TLS; end on SIGTERM as on Ctrl-C, so that fixtures stop their processes."""
     os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # noqa: TID251 - of whatever tests start
     preloaded.install()
     signal.signal(signal.SIGTERM, signal.default_int_handler)

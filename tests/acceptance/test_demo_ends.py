@@ -7,7 +7,8 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from demo.__main__ import NOT_STARTED, demo as command
+from demo.__main__ import NOT_STARTED
+from demo.__main__ import demo as command
 from demo.runner import LOG
 from resilience.testing.waiting import wait_until
 from tests.acceptance.running_demo import START_SECONDS, STOP_SECONDS, Demo, StartDemo
