@@ -1,9 +1,11 @@
 """How a demo ends: by Ctrl-C, by SIGTERM, by SIGKILL."""
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -15,20 +17,27 @@ from tests.acceptance.running_demo import START_SECONDS, STOP_SECONDS, Demo, Sta
 
 LIGHT = ("--sabotage", "one-worker")
 """A shop with one worker for all dependencies ends as any other, and costs half to start."""
-SOME = 6
-"""So many processes run as soon as a shop is being started: the demo, its supervisor, servers."""
+LAST = "flower"
+"""The program that a shop starts last. By then no other is ready."""
 WHILE = [
     pytest.param(None, id="starting"),
     pytest.param("warming up", id="warming-up", marks=pytest.mark.chaos),
 ]
-"""What a demo says when it is to end: nothing yet, as its shop is being started, or its traffic."""
+"""What a demo says when it is to end: nothing yet, as its programs are starting, or its traffic."""
 
 
 def await_words(demo: Demo, words: str | None) -> None:
-    """Wait until a demo is so far that it says *words*; None: that it starts processes."""
+    """Wait until a demo is so far that it says *words*; None: that its programs start."""
     if words:
         demo.await_output(words)
-    wait_until(lambda: len(demo.processes()) > SOME, START_SECONDS, "the shop is being started")
+    wait_until(lambda: has_started_all(demo), START_SECONDS, "the shop is being started")
+
+
+def has_started_all(demo: Demo) -> bool:
+    """Tell whether a demo has started every program of its shop."""
+    with suppress(psutil.Error):  # one has ended meanwhile
+        return any(LAST in process.cmdline() for process in demo.processes())
+    return False
 
 
 @pytest.mark.chaos
