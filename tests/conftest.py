@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,9 +25,17 @@ pytest_plugins = ["resilience.testing.plugin"]
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
+NO_AUTHORITY = Path(__file__).parent / "no_authority.pem"
+"""The only authority that tests trust. Nobody has its key: no test talks to a stranger over TLS.
+
+PyMySQL and httpx load all authorities of the machine for each connection or client, whether they
+use TLS or not: 0.03 s of CPU time. This one takes 0.001 s.
+"""
+
 
 def pytest_configure() -> None:
-    """End on SIGTERM as on Ctrl-C, so that fixtures stop the processes that they started."""
+    """Trust nobody over TLS; end on SIGTERM as on Ctrl-C, so that fixtures stop their processes."""
+    os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # noqa: TID251 - of whatever tests start
     preloaded.install()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -43,6 +43,10 @@ resilience.cli.consistency resilience.cli.dead resilience.cli.flags resilience.c
 resilience.cli.ledger resilience.cli.relay resilience.cli.status resilience.cli.topology
 resilience.ledger.ledger resilience.tasks resilience.testing.announce sqlalchemy.dialects.sqlite
 """
+OF_FUNCTIONS = """
+psycopg pymysql pytest resilience.databases sqlalchemy.dialects.mysql sqlalchemy.dialects.postgresql
+"""
+"""What is imported besides where a process comes from that runs a function of the tests."""
 AT_INTERPRETER_START = ("PYTHON", "LD_", "COV")
 """Variables that an interpreter reads before its program."""
 APPLIED = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
@@ -53,8 +57,8 @@ LENGTH_BYTES = 8
 OrdinaryPopen = subprocess.Popen
 
 FORKSERVER = get_context("forkserver")
-"""Where tests take processes from that run a function: it has imported the same."""
-FORKSERVER.set_forkserver_preload([*MODULES.split(), "psycopg", "sqlalchemy.dialects.postgresql"])
+"""Where tests take processes from that run a function: it has imported the same, and some more."""
+FORKSERVER.set_forkserver_preload([*MODULES.split(), *OF_FUNCTIONS.split()])
 
 
 class Popen(OrdinaryPopen[Any]):

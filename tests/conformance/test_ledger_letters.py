@@ -23,7 +23,8 @@ from tests.conformance.ledger_jobs import (
 )
 
 HOUR = 3600.0
-MANY = 500
+MANY = 210
+"""More letters than fit into one transaction."""
 BY = {"actor": "ann", "reason": "mail is back"}
 
 
@@ -33,23 +34,21 @@ def ids(prefix: str = "new") -> Callable[[], str]:
     return lambda: f"{prefix}-{next(numbers):04}"
 
 
-@pytest.mark.parametrize(
-    ("which", "expected"),
-    [
-        (Which(), ["a", "b", "c"]),
-        (Which(id="b"), ["b"]),
-        (Which(dependency="sms"), ["b"]),
-        (Which(task="shop.push"), ["c"]),
-        (Which(dependency="mail", task="shop.push"), ["c"]),
-        (Which(dependency="sms", task="shop.push"), []),
-        (Which(min_age_seconds=0.0), ["a", "b", "c"]),
-        (Which(min_age_seconds=HOUR), ["a"]),
-        (Which(fingerprint="none"), []),
-    ],
-)
-def test_filters_choose_letters(
-    ledger: Ledger, ledger_url: str, which: Which, expected: list[str]
-) -> None:
+CHOSEN = [
+    (Which(), ["a", "b", "c"]),
+    (Which(id="b"), ["b"]),
+    (Which(dependency="sms"), ["b"]),
+    (Which(task="shop.push"), ["c"]),
+    (Which(dependency="mail", task="shop.push"), ["c"]),
+    (Which(dependency="sms", task="shop.push"), []),
+    (Which(min_age_seconds=0.0), ["a", "b", "c"]),
+    (Which(min_age_seconds=HOUR), ["a"]),
+    (Which(fingerprint="none"), []),
+]
+"""What each filter chooses of the letters of the test below."""
+
+
+def test_filters_choose_letters(ledger: Ledger, ledger_url: str) -> None:
     """Each filter counts, and with others all of them do; jobs that live are never chosen."""
     buried(ledger, "a")
     buried(ledger, "b", dependency="sms")
@@ -57,10 +56,11 @@ def test_filters_choose_letters(
     by_hand(ledger_url, f"UPDATE resilience_jobs SET died = died - {HOUR} WHERE id = 'a'")  # noqa: S608 - a constant
     ledger.add([job("alive")])
 
-    assert [letter.id for letter in ledger.letters.find(which, limit=9)] == expected
-    assert ledger.letters.discard(which, **BY, limit=9, dry_run=True) == expected
-    dry = ledger.letters.replay(which, **BY, new_id=ids(), limit=9, dry_run=True)
-    assert dry == dict.fromkeys(expected)
+    for which, expected in CHOSEN:
+        assert [letter.id for letter in ledger.letters.find(which, limit=9)] == expected
+        assert ledger.letters.discard(which, **BY, limit=9, dry_run=True) == expected
+        dry = ledger.letters.replay(which, **BY, new_id=ids(), limit=9, dry_run=True)
+        assert dry == dict.fromkeys(expected)
     assert ledger.letters.audit() == []
     assert states(ledger) == {"dead": 3, "outbox": 1}
 

@@ -79,29 +79,18 @@ def only_follower(stage: Stage) -> Databases:
     )
 
 
-def test_session_that_began_after_the_failover_gets_answers_without_marks(stage: Stage) -> None:
-    """What a replica had replayed before it is asked of nobody who never saw that."""
-    databases = only_follower(stage)
-    note = write(databases, "there")
-    stage.level()
-    read(databases, note)
-    take_over(stage, databases)
-    follow(stage)
-    write(databases, "on the new timeline")
-    level(stage, follower(stage))
-    databases.wait_seconds = SECONDS
-    with in_session(ConsistentSession()) as session:
-        assert read(databases, note) == ("there", "replica")
-        assert read(databases, note, using="primary") == ("there", "primary")
+def test_answer_is_marked_for_who_saw_what_the_new_primary_lacks_and_for_nobody_else(
+    stage: Stage,
+) -> None:
+    """Also if nobody asked the old primary how far it was when it was read from.
 
-    assert not session.marks
-
-
-def test_answer_is_marked_when_the_new_primary_lacks_what_the_old_one_showed(stage: Stage) -> None:
-    """Also if nobody asked the old one how far it was when it was read from.
-
-    Neither the new primary nor the replica that follows it has what was seen.
+    Neither the new primary nor the replica that follows it has what was seen. A session that began
+    after the failover never saw it, and is asked for nothing that a replica had replayed before.
     """
+    unharmed = only_follower(stage)
+    there = write(unharmed, "there")
+    stage.level()
+    read(unharmed, there)
     seen = {using: (only_follower(stage), ConsistentSession()) for using in ("primary", None)}
     notes = {using: write(databases, "old") for using, (databases, _) in seen.items()}
     stage.level()
@@ -115,7 +104,7 @@ def test_answer_is_marked_when_the_new_primary_lacks_what_the_old_one_showed(sta
             change(stage, notes[using], "new")
             with in_session(session):
                 assert read(databases, notes[using], using="primary") == ("new", "primary")
-        take_over(stage, *(databases for databases, _ in seen.values()))
+        take_over(stage, unharmed, *(databases for databases, _ in seen.values()))
     follow(stage)
     for using, (databases, session) in seen.items():
         with in_session(ConsistentSession()):
@@ -124,6 +113,13 @@ def test_answer_is_marked_when_the_new_primary_lacks_what_the_old_one_showed(sta
         with in_session(session):
             assert read(databases, notes[using], using=using)[0] == "old"
         assert session.marks, using
+    write(unharmed, "on the new timeline")
+    level(stage, follower(stage))
+    unharmed.wait_seconds = SECONDS
+    with in_session(ConsistentSession()) as session:
+        assert read(unharmed, there) == ("there", "replica")
+        assert read(unharmed, there, using="primary") == ("there", "primary")
+    assert not session.marks
 
 
 def test_answer_is_marked_when_a_replica_was_made_anew_from_the_new_primary(stage: Stage) -> None:

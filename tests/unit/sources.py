@@ -173,6 +173,24 @@ class OnLoops:
         """Delete."""
         return asyncio.run(self._reader.delete(key, session=session))
 
+    def write_many(self, number: int, session: Callable[[], ConsistentSession]) -> None:
+        """Write on one loop: another for each write would cost more than the writes."""
+
+        async def write() -> None:
+            for one in range(number):
+                await self._reader.write(f"k{one}", one, session=session())
+
+        asyncio.run(write())
+
+
+def write_many(reader: AnyReader, number: int, session: Callable[[], ConsistentSession]) -> None:
+    """Write *number* keys, `k0` and so on, each in the *session* that is returned for it."""
+    if isinstance(reader, OnLoops):
+        reader.write_many(number, session)
+        return
+    for one in range(number):
+        reader.write(f"k{one}", one, session=session())
+
 
 Make = Callable[..., AnyReader]
 """Makes a reader of a primary, replicas and options."""

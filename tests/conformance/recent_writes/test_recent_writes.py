@@ -15,7 +15,7 @@ from resilience.store.writes import WriteStore
 from resilience.testing.valkey import ValkeyProcess
 from tests.conformance.recent_writes.reader_fleet import KEY, Fleet, scripts, user
 from tests.unit.cuttable_store import CuttableStore
-from tests.unit.sources import Make, in_a_thread
+from tests.unit.sources import Make, in_a_thread, write_many
 
 BYTES_MAX = 1000000
 KEYS_MAX = 1000
@@ -241,8 +241,7 @@ def test_records_of_a_session_are_bounded(fleet: Fleet, server: ValkeyProcess) -
     """The older ones go; then the primary answers for keys that are not found, or it is marked."""
     here = fleet.process()
     session = user()
-    for number in range(KEYS_MAX + 1):
-        here.write(f"k{number}", number, session=session)
+    write_many(here, KEYS_MAX + 1, lambda: session)
     fleet.primary.down = DOWN
 
     assert server.client().hlen(fleet.key()) <= KEYS_MAX + 4
@@ -279,8 +278,7 @@ def test_unfinished_write_is_not_forgotten_when_there_are_too_many(fleet: Fleet)
     with pytest.raises(TimeoutError):
         here.write("k", "late", session=user())
     fleet.primary.write_error = None
-    for number in range(KEYS_MAX + 1):
-        here.write(f"k{number}", number, session=user())
+    write_many(here, KEYS_MAX + 1, user)
     there = fleet.process()
     there.write("k", "mine", session=user())
     fleet.primary.held["k"] = "late", 9
