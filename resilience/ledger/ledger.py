@@ -145,13 +145,15 @@ class Ledger:
             held: Dependencies whose jobs stay where they are.
             full: Queues whose jobs do.
         """
-        due: dict[str, Any] = {"most": limit}
-        select = self._statements.due
-        if held or full:
-            due |= {"held": list(held), "full": list(full)}
-            select = self._statements.due_but_held
+        but = {"held": list(held), "full": list(full)}
         with self._database.writing() as connection:
-            jobs, broken = _sorted_out(connection.execute(select, due).all())
+            rows: list[Row[*tuple[Any, ...]]] = []
+            for of, on, _ in connection.execute(self._statements.places, but).all():
+                place = {"of": of, "on": on, "most": limit - len(rows)}
+                rows += connection.execute(self._statements.due, place)
+                if len(rows) == limit:
+                    break
+            jobs, broken = _sorted_out(sorted(rows, key=lambda row: row.due))
             if jobs:
                 ids = [job.id for job in jobs]
                 lease = {"ids": ids, "lease": lease_seconds, "owner": owner}

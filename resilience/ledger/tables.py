@@ -7,7 +7,7 @@ from sqlalchemy.dialects.mysql import LONGTEXT
 
 from resilience.ledger.job import KEY_LENGTH
 
-HEAD = "0003"
+HEAD = "0004"
 """The schema that this version of the library reads and writes; schemas count up."""
 VERSION_TABLE = "resilience_version"
 
@@ -49,8 +49,9 @@ JOBS = Table(
     Column("died", Double),
     Column("reason", KEY),
     Column("fingerprint", String(32)),
-    # With dependency and state in it, what is held is skipped and counted without reading a row.
-    Index("resilience_jobs_due", "due", "dependency", "state"),
+    # What may run is found without passing what is held; with the state, jobs are counted without
+    # reading a row.
+    Index("resilience_jobs_place", "dependency", "queue", "due", "state"),
     **OPTIONS,
 )
 # Partial: a job that is only parked does not pay for them.

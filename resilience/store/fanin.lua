@@ -21,8 +21,8 @@
 -- ARGV[1] id, ARGV[2] ms to keep the record after the end, ARGV[3] ms for which a callback in
 -- flight is left alone, ARGV[4] operation, then its arguments:
 --   open    spec, left, stale or "", callback or "", budget in ms                  -> "open"
---   report  part, payload, required (0/1), stale key or "", life of the answer in ms, what the part
---           has seen or ""
+--   report  part, payload, required (0/1), key of its last full answer or "", life of the answer in
+--           ms, what the part has seen or "", whether this is a full answer (0/1)
 --           -> "in" | "duplicate" | "late" | "gone", or as finish if it ended with this part
 --   finish  why         -> "ended" | "callback": ended, and there is a callback to publish
 --                          | "already" | "gone"
@@ -45,12 +45,6 @@ local function expire(milliseconds)
   redis.call('PEXPIRE', record, milliseconds)
   redis.call('PEXPIRE', news, milliseconds)
   redis.call('PEXPIRE', done, milliseconds)
-end
-
-local function has_stale(part)
-  local stale = redis.call('HGET', record, 'stale')
-  local key = stale and cjson.decode(stale)[part]
-  return key and redis.call('EXISTS', key) == 1
 end
 
 local function finish(why)
@@ -94,8 +88,8 @@ end
 
 if operation == 'report' then
   local part, payload, required, key, life = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-  local good = string.sub(payload, 1, 1) == '+'
-  if good and key ~= '' then
+  local good, full = string.sub(payload, 1, 1) == '+', ARGV[11] == '1'
+  if good and full and key ~= '' then
     redis.call('SET', key, life .. ':' .. string.sub(payload, 2), 'PX', life)
   end
   local known = redis.call('HMGET', record, 'left', 'final', 'p:' .. part)
@@ -112,8 +106,8 @@ if operation == 'report' then
     redis.call('PEXPIRE', news, redis.call('PTTL', record))
   end
   if redis.call('HINCRBY', record, 'left', -1) == 0 then return finish('complete') end
-  if not good and required == '1' and not has_stale(part) then return finish('required') end
-  return 'in'
+  if good or required == '0' or key ~= '' and redis.call('EXISTS', key) == 1 then return 'in' end
+  return finish('required')
 end
 
 if operation == 'finish' then

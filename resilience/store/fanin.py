@@ -113,10 +113,9 @@ class FanIn:
         Returns:
             `in`, `duplicate`, `late`, `gone`, or, if the fan-out ended with it, as `finish`.
         """
-        key = slot.stale_key if full else ""
-        life = int(slot.stale_seconds * 1000)
+        part, key, life = slot.part, slot.stale_key, int(slot.stale_seconds * 1000)
         answer: bytes = self._run(
-            slot.fan, "report", slot.part, payload, int(slot.required), key, life, seen
+            slot.fan, "report", part, payload, int(slot.required), key, life, seen, int(full)
         )
         return answer.decode()
 

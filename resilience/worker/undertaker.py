@@ -63,14 +63,19 @@ class Undertaker(BesideWorker):
         return on_rabbitmq(resilience.app)
 
     def look(self, resilience: Resilience) -> float:
-        """Bury what was set aside; return the seconds until the next look.
+        """Bury what was set aside of this worker's queues; return the seconds until the next look.
 
+        Others look after theirs: all workers together ask once for each queue and its workers.
         A queue that cannot be emptied ends the look, and the next look begins behind it. After a
         crash RabbitMQ may have a queue that never answers: the others must not wait for it, and the
         process, which forks between two looks only, for no more than one wait.
         """
+        own = resilience.app.amqp.queues.consume_from
         queues = [
-            (one.name, queue) for one in resilience.dependencies.values() for queue in one.queues
+            (one.name, queue)
+            for one in resilience.dependencies.values()
+            for queue in one.queues
+            if queue in own
         ]
         lost: Exception | None = None
         try:

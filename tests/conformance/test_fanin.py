@@ -143,7 +143,8 @@ def test_required_part_ends_the_fan_out_when_it_fails_without_a_stale_answer(
     if remembered:
         answers.remember("a", "old", max_age=BUDGET)
 
-    assert fan_in.report(slot(fan, "a", required=True), BAD, full=False) == answer
+    place = slot(fan, "a", required=True, stale_key=key, stale_seconds=BUDGET)
+    assert fan_in.report(place, BAD, full=False) == answer
 
 
 @pytest.mark.parametrize("why", ["deadline", "unpublished"])

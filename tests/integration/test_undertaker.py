@@ -28,8 +28,10 @@ NOT_JOBS = ("no job", [1], {"args": []})
 
 
 @pytest.fixture
-def undertaker() -> Undertaker:
-    """One that looks when it is told to."""
+def undertaker(post: Post) -> Undertaker:
+    """One that looks when it is told to, as that of a worker of all queues."""
+    dependencies = post.resilience.dependencies.values()
+    post.app.amqp.queues.select([name for one in dependencies for name in one.queues])
     return Undertaker(None)
 
 
@@ -107,6 +109,19 @@ def test_queue_that_cannot_be_emptied_keeps_no_other_waiting(
 
     assert letters(post) == {job.id}
     assert said(caplog, "of queue mail ") == ["ERROR", "WARNING"]
+
+
+def test_worker_looks_after_its_own_queues(post: Post, undertaker: Undertaker) -> None:
+    """With fifty dependencies and a worker each, RabbitMQ is not asked fifty times fifty times."""
+    own = post.app.tasks["echo"].apply_async((1,), queue=SET_ASIDE).id
+    others = dead_queue("mail.retry")
+    post.app.tasks["echo"].apply_async((2,), queue=others)
+    post.app.amqp.queues.select(["mail"])
+
+    undertaker.look(post.resilience)
+
+    assert letters(post) == {own}
+    assert post.rabbitmq.depths(post.url)[others.name] == 1
 
 
 def test_broker_that_is_away_is_announced_once(

@@ -47,14 +47,25 @@ class Run:
 
     scenario: Scenario
     pending: PendingResponse
+    stale: dict[str, str]
     streams: bool
     answers: list[PartialResponse] = field(default_factory=list)
     streamed: list[PartAnswer] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
 
     def slot(self, name: str) -> Slot:
-        """Return where the part *name* reports."""
-        return Slot(fan=self.pending.id, part=name, required=name in self.scenario.required)
+        """Return where the part *name* reports.
+
+        Runs share the old answers: a part that is good must not replace one.
+        """
+        good = self.scenario.fates[name] in {"ok", "duplicate", "late"}
+        return Slot(
+            fan=self.pending.id,
+            part=name,
+            required=name in self.scenario.required,
+            stale_key="" if good else self.stale.get(name, ""),
+            stale_seconds=REMEMBERED_SECONDS,
+        )
 
 
 class Stage:
@@ -87,7 +98,7 @@ class Stage:
             stale_keys=stale,
             callback=dumps(self.callback) if scenario.callback else "",
         )
-        return Run(scenario=scenario, pending=pending, streams=streams)
+        return Run(scenario=scenario, pending=pending, stale=stale, streams=streams)
 
     def report(self, run: Run) -> None:
         """Let the parts report that do so before the deadline, in their order."""

@@ -58,8 +58,8 @@ def test_upgrade_says_from_where_to_where(desk: Desk) -> None:
     """Again it is harmless."""
     first, again = desk.run("ledger", "upgrade"), desk.run("ledger", "upgrade")
 
-    assert first.stdout == f"sqlite:///{desk.path}: from no schema to schema 0003.\n"
-    assert again.stdout == f"sqlite:///{desk.path} has schema 0003 already.\n"
+    assert first.stdout == f"sqlite:///{desk.path}: from no schema to schema 0004.\n"
+    assert again.stdout == f"sqlite:///{desk.path} has schema 0004 already.\n"
     assert (first.exit_code, again.exit_code) == (0, 0)
 
 
