@@ -146,7 +146,20 @@ def away(post: Post) -> Iterator[None]:
         post.rabbitmq.start()
 
 
-@pytest.mark.parametrize("outage", [out_of_memory, black_hole, away])
+@contextmanager
+def restarting(post: Post) -> Iterator[None]:
+    """Let the broker close all connections and refuse new ones, as one does that restarts."""
+    post.rabbitmq.evaluate("rabbit:stop()")
+    try:
+        yield
+    finally:
+        post.rabbitmq.evaluate("rabbit:start()")
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [out_of_memory, black_hole, restarting, pytest.param(away, marks=pytest.mark.chaos)],
+)
 def test_fire_is_back_within_a_second_and_loses_nothing(
     working: Post,
     post: Post,
