@@ -10,6 +10,8 @@ POLL_SECONDS = 0.02
 REST = 4
 """How much longer a wait rests than an answer took: what is waited for needs the processor."""
 REST_SECONDS_MAX = 0.2
+LATE = 0.03
+"""How much later than it began to be so an answer may be noticed, of the time waited so far."""
 
 T = TypeVar("T")
 
@@ -19,7 +21,7 @@ def wait_until(predicate: Callable[[], T], seconds: float, what: str) -> T:
 
     Args:
         predicate: Asked at least once, then every 20 ms, or every 200 ms if an answer takes
-            long; its exceptions end the wait.
+            long or the wait has been long; its exceptions end the wait.
         seconds: How long to keep asking.
         what: The thing waited for, as a sentence: "the queue is empty".
 
@@ -34,6 +36,7 @@ def wait_until(predicate: Callable[[], T], seconds: float, what: str) -> T:
         if answered - began >= seconds:
             msg = f"not within {seconds:g} s: {what}"
             raise AssertionError(msg)
-        pause.wait(max(POLL_SECONDS, min(REST * (answered - asked), REST_SECONDS_MAX)))
+        rest = max(REST * (answered - asked), LATE * (answered - began))
+        pause.wait(max(POLL_SECONDS, min(rest, REST_SECONDS_MAX)))
         asked = clock.monotonic()
     return answer

@@ -19,7 +19,7 @@ from tests.compatibility.apps.outage import UP_KEY, app
 
 APP = "tests.compatibility.apps.outage"
 SECONDS = 120
-ORDER_SECONDS = 20.0
+ORDER_SECONDS = 10.0
 """In which all processes of a worker on a busy machine hear of the order."""
 CLOCKS_SECONDS = 0.5
 """The fleet's clock may be behind by half of the longest exchange."""

@@ -57,7 +57,14 @@ def put_faults(services: Mapping[str, Upstream]) -> None:
     services["mail"].put_fault("fail")
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(
+    "framework",
+    [
+        pytest.param("flask", marks=pytest.mark.chaos),
+        "django",
+        pytest.param("fastapi", marks=pytest.mark.chaos),
+    ],
+)
 def test_example_before_adoption_fails_with_its_dependencies(
     framework: str, services: Mapping[str, Upstream], valkey: ValkeyProcess, tmp_path: Path
 ) -> None:

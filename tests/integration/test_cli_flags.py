@@ -184,6 +184,8 @@ def test_orders_survive_an_old_ledger_and_the_loss_of_the_store(
     ledger.close()
     valkey.flush()
     with run_worker(APP, queues=("others",), pool="solo", env=urls) as worker:
+        key = "{resilience}:flags"
+        wait_until(lambda: valkey.client().exists(key), 60, "a worker has written it again")
         wait_until(lambda: not rows(run)["search"]["enabled"], 60, "the order is back")
         worker.kill()
 

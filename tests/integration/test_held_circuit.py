@@ -47,7 +47,7 @@ def test_ramp_is_not_exceeded_by_jobs_that_outlast_its_steps(stage: HeldStage, p
     with stage.worker("mail", "mail.retry", pool=pool) as worker:
         breaker.force_open(seconds=60, actor="ann", reason="test")
         stage.await_event("QueueHeld", worker=worker.hostname)
-        keys = stage.publish("linger", 20)
+        keys = stage.publish("linger", 14)
         # The first call may begin late, long after the ramp and nearer to the second call.
         began = SystemClock.monotonic()
         breaker.reset(actor="ann", reason="test")

@@ -1,7 +1,6 @@
 """What a RabbitMQ as broker promises."""
 
 import functools
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +27,7 @@ from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from resilience.worker.relay import Relay
 from tests.integration.apps.rabbit import QUEUES, make_app
+from tests.integration.rabbit_outages import away, black_hole, out_of_memory, restarting
 
 DELIVERY_LIMIT = 20
 APP_PATH = "tests.integration.apps.rabbit"
@@ -115,38 +115,10 @@ def working(
     post.close()
 
 
-@contextmanager
-def out_of_memory(post: Post) -> Iterator[None]:
-    """Let the broker block all who publish."""
-    post.rabbitmq.block()
-    try:
-        yield
-    finally:
-        post.rabbitmq.unblock()
-
-
-@contextmanager
-def black_hole(post: Post) -> Iterator[None]:
-    """Let the broker answer nobody."""
-    post.rabbitmq.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        post.rabbitmq.send_signal(signal.SIGCONT)
-
-
-@contextmanager
-def away(post: Post) -> Iterator[None]:
-    """Kill the broker, whose queues are not those of the last seconds."""
-    post.rabbitmq.note_queues()
-    post.rabbitmq.kill()
-    try:
-        yield
-    finally:
-        post.rabbitmq.start()
-
-
-@pytest.mark.parametrize("outage", [out_of_memory, black_hole, away])
+@pytest.mark.parametrize(
+    "outage",
+    [out_of_memory, black_hole, restarting, pytest.param(away, marks=pytest.mark.chaos)],
+)
 def test_fire_is_back_within_a_second_and_loses_nothing(
     working: Post,
     post: Post,
@@ -162,7 +134,7 @@ def test_fire_is_back_within_a_second_and_loses_nothing(
     with post.app.connection_for_write() as connection, connection.Producer() as producer:
         producer.publish("kept", routing_key="mail", declare=[post.app.amqp.queues["mail"]])
 
-    with outage(working):
+    with outage(working.rabbitmq):
         took = [working.fire("send", key) for key in keys[1:]]
         kept = working.known(State.OUTBOX)
 

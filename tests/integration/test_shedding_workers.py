@@ -64,6 +64,11 @@ class Stage:
             wait_until(lambda: len(self.switches()) >= len(expected), seconds, "the switches")
         assert self.switches() == expected, self.agreed()
 
+    def await_report(self) -> None:
+        """Wait until a worker has reported."""
+        key = self.resilience.store.key("reports")
+        wait_until(lambda: self.desk.exists(key), SECONDS, "a worker reports")
+
     def agreed(self) -> tuple[object, object]:
         """Return what the store holds: the document, and the last reports of workers."""
         key = self.resilience.store.key
@@ -177,20 +182,37 @@ def burn() -> None:
         pass
 
 
-def test_load_of_the_host_sheds(stage: Stage) -> None:
-    """Processes that wait for a CPU: the costliest feature goes first, whatever it depends on."""
+def await_load_sheds(stage: Stage, worker: WorkerProcess) -> None:
+    """Wait until the load has shed the costliest feature first, whatever it depends on."""
+    wait_until(lambda: stage.switches()[:2] == SHED, SECONDS, "load sheds")
+    assert {one["rule"] for one in stage.events("FeatureShed")} == {"load"}
+    worker.kill()
+
+
+def test_load_of_the_host_sheds(stage: Stage, tmp_path: Path) -> None:
+    """What the kernel says of processes that wait for a CPU, here from a file as it writes it."""
+    said = tmp_path / "pressure"
+    said.write_text("some avg10=18.00 avg60=0.00 avg300=0.00 total=12285295444\n")
+    with stage.worker(LOAD="0.2", PRESSURE=str(said)) as worker:
+        stage.await_report()
+        assert not stage.switches()
+        said.write_text("some avg10=25.51 avg60=0.00 avg300=0.00 total=12285295444\n")
+        await_load_sheds(stage, worker)
+
+
+@pytest.mark.chaos
+def test_processes_that_wait_for_a_cpu_shed(stage: Stage) -> None:
+    """The same with so many processes, on a host that is kept busy for seconds."""
     crowd = [FORKSERVER.Process(target=burn, daemon=True) for _ in range(2 * (os.cpu_count() or 1))]
     with stage.worker(LOAD="0.2") as worker:
         for one in crowd:
             one.start()
         try:
-            wait_until(lambda: stage.switches()[:2] == SHED, SECONDS, "load sheds")
+            await_load_sheds(stage, worker)
         finally:
             for one in crowd:
                 one.kill()
                 one.join()
-        assert {one["rule"] for one in stage.events("FeatureShed")} == {"load"}
-        worker.kill()
 
 
 def test_flushed_store_gets_back_what_workers_know(stage: Stage) -> None:

@@ -108,7 +108,9 @@ def await_end(worker: WorkerProcess) -> None:
     wait_until(lambda: not worker.running, SECONDS, "the worker has ended")
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    "pool", ["prefork", "threads", pytest.param("gevent", marks=pytest.mark.chaos), "solo"]
+)
 def test_stop_lets_jobs_end_within_the_grace_period(stage: Stage, pool: str) -> None:
     """A job that runs is ended, acknowledged, and never run again."""
     with stage.worker(pool=pool) as worker:

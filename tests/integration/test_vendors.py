@@ -170,7 +170,7 @@ def test_failed_test_shows_the_logs_of_what_runs(tmp_path: Path) -> None:
     plugin = ["-p", "resilience.testing.plugin", "-p", "no:cacheprovider"]
     done = subprocess.run(  # noqa: S603 - tests start what they name
         [sys.executable, "-m", "pytest", "-c", "/dev/null", *plugin, str(tmp_path / "test_it.py")],
-        env=inherited_env({"PYTHONPATH": import_path()}),
+        env=inherited_env({"PYTHONPATH": import_path(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
         capture_output=True,
         text=True,
         check=False,

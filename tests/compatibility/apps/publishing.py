@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import redis
@@ -29,11 +30,15 @@ POLICY = RetryPolicy(max_attempts=3, base_seconds=0.05)
 LEASE_SECONDS = 60.0
 
 
+@cache
+def _client() -> redis.Redis:
+    return redis.Redis.from_url(ENV["DESK_URL"], decode_responses=True)
+
+
 @contextmanager
 def desk() -> Iterator[redis.Redis]:
-    """Yield a client of the server where tasks and tests meet."""
-    with redis.Redis.from_url(ENV["DESK_URL"], decode_responses=True) as client:
-        yield client
+    """Yield the client of the server where tasks and tests meet."""
+    yield _client()
 
 
 def note(key: str, what: object) -> None:

@@ -6,6 +6,7 @@ Its dependencies are a server of tests: they are down while the key `down` is th
 import json
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -23,6 +24,7 @@ from resilience import (
     fallback,
 )
 from resilience.events import Event, log_event
+from resilience.flags import reports
 
 ENV = os.environ  # noqa: TID251 - an entry point
 EVENTS = "events"
@@ -36,6 +38,9 @@ POLICY = BreakerPolicy(
     open_seconds_max=1.0,
     half_open_probes=2,
 )
+
+if "PRESSURE" in ENV:
+    reports.PRESSURE = Path(ENV["PRESSURE"])
 
 
 def desk() -> redis.Redis:
