@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := check
-.PHONY: .venv bench chaos check demo lint mutants sabotage test test-celery-5.6 test-rabbitmq timed untimed up
+.PHONY: .venv bench chaos check demo lint mutants sabotage test test-celery-5.6 test-rabbitmq timed timed-demo timed-shop untimed up
 
 demo: .venv ## a scripted outage with a verdict; ends by itself
 	$(BIN)/python -m demo
@@ -19,12 +19,14 @@ demo: .venv ## a scripted outage with a verdict; ends by itself
 up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
 
-# The demo judges itself by how others use the processors, trials measure calls, and each file of the others runs a whole shop or fleet,
-# which it shares among its tests: these run two at a time, behind all others. What failed is tried once more, by itself: the first
-# failure stands above, and is a fault of the test or of the product all the same.
+# The demo judges itself by how others use the processors, trials measure calls, and the others run a whole shop or fleet: these run two
+# at a time, behind all others. The files of the shop are in one run, which starts the services and the shop once. What failed is tried
+# once more, by itself: the first failure stands above, and is a fault of the test or of the product all the same.
 BESIDE := --numprocesses=6 --dist=worksteal --durations=30
-TIMED := $(addprefix tests/acceptance/test_,demo.py own_orders.py shop.py shop_flags.py shop_mistakes.py) \
-  $(addprefix tests/integration/test_,flags_flip.py flags_trial.py)
+TIMED_DEMO := tests/acceptance/test_demo.py tests/integration/test_flags_flip.py
+TIMED_SHOP := tests/integration/test_flags_trial.py \
+  $(addprefix tests/acceptance/test_,own_orders.py shop.py shop_flags.py shop_mistakes.py)
+TIMED := $(TIMED_DEMO) $(TIMED_SHOP)
 
 AGAIN = $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
 
@@ -36,7 +38,14 @@ untimed: .venv
 	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%) || $(AGAIN)
 
 timed: .venv
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --durations=10 $(TIMED) || $(AGAIN)
+	$(MAKE) --jobs timed-demo timed-shop
+
+# Each remembers its failures by itself, as the other writes down its own at any moment.
+timed-demo: FILES := $(TIMED_DEMO)
+timed-shop: FILES := $(TIMED_SHOP)
+timed-demo timed-shop: CACHE = -o cache_dir=.pytest_cache/$@
+timed-demo timed-shop: .venv
+	$(BIN)/python -m pytest $(CACHE) --durations=10 $(FILES) || $(AGAIN) $(CACHE) $(FILES)
 
 # The same tests, on the other broker; what only Redis can show is left out, and why is said at the end.
 test-rabbitmq: export TEST_BROKER := rabbitmq

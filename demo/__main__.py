@@ -32,7 +32,7 @@ MARKS: Final = {True: "[green]kept[/]  ", False: "[red]BROKEN[/]", None: "[yello
 
 
 @click.group(invoke_without_command=True)
-@click.option("--quick", is_flag=True, help="Half a minute of traffic; no p99 is judged.")
+@click.option("--quick", is_flag=True, help="Less than a minute of traffic; no p99 is judged.")
 @click.option(
     "--sabotage",
     type=click.Choice([one.value for one in Sabotage]),
@@ -49,7 +49,9 @@ def demo(context: click.Context, *, quick: bool, sabotage: str, record: IO[bytes
     """
     if context.invoked_subcommand is None:
         script = QUICK_SCRIPT if quick else FULL_SCRIPT
-        layout_of = partial(Layout.anywhere, sabotage=Sabotage(sabotage))
+        layout_of = partial(
+            Layout.anywhere, dwell_seconds=script.dwell_seconds, sabotage=Sabotage(sabotage)
+        )
         context.exit(_run(lambda console: _outage(console, script, layout_of, record)))
 
 

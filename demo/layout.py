@@ -40,6 +40,7 @@ DATABASE_STOP_SECONDS: Final = 12.0
 CELERY: Final = (sys.executable, "-m", "celery", "-A", "workers.app")
 # None of these worker programs has anything to tell the others.
 WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-I", announce.__name__)
+DWELL_SECONDS: Final = 3.0
 DEFAULT_QUEUE: Final = "celery"
 DEFAULT_CONCURRENCY: Final = "2"
 SHARED_CONCURRENCY: Final = "2"
@@ -58,12 +59,14 @@ class Layout:
         ports: TCP ports on 127.0.0.1 by the names in `PLEASANT_PORTS`; `mail` and `databases` are
             where those are broken and repaired over HTTP.
         task_events: Whether workers tell Flower of every task: a third of all processor time.
+        dwell_seconds: How long the shop waits between two features that it sheds or restores.
         sabotage: What is wrong with it on purpose.
     """
 
     directory: Path
     ports: Mapping[str, int]
     task_events: bool
+    dwell_seconds: float = DWELL_SECONDS
     sabotage: Sabotage = Sabotage.NONE
 
     @classmethod
@@ -75,10 +78,22 @@ class Layout:
         return cls(directory=directory, ports=ports, task_events=True)
 
     @classmethod
-    def anywhere(cls, directory: Path, *, sabotage: Sabotage = Sabotage.NONE) -> Self:
+    def anywhere(
+        cls,
+        directory: Path,
+        *,
+        dwell_seconds: float = DWELL_SECONDS,
+        sabotage: Sabotage = Sabotage.NONE,
+    ) -> Self:
         """Return one on free ports that spends its time on requests, not on telling of them."""
         ports = {name: free_port() for name in PLEASANT_PORTS}
-        return cls(directory=directory, ports=ports, task_events=False, sabotage=sabotage)
+        return cls(
+            directory=directory,
+            ports=ports,
+            task_events=False,
+            dwell_seconds=dwell_seconds,
+            sabotage=sabotage,
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -109,7 +124,7 @@ class Layout:
             "SHOP_DATABASE_REPLICA_URLS": database_url(self.ports["replica"]),
             "RESILIENCE_LEDGER_URL": database_url(self.ports["primary"]),
             "RESILIENCE_RUNTIME_DIRECTORY": str(self.directory / "marks"),
-            "SHOP_DWELL_SECONDS": "3",
+            "SHOP_DWELL_SECONDS": str(self.dwell_seconds),
             "SHOP_MAIL_HOST": LOCALHOST,
             "SHOP_MAIL_PORT": str(self.ports["smtp"]),
             # Forty processes on few processors: a pause of 0.1 s is no lost store here.

@@ -102,13 +102,15 @@ class RunningShop:
         """
         names = {tuple(one.command): one.name for one in programs}
         supervisor = psutil.Process(self._process.pid)
-        base, work = processor_seconds(supervisor), {}
-        for process in supervisor.children():
+        work = dict.fromkeys(names.values(), processor_seconds(supervisor))
+        program_of: dict[int, str] = {}
+        for process in supervisor.children(recursive=True):  # each behind its parent
             with suppress(psutil.Error):
-                name = names.get(tuple(process.cmdline()), "")
-                tree = [process, *process.children(recursive=True)]
-                work[name] = base + sum(map(processor_seconds, tree))
-        return {one.name: work.get(one.name, base) for one in programs}
+                name = program_of.get(process.ppid()) or names.get(tuple(process.cmdline()), "")
+                program_of[process.pid] = name
+                if name:
+                    work[name] += processor_seconds(process)
+        return work
 
     def _processes(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if self._is_ours(process)]

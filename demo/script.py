@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 import httpx
 from pydantic import TypeAdapter
 
+from demo.layout import DWELL_SECONDS
 from demo.load import LoadMeter, Reading
 from demo.runner import RunningShop
 from demo.shoppers import OrderRead, Shoppers
@@ -59,10 +60,17 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """Phases, and requests per second by endpoint all the while."""
+    """Phases, and the traffic and the shop that they are for.
+
+    Attributes:
+        phases: In order.
+        rates: Requests per second by endpoint, all the while.
+        dwell_seconds: How long the shop waits between two features that it sheds or restores.
+    """
 
     phases: Sequence[Phase]
     rates: Mapping[str, int]
+    dwell_seconds: float
 
 
 PHASES: Final[Sequence[Phase]] = (
@@ -111,13 +119,16 @@ PHASES: Final[Sequence[Phase]] = (
     ),
     Phase(name="healed: both are back", part="healed", seconds=8, shoppers=SHOPPERS),
 )
-QUICK_SECONDS: Final = (2, 6, 4, 6, 6, 8, 9, 14, 4, 5, 5)
-FULL_SCRIPT: Final = Script(phases=PHASES, rates=RATES)
+QUICK_SECONDS: Final = (2, 3, 2, 3, 3, 6, 4, 6, 4, 4, 3)
+"""Each phase is longer than what is judged in it may take: recovery 5 s, the lag that is not marked
+3 s. The outage ends before a circuit has opened a third time, for longer than recovery may take."""
+FULL_SCRIPT: Final = Script(phases=PHASES, rates=RATES, dwell_seconds=DWELL_SECONDS)
 QUICK_SCRIPT: Final = Script(
     phases=[
         replace(one, seconds=seconds) for one, seconds in zip(PHASES, QUICK_SECONDS, strict=True)
     ],
     rates=LOW_RATES,
+    dwell_seconds=1.0,
 )
 
 

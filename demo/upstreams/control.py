@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from demo.upstreams.fault import Fault, FaultSwitch
+from demo.upstreams.fault import Fault, FaultMode, FaultSwitch
 
 RETRY_AFTER_SECONDS: Final = 5
 
@@ -52,14 +52,17 @@ class FaultMiddleware:
         answer: ASGIApp = self._app
         is_call = scope["type"] == "http" and scope["path"] not in _CONTROL_PATHS
         if is_call and not await self._switch.admit(gone):
-            answer = problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "This service is told to fail.",
-                {"Retry-After": str(RETRY_AFTER_SECONDS)},
-            )
+            answer = self._failure()
         # A client that gave up while the fault held its call: nobody is left to be answered.
         with suppress(ClientDisconnect):
             await answer(scope, receive, send)
+
+    def _failure(self) -> Response:
+        """Return a 503; a call that hung until the service was repaired need not wait for more."""
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        fails = self._switch.fault.mode is not FaultMode.OK
+        detail = "This service is told to fail."
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers if fails else None)
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -48,6 +48,18 @@ class Stage:
         page = self.shop.get(f"/profile/{BUYER}").json()
         return [one["order_id"] for one in page["data"]["orders"]], page["_meta"]
 
+    def listed_in_full(self) -> list[str]:
+        """Return the orders of the first profile that shows them in full.
+
+        A busy machine may spend the page's budget before it is their turn; the page then says so.
+        """
+
+        def full() -> list[list[str]]:
+            listed, page = self.listed()
+            return [listed] if page["level"] == Level.FULL else []
+
+        return wait_until(full, PATIENCE_SECONDS, "the profile is in full")[0]
+
     def await_replica(self) -> None:
         """Wait until the replica has all orders."""
         wait_until(
@@ -101,12 +113,11 @@ def test_order_is_seen_at_once_by_everybody_though_the_replica_lacks_it(stage: S
 
     order_id = stage.buy()
     answers = [stage.look(order_id, user_id) for user_id in (BUYER, OTHER)]
-    listed, page = stage.listed()
+    listed = stage.listed_in_full()
 
     assert [meta_of(answer)["level"] for answer in answers] == [Level.FULL] * 2
     assert {answer.json()["data"]["user_id"] for answer in answers} == {BUYER}
-    assert listed[0] == order_id
-    assert page["level"] == Level.FULL
+    assert listed[:1] == [order_id]
     assert stage.databases.orders("primary") > stage.databases.orders("replica")
 
 

@@ -34,6 +34,8 @@ PROBE_SECONDS = 1.5
 PHASE_SECONDS = 1.3
 """Longer than the bound: a process that looks once a phase knows nothing fresh."""
 STORE_TIMEOUT_SECONDS = 0.5
+POLL_SECONDS = 0.05
+"""Between two requests to the web process, each of which takes more time than an answer itself."""
 WHO: dict[str, Any] = {"actor": "ann", "reason": "drill"}
 SECONDS = 120.0
 monotonic = SystemClock.monotonic
@@ -233,7 +235,7 @@ def _poll(stage: Stage) -> None:
     while not stage.end.exists():
         stage.module.ask(seen["web"][0], lambda: stage.web.get("/plain").json())
         stage.module.ask(seen["web degradable"][0], lambda: stage.web.get("/degradable").json())
-        threading.Event().wait(0.02)
+        threading.Event().wait(POLL_SECONDS)
 
 
 def enter_all(stack: ExitStack, managers: Sequence[AbstractContextManager[WorkerProcess]]) -> None:
