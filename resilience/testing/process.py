@@ -147,9 +147,14 @@ class ServerProcess:
         self._process = None
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the leader; SIGKILL goes to the whole group, and is waited for."""
+        """Send a signal to the leader; SIGKILL goes to the whole group.
+
+        The end is waited for, and what SIGSTOP does, too.
+        """
         if number == signal.SIGKILL:
             self.kill()
+        elif number == signal.SIGSTOP:
+            suspend(self.pid)
         else:
             os.kill(self.pid, number)
 
@@ -201,6 +206,25 @@ def _in_group(group: int, pid: int) -> bool:
         return os.getpgid(pid) == group and is_alive(pid)
     except ProcessLookupError:
         return False
+
+
+def suspend(pid: int) -> None:
+    """Send SIGSTOP to a process, and wait until none of its threads runs any longer.
+
+    Before, it may still answer: the signal takes effect thread by thread.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+    if threads.exists():  # on Linux
+        wait_until(lambda: _have_stopped(threads), START_SECONDS, f"process {pid} has stopped")
+
+
+def _have_stopped(threads: Path) -> bool:
+    try:
+        stats = [(one / "stat").read_text() for one in threads.iterdir()]
+    except OSError:  # a thread has just ended
+        return False
+    return all(stat.rpartition(")")[2].split()[0] in "Tt" for stat in stats)
 
 
 def inherited_env(extra: Mapping[str, str]) -> dict[str, str]:

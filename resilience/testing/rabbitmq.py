@@ -22,6 +22,7 @@ from resilience.testing.process import (
     KILL_SECONDS,
     ServerProcess,
     inherited_env,
+    suspend,
 )
 from resilience.testing.waiting import wait_until
 
@@ -250,7 +251,10 @@ class RabbitProcess(ServerProcess):
         """Send a signal to the leader, a script; SIGSTOP and SIGCONT to the server, too."""
         if number in {signal.SIGSTOP, signal.SIGCONT}:
             for helper in psutil.Process(self.pid).children(recursive=True):
-                helper.send_signal(number)
+                if number == signal.SIGSTOP:
+                    suspend(helper.pid)
+                else:
+                    helper.send_signal(number)
         super().send_signal(number)
 
     def kill(self) -> None:

@@ -39,7 +39,7 @@ class Stage:
         """Wait until so many *jobs* of *queue* are set aside, and look after them once."""
         aside = dead_name(queue)
         wait_until(lambda: self._depth(aside) >= jobs, SECONDS, f"{jobs} are in {aside}")
-        Undertaker(None).look(self.resilience)
+        Undertaker(None).look(self.resilience)  # as that of a worker of these queues
         wait_until(lambda: not self._depth(aside), SECONDS, f"{aside} is empty")
 
     def letters(self, task: str) -> list[Letter]:
@@ -65,6 +65,7 @@ def stage(
             patch.setenv(name, value)
         module = importlib.import_module(APP_PATH)
     module.app.resilience.ledger.upgrade()
+    module.app.amqp.queues.select(module.QUEUES)
     stage = Stage(module, rabbitmq, url)
     stage.env = env  # type: ignore[attr-defined]
     Undertaker(None).look(stage.resilience)  # declares where things are set aside

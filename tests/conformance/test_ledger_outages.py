@@ -19,6 +19,7 @@ from resilience.ledger.engines import read_url
 from resilience.ledger.tables import HEAD, METADATA, VERSION_TABLE
 from resilience.testing.mariadb import MariaDbProcess
 from resilience.testing.postgres import PostgresProcess
+from resilience.testing.process import suspend
 from tests.conformance import ledger_child as child
 from tests.conformance.ledger_jobs import buried, by_hand, failure, job, names, states, take
 from tests.unit.hand_clock import HandClock
@@ -94,7 +95,7 @@ def test_server_that_hangs_is_waited_for_in_bounds(served: Ledger, server: Serve
     served.add([job("a")])
     processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
     for process in processes:
-        process.send_signal(signal.SIGSTOP)
+        suspend(process.pid)
     try:
         for most in (SECONDS, CONNECT_SECONDS):  # at once, and once the connection is given up
             before = perf_counter()
