@@ -56,12 +56,12 @@ test-rabbitmq: .venv ## the tests of workers and publishers on RabbitMQ in place
 # The oldest Celery that is supported lies beside the newest and is found first; all else is the same. Its result backend
 # calls what redis-py has deprecated, and leaves sockets to the garbage collector; it sends no pydantic models, and on gevent
 # it takes nothing without prefetch.
-ON_CELERY_5.6 := $(BIN)/python -m pytest -W "ignore:Call to deprecated setex:DeprecationWarning" \
+ON_CELERY_5.6 := $(BIN)/python -m pytest -p no:cacheprovider -W "ignore:Call to deprecated setex:DeprecationWarning" \
   -W "ignore::pytest.PytestUnraisableExceptionWarning" -k "not pydantic_models and not (disabled_prefetch and gevent)"
 test-celery-5.6: export PYTHONPATH := $(CURDIR)/.venv/other/celery-5.6
 test-celery-5.6: .venv ## what differs between the versions of Celery, and what every job goes through, on Celery 5.6
 	$(BIN)/celery --version | grep --quiet "^5\.6\."
-	$(ON_CELERY_5.6) $(BESIDE) tests/unit/test_compat.py \
+	$(ON_CELERY_5.6) --numprocesses=2 --dist=worksteal tests/unit/test_compat.py \
 	  $(addprefix tests/integration/test_,adopt.py adopt_queues.py fire.py task_canvas.py task_outcome.py) \
 	  $(addprefix tests/compatibility/test_,by_name.py hooks.py intake.py names_that_disagree.py)
 
@@ -97,8 +97,7 @@ bench: .venv
 	$(BIN)/python -m benchmarks all
 
 check: .venv ## all that has to hold; what measures nothing runs side by side
-	$(MAKE) --jobs lint untimed
-	$(MAKE) test-celery-5.6
+	$(MAKE) --jobs lint untimed test-celery-5.6
 	$(MAKE) timed
 
 .venv: $(INSTALLED)
@@ -114,7 +113,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) --no-deps --requirement requirements.lock
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
-	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/sentry-sdk-2.53 sentry-sdk==2.53.0
-	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/celery-5.6 celery==5.6.3
+	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/sentry-sdk-2.53 sentry-sdk==2.53.0 & other=$$!; \
+	  $(PIP_INSTALL) --no-deps --upgrade --target .venv/other/celery-5.6 celery==5.6.3 && wait $$other
 	-@$(BIN)/python -m pytest --collect-only --quiet >/dev/null # compiles what tests import, which else each runner would
 	@touch $@
