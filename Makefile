@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+COMPILED := .venv/.compiled
 # Bytecode of what is used is kept when it is first imported; most of what is installed never is.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
@@ -34,7 +35,7 @@ test: .venv ## all tests; says what of the library they have not run, in all pro
 	$(MAKE) untimed MEASURED="--cov=resilience --cov-report=term"
 	$(MAKE) timed
 
-untimed: .venv
+untimed: $(COMPILED)
 	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%) || $(AGAIN)
 
 timed: .venv
@@ -100,6 +101,11 @@ check: .venv ## all that has to hold; what measures nothing runs side by side
 	$(MAKE) --jobs lint untimed test-celery-5.6
 	$(MAKE) timed
 
+# What the tests import is compiled once; else each of their runners would do it, all at the same time.
+$(COMPILED): $(INSTALLED)
+	-@$(BIN)/python -m pytest --collect-only --quiet >/dev/null
+	@touch $@
+
 .venv: $(INSTALLED)
 
 # Redone when a version changes. The lock pins the build backend too, so that nothing unpinned is ever fetched.
@@ -115,5 +121,4 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/sentry-sdk-2.53 sentry-sdk==2.53.0 & other=$$!; \
 	  $(PIP_INSTALL) --no-deps --upgrade --target .venv/other/celery-5.6 celery==5.6.3 && wait $$other
-	-@$(BIN)/python -m pytest --collect-only --quiet >/dev/null # compiles what tests import, which else each runner would
 	@touch $@

@@ -1,4 +1,4 @@
-"""Canvases whose members a full bulkhead refuses: whoever waits gets an answer or the refusal."""
+"""Canvases with members that a full bulkhead refuses: a caller gets an answer or the refusal."""
 
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("default:Call to deprecated setex:Deprec
 
 
 def test_task_with_fallbacks_is_answered_where_it_is_published(shop: Shop) -> None:
-    """The result is ready and holds the outcome; who has its id reads the same from the backend."""
+    """The result is ready and holds the outcome, and the backend keeps the same under its id."""
     shop.fill(9)
 
     result = shop.made.designed.delay()
@@ -55,7 +55,7 @@ def test_chain_is_refused_by_its_first_step(shop: Shop) -> None:
 
 
 def test_refused_member_of_a_group_fails_in_its_place(shop: Shop) -> None:
-    """The others are published; who waits for the group hears why one is missing."""
+    """The others are published, and the result of the group says why one is missing."""
     shop.fill(7)
 
     result = group(shop.made.plain.s(n) for n in range(3)).apply_async()

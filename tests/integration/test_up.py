@@ -65,7 +65,7 @@ def stats_of(name: str) -> Mapping[str, Any]:
 
 
 def queues_of(workers: int) -> dict[str, set[str]]:
-    """Return the queues of each worker; a late answer to an earlier question is none."""
+    """Return the queues of each worker; late answers to earlier questions are ignored."""
     ask = bulkheads.app.control.inspect(timeout=1).active_queues
 
     def found() -> Mapping[str, Any] | None:
