@@ -1,14 +1,14 @@
-# Needs make and a python3 (3.11 or newer) with its venv module and pip; everything else comes into .venv.
+# Needs make and a python3 (3.11 or newer) with its venv module and pip; everything else is installed into .venv.
 # Another interpreter: make PYTHON=python3.12 <target>
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 COMPILED := .venv/.compiled
-# Bytecode of what is used is kept when it is first imported; most of what is installed never is.
+# --no-compile: Python compiles a module when it is first imported, and most of what is installed never is.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-# Hundreds of processes start: where bytecode is not kept, each of them compiles the whole project.
+# Tests start hundreds of processes: without cached bytecode, each of them would compile the whole project.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := check
@@ -20,62 +20,58 @@ demo: .venv ## a scripted outage with a verdict; ends by itself
 up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
 
-# The demo judges itself by how others use the processors, trials measure calls, and the others run a whole shop or fleet: these run two
-# at a time, behind all others. The files of the shop are in one run, which starts the services and the shop once. What failed is tried
-# once more, by itself: the first failure stands above, and is a fault of the test or of the product all the same.
+# TIMED: what a busy machine disturbs. The demo leaves open what it cannot judge while other programs use the processors, a trial of a
+# flag measures calls, and the rest run a whole shop or fleet. These files run after all others, in two runs side by side; that of the shop
+# starts its services once. Nothing is tried again: a test that fails once in many runs has a fault, or found one.
 BESIDE := --numprocesses=6 --dist=worksteal --durations=30
 TIMED_DEMO := tests/acceptance/test_demo.py tests/integration/test_flags_flip.py
 TIMED_SHOP := tests/integration/test_flags_trial.py \
   $(addprefix tests/acceptance/test_,own_orders.py shop.py shop_flags.py shop_mistakes.py)
 TIMED := $(TIMED_DEMO) $(TIMED_SHOP)
 
-AGAIN = $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
-
-test: .venv ## all tests; says what of the library they have not run, in all processes that nobody killed
+test: .venv ## all tests; prints the branch coverage of the library, without processes that a test killed
 	$(MAKE) untimed MEASURED="--cov=resilience --cov-report=term"
 	$(MAKE) timed
 
 untimed: $(COMPILED)
-	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%) || $(AGAIN)
+	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%)
 
 timed: .venv
 	$(MAKE) --jobs timed-demo timed-shop
 
-# Each remembers its failures by itself, as the other writes down its own at any moment.
 timed-demo: FILES := $(TIMED_DEMO)
 timed-shop: FILES := $(TIMED_SHOP)
-timed-demo timed-shop: CACHE = -o cache_dir=.pytest_cache/$@
 timed-demo timed-shop: .venv
-	$(BIN)/python -m pytest $(CACHE) --durations=10 $(FILES) || $(AGAIN) $(CACHE) $(FILES)
+	$(BIN)/python -m pytest -rs --durations=10 $(FILES)
 
-# The same tests, on the other broker; what only Redis can show is left out, and why is said at the end.
+# Tests marked `redis_broker` are skipped; the run ends with a list of them and the reasons.
 test-rabbitmq: export TEST_BROKER := rabbitmq
 test-rabbitmq: .venv ## the tests of workers and publishers on RabbitMQ in place of Valkey
-	$(BIN)/python -m pytest -rs $(BESIDE) tests/integration $(TIMED:%=--ignore=%) || $(AGAIN)
+	$(BIN)/python -m pytest -rs $(BESIDE) tests/integration $(TIMED:%=--ignore=%)
 	$(BIN)/python -m pytest -rs $(filter tests/integration/%,$(TIMED))
 
-# The oldest Celery that is supported lies beside the newest and is found first; all else is the same. Its result backend
-# calls what redis-py has deprecated, and leaves sockets to the garbage collector; it sends no pydantic models, and on gevent
-# it takes nothing without prefetch.
+# The oldest supported Celery is installed beside .venv's own and comes first on the path; all else is the same. Its result backend
+# calls what redis-py has deprecated, and leaves sockets to the garbage collector. It cannot send pydantic models, and on gevent it
+# consumes nothing when prefetch is disabled.
 ON_CELERY_5.6 := $(BIN)/python -m pytest -p no:cacheprovider -W "ignore:Call to deprecated setex:DeprecationWarning" \
   -W "ignore::pytest.PytestUnraisableExceptionWarning" -k "not pydantic_models and not (disabled_prefetch and gevent)"
 test-celery-5.6: export PYTHONPATH := $(CURDIR)/.venv/other/celery-5.6
-test-celery-5.6: .venv ## what differs between the versions of Celery, and what every job goes through, on Celery 5.6
+test-celery-5.6: .venv ## on Celery 5.6: what differs between the versions, and what every job goes through
 	$(BIN)/celery --version | grep --quiet "^5\.6\."
 	$(ON_CELERY_5.6) --numprocesses=2 --dist=worksteal tests/unit/test_compat.py \
 	  $(addprefix tests/integration/test_,adopt.py adopt_queues.py fire.py task_canvas.py task_outcome.py) \
 	  $(addprefix tests/compatibility/test_,by_name.py hooks.py intake.py names_that_disagree.py)
 
-chaos: .venv ## kills for minutes on both brokers, and says what became of the jobs
+chaos: .venv ## all tests marked `chaos`: kills for minutes on both brokers, and the long variants of other tests
 	$(BIN)/python -m pytest -m chaos -s
 	TEST_BROKER=rabbitmq $(BIN)/python -m pytest -m chaos -s tests/integration
 
-# Mutants are judged from their last run where neither they nor their tests have changed: `mutants/` keeps that. A change elsewhere
-# in the product goes unnoticed; without `mutants/` all are tried again. CI: Hypothesis then tries the same each time.
+# `mutants/` keeps the verdict on each mutant, which is tried again only when its function, or a test or helper of it, has changed. A change elsewhere
+# in the product goes unnoticed: delete `mutants/` to try all again. With CI=true, Hypothesis tries the same examples in every run.
 MUTMUT := .venv/other/mutmut
 mutants: export PYTHONPATH := $(CURDIR)/$(MUTMUT)
 mutants: export CI := true
-mutants: .venv $(MUTMUT)/.installed ## what the tests of the pure modules do not notice; 2 at a time
+mutants: .venv $(MUTMUT)/.installed ## changes of the pure modules that no test notices
 	$(BIN)/python -m tests.mutation.forget
 	$(BIN)/python -m mutmut run --max-children 2
 	$(BIN)/python -m tests.mutation
@@ -84,7 +80,7 @@ $(MUTMUT)/.installed: tests/mutation/requirements.txt | .venv
 	$(PIP_INSTALL) --no-deps --upgrade --target $(MUTMUT) --requirement $<
 	@touch $@
 
-sabotage: .venv ## builds each listed mistake into a copy, and sees the tests that must fail; ONLY=breaker: those that match
+sabotage: .venv ## makes each listed mistake in a copy, and checks that its tests fail; ONLY=breaker: those that match
 	$(BIN)/python -m tests.sabotage "$(ONLY)"
 
 lint: .venv
@@ -94,21 +90,21 @@ lint: .venv
 	$(BIN)/mypy --explicit-package-bases tests/typing
 	$(BIN)/lint-imports
 
-bench: .venv
-	$(BIN)/python -m benchmarks all
+bench: .venv ## all benchmarks, in 40 minutes at most; QUICK=--quick: in 8
+	$(BIN)/python -m benchmarks all $(QUICK)
 
-check: .venv ## all that has to hold; what measures nothing runs side by side
+check: .venv ## all that must pass before a change is merged; all but `timed` runs side by side
 	$(MAKE) --jobs lint untimed test-celery-5.6
 	$(MAKE) timed
 
-# What the tests import is compiled once; else each of their runners would do it, all at the same time.
+# Collecting the tests compiles what they import, once; else each of the runners would, all at the same time.
 $(COMPILED): $(INSTALLED)
 	-@$(BIN)/python -m pytest --collect-only --quiet >/dev/null
 	@touch $@
 
 .venv: $(INSTALLED)
 
-# Redone when a version changes. The lock pins the build backend too, so that nothing unpinned is ever fetched.
+# Installed again when a version changes. The lock pins the build backend too: nothing unpinned is ever fetched.
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed, and $(PYTHON) is not that. Name one that is: make PYTHON=python3.12" >&2; \

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
 from time import perf_counter
-from timeit import Timer
-from typing import cast
+from typing import Any
 
 import redis
 
@@ -23,8 +22,6 @@ PULSES_PER_SECOND = 5.0
 COUNTED_CALLS = 100_000
 BATCH = 1000
 PAUSE_SECONDS = 0.02
-EXCHANGES = ("evalsha", "eval", "script|load", "ping", "get", "set", "multi")
-"""What a client may have sent; the other commands in the statistics are those of scripts."""
 
 
 @contextmanager
@@ -39,15 +36,13 @@ def running_server() -> Iterator[ValkeyProcess]:
             server.kill()
 
 
-def join(url: str, name: str, policy: BreakerPolicy | None = None) -> tuple[Breaker, Pulse]:
+def join(
+    url: str, name: str, policy: BreakerPolicy | None = None, *, timeout_seconds: float = 0.1
+) -> tuple[Breaker, Pulse]:
     """Return the breaker *name* of a process that shares the store at *url*, and its pulse."""
-    pulse = Pulse(StoreFleet(Store(url, namespace="benchmark")))
+    store = Store(url, namespace="benchmark", timeout_seconds=timeout_seconds)
+    pulse = Pulse(StoreFleet(store))
     return Breaker(name, pulse, policy, listeners=()), pulse
-
-
-def best_us(function: Callable[[], object], *, repeats: int, calls: int = 50) -> float:
-    """Return microseconds per call in the best of many short runs, as the others were disturbed."""
-    return min(Timer(function).repeat(repeats, calls)) / calls * 1e6
 
 
 def times(calls: int, function: Callable[[], object]) -> Callable[[], None]:
@@ -61,31 +56,32 @@ def times(calls: int, function: Callable[[], object]) -> Callable[[], None]:
 
 
 def round_trips(
-    name: str, call: Callable[[], object], pulse: Pulse, client: redis.Redis
+    name: str,
+    call: Callable[[], object],
+    pulse: Pulse,
+    client: redis.Redis,
+    calls: int = COUNTED_CALLS,
 ) -> Iterator[Figure]:
-    """Count at the server what 100,000 calls ask of it, in some seconds.
+    """Count at the server what *calls* ask of it, by default in some seconds.
 
-    Pulses are counted by the process that sends them, and are a figure of their own. What one
-    pulse makes the server do is learned from one before.
+    Pulses are counted by the process that sends them, and are a figure of their own. The server
+    counts what it reads from its sockets: one per exchange, whatever a script does.
     """
     pause, batch = threading.Event(), times(BATCH, call)
-    client.config_resetstat()
-    pulse.refresh()
-    of_pulse = _exchanges(client)
-    client.config_resetstat()
+    pulse.refresh()  # the script is loaded, and the client connected
+    before = exchanges(client)
     sent, began = pulse.sent, perf_counter()
-    for _ in range(COUNTED_CALLS // BATCH):
+    for _ in range(calls // BATCH):
         batch()
         pause.wait(PAUSE_SECONDS)
     seconds, pulses = perf_counter() - began, pulse.sent - sent
-    exchanges = _exchanges(client)
-    beside = {one: count - pulses * of_pulse.get(one, 0) for one, count in exchanges.items()}
+    asked = exchanges(client) - before - 1  # the question itself
     yield Figure(
         name=f"{name}_round_trips_beside_pulses",
-        value=sum(beside.values()),
+        value=asked - pulses,
         unit="count",
         bound=0,
-        sides={"calls": COUNTED_CALLS, "pulses": pulses, "commandstats": exchanges},
+        sides={"calls": calls, "pulses": pulses, "exchanges": asked},
     )
     yield Figure(
         name=f"{name}_pulses",
@@ -96,8 +92,7 @@ def round_trips(
     )
 
 
-def _exchanges(client: redis.Redis) -> dict[str, int]:
-    """Return how often each of `EXCHANGES` was run since the statistics were reset."""
-    stats = cast("dict[str, dict[str, int]]", client.info("commandstats"))
-    found = {name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()}
-    return {name: count for name, count in found.items() if name in EXCHANGES}
+def exchanges(client: redis.Redis) -> int:
+    """Return how often the server has read from a socket: once per exchange, this one included."""
+    stats: Any = client.info("stats")
+    return int(stats["total_reads_processed"])

@@ -19,16 +19,15 @@ from benchmarks.breaker_simulation import (
 )
 from benchmarks.figure import Figure
 from resilience.breaker import BreakerPolicy
-from resilience.breaker.state import JITTER
 
-LOST_AT_20_PERCENT_ERRORS = 0.05
-BAD_IN_OUTAGE = 200
-LOST_AFTER_OUTAGE = 0.2
+LOST_AT_20_PERCENT_ERRORS = 0.01
+BAD_IN_OUTAGE = 170
+LOST_AFTER_OUTAGE = 0.12
 LOST_TO_A_HOST = 0.05
 
+OPENINGS_A_MINUTE = 40
+"""At 50 % errors, where it is a coin's toss whether a round of probes closes the circuit."""
 DEFAULT = BreakerPolicy()
-OPENINGS_A_MINUTE = 60.0 / (DEFAULT.open_seconds * (1.0 - JITTER))
-"""One circuit cannot open more often, however many processes there are."""
 
 OURS, ALONE = "default_8_processes", "default_1_process"
 

@@ -22,7 +22,7 @@ from resilience.errors import CircuitOpenError
 PROCESSES = 8
 CALLS_PER_SECOND = 50.0
 HEALTHY_SECONDS = 1.0
-BOUND_MS = 300.0
+BOUND_MS = 120.0
 THRESHOLD = BreakerPolicy().consecutive_failures or 0
 
 CALLS_AT_ONCE = 4

@@ -31,7 +31,7 @@ from resilience.testing.rabbitmq import find_program
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
 
-RESTART_SECONDS = 7.0
+RESTART_SECONDS = 1.5
 JOB_SECONDS = (0.05, 0.2)
 WORKERS = 2
 CHILDREN = 2
@@ -39,6 +39,8 @@ LONG_CHILDREN = 8
 """So many, that each further delivery of the long job could begin at once."""
 PAUSE_SECONDS = (0.2, 1.0)
 """From the publication of a share of the jobs to the kill."""
+UP_SECONDS = 3.0
+"""A worker that has just connected declares nobody dead for 2.5 s: others may be on their way."""
 BUSY_SECONDS = 2.0
 END_SECONDS = 240.0
 
@@ -60,8 +62,8 @@ class Load:
     plain: int
 
 
-FULL = Load(jobs=500, kills=5, long_seconds=60.0, plain=3)
-QUICK = Load(jobs=100, kills=2, long_seconds=8.0, plain=1)
+FULL = Load(jobs=500, kills=5, long_seconds=30.0, plain=3)
+QUICK = Load(jobs=100, kills=2, long_seconds=8.0, plain=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ class Fate:
 
 
 def run(*, quick: bool) -> Iterator[Figure]:
-    """Measure on both brokers; *quick* takes fewer jobs and kills, and Celery as it comes."""
+    """Measure on both brokers; *quick* takes fewer jobs and kills, and ours alone."""
     yield from on_redis(quick=quick)
     yield from on_rabbitmq(quick=quick)
 
@@ -183,6 +185,7 @@ def _measure(broker: Broker, style: str, load: Load, seconds: float | None) -> F
         with ThreadPoolExecutor() as threads:
             started = threads.map(lambda name: _worker(stack, name, places[name], env), queues)
             *workers, _ = started
+        Event().wait(UP_SECONDS)
         began = clock.monotonic()
         app = make_app(style, broker.url, broker.store_url, home)
         stack.callback(app.close)

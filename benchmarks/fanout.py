@@ -1,81 +1,97 @@
-"""Fan-outs beside Celery's chord and beside one task.
+"""Fan-outs beside Celery's chord and beside one task, both of an app that never saw this library.
 
-All on one prefork worker, with as many processes as a dependency has by default.
+Each on a prefork worker with as many processes as a dependency has by default; sides take turns.
 """
 
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
-from celery import chord
-
-from benchmarks.figure import Figure, in_turns, median_ms, paired_ratio
+from benchmarks.client import STOCK
+from benchmarks.figure import Figure, paired_ratio
+from benchmarks.sides import Side
 from resilience import Dependency, FanOut, part
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 
 MANY = 1000
 FEW = 5
-CHORD_BOUND = 0.6
-ROUND_TRIP_BOUND = 3.0
+CHORD_BOUND = 0.4
+ROUND_TRIP_BOUND = 2.0
+CONCURRENCY = Dependency("noop").concurrency
 
 
 def run(*, quick: bool) -> Iterator[Figure]:
     """Measure; *quick* takes fewer rounds."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
-        server = ValkeyProcess(Path(directory) / "valkey")
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
+        server = ValkeyProcess(home / "valkey")
         server.start()
+        stack.callback(server.kill)
         os.environ["BENCHMARK_URL"] = server.url  # noqa: TID251 - an entry point
-        try:
-            with run_worker(
+        other = f"{server.url.removesuffix('0')}1"
+        stock = Side(
+            "benchmarks.stock",
+            queues=[STOCK],
+            env={"BENCHMARK_BROKER": other, "BENCHMARK_BACKEND": other},
+            home=home / "stock",
+            concurrency=CONCURRENCY,
+        )
+        stack.enter_context(stock.running())
+        worker = stack.enter_context(
+            run_worker(
                 "benchmarks.fanout_app",
                 queues=["noop"],
-                concurrency=Dependency("noop").concurrency,
+                concurrency=CONCURRENCY,
                 env={"BENCHMARK_URL": server.url},
                 loglevel="WARNING",
-            ):
-                yield from _measure(quick=quick)
-        finally:
-            server.stop()
-
-
-def _measure(*, quick: bool) -> Iterator[Figure]:
-    from benchmarks.fanout_app import count, part_noop, plain_noop  # noqa: PLC0415 - needs the URL
-
-    def fan_out(parts: int) -> None:
-        pending = FanOut(**{f"part{n}": part(part_noop.s(n)) for n in range(parts)}).apply_async(
-            budget=60.0
+            )
         )
-        response = pending.get()
-        if response.partial or len(response.data) != parts:
-            msg = f"the fan-out lost parts: {response.missing[:5]}"
-            raise RuntimeError(msg)
+        stack.callback(worker.kill)
+        yield from _measure(stock, quick=quick)
 
-    def celery_chord() -> None:
-        result = chord([plain_noop.s(n) for n in range(MANY)], count.s()).apply_async()
-        if result.get(timeout=60.0) != MANY:
-            msg = "the chord lost parts"
-            raise RuntimeError(msg)
 
-    def one_task() -> None:
-        plain_noop.delay(1).get(timeout=10.0)
+def _measure(stock: Side, *, quick: bool) -> Iterator[Figure]:
+    fan_out(MANY)
+    stock.ask("gather", MANY)
+    many = [(fan_out(MANY), stock.ask("gather", MANY)) for _ in range(3 if quick else 9)]
+    yield _ratio("fanout_1000_vs_chord_1000", many, CHORD_BOUND)
+    few = [(fan_out(FEW), stock.ask("one")) for _ in range(60 if quick else 300)]
+    yield _ratio("fanout_5_vs_one_task", few, ROUND_TRIP_BOUND)
 
-    in_turns(1 if quick else 2, fan_out=lambda: fan_out(MANY), chord=celery_chord)
-    many = in_turns(4 if quick else 9, fan_out=lambda: fan_out(MANY), chord=celery_chord)
-    yield Figure(
-        name="fanout_1000_vs_chord_1000",
-        value=paired_ratio(many["fan_out"], many["chord"]),
+
+def fan_out(parts: int) -> float:
+    """Return how long a fan-out of so many parts takes.
+
+    Raises:
+        RuntimeError: It lost some.
+    """
+    from benchmarks.fanout_app import part_noop  # noqa: PLC0415 - needs the URL
+
+    began = perf_counter()
+    fan = FanOut(**{f"part{number}": part(part_noop.s(number)) for number in range(parts)})
+    response = fan.apply_async(budget=60.0).get()
+    took = perf_counter() - began
+    if response.partial or len(response.data) != parts:
+        msg = f"the fan-out lost parts: {response.missing[:5]}"
+        raise RuntimeError(msg)
+    return took
+
+
+def _ratio(name: str, turns: list[tuple[float, float]], bound: float) -> Figure:
+    ours, theirs = zip(*turns, strict=True)
+    ms = {
+        "fan_out_ms": round(median(ours) * 1000, 2),
+        "celery_ms": round(median(theirs) * 1000, 2),
+    }
+    return Figure(
+        name=name,
+        value=paired_ratio(ours, theirs),
         unit="ratio",
-        bound=CHORD_BOUND,
-        sides={name: f"{median_ms(seconds)} ms" for name, seconds in many.items()},
-    )
-    few = in_turns(60 if quick else 300, fan_out=lambda: fan_out(FEW), one_task=one_task)
-    ours, theirs = median_ms(few["fan_out"]), median_ms(few["one_task"])
-    yield Figure(
-        name="fanout_5_p50_vs_one_task_p50",
-        value=ours / theirs,
-        unit="ratio",
-        bound=ROUND_TRIP_BOUND,
-        sides={"fan_out": f"{ours} ms", "one_task": f"{theirs} ms"},
+        bound=bound,
+        sides={**ms, "turns": len(turns)},
     )

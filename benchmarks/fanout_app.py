@@ -1,4 +1,4 @@
-"""The app of the fan-out benchmark: the same no-op as a part and as a plain task."""
+"""The app of the fan-out benchmark: a part that does nothing."""
 
 import os
 
@@ -13,17 +13,5 @@ Resilience(app, dependencies=[Dependency("noop")])
 
 @app.task(base=ResilientTask, dependency="noop")
 def part_noop(number: int) -> int:
-    """Return the number, as a part."""
+    """Return the number."""
     return number
-
-
-@app.task(queue="noop")
-def plain_noop(number: int) -> int:
-    """Return the number, as a plain task."""
-    return number
-
-
-@app.task(queue="noop")
-def count(values: list[int]) -> int:
-    """Return how many values a chord brought."""
-    return len(values)

@@ -1,11 +1,12 @@
 """What it costs to ask whether a feature is on: plainly, by decorator, in a task, by OpenFeature.
 
-Ratios are medians over pairs of runs. Absolute times are the best of many short runs, as the
-machine may be busy with other things. A pulse brings the state of the flags with that of the
-breakers; pulses are counted apart from what evaluations ask, which is nothing.
+Ratios are medians over pairs of runs, absolute times medians of many short runs. A pulse brings
+the state of the flags with that of the breakers; pulses are counted apart from what evaluations
+ask, which is nothing.
 """
 
 import asyncio
+import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import repeat
@@ -16,9 +17,9 @@ from openfeature import api
 from openfeature.client import OpenFeatureClient
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
-from benchmarks.breaker_fleet import best_us, round_trips, running_server, times
+from benchmarks.breaker_fleet import round_trips, running_server, times
 from benchmarks.breaker_peers import AsyncCall, noop, noop_async
-from benchmarks.figure import Figure, in_turns, paired_ratio
+from benchmarks.figure import Figure, in_turns, median_us, paired_ratio
 from resilience import Dependency, Feature, Level, Resilience, Settings, degradable
 from resilience.flags.openfeature import ResilienceProvider
 
@@ -28,7 +29,6 @@ OPENFEATURE_RATIO = 1.2
 
 CALLS_PER_RUN = 500
 ON, SHED = "search.ranking", "search.spelling"
-BEST = {"measured": "the best of many short runs"}
 
 
 def run(*, quick: bool) -> Iterator[Figure]:
@@ -59,16 +59,16 @@ def _evaluated(resilience: Resilience, repeats: int) -> Iterator[Figure]:
         msg = "the order has not been heard of"
         raise RuntimeError(msg)
     for name, feature in (("flags_enabled", ON), ("flags_enabled_shed", SHED)):
-        best = best_us(partial(enabled, feature), repeats=repeats)
-        yield Figure(name=name, value=best, unit="us", bound=ENABLED_US, sides=BEST)
+        took = median_us(partial(enabled, feature), repeats=repeats)
+        yield Figure(name=name, value=took, unit="us", bound=ENABLED_US)
 
 
 def _decorated(repeats: int) -> Iterator[Figure]:
     guarded = degradable(ON, otherwise=noop)(noop)
-    bare = best_us(noop, repeats=repeats)
-    best = best_us(guarded, repeats=repeats)
-    sides = {**BEST, "bare": f"{bare:.3f} us"}
-    yield Figure(name="flags_degradable", value=best, unit="us", bound=DEGRADABLE_US, sides=sides)
+    bare = median_us(noop, repeats=repeats)
+    took = median_us(guarded, repeats=repeats)
+    sides = {"bare": f"{bare:.3f} us"}
+    yield Figure(name="flags_degradable", value=took, unit="us", bound=DEGRADABLE_US, sides=sides)
 
     def awaited(function: AsyncCall, runner: asyncio.Runner) -> float:
         async def loop() -> None:
@@ -76,13 +76,13 @@ def _decorated(repeats: int) -> Iterator[Figure]:
                 await function()
 
         runs = in_turns(repeats // 100, run=lambda: runner.run(loop()))["run"]
-        return min(runs) / (10 * CALLS_PER_RUN) * 1e6
+        return statistics.median(runs) / (10 * CALLS_PER_RUN) * 1e6
 
     with asyncio.Runner() as runner:
         bare = awaited(noop_async, runner)
-        best = awaited(degradable(ON, otherwise=noop_async)(noop_async), runner)
-    sides = {**BEST, "bare": f"{bare:.3f} us"}
-    yield Figure(name="flags_degradable_async", value=best, unit="us", bound=None, sides=sides)
+        took = awaited(degradable(ON, otherwise=noop_async)(noop_async), runner)
+    sides = {"bare": f"{bare:.3f} us"}
+    yield Figure(name="flags_degradable_async", value=took, unit="us", bound=None, sides=sides)
 
 
 def _in_a_task(resilience: Resilience, rounds: int) -> Iterator[Figure]:
@@ -126,13 +126,13 @@ def _by_openfeature(resilience: Resilience, rounds: int) -> Iterator[Figure]:
 def _ratio(
     name: str, ours: str, theirs: str, seconds: dict[str, list[float]], *, bound: float | None
 ) -> Figure:
-    def best(side: str) -> str:
-        return f"{min(seconds[side]) / CALLS_PER_RUN * 1e6:.3f} us"
+    def us(side: str) -> str:
+        return f"{statistics.median(seconds[side]) / CALLS_PER_RUN * 1e6:.3f} us"
 
     return Figure(
         name=name,
         value=paired_ratio(seconds[ours], seconds[theirs]),
         unit="ratio",
         bound=bound,
-        sides={ours: best(ours), theirs: best(theirs), "times": "best of all runs"},
+        sides={ours: us(ours), theirs: us(theirs)},
     )

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from functools import cache
 from typing import Any
 
 import redis
@@ -17,14 +18,16 @@ CONCURRENCY = 16
 WORKERS = 2
 CALL_SECONDS = 0.05
 DOWN, CALLS, AT_ONCE, DONE = "down", "calls", "at_once", "done"
-_here: list[redis.Redis] = []
 
 
 def desk() -> redis.Redis:
     """Return a client of the server that is the dependency, one per process."""
-    if not _here:
-        _here.append(redis.Redis.from_url(ENV["DESK_URL"], decode_responses=True))
-    return _here[0]
+    return _client(ENV["DESK_URL"])
+
+
+@cache
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, decode_responses=True)
 
 
 def make_app() -> Celery[Any]:

@@ -28,7 +28,7 @@ from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 
-P99_RATIO = 1.2
+P99_RATIO = 1.05
 GOODPUT_LOST = 0.05
 JOBS_PER_SECOND = 30
 PHASES = {"healthy": 4.0, "hangs": 4.0, "again": 3.0}

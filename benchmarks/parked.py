@@ -21,7 +21,7 @@ from benchmarks.breaker_processes import FORK, WAIT_SECONDS, collect, forked
 from benchmarks.figure import Figure
 from benchmarks.parked_app import QUEUE, copies, make_app
 from benchmarks.parked_memory import measure_worker
-from resilience.ledger import Ledger, State
+from resilience.ledger import Ledger, State, Which
 from resilience.tasks.envelope import JOB_HEADER
 from resilience.testing.postgres import PostgresProcess
 from resilience.testing.valkey import ValkeyProcess
@@ -30,8 +30,10 @@ from resilience.worker.relay import Relay
 CHILDREN = 2
 PARK_MS = 1.0
 """1,000 a second."""
-RELAY_MS = 1 / 3
-"""3,000 a second."""
+RELAY_MS = 0.25
+"""4,000 a second."""
+REPLAY_MS = 1.0
+"""1,000 a second."""
 WARM_UP = 50
 DRAIN_SECONDS = 0.02
 
@@ -59,6 +61,8 @@ def run(*, quick: bool) -> Iterator[Figure]:
             ledger.upgrade()
             yield _rate(f"park_{name}", _park(app, parks), parks, PARK_MS)
             yield _rate(f"relay_{name}", _publish(app, broker, published), published, RELAY_MS)
+            letters = parks // 10
+            yield _rate(f"replay_{name}", _replay(app, letters), letters, REPLAY_MS)
             ledger.close()
             app.close()
         yield from measure_worker(broker, home, quick=quick)
@@ -109,6 +113,31 @@ def _fail_often(_number: int, app: Celery, jobs: int, start: Any, results: Any) 
     results.put(jobs)
 
 
+def _replay(app: Celery, letters: int) -> float:
+    """Return the seconds in which *letters* dead letters are scheduled again, not due for long.
+
+    Raises:
+        RuntimeError: One of them was not replayed.
+    """
+    ledger: Ledger = app.resilience.ledger  # type: ignore[attr-defined]
+    for job in copies(app, letters):
+        ledger.bury(job, reason="benchmark", error=ConnectionError("down"))
+    began = perf_counter()
+    replayed = ledger.letters.replay(
+        Which(),
+        actor="benchmark",
+        reason="to be replayed",
+        new_id=lambda: uuid4().hex,
+        limit=letters,
+        interval_seconds=WAIT_SECONDS,
+    )
+    seconds = perf_counter() - began
+    if len(replayed) != letters:
+        msg = f"{len(replayed)} letters were replayed, not {letters}"
+        raise RuntimeError(msg)
+    return seconds
+
+
 def _publish(app: Celery, broker: ValkeyProcess, jobs: int) -> float:
     """Return the seconds in which one relay publishes *jobs* that are due.
 
@@ -148,7 +177,7 @@ def _emptied(broker: ValkeyProcess, queue: str) -> Iterator[None]:
 def _must_be(app: Celery, state: State, jobs: int) -> None:
     found = sum(
         count.jobs
-        for count in app.resilience.ledger.counts()  # type: ignore[attr-defined]
+        for count in app.resilience.ledger.counts(limit=None)  # type: ignore[attr-defined]
         if count.state is state
     )
     if found != jobs:

@@ -45,7 +45,7 @@ SIDES: Final[dict[str, Literal["on", "auto"]]] = {"with flags": "auto", "without
 
 def run(*, quick: bool) -> Iterator[Figure]:
     """Measure; *quick* asks for ten seconds a side."""
-    seconds = 10.0 if quick else 40.0
+    seconds = 10.0 if quick else 30.0
     chart = CHART.absolute()
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory, chdir(directory):
         console = Console(quiet=True)

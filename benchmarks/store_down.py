@@ -32,7 +32,7 @@ SCHEDULER_SECONDS = 0.01
 """What the bound leaves to the scheduler: four processes and the server share two cores."""
 SLOW_SECONDS = 0.02
 """A call that takes longer waited for the store, unless a bare one took as long."""
-EXTRA_US = 50.0
+EXTRA_US = 20.0
 
 BEFORE, DOWN, AFTER = range(3)
 

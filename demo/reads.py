@@ -26,6 +26,8 @@ from demo.verdict import EXCUSED_SHARE_MAX, LATE_SECONDS, STALE_LEVEL, Check
 PARTS: Final = ("stalled", "cut", "healed")
 ORDERS: Final = ("orders", "order")
 """What needs the primary: to buy, and to know whether there is an order that no replica has."""
+TOLD_MAX: Final = 3
+"""So many missed orders, and late requests, are told of one by one."""
 FAST_SECONDS: Final = 1.0
 """An order that cannot be taken is refused in so long, of a budget of 2.5 s."""
 
@@ -85,9 +87,19 @@ def _own_seen(recording: Recording, control: Control) -> Check:
     hindered = len(asked) - len(own)
     if hindered:
         text = f"{text}, but for {hindered} not answered while the control was late"
+    text = "; ".join((text, *(_told(one, stretches) for one in missed[:TOLD_MAX])))
     if missed and all(map(_is_unanswered, missed)) and _too_many(hindered, asked):
         return Check(kept=None, text=text)  # what is left may have been hindered, too
     return Check(kept=not missed if without else None, text=text)
+
+
+def _told(read: OrderRead, stretches: Sequence[Stretch]) -> str:
+    """Return what somebody who looks for the cause must know of a missed order."""
+    where = next(one for one in stretches if one.told <= read.sent < one.ended)
+    moment = f"{read.sent - where.told:.1f} s into {where.phase.part!r}"
+    answer = f"HTTP {read.status}" if read.status else "no answer"
+    told = f"{read.order_id} missed on /{read.page} {moment}, after {read.seconds:.2f} s: {answer}"
+    return f"{told}, {read.reason}" if read.reason else told
 
 
 def _is_missed(read: OrderRead) -> bool:
@@ -154,11 +166,17 @@ def _beside(recording: Recording, control: Control) -> Check:
         f"{FAST_SECONDS:g} s (the slowest: {slowest:.2f} s); {len(samples) - len(bad)} of "
         f"{len(samples)} requests were answered in time"
     )
+    text = "; ".join((text, *map(_told_of_late, bad[:TOLD_MAX])))
     if failed:
         text = f"{text}, {len(failed)} of other endpoints not served"
     if not wrong and _too_many(sum(_is_excused(one, control) for one in late), samples):
         return Check(kept=None, text=text)
     return Check(kept=not (bad or slow or failed) if refused else None, text=text)
+
+
+def _told_of_late(sample: Sample) -> str:
+    answer = sample.error or f"HTTP {sample.status}"
+    return f"/{sample.endpoint} took {sample.seconds:.2f} s: {answer}"
 
 
 def _is_wrong(sample: Sample) -> bool:

@@ -228,7 +228,9 @@ class Play:
         timeout, limits = httpx.Timeout(GIVE_UP_SECONDS), httpx.Limits(max_connections=None)
         rates = {**self._script.rates, CONTROL: CONTROL_RATE}
         stop = asyncio.Event()
-        async with httpx.AsyncClient(timeout=timeout) as control:
+        # What it asks is seconds apart: a server may close a connection that was kept just then.
+        once = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(timeout=timeout, limits=once) as control:
             async with (
                 httpx.AsyncClient(
                     base_url=self._layout.url("front"), timeout=timeout, limits=limits

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from demo.traffic import REGULARS, Sample, ask, begin_on_time, order_request
+from demo.traffic import PROBLEM, REGULARS, Sample, ask, begin_on_time, order_request
 from jobs import catalogue
 
 NOT_FOUND: Final = 404
@@ -31,6 +31,7 @@ class OrderRead:
         status: Of the answer; 0 if there was none.
         level: How good the answer says that this part of it is; 4: it is not served.
         shown: Whether the order is in it.
+        reason: Why the request was refused, as the answer says; empty if it was not.
     """
 
     order_id: str
@@ -41,6 +42,7 @@ class OrderRead:
     status: int
     level: int
     shown: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ class Shoppers:
         request = self._front.build_request("GET", f"/orders/{order_id}", params=params)
         sample, answer = await self._ask("order", request)
         shown = sample.status == httpx.codes.OK and _body(answer)["data"]["order_id"] == order_id
-        self._note(sample, order_id, page="order", own=own, shown=shown, level=sample.level)
+        seen = {"own": own, "shown": shown, "level": sample.level, "reason": _reason(answer)}
+        self._note(sample, order_id, page="order", **seen)
 
     async def _look_at_profile(self, own: Bought) -> None:
         request = self._front.build_request("GET", f"/profile/{own.user_id}")
@@ -114,7 +117,8 @@ class Shoppers:
             orders = _body(answer)["data"].get("orders", [])
             shown = any(one["order_id"] == own.order_id for one in orders)
             level = int("orders" in {*meta.get("degraded", ()), *meta.get("missing", ())})
-        self._note(sample, own.order_id, page="profile", own=True, shown=shown, level=level)
+        seen = {"own": True, "shown": shown, "level": level, "reason": _reason(answer)}
+        self._note(sample, own.order_id, page="profile", **seen)
 
     async def _ask(
         self, endpoint: str, request: httpx.Request
@@ -124,22 +128,23 @@ class Shoppers:
             self._hear(sample)  # an order that is not found is judged by what is known of it
         return sample, answer
 
-    def _note(
-        self, sample: Sample, order_id: str, *, page: str, own: bool, shown: bool, level: int
-    ) -> None:
+    def _note(self, sample: Sample, order_id: str, *, page: str, **seen: Any) -> None:  # noqa: ANN401 - fields
         self._hear_read(
             OrderRead(
                 order_id=order_id,
-                own=own,
                 page=page,
                 sent=sample.sent,
                 seconds=sample.seconds,
                 status=sample.status,
-                level=level,
-                shown=shown,
+                **seen,
             )
         )
 
 
 def _body(answer: httpx.Response | None) -> Any:  # noqa: ANN401 - any JSON
     return {} if answer is None else answer.json()
+
+
+def _reason(answer: httpx.Response | None) -> str:
+    explained = answer is not None and answer.headers.get("Content-Type") == PROBLEM
+    return str(_body(answer)["detail"]) if explained else ""

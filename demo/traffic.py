@@ -47,6 +47,7 @@ REGULARS: Final = 40
 """Users who come again and again, so that the shop has seen them; one in ten requests is not."""
 FAILED_LEVEL: Final = 4
 UNAVAILABLE: Final = 503
+PROBLEM: Final = "application/problem+json"
 SHED: Final = "FeatureShedError"
 NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -200,7 +201,7 @@ def _read(answer: httpx.Response) -> tuple[Mapping[str, Any], str]:
         return answer.json()["_meta"], ""
     if answer.status_code != UNAVAILABLE:
         return NOTHING, f"HTTP {answer.status_code}"
-    if kind != "application/problem+json" or "Retry-After" not in answer.headers:
+    if kind != PROBLEM or "Retry-After" not in answer.headers:
         return NOTHING, "503 without a reason"
     return NOTHING, ""
 

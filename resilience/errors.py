@@ -9,7 +9,6 @@ ended in for its own, and `get()` then says that the result did not come.
 
 import inspect
 import json
-from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -53,10 +52,6 @@ announced as an `AnswerUnreadable` at ERROR. ValueError stands for UnicodeError,
 json.JSONDecodeError and pydantic.ValidationError, too.
 """
 _BUG_MARK: Final = "_resilience_bug"
-
-
-class Neutral(ABC):  # noqa: B024 - others' exceptions are registered
-    """Exceptions that steer a job and are no failure, such as Celery's `Retry`."""
 
 
 class RejectedError(ResilienceError):

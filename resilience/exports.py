@@ -1,16 +1,16 @@
-"""What a package exports, imported only when somebody asks for it."""
+"""Lets a package export names whose modules are imported on first use."""
 
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 
 
 def exported_from(package: str, modules: Mapping[str, Collection[str]]) -> Callable[[str], object]:
-    """Return the `__getattr__` of *package*, as PEP 562 has it.
+    """Return a `__getattr__` for *package* (PEP 562) that imports each name on first use.
 
     Args:
         package: Full name of the package.
-        modules: Names that the package exports, by the full name of their module; a module of the
-            package that is exported itself has none.
+        modules: Full name of each module, and the names that the package exports from it. A
+            submodule of the package is exported itself, too; it may come with no names.
     """
     module_of = {name: module for module, names in modules.items() for name in names}
 
@@ -22,7 +22,7 @@ def exported_from(package: str, modules: Mapping[str, Collection[str]]) -> Calla
         else:
             msg = f"module {package!r} has no attribute {name!r}"
             raise AttributeError(msg)
-        setattr(import_module(package), name, value)  # from now on it is found without asking here
+        setattr(import_module(package), name, value)  # the next access finds it there
         return value
 
     return __getattr__

@@ -1,6 +1,5 @@
 """An answer and how good it is."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
@@ -10,17 +9,21 @@ from resilience.levels import Level
 T = TypeVar("T")
 
 
-class JsonAnswer(ABC):
-    """What is written as `{"data": …, "_meta": {…}}`."""
+class JsonAnswer:
+    """What is written as `{"data": …, "_meta": {…}}`.
+
+    Not an ABC: every argument and result of a job is tested for being an answer. Most are none, and
+    for these the metaclass would answer in Python code.
+    """
 
     __slots__ = ()
 
-    @abstractmethod
     def to_wire(self) -> dict[str, Any]:
         """Return `{"data": …, "_meta": {…}}` with answers in the data as they are.
 
         For an encoder that names the type of each, so that it can be rebuilt.
         """
+        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """Return `{"data": …, "_meta": {…}}` of plain dicts and lists, for any JSON encoder.
@@ -94,20 +97,20 @@ class Outcome(JsonAnswer, Generic[T]):
 
         `partial`, `missing` and `degraded` mean the same as in a `PartialResponse`.
         """
-        return {
-            "data": self.value,
-            "_meta": {
-                "partial": self.degraded,
-                "missing": [],
-                "degraded": [self.dependency or "answer"] if self.degraded else [],
-                "level": int(self.level),
-                "reason": self.reason,
-                "source": self.source,
-                "age": self.age,
-                "dependency": self.dependency,
-                **({"hops": [asdict(hop) for hop in self.hops]} if self.hops else {}),
-            },
+        degraded = self.degraded
+        meta: dict[str, Any] = {
+            "partial": degraded,
+            "missing": [],
+            "degraded": [self.dependency or "answer"] if degraded else [],
+            "level": int(self.level),
+            "reason": self.reason,
+            "source": self.source,
+            "age": self.age,
+            "dependency": self.dependency,
         }
+        if self.hops:
+            meta["hops"] = [asdict(hop) for hop in self.hops]
+        return {"data": self.value, "_meta": meta}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Outcome[Any]":
@@ -118,6 +121,7 @@ class Outcome(JsonAnswer, Generic[T]):
             ValueError: Its level is none of the five.
         """
         meta = document["_meta"]
+        hops = meta.get("hops")
         return Outcome(
             value=document["data"],
             level=Level(meta["level"]),
@@ -125,5 +129,5 @@ class Outcome(JsonAnswer, Generic[T]):
             source=meta.get("source"),
             age=meta.get("age"),
             dependency=meta.get("dependency"),
-            hops=tuple(Hop(**hop) for hop in meta.get("hops", ())),
+            hops=tuple(Hop(**hop) for hop in hops) if hops else (),
         )

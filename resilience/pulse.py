@@ -1,4 +1,4 @@
-"""The one small exchange by which a process tells what it saw and learns what is agreed."""
+"""The pulse: one small exchange that reports what a process saw and returns what is agreed."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import platform
 import threading
 import uuid
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from resilience.clock import Clock, SystemClock
@@ -25,26 +25,25 @@ from resilience.store.memory import MemoryFleet
 
 T = TypeVar("T")
 Steps = Generator[Question, Any, T]
-"""What a breaker does off the hot path: asks the fleet, is sent the answers, returns."""
+"""What a breaker does off the hot path. The generator yields questions to the fleet, is sent their
+answers, and returns a result."""
 
 PULSE_SECONDS = 0.25
-"""An active process asks so often."""
+"""How often an active process sends a pulse."""
 FAILURE_SECONDS = 0.02
-"""A failure it tells at once, but not more often than this."""
+"""A failure is reported at once, but pulses with failures are at least this far apart."""
 STALE_SECONDS = 1.0
-"""What is older than this admits nothing: ask first."""
+"""A snapshot older than this admits no call; a pulse must be sent first."""
 WAIT_SECONDS = 0.1
-"""How long a call waits for another one's pulse when what it knows is stale."""
-
-
+"""How long a call with a stale snapshot waits for the pulse of another call."""
 CLOCK_SECONDS = 60.0
-"""What is known of the fleet's time is asked for again after so long."""
+"""After this time the store is asked for fleet time again."""
 DRIFT = 0.001
-"""So much may two clocks part in a second, while one of them is slewed."""
+"""Seconds that two clocks may drift apart in a second, while one of them is slewed."""
 
 
 class Member(Protocol):
-    """Somebody on whose behalf a pulse goes out."""
+    """A breaker, as the pulse sees it."""
 
     name: str
 
@@ -53,28 +52,28 @@ class Member(Protocol):
         ...
 
     def adopt(self, kept: Kept | None, until: float) -> None:
-        """Learn the circuit; calls may be let through until *until*, monotonic."""
+        """Take over the circuit, which may admit calls until *until*, in monotonic seconds."""
         ...
 
     def judge(self, window: Window) -> Steps[None]:
-        """Decide on what the fleet has seen."""
+        """Decide what follows from what the fleet has seen."""
         ...
 
     def restart(self) -> None:
-        """Forget what a process before the fork had seen."""
+        """Forget what was seen before the fork."""
         ...
 
 
 class Watcher(Protocol):
-    """Somebody who wants to know the state of the features."""
+    """Receives the state of the features."""
 
     @property
     def version(self) -> int:
-        """Which state is known."""
+        """Version of the state that it has."""
         ...
 
     def receive(self, flags: bytes | None) -> None:
-        """Take what the store keeps; None: the version that is known, empty: nothing."""
+        """Take the state from the store: empty if there is none, None if it has not changed."""
         ...
 
     def restart(self) -> None:
@@ -85,11 +84,12 @@ class Watcher(Protocol):
 class Pulse:
     """Carries evidence up and decisions down, for all members in one exchange.
 
-    Sent by calls themselves: on the first one after `PULSE_SECONDS`, and at once after a failure.
-    There is no thread and no timer. Safe across fork, with threads, gevent and event loops.
+    Calls send the pulse themselves: the first call after `PULSE_SECONDS`, and any call that fails,
+    at once. There is no thread and no timer. Safe across fork, with threads, gevent and event
+    loops.
 
-    When the store is down the process decides alone (`scope` is `local`), on what it sees itself
-    from then on and what was agreed before, until the store answers again.
+    While the store is down the process decides alone (`scope` is `local`): it starts from what was
+    agreed before, and counts only what it sees itself.
 
     Attributes:
         due: When the next call must send a pulse, in monotonic seconds.
@@ -98,18 +98,21 @@ class Pulse:
     """
 
     def __init__(self, fleet: StoreFleet | None, *, clock: Clock | None = None) -> None:
-        """Meet the others in *fleet*; None: there are no others."""
+        """Share decisions with *fleet*; None: this process always decides alone."""
         self._fleet = fleet
         self._clock = clock or SystemClock()
         self._alone = MemoryFleet(clock=self._clock)
         self._members: dict[str, Member] = {}
         self._watcher: Watcher | None = None
-        self._circuits: dict[str, Kept] = {}
-        # Of this host, until the store tells better: jobs and tokens carry times between hosts.
+        # The version of the circuits that the store sent last, and the circuits. They are one
+        # tuple, so that a thread replaces both at once. The version is empty once this process has
+        # changed a circuit itself: then the store must send all of them again.
+        self._snapshot: tuple[str, Mapping[str, Kept]] = "", {}
+        # This host's epoch time until the store answers: jobs and tokens carry times between hosts.
         self._offset = self._clock.now() - self._clock.monotonic()
-        self._doubt = float("inf")
+        self._doubt = float("inf")  # see `_set_clock`
         self._alone.adopt({}, self._offset)
-        self._timed = float("-inf")
+        self._timed = float("-inf")  # when the store was last asked for fleet time
         self.scope = "local" if fleet is None else "fleet"
         self._begin()
         this = weakref.ref(self)
@@ -118,14 +121,14 @@ class Pulse:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._process = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.due = self._last = self._told = self._began = float("-inf")
+        self.due = self._last = self._failures_sent = self._began = float("-inf")
         self.sent = 0
         self._hastened = False
         self._sender = 0
         self._beside: asyncio.Task[None] | None = None
 
     def restart(self) -> None:
-        """Begin again in a forked child: with own evidence, lock and name."""
+        """Begin again in a forked child, with evidence, a lock and a name of its own."""
         self._begin()
         self._alone.restart()
         for member in self._members.values():
@@ -134,15 +137,15 @@ class Pulse:
             self._watcher.restart()
 
     def watch(self, watcher: Watcher) -> None:
-        """Let *watcher* hear of the state of the features from now on."""
+        """Give *watcher* the state of the features from now on."""
         self._watcher = watcher
         self.due = float("-inf")
 
     def join(self, member: Member) -> None:
-        """Pulse for *member*, too, from now on.
+        """Carry the evidence of *member*, too, from now on.
 
         Raises:
-            ConfigurationError: It has the name of another one.
+            ConfigurationError: Another member has its name.
         """
         if member.name in self._members:
             msg = f"there is a breaker {member.name!r} on this pulse already; use that one"
@@ -151,26 +154,26 @@ class Pulse:
         self.due = float("-inf")
 
     def fleet_time(self, monotonic: float) -> float:
-        """Return the store's time at *monotonic*; no host's clock has a say in it."""
+        """Return fleet time at *monotonic*: the store's time, whatever this host's clock says."""
         return monotonic + self._offset
 
     def time(self, *, older: float = CLOCK_SECONDS) -> float:
-        """Return fleet time, which no host's clock has a say in; it may go back a little.
+        """Return fleet time, whatever this host's clock says; it may go back a little.
 
-        Asks the store, if what is known was asked for more than *older* seconds ago. Without a
-        store it is this host's time.
+        Asks the store if its last answer is more than *older* seconds old. Without a store it is
+        this host's time.
         """
         now = self._clock.monotonic()
         if now - self._timed > older:
             if self._timed > 0:
-                self._timed = now  # others go on with what is known
+                self._timed = now  # other threads use the last answer meanwhile
             self.refresh()
             now = self._clock.monotonic()
         return self.fleet_time(now)
 
     def hasten(self, now: float) -> bool:
-        """Note that something urgent waits; tell whether a pulse may go out at once."""
-        soonest = self._told + FAILURE_SECONDS
+        """Note that something urgent is to be reported; return whether a pulse may be sent now."""
+        soonest = self._failures_sent + FAILURE_SECONDS
         self._hastened = True
         self.due = min(self.due, max(now, soonest))
         return now >= soonest
@@ -179,7 +182,7 @@ class Pulse:
         """Ask the fleet, or this process alone if the store is down.
 
         Raises:
-            StoreUnavailableError: The store is down, and this process shall not decide *alone*.
+            StoreUnavailableError: The store is down, and this process must not decide *alone*.
         """
         if self._fleet is not None:
             try:
@@ -189,7 +192,7 @@ class Pulse:
                 if not alone:
                     raise
             else:
-                self._heard(question, answer)
+                self._note_answer(question, answer)
                 return answer
         return self._alone.ask(question)
 
@@ -201,14 +204,14 @@ class Pulse:
             except StoreUnavailableError:
                 self._go_alone()
             else:
-                self._heard(question, answer)
+                self._note_answer(question, answer)
                 return answer
         return self._alone.ask(question)
 
-    def _heard(self, question: Question, answer: object) -> None:
+    def _note_answer(self, question: Question, answer: object) -> None:
         self.scope = "fleet"
         if answer and isinstance(question, Swap):
-            self._circuits[question.name] = question.new
+            self._snapshot = "", {**self._snapshot[1], question.name: question.new}
 
     def run(self, steps: Steps[T], *, alone: bool = True) -> T:
         """Drive *steps* to their end; raises as `ask`."""
@@ -231,10 +234,11 @@ class Pulse:
             return result
 
     def beat(self, now: float) -> None:
-        """Send a pulse unless another thread just does; wait for that one if all is stale."""
+        """Send a pulse unless another thread does; wait for that one if the snapshot is stale."""
         stale, turn = now - self._last > STALE_SECONDS, self._turn(now)
         if stale and turn.locked() and self._sender == threading.get_ident():
-            self.refresh(patience=0.0)  # a coroutine of this very thread has the turn
+            # A coroutine of this thread holds the lock, and cannot go on while this function runs.
+            self.refresh(patience=0.0)
         elif turn.acquire(blocking=stale, timeout=WAIT_SECONDS if stale else -1):
             try:
                 if self.due <= now:
@@ -243,15 +247,15 @@ class Pulse:
                 turn.release()
 
     def freshen(self, now: float) -> None:
-        """Do the same for a plain function that may run in an event loop.
+        """Do the same as `beat` for a plain function, which may run on an event loop.
 
-        There the pulse is sent beside it, and blocks it only if all that is known is stale.
+        On an event loop a task sends the pulse. The loop is blocked only if the snapshot is stale.
         """
         loop = asyncio._get_running_loop()  # noqa: SLF001 - the public one raises where none runs
         if loop is None:
             self.beat(now)
         elif now - self._last > STALE_SECONDS:
-            self.refresh(patience=0.0)  # a coroutine of this very loop may have the turn
+            self.refresh(patience=0.0)  # a coroutine of this loop may hold the lock
         elif self._beside is None or self._beside.done() or self._beside.get_loop() is not loop:
             self._beside = loop.create_task(self.beat_async(now))
 
@@ -270,10 +274,10 @@ class Pulse:
             turn.release()
 
     def refresh(self, *, patience: float = WAIT_SECONDS) -> float:
-        """Send a pulse now and return fleet time; wait for at most *patience* for another one's."""
+        """Send a pulse now and return fleet time; wait at most *patience* seconds for another's."""
         now = self._clock.monotonic()
-        # If it cannot be had, a coroutine of this very thread may hold it, which waits for us.
         turn = self._turn(now)
+        # If it is not acquired, a coroutine of this thread may hold it and wait for us: go on.
         held = turn.acquire(timeout=patience)
         try:
             self.run(self._steps(now))
@@ -283,7 +287,7 @@ class Pulse:
         return self.fleet_time(self._clock.monotonic())
 
     def _turn(self, now: float) -> threading.Lock:
-        """Return the lock that a pulse is sent under; a new one if a stopped event loop has it."""
+        """Return the lock to send a pulse under; a new one if a stopped event loop holds it."""
         if self._lock.locked() and now - self._began > STALE_SECONDS:
             self._lock, self._began = threading.Lock(), now
         return self._lock
@@ -291,48 +295,52 @@ class Pulse:
     def _steps(self, now: float) -> Steps[None]:
         self._sender, self._hastened = threading.get_ident(), False
         members = list(self._members.values())
-        seen = [one for member in members if (one := member.evidence(now)) is not None]
-        # A concurrent call need not ask as well: it goes on with what is known, or waits for this.
+        evidence = [seen for member in members if (seen := member.evidence(now)) is not None]
+        # Concurrent calls need no pulse of their own: they use the snapshot, or wait for this one.
         self.due = now if now - self._last > STALE_SECONDS else now + PULSE_SECONDS
         began = self._began = self._clock.monotonic()
         watcher = self._watcher
         known = None if watcher is None else watcher.version
-        reply: Reply = yield Exchange(process=self._process, evidence=seen, flags=known)
+        version, circuits = self._snapshot
+        reply: Reply = yield Exchange(
+            process=self._process, evidence=evidence, version=version, flags=known
+        )
         ended = self._clock.monotonic()
         self.sent += 1
         if self.scope == "fleet":
             self._set_clock(reply.now, began, ended)
         self._last = self._timed = ended
-        if any(one.failed for one in seen):
-            self._told = ended
-        # Hastened by a failure that this exchange does not tell of.
+        if any(seen.failed for seen in evidence):
+            self._failures_sent = ended
+        # It was hastened during the exchange, by a failure that the exchange did not report.
         self.due = ended + (FAILURE_SECONDS if self._hastened else PULSE_SECONDS)
-        self._circuits = dict(reply.circuits)
+        if reply.circuits is not None:
+            circuits = reply.circuits
+        self._snapshot = reply.version, circuits
         if watcher is not None and self.scope == "fleet" and watcher.version == known:
-            watcher.receive(reply.flags)  # else it learned more while this reply was on its way
+            watcher.receive(reply.flags)  # else it got another version during the exchange
         for member in members:
-            member.adopt(reply.circuits.get(member.name), self.due)
-        for member in members:
-            window = reply.windows.get(member.name)
-            if window is not None:
-                yield from member.judge(window)
+            member.adopt(circuits.get(member.name), self.due)
+        for name, window in reply.windows.items():
+            if window.reporters:  # else no process has seen a bad call
+                yield from self._members[name].judge(window)
 
     def _set_clock(self, fleet_now: float, began: float, ended: float) -> None:
-        """Learn the fleet's time from an exchange, unless a quicker one has told it better.
+        """Take fleet time from an exchange, unless an earlier, quicker one is still more accurate.
 
-        An exchange tells it to half of what it took. What is known is in doubt by as much, and by
-        more as time goes by; what lies beyond both is a clock that was set. After the clock filter
-        of NTP (RFC 5905, section 10).
+        An exchange tells fleet time to within half its duration. The uncertainty grows with the
+        age of the reading, as clocks drift. Two readings that differ by more than both their
+        uncertainties mean that a clock was set. After NTP's clock filter (RFC 5905, section 10).
         """
         half, offset = (ended - began) / 2, fleet_now - (began + ended) / 2
-        doubt = self._doubt + DRIFT * ended
+        doubt = self._doubt + DRIFT * ended  # `_doubt` is that of monotonic time 0
         if half <= doubt or abs(offset - self._offset) > half + doubt:
             self._offset, self._doubt = offset, half - DRIFT * ended
 
     def _go_alone(self) -> None:
         if self.scope == "fleet":
             self.scope = "local"
-            self._alone.adopt(self._circuits, self._offset)
+            self._alone.adopt(self._snapshot[1], self._offset)
 
 
 def _restart(this: "weakref.ref[Pulse]") -> None:

@@ -1,7 +1,8 @@
-"""The brokers that tests run on, as far as a test has to do with one.
+"""Brokers of either kind behind one interface, so that a test runs on both.
 
-Tests of workers and publishers run on Valkey, and on RabbitMQ with TEST_BROKER=rabbitmq in the
-environment. What a Redis broker alone can show is marked `redis_broker`, and is left out then.
+Tests of workers and publishers run on Valkey, or on RabbitMQ with TEST_BROKER=rabbitmq in the
+environment. There, tests marked `redis_broker` are skipped: only a Redis broker can show what they
+promise.
 """
 
 import json
@@ -24,11 +25,11 @@ KINDS = ("valkey", "rabbitmq")
 ON_RABBITMQ = os.environ.get("TEST_BROKER") == "rabbitmq"  # noqa: TID251 - of the tests alone
 PUT_SECONDS = EMPTY_SECONDS = 20.0
 SHARED: list[RabbitProcess] = []
-"""The server of all tests while they run on RabbitMQ."""
+"""The RabbitMQ of the run, if tests run on RabbitMQ; else empty."""
 
 
 class Broker(Protocol):
-    """A server that workers and publishers meet at.
+    """A message broker, as a test uses it.
 
     Attributes:
         url: Its address.
@@ -44,19 +45,22 @@ class Broker(Protocol):
         """Start it."""
 
     def stop(self) -> None:
-        """Stop it; what it holds, it holds when it is started again."""
+        """Stop it; it has the same messages when it is started again."""
 
     def kill(self) -> None:
-        """Kill it; the same holds."""
+        """Kill it; it has the same messages when it is started again."""
 
     def flush(self) -> None:
-        """Let it forget everything."""
+        """Delete everything in it, queues included."""
 
     def send_signal(self, number: int) -> None:
         """Send a signal to it."""
 
     def empty(self) -> None:
-        """Delete all messages; no worker holds any, but one that was just killed may have."""
+        """Delete all messages, also those that come back from a worker that was just killed.
+
+        No live worker may hold any.
+        """
 
     def waiting(self, queues: Sequence[str]) -> int:
         """Return how many messages are in these *queues*, or held by a worker."""
@@ -72,10 +76,10 @@ class Broker(Protocol):
 
 
 class Valkey:
-    """A Valkey of its own."""
+    """A Valkey server as a broker."""
 
     def __init__(self, server: ValkeyProcess) -> None:
-        """Take *server*."""
+        """Wrap *server*."""
         self.server = server
         self.url = server.url
         self.start, self.kill, self.flush = server.start, server.kill, server.flush
@@ -112,10 +116,10 @@ class Valkey:
 
 
 class Rabbit:
-    """A virtual host of a RabbitMQ that all tests share."""
+    """A virtual host of its own on the RabbitMQ that all tests share."""
 
     def __init__(self, server: RabbitProcess, *, name: str | None = None) -> None:
-        """Make one, of a *name* that nobody has used yet."""
+        """Make a virtual host called *name*, or with a new name if None."""
         self.server = server
         if not server.running:
             server.start()
@@ -138,17 +142,20 @@ class Rabbit:
         self.server.stop()
 
     def kill(self) -> None:
-        """Kill it; a queue that was just declared is not to be one that RabbitMQ then loses."""
+        """Kill it, after it has noted its queues: it would lose one that was just declared."""
         self.server.note_queues()
         self.server.kill()
 
     def flush(self) -> None:
-        """Let it forget everything."""
+        """Delete everything in it, queues included."""
         self.server.flush(self.url)
 
     def empty(self) -> None:
-        """Delete all messages; to delete queues again and again, RabbitMQ 3.10 does not bear."""
-        if self._emptied != self.server.pid:  # recovered quorum queues cannot be purged
+        """Delete all messages, and the queues only after a restart of the server.
+
+        RabbitMQ 3.10 fails when queues are deleted again and again.
+        """
+        if self._emptied != self.server.pid:  # quorum queues recovered at a start cannot be purged
             self.flush()
             self._emptied = self.server.pid
         wait_until(self._is_empty, EMPTY_SECONDS, "the broker is empty")
@@ -183,7 +190,7 @@ class Rabbit:
 
 @contextmanager
 def running_broker(paths: pytest.TempPathFactory) -> Iterator[Any]:
-    """Run a broker that a module's tests may stop, empty of their own messages."""
+    """Run an empty broker for one module, whose tests may stop it."""
     if ON_RABBITMQ:
         yield Rabbit(SHARED[0])
         return
@@ -192,13 +199,13 @@ def running_broker(paths: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def put(broker: Broker, app: Celery[Any], queue: str, messages: int) -> None:
-    """Put so many *messages* into *queue*, which are no jobs: a worker drops them."""
+    """Put that many *messages* into *queue*; they are no jobs, and a worker drops them."""
     wanted = broker.kept(queue) + messages
     with Connection(broker.url) as connection, connection.Producer() as producer:
         app.amqp.queues[queue](connection.default_channel).declare()
         for _ in range(messages):
             producer.publish("", routing_key=queue)
-    wait_until(lambda: broker.kept(queue) >= wanted, PUT_SECONDS, f"they wait in {queue}")
+    wait_until(lambda: broker.kept(queue) >= wanted, PUT_SECONDS, f"the messages wait in {queue}")
 
 
 def forward(message: Message, queue: str) -> None:

@@ -13,85 +13,93 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from tests import preloaded
+from tests import fresh, preloaded
 
 if TYPE_CHECKING:
     from tests.brokers import Broker
 
 pytest_plugins = ["resilience.testing.plugin"]
 
-# A busy machine is no failure. It is based on the profile that is loaded: where CI is set, that is
-# Hypothesis's own for it.
+# A busy machine must not fail a test. All else is as in the profile that Hypothesis has loaded by
+# itself: "ci" where CI is set, "default" elsewhere.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 NO_AUTHORITY = Path(__file__).parent / "no_authority.pem"
-"""The only authority that tests trust. Nobody has its key: no test talks to a stranger over TLS.
+"""The only authority that tests trust. Nobody has its key: no test can reach the world over TLS.
 
-PyMySQL and httpx load all authorities of the machine for each connection or client, whether they
-use TLS or not: 0.03 s of CPU time. This one takes 0.001 s.
+PyMySQL and httpx load the machine's authorities for each connection or client, whether that uses
+TLS or not. All of them take 0.03 s of CPU time, this one takes 0.001 s.
 """
 
 
 def pytest_configure() -> None:
-    """Trust nobody over TLS; end on SIGTERM as on Ctrl-C, so that fixtures stop their processes."""
-    os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # noqa: TID251 - of whatever tests start
+    """Trust nobody over TLS; end on SIGTERM as on Ctrl-C, so that fixtures stop their processes.
+
+    A shell that starts a command in the background has it ignore Ctrl-C, and so would every program
+    that the tests start and interrupt.
+    """
+    os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # noqa: TID251 - inherited by processes
     preloaded.install()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    """Spare `nothing_behind` what was imported: a million objects, which would take it 0.3 s."""
+    """Freeze the million imported objects, on which `close_leftovers` would spend 0.3 s a time."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests, and leave out those that need a Redis broker where tests have another.
+    """Move the tests that need RabbitMQ to the front; on RabbitMQ, skip those that need Redis.
 
-    What needs RabbitMQ comes first. Runners that share the tests begin at different places of the
-    list, so that only one of them starts a server, which takes 5 s of CPU time.
+    Runners that share the tests begin at different places of the list. So only one of them starts
+    a RabbitMQ, which takes 5 s of CPU time.
     """
-    from tests import brokers  # noqa: PLC0415 - what it imports is a plugin, and comes first
+    from tests import brokers  # noqa: PLC0415 - imports a plugin, which pytest must load first
 
     items.sort(key=lambda item: not _needs_rabbitmq(item))
     if not brokers.ON_RABBITMQ:
         return
     for item in items:
         for mark in item.iter_markers("redis_broker"):
-            item.add_marker(pytest.mark.skip(reason=f"of a Redis broker: {mark.args[0]}"))
+            item.add_marker(pytest.mark.skip(reason=f"needs a Redis broker: {mark.args[0]}"))
 
 
 def _needs_rabbitmq(item: pytest.Item) -> bool:
-    """Tell whether *item* uses the server, directly or as one of its parameters."""
+    """Tell whether *item* uses the fixture `rabbitmq`, or names it in a parameter."""
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
     return "rabbitmq" in fixtures or "rabbitmq" in parameters
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_behind() -> Iterator[None]:
-    """Disconnect and collect what a module's tests have left.
+def close_leftovers() -> Iterator[None]:
+    """After each module, close the Redis connections that its tests left, and collect garbage.
 
-    Nothing closes the connections of a Celery app's result backend. They are part of a cycle, in
-    which the collector may find the socket before the connection that would close it. It then warns
-    of the socket, in whichever test runs by then.
+    A runner may run a module twice, with other tests in between: each time with servers of its own.
 
-    Celery unsubscribes in the destructor of a result. When the server is gone, that logs a
-    traceback, for which Python 3.11 parses source. A collector that runs while source is parsed
-    already then ends the run: "SystemError: AST constructor recursion depth mismatch".
+    Nothing closes the connections of a Celery app's result backend. They are part of a cycle, and
+    the collector may finalize the socket before the connection that would close it. The warning
+    about the unclosed socket then fails whichever test runs at that moment.
+
+    A Celery result unsubscribes in its destructor. If the server is gone, that logs a traceback,
+    for which Python 3.11 parses source. If the collector was itself started while source was being
+    parsed, the run ends: "SystemError: AST constructor recursion depth mismatch".
     """
     yield
-    # By their exact type: a proxy of Celery would say that it is what it stands for.
+    # Not isinstance: a proxy of Celery answers that for the object behind it.
     for pool in [one for one in gc.get_objects() if type(one) is redis.ConnectionPool]:
         pool.disconnect()
+    fresh.forget_servers()
     gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_broker(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The server behind `running_broker`, if that is to be RabbitMQ."""
-    from tests import brokers  # noqa: PLC0415 - what it imports is a plugin, and comes first
+    """Start the one RabbitMQ of the run, if tests run on RabbitMQ; see `brokers.SHARED`."""
+    from tests import brokers  # noqa: PLC0415 - as above
 
     if brokers.ON_RABBITMQ:
         brokers.SHARED.append(request.getfixturevalue("rabbitmq"))
@@ -101,7 +109,7 @@ def shared_broker(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A directory of the tests' own for the marks of workers: the host's probes find none there."""
+    """Keep the health marks of workers where no probe of the host looks for them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESILIENCE_RUNTIME_DIRECTORY", str(tmp_path_factory.mktemp("marks")))
         yield
@@ -109,7 +117,7 @@ def own_marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def own_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
-    """A ledger of the module's own, also for its workers: orders and jobs of others come back."""
+    """Give each module and its workers a ledger: in a shared one, old jobs would come back."""
     with pytest.MonkeyPatch.context() as patch:
         path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
         patch.setenv("RESILIENCE_LEDGER_URL", f"sqlite:///{path}")
@@ -118,13 +126,13 @@ def own_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.Monk
 
 @pytest.fixture(scope="module")
 def no_ledger_named(own_ledger: pytest.MonkeyPatch) -> None:
-    """No setting says where the ledger is, as in an app that has not thought of it."""
+    """Leave the ledger's address unset, as in an app whose author has not set it."""
     own_ledger.delenv("RESILIENCE_LEDGER_URL")
 
 
 @pytest.fixture(scope="session")
 def any_broker(request: pytest.FixtureRequest) -> Broker:
-    """The broker behind `broker`, at one address as long as tests run."""
+    """The broker behind `broker`; its address stays the same for the whole run."""
     from tests import brokers  # noqa: PLC0415 - as above
 
     if brokers.ON_RABBITMQ:
@@ -134,7 +142,7 @@ def any_broker(request: pytest.FixtureRequest) -> Broker:
 
 @pytest.fixture
 def broker(any_broker: Broker) -> Broker:
-    """A broker with no messages; on Valkey it is the server of `valkey`, emptied."""
+    """A running broker without messages; if it is Valkey, the server of `valkey`, emptied."""
     if not any_broker.running:
         any_broker.start()
     any_broker.empty()

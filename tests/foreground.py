@@ -1,4 +1,4 @@
-"""A command in the foreground of a terminal of its own, and all that it started."""
+"""A command that runs as in the foreground of a terminal, and every process that it starts."""
 
 import json
 import os
@@ -21,7 +21,7 @@ SECONDS = 120
 
 
 class Foreground:
-    """A running command; whatever it starts belongs to its session."""
+    """A running command, the leader of a session to which all that it starts belongs."""
 
     def __init__(self, process: subprocess.Popen[bytes], output_path: Path) -> None:
         self.process = process
@@ -29,7 +29,7 @@ class Foreground:
 
     @property
     def output(self) -> str:
-        """All that was written so far."""
+        """All that was written to standard output and error so far."""
         return self._output_path.read_text()
 
     @property
@@ -47,7 +47,7 @@ class Foreground:
         assert any(text in line for line in self.lines), self.output
 
     def family(self) -> set[int]:
-        """Return the ids of all live processes of the session but the first."""
+        """Return the ids of all live processes of the session, without its leader."""
         return {pid for pid in psutil.pids() if pid != self.process.pid and self._has(pid)}
 
     def signal(self, number: int) -> None:
@@ -55,7 +55,7 @@ class Foreground:
         os.killpg(self.process.pid, number)
 
     def wait(self, seconds: float = SECONDS) -> int:
-        """Return the exit code."""
+        """Wait for the end of the command for *seconds* at most, and return its exit code."""
         return self.process.wait(seconds)
 
     def kill(self) -> None:
@@ -77,7 +77,7 @@ class Foreground:
 def foreground(
     command: Sequence[str], directory: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[Foreground]:
-    """Run *command*, its output in a file in *directory*; kill it and its family in the end."""
+    """Run *command* for the length of the block, its output in *directory*; kill its session."""
     output_path = directory / "output"
     with output_path.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - tests start what they name

@@ -1,4 +1,4 @@
-"""Ledgers as older versions of the library left them."""
+"""Ledgers with the schema of an older version of the library."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,23 +14,23 @@ from resilience.ledger.upgrade import version_of
 
 @contextmanager
 def _configured(url: str) -> Iterator[Config]:
-    made = Database(url, timeout_seconds=5.0, clock=SystemClock())
-    with made.translated(), made._engine().begin() as connection:  # noqa: SLF001 - of any schema
+    database = Database(url, timeout_seconds=5.0, clock=SystemClock())
+    with database.translated(), database._engine().begin() as connection:  # noqa: SLF001 - works with any schema
         config = Config()
         config.set_main_option("script_location", str(*resilience.ledger.migrations.__path__))
         config.set_main_option("path_separator", "os")
         config.attributes["connection"] = connection
         yield config
-    made.close()
+    database.close()
 
 
 def make_ledger(url: str, revision: str) -> None:
-    """Give the empty database at *url* the schema of *revision*."""
+    """Create the schema of *revision* in the empty database at *url*."""
     with _configured(url) as config:
         command.upgrade(config, revision)
 
 
 def revision_of(url: str) -> str | None:
-    """Return the schema that the database at *url* has."""
+    """Return the revision of the schema at *url*; None: it has none."""
     with _configured(url) as config:
         return version_of(config.attributes["connection"])

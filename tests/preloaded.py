@@ -1,13 +1,13 @@
-"""Tests start Python modules from a process that has imported Celery already.
+"""Forks the Python processes that tests start from one that has imported Celery already.
 
 A worker takes 1.3 s of CPU time to start, and a second of that is imports: Celery loads all
 commands that are installed beside it, Flower's among them. The tests start hundreds of workers and
-commands. `Popen` therefore lets one process, which has imported all that, fork for it. The result
-is a real process: a child of the tests with a session, environment, directory and files of its own.
+commands. So `Popen` asks a preloaded process, which has imported all that, to fork. The fork is a
+real process: a child of the tests with its own session, environment, directory and files.
 
-Only `python -m celery`, web servers and modules of the tests start so. Greenlets patch modules
-before these are imported: their workers start in the usual way, and so does what has PRELOADED=0 in
-its environment; `PRELOADED=0 pytest …` starts all so.
+Only `python -m celery`, web servers and modules of the tests are forked. Workers on gevent and
+eventlet start in the usual way, as they patch modules before these are imported. So does whatever
+has PRELOADED=0 in its environment: `PRELOADED=0 pytest …` forks nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 MODULE = [sys.executable, "-m"]
-PRELOADED = ("celery", "django", "flask", "tests.", "uvicorn")
-"""What the names of modules begin with that start so; the demo starts as its users start it."""
+FORKED = ("celery", "django", "flask", "tests.", "uvicorn")
+"""Beginnings of the names of modules that are forked; the demo starts as its users start it."""
 GREENLETS = ("gevent", "eventlet")
 MODULES = """
 celery.apps.worker celery.backends.redis celery.bin.celery celery.concurrency.prefork
@@ -43,31 +43,31 @@ resilience.cli.consistency resilience.cli.dead resilience.cli.flags resilience.c
 resilience.cli.ledger resilience.cli.relay resilience.cli.status resilience.cli.topology
 resilience.ledger.ledger resilience.tasks resilience.testing.announce sqlalchemy.dialects.sqlite
 """
-OF_FUNCTIONS = """
+MODULES_OF_FUNCTIONS = """
 psycopg pymysql pytest resilience.databases sqlalchemy.dialects.mysql sqlalchemy.dialects.postgresql
 """
-"""What is imported besides where a process comes from that runs a function of the tests."""
-AT_INTERPRETER_START = ("PYTHON", "LD_", "COV")
-"""Variables that an interpreter reads before its program."""
-APPLIED = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
-"""Those of them that `become` can apply."""
+"""What `FORKSERVER` imports besides."""
+READ_AT_START = ("PYTHON", "LD_", "COV")
+"""Beginnings of the names of variables that take effect before an interpreter runs its program."""
+APPLIED_BY_FORK = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
+"""Those among them that `become` applies."""
 PR_SET_CHILD_SUBREAPER = 36
 LENGTH_BYTES = 8
 
 OrdinaryPopen = subprocess.Popen
 
 FORKSERVER = get_context("forkserver")
-"""Where tests take processes from that run a function: it has imported the same, and some more."""
-FORKSERVER.set_forkserver_preload([*MODULES.split(), *OF_FUNCTIONS.split()])
+"""Tests that run a function in another process take that process from here."""
+FORKSERVER.set_forkserver_preload([*MODULES.split(), *MODULES_OF_FUNCTIONS.split()])
 
 
 class Popen(OrdinaryPopen[Any]):
-    """`subprocess.Popen`, but what a module of Python imports may be there already."""
+    """`subprocess.Popen`, except that it may fork the preloaded process."""
 
     def _execute_child(self, *values: Any) -> None:  # noqa: ANN401 - as the standard library has it
-        ordinary = super()._execute_child  # type: ignore[misc]  # private: how a child comes to be
+        ordinary = super()._execute_child  # type: ignore[misc]  # private: starts the child
         given = inspect.signature(ordinary).bind(*values).arguments
-        if not _suits(given):
+        if not _can_be_forked(given):
             ordinary(*values)
             return
         order = {
@@ -85,20 +85,21 @@ class Popen(OrdinaryPopen[Any]):
 
 
 def install() -> None:
-    """Let whatever this process starts through `subprocess` start so."""
+    """Use `Popen` for whatever this process starts through `subprocess`."""
     subprocess.Popen = Popen  # type: ignore[misc]
 
 
-def _suits(given: dict[str, Any]) -> bool:
+def _can_be_forked(given: dict[str, Any]) -> bool:
+    """Tell whether a fork with these arguments of `_execute_child` is what `Popen` would start."""
     command, env = given["args"], given["env"] or os.environ  # noqa: TID251 - a child's
     if isinstance(command, str | bytes | os.PathLike) or given["shell"]:
         return False
     words = [os.fspath(word) for word in command]
-    if words[: len(MODULE)] != MODULE or not words[len(MODULE)].startswith(PRELOADED):
+    if words[: len(MODULE)] != MODULE or not words[len(MODULE)].startswith(FORKED):
         return False
     if given["preexec_fn"] or given["pass_fds"] or env.get("PRELOADED") == "0":
         return False
-    early = {name for name in env if name.startswith(AT_INTERPRETER_START)} - APPLIED
+    early = {name for name in env if name.startswith(READ_AT_START)} - APPLIED_BY_FORK
     if any(env[name] != os.environ.get(name) for name in early):  # noqa: TID251 - as above
         return False
     if any(greenlet in word for word in words for greenlet in GREENLETS):
@@ -109,7 +110,7 @@ def _suits(given: dict[str, Any]) -> bool:
 
 _forking = threading.Lock()
 _preloaded: dict[int, socket.socket] = {}
-"""By the process that asks: what it forks itself may start processes too."""
+"""Connections to preloaded processes, by the id of the process that asks: a fork needs its own."""
 
 
 def _forked(order: dict[str, Any], files: list[int]) -> int:
@@ -128,7 +129,7 @@ def _forked(order: dict[str, Any], files: list[int]) -> int:
 
 
 def _start() -> socket.socket:
-    # Who forks for us does not wait for its child: the child becomes ours when its parent ends.
+    # The child's parent ends at once. As a subreaper, this process then becomes its parent.
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     ours, theirs = socket.socketpair()
@@ -161,39 +162,39 @@ def _received(connection: socket.socket, size: int) -> bytes:
 
 
 def serve(connection: socket.socket) -> dict[str, Any] | None:
-    """Fork for each order; return None when the tests have ended, in a fork its order."""
+    """Fork for each order that arrives; return the order in the fork, None when the tests end."""
     while size := int.from_bytes(_received(connection, LENGTH_BYTES)):
         _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(3 * array.array("i").itemsize))
         files = array.array("i")
         files.frombytes(ancillary[0][2])
         order: dict[str, Any] = json.loads(_received(connection, size))
-        told, telling = os.pipe()
+        read_end, write_end = os.pipe()
         parent = os.fork()
         if parent == 0:
             child = os.fork()
             if child == 0:
                 connection.close()
-                os.close(told)
-                os.close(telling)
+                os.close(read_end)
+                os.close(write_end)
                 for standard, file in enumerate(files):
                     os.dup2(file, standard)
                     os.close(file)
                 return order
-            os.write(telling, child.to_bytes(LENGTH_BYTES))
+            os.write(write_end, child.to_bytes(LENGTH_BYTES))
             os._exit(0)
-        os.waitpid(parent, 0)  # now the child is one of the tests' process, who may wait for it
-        connection.sendall(os.read(told, LENGTH_BYTES))
-        for file in (*files, told, telling):
+        os.waitpid(parent, 0)  # from now on the child is one of the tests' process
+        connection.sendall(os.read(read_end, LENGTH_BYTES))
+        for file in (*files, read_end, write_end):
             os.close(file)
     return None
 
 
 def become(order: dict[str, Any]) -> None:
-    """Run *order* as an interpreter would that has just started."""
+    """Run *order* as a new interpreter would."""
     if order["session"]:
         os.setsid()
     os.chdir(order["cwd"])
-    os.environ.clear()  # noqa: TID251 - it is to be the order's
+    os.environ.clear()  # noqa: TID251 - the order has its own
     os.environ.update(order["env"])  # noqa: TID251 - as above
     named = order["env"].get("PYTHONPATH", "").split(os.pathsep)
     first = [order["cwd"], *filter(None, named)]
@@ -201,14 +202,14 @@ def become(order: dict[str, Any]) -> None:
     sys.dont_write_bytecode = bool(order["env"].get("PYTHONDONTWRITEBYTECODE"))
     name, *arguments = order["argv"][len(MODULE) :]
     sys.argv = [name, *arguments]
-    random.seed()  # else all forks would draw the same
+    random.seed()  # else all forks would draw the same numbers
     sys.stdout = sys.__stdout__ = _standard(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _standard(2)  # type: ignore[misc]
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 def _standard(file: int) -> io.TextIOWrapper:
-    """Open standard output or error as an interpreter does that starts."""
+    """Open standard output or error as a new interpreter does."""
     if os.environ.get("PYTHONUNBUFFERED"):  # noqa: TID251 - the order's
         return io.TextIOWrapper(io.FileIO(file, "w", closefd=False), write_through=True)
     return open(
@@ -221,8 +222,8 @@ def _import_all() -> None:
         __import__(name)
     for command in entry_points(group="celery.commands"):
         command.load()
-    # The collector leaves frozen objects alone. Without this, each fork spends 0.5 s of CPU time on
-    # collecting the imported modules when it exits.
+    # Frozen objects are not collected: else each fork spends 0.5 s of CPU time on the imported
+    # modules when it exits.
     gc.collect()
     gc.freeze()
 

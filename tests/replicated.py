@@ -1,4 +1,4 @@
-"""A real primary with streaming replicas, and the library's sessions on them."""
+"""A PostgreSQL primary with streaming replicas, and the library's sessions on them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -58,7 +58,7 @@ class Stage:
         store: Store | None = None,
         **options: Any,  # noqa: ANN401 - of `Databases`
     ) -> Databases:
-        """Return the databases as a process has them that just started, on *store* if given."""
+        """Return the databases of a process that has just started, with *store* if it is given."""
         options.setdefault("primary", self.primary_url)
         options.setdefault("replicas", [replica.url for replica in self.replicas])
         made = Databases(
@@ -71,22 +71,23 @@ class Stage:
         return made
 
     def close(self) -> None:
-        """Close what tests left open, and forget what they saw."""
+        """Close the databases that tests left open, and forget their events."""
         for databases in self.made:
             databases.close()
         self.made.clear()
         self.events.clear()
 
     def level(self) -> None:
-        """Wait until all replicas have what the primary has."""
+        """Wait until all replicas have replayed what the primary has."""
         lsn = self.primary.flushed_lsn()
         for replica in self.replicas:
-            wait_until(lambda one=replica: one.has_replayed(lsn), SECONDS, "it is level")
+            wait_until(lambda one=replica: one.has_replayed(lsn), SECONDS, "the replica is level")
 
     def await_lag(self, databases: Databases) -> None:
-        """Wait until a process knows how far its replicas, which must be level, are behind.
+        """Wait until *databases* knows the lag of its replicas, which must be level.
 
-        It has then seen the primary where they are, and knows their lag also while they stall.
+        From then on it knows their lag even while they stall: it has seen the primary at the
+        position where they stopped.
         """
         for replica in databases.replicas:
 
@@ -95,11 +96,11 @@ class Stage:
                 measured = replica.connect_and_measure(asynchronous=False)
                 return databases.history.lag(measured.position, databases.fleet_time()) is not None
 
-            wait_until(is_known, SECONDS, f"it is known how far {replica.name} is behind")
+            wait_until(is_known, SECONDS, f"the lag of {replica.name} is known")
 
     @contextmanager
     def stalled(self, *numbers: int) -> Iterator[None]:
-        """Let the replicas with these *numbers*, or all, get nothing for the time being."""
+        """Hold back what the replicas with these *numbers* receive during the block; none: all."""
         links = [self.links[number] for number in numbers or range(len(self.links))]
         for link in links:
             link.stall()
@@ -113,7 +114,7 @@ class Stage:
 
 @contextmanager
 def running_stage(*, replicas: int = 1) -> Iterator[Stage]:
-    """Run one with the table of notes, level."""
+    """Run a stage whose servers have the table of notes, and are level."""
     with ExitStack() as stack:
         primary = stack.enter_context(running_postgres())
         with psycopg.connect(primary.url) as connection:
@@ -156,12 +157,12 @@ def read(
     note: int,
     **options: Any,  # noqa: ANN401 - of `RoutingSession`
 ) -> tuple[str | None, str]:
-    """Return a note's body, and who answered: `primary` or `replica`."""
+    """Return a note's body, or None, and which server answered: `primary` or `replica`."""
     with databases.Session(**options) as session:
         return answered(session, note)
 
 
-WHO = text("pg_is_in_recovery() AS replica")
+IS_REPLICA = text("pg_is_in_recovery() AS replica")
 
 
 def answered(
@@ -169,11 +170,11 @@ def answered(
     note: int,
     **arguments: Any,  # noqa: ANN401 - of `Session.get_bind`
 ) -> tuple[str | None, str]:
-    """Read in *session*, as `read` does."""
-    query = select(Note.body, WHO).where(Note.id == note)
+    """Read a note in *session*; return the same as `read`."""
+    query = select(Note.body, IS_REPLICA).where(Note.id == note)
     row = session.execute(query, bind_arguments=arguments).first()
-    who = row or session.execute(select(Note.id, WHO), bind_arguments=arguments).first()
-    return row and row[0], "replica" if who is None or who[1] else "primary"
+    server = row or session.execute(select(Note.id, IS_REPLICA), bind_arguments=arguments).first()
+    return row and row[0], "replica" if server is None or server[1] else "primary"
 
 
 def timed(call: Callable[[], Any]) -> float:

@@ -1,4 +1,4 @@
-"""Whether something ends in time, on a machine that may be busy."""
+"""Tests that something ends in time, on a machine that may be busy."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

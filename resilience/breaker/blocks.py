@@ -1,28 +1,43 @@
-"""The guarded blocks that this context is in."""
+"""The breakers whose `with` blocks this context is in."""
 
-import contextvars
+from contextvars import ContextVar
 
 from resilience.breaker.keeper import Keeper, Pass
 
-_entered: contextvars.ContextVar[tuple[tuple[Keeper, Pass], ...]] = contextvars.ContextVar(
-    "entered-breakers", default=()
-)
+_Entered = tuple[Keeper, Pass, "_Entered | None"]
+"""The breaker of a block, what it admitted, and the block around it."""
+
+_innermost: ContextVar[_Entered | None] = ContextVar("entered-breakers", default=None)
 
 
 def push(breaker: Keeper, admitted: Pass) -> None:
-    """Enter a block that *breaker* guards."""
-    _entered.set((*_entered.get(), (breaker, admitted)))
+    """Note that a block of *breaker* begins."""
+    _innermost.set((breaker, admitted, _innermost.get()))
 
 
 def pop(breaker: Keeper) -> Pass | None:
-    """Return what *breaker*'s innermost block was given; None if it began in another context.
+    """End *breaker*'s innermost block; return what it was given, None if not in this context.
 
-    That may be, as may blocks that overlap: generators end wherever they are closed.
+    A block in a generator ends wherever the generator is closed. That may be in another context, or
+    inside of another block.
     """
-    entered = _entered.get()
-    for at in reversed(range(len(entered))):
-        guard, admitted = entered[at]
-        if guard is breaker:
-            _entered.set(entered[:at] + entered[at + 1 :])
-            return admitted
-    return None
+    innermost = _innermost.get()
+    if innermost is not None and innermost[0] is breaker:
+        _innermost.set(innermost[2])
+        return innermost[1]
+    return _pop_from_within(breaker)
+
+
+def _pop_from_within(breaker: Keeper) -> Pass | None:
+    """Do the same for a block with other blocks inside of it, which stay."""
+    block, inside = _innermost.get(), []
+    while block is not None and block[0] is not breaker:
+        inside.append(block)
+        block = block[2]
+    if block is None:
+        return None
+    _, admitted, around = block
+    for inner, inner_admitted, _ in reversed(inside):
+        around = inner, inner_admitted, around
+    _innermost.set(around)
+    return admitted

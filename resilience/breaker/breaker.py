@@ -51,17 +51,17 @@ class Breaker(Keeper):
         began = self._monotonic()
         gate, admitted = self._gate, None
         if began > gate.until:
-            admitted = self._enter()
+            admitted = self._enter(began)
         try:
             value = function(*args, **kwargs)
         except BaseException as error:
             mark_wrong_call(error, function, args, kwargs)
             self._leave(admitted or Pass(gate, began), error)
             raise
-        if admitted is not None or self._judges_values or value.__class__ is CoroutineType:
+        if admitted is not None or self._judges_values or type(value) is CoroutineType:
             self._leave(admitted or Pass(gate, began), None, value)
             return value
-        if self._monotonic() - began > self._slow_seconds:
+        if self._slow_seconds is not None and self._monotonic() - began > self._slow_seconds:
             gate.slow()
         gate.good()
         return value
@@ -77,7 +77,7 @@ class Breaker(Keeper):
         began = self._monotonic()
         gate, admitted = self._gate, None
         if began > gate.until:
-            admitted = await self._enter_async()
+            admitted = await self._enter_async(began)
         try:
             value = await function(*args, **kwargs)
         except BaseException as error:
@@ -87,7 +87,7 @@ class Breaker(Keeper):
         if admitted is not None or self._judges_values:
             await self._leave_async(admitted or Pass(gate, began), None, value)
             return value
-        if self._monotonic() - began > self._slow_seconds:
+        if self._slow_seconds is not None and self._monotonic() - began > self._slow_seconds:
             gate.slow()
         gate.good()
         return value
@@ -102,7 +102,8 @@ class Breaker(Keeper):
             return None
         if now >= self._pulse.due:
             self._pulse.beat(now)
-        return self.refused(self._monotonic())
+            now = self._monotonic()
+        return self.refused(now)
 
     async def refusal_async(self) -> CircuitOpenError | None:
         """Do the same as `refusal` without blocking the event loop."""
@@ -111,7 +112,8 @@ class Breaker(Keeper):
             return None
         if now >= self._pulse.due:
             await self._pulse.beat_async(now)
-        return self.refused(self._monotonic())
+            now = self._monotonic()
+        return self.refused(now)
 
     def record_failure(self, error: BaseException) -> None:
         """Count a call that could not speak for itself, as its process was killed.
@@ -154,29 +156,26 @@ class Breaker(Keeper):
         """What the fleet had agreed on when this process last asked."""
         return self._circuit
 
-    def _enter(self) -> Pass:
-        now = self._monotonic()
-        if now <= (gate := self._gate).until:
-            return Pass(gate, now)
+    def _enter(self, now: float) -> Pass:
         if now >= self._pulse.due:
             self._pulse.beat(now)
-        if (refused := self.refused(self._monotonic())) is not None:
+            now = self._monotonic()
+        if (refused := self.refused(now)) is not None:
             raise refused
         return self._pulse.run(self.admit())
 
-    async def _enter_async(self) -> Pass:
-        now = self._monotonic()
-        if now <= (gate := self._gate).until:
-            return Pass(gate, now)
+    async def _enter_async(self, now: float) -> Pass:
         if now >= self._pulse.due:
             await self._pulse.beat_async(now)
-        if (refused := self.refused(self._monotonic())) is not None:
+            now = self._monotonic()
+        if (refused := self.refused(now)) is not None:
             raise refused
         return await self._pulse.run_async(self.admit())
 
     def _count_good(self, admitted: Pass) -> None:
         """Count a block that ended well, and has no value to judge."""
-        if self._monotonic() - admitted.began > self._slow_seconds:
+        slow_seconds = self._slow_seconds
+        if slow_seconds is not None and self._monotonic() - admitted.began > slow_seconds:
             admitted.gate.slow()
         admitted.gate.good()
 
@@ -196,7 +195,8 @@ class Breaker(Keeper):
 
     def __enter__(self) -> Self:
         """Admit a block, or raise `CircuitOpenError` without running it."""
-        blocks.push(self, self._enter())
+        now, gate = self._monotonic(), self._gate
+        blocks.push(self, Pass(gate, now) if now <= gate.until else self._enter(now))
         return self
 
     def __exit__(
@@ -214,7 +214,8 @@ class Breaker(Keeper):
 
     async def __aenter__(self) -> Self:
         """Admit a block, or raise `CircuitOpenError` without running it."""
-        blocks.push(self, await self._enter_async())
+        now, gate = self._monotonic(), self._gate
+        blocks.push(self, Pass(gate, now) if now <= gate.until else await self._enter_async(now))
         return self
 
     async def __aexit__(
@@ -257,6 +258,9 @@ class Breaker(Keeper):
             began = monotonic()
             gate = self._gate
             if began > gate.until or self._judges_values:
+                # Raised here: each further frame would add a fifth to what a refusal costs.
+                if (refused := self.refusal()) is not None:
+                    raise refused
                 return self.call(function, *args, **kwargs)
             try:
                 value = function(*args, **kwargs)
@@ -264,9 +268,9 @@ class Breaker(Keeper):
                 mark_wrong_call(error, function, args, kwargs)
                 self._leave(Pass(gate, began), error)
                 raise
-            if value.__class__ is CoroutineType:
+            if type(value) is CoroutineType:
                 self._leave(Pass(gate, began), None, value)
-            if monotonic() - began > slow_seconds:
+            if slow_seconds is not None and monotonic() - began > slow_seconds:
                 gate.slow()
             gate.good()
             return value
@@ -288,7 +292,7 @@ class Breaker(Keeper):
                 mark_wrong_call(error, function, args, kwargs)
                 await self._leave_async(Pass(gate, began), error)
                 raise
-            if monotonic() - began > slow_seconds:
+            if slow_seconds is not None and monotonic() - began > slow_seconds:
                 gate.slow()
             gate.good()
             return value

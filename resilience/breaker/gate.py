@@ -22,6 +22,7 @@ class Gate:
 
     __slots__ = (
         "_bad",
+        "_drained",
         "_good",
         "_sent",
         "_slow",
@@ -44,27 +45,39 @@ class Gate:
         self.bad: Any = self._bad.__next__
         self.slow: Any = self._slow.__next__
         self._sent = (0, 0, 0)
+        self._drained = repr(self._good), repr(self._bad)
         self._tail_good = 0
         self.tail = 0
         self.failed_at = self.retry_at = 0.0
 
     def fail(self, now: float) -> None:
         """Count a failure."""
-        good = _value(self._good)
+        good = _number(repr(self._good))
         self.tail = self.tail + 1 if good == self._tail_good else 1
         self._tail_good = good
         self.failed_at = now
         self.bad()
 
-    def drain(self) -> tuple[int, int, int, int]:
-        """Return how many were good, bad and slow since the last time, and the bad since a good."""
-        counted = _value(self._good), _value(self._bad), _value(self._slow)
+    def drain(self) -> tuple[int, int, int, int] | None:
+        """Return how many were good, bad and slow since the last time, and the bad since a good.
+
+        None: no call has ended.
+        """
+        # A process may have hundreds of gates, and in most of them there is nothing to be counted.
+        good, bad = repr(self._good), repr(self._bad)
+        if (good, bad) == self._drained:
+            return None
+        self._drained = good, bad
+        counted = _number(good), _number(bad), _number(repr(self._slow))
         before, self._sent = self._sent, counted
-        good, bad, slow = (now - then for now, then in zip(counted, before, strict=True))
+        # Never less than none: another thread may have drained what has ended since the above.
+        new_good, new_bad, slow = (
+            max(0, now - then) for now, then in zip(counted, before, strict=True)
+        )
         tail = self.tail if counted[0] == self._tail_good else 0
-        return good, bad, slow, tail
+        return new_good, new_bad, slow, tail
 
 
-def _value(counter: "itertools.count[int]") -> int:
-    """Return what *counter* would give next, without taking it."""
-    return int(repr(counter)[6:-1])
+def _number(counter: str) -> int:
+    """Return what a counter would give next, from its repr, which takes nothing from it."""
+    return int(counter[6:-1])

@@ -45,9 +45,12 @@ MAY_OPEN = (State.CLOSED, State.OBSERVED)
 NOT_ADMITTED = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pass:
-    """What an admitted call carries: its gate, and the owner of its permit if it is a probe."""
+    """What an admitted call carries: its gate, and the owner of its permit if it is a probe.
+
+    Not frozen, which would take three times as long to make; every block makes one.
+    """
 
     gate: Gate
     began: float
@@ -95,7 +98,7 @@ class Keeper:
         self._monotonic = (clock or SystemClock()).monotonic
         self._dice = dice or random.Random()  # noqa: S311 - jitter is no secret
         self._classifier = Classifier(self.policy, neutral, bugs)
-        self._slow_seconds = self.policy.slow_seconds or float("inf")
+        self._slow_seconds = self.policy.slow_seconds
         self._judges_values = self.policy.failure_if_result is not None
         self._kept: Kept | None = None
         self._asked: Kept | None = None
@@ -154,7 +157,8 @@ class Keeper:
     def settle(self, admitted: Pass, error: BaseException | None, value: object) -> Steps[bool]:
         """Count how a call ended; return whether the fleet should hear of it at once."""
         now = self._monotonic()
-        gate, slow = admitted.gate, now - admitted.began > self._slow_seconds
+        gate = admitted.gate
+        slow = self._slow_seconds is not None and now - admitted.began > self._slow_seconds
         kind = self._kind(error, value)
         said = retry_after_of(error) if error is not None and kind == FAILED else None
         if said is not None:
@@ -214,9 +218,10 @@ class Keeper:
     def evidence(self, now: float) -> Evidence | None:
         """Return what was seen since the last pulse."""
         gate, self._asked = self._gate, self._kept
-        good, bad, slow, tail = gate.drain()
-        if not (good or bad or slow):
+        ended = gate.drain()
+        if ended is None:
             return None
+        good, bad, slow, tail = ended
         return Evidence(
             name=self.name,
             generation=gate.generation,
@@ -234,10 +239,16 @@ class Keeper:
             self._follow(kept, until)
 
     def _follow(self, kept: Kept | None, until: float) -> None:
-        if kept != self._kept:
-            self._learn(kept)
-        state = state_at(self._circuit, self._pulse.fleet_time(self._monotonic()))
-        self._gate.until = float("-inf") if state in NOT_ADMITTED else until
+        if kept is not self._kept:
+            if kept != self._kept:
+                self._learn(kept)
+            self._kept = kept
+        circuit = self._circuit
+        if circuit.attempt or circuit.manual is not None:
+            state = state_at(circuit, self._pulse.fleet_time(self._monotonic()))
+            if state in NOT_ADMITTED:
+                until = float("-inf")
+        self._gate.until = until
 
     def judge(self, window: Window) -> Steps[None]:
         """Open if the fleet has seen enough."""

@@ -21,17 +21,27 @@ class Beside:
     a lock of a client would wait for that lock for ever.
     """
 
-    def __init__(self, name: str, look: Callable[[], float | None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        look: Callable[[], float | None],
+        *,
+        wait: Callable[[float], object] | None = None,
+    ) -> None:
         """Prepare.
 
         Args:
             name: Of the thread.
             look: Does what is to be done, and returns the seconds until the next look; None: there
                 will be nothing to do any more.
+            wait: Waits for so many seconds, or for a reason to look earlier; `stop` does not end
+                it. None: nothing but `stop` ends a wait.
         """
         self.looking = threading.RLock()
         self._look = look
-        self._stopped = threading.Event()
+        self._woken = threading.Event()
+        self._is_stopped = False
+        self._wait = wait or self._woken.wait
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         _forks.add(self)
 
@@ -39,14 +49,23 @@ class Beside:
         """Begin to look."""
         self._thread.start()
 
+    def hasten(self) -> None:
+        """Look now; during a look: once more at once."""
+        self._woken.set()
+
     def stop(self, *, wait_seconds: float = 0.0) -> None:
         """Look no more; wait at most so long for a look under way."""
-        self._stopped.set()
+        self._is_stopped = True
+        self._woken.set()
         self._thread.join(timeout=wait_seconds)
 
     def _run(self) -> None:
         wait: float | None = 0.0
-        while wait is not None and not self._stopped.wait(wait):
+        while wait is not None:
+            self._wait(wait)
+            self._woken.clear()
+            if self._is_stopped:
+                break
             with self.looking:
                 try:
                     wait = self._look()

@@ -1,11 +1,10 @@
 """Takes messages from a Redis broker."""
 
-import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from queue import Empty
 from typing import Any
 
@@ -19,7 +18,8 @@ from resilience.broker.heartbeat import Heartbeat
 from resilience.broker.qos import SafeQoS
 from resilience.broker.refusals import as_outage
 from resilience.broker.silence import LOOK_SECONDS, OVERDUE_SECONDS, has_spoken
-from resilience.broker.unacked import CRASHES_HEADER, Held, Unacked, script
+from resilience.broker.tracking import track
+from resilience.broker.unacked import CRASHES_HEADER, Held, Unacked, script, sha
 from resilience.clock import SystemClock
 
 logger = logging.getLogger("resilience")
@@ -34,7 +34,8 @@ KombuChannel: Any = kombu_redis.Channel
 _TAKE = script("take")
 _BIND = "redis.call('SREM', KEYS[1], ARGV[1]) return redis.call('SADD', KEYS[1], ARGV[1])"
 """Behind a command that may free memory, a server that has none left takes one that needs some."""
-_TAKE_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
+_TAKE_SHA = sha(_TAKE)
+_as_json = lru_cache(maxsize=1024)(dumps)
 
 
 class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
@@ -53,8 +54,9 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         self._known = self._asks = self._waits = False
         self._tracked: Any = None
         self._spare: Any = None
+        self._plain: redis.Redis | None = None
         self._heartbeat: Heartbeat | None = None
-        self._asked: list[str] = []
+        self._asked: Sequence[str] = ()
         super().__init__(*args, **kwargs)
         self.channel_errors = self.connection.channel_errors
         with as_outage():  # a server that takes no writes is no broker: whoever connects waits
@@ -78,7 +80,10 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
     def plain_client(self) -> "redis.Redis":
         """Return a client whose keys are as the server knows them."""
-        return redis.Redis(connection_pool=self._spare or self.pool)
+        pool = self._spare or self.pool
+        if self._plain is None or self._plain.connection_pool is not pool:
+            self._plain = redis.Redis(connection_pool=pool)
+        return self._plain
 
     def held_tags(self) -> list[str]:
         """Return the delivery tags of what is nobody else's: about to be delivered, held, owed."""
@@ -117,7 +122,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
     def settle(self) -> list[Exception]:
         """Tell the broker what it is to be told; return what it refuses, and is told again."""
         refused: list[Exception] = []
-        for tag, say in list(self._owed.items()):
+        for tag, say in self._owed.copy().items():
             if len(refused) == REFUSED_AT_ONCE:
                 break
             try:
@@ -165,6 +170,16 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
                 key = self.global_keyprefix + name % (exchange,)
                 self.plain_client().eval(_BIND, 1, key, member)
 
+    def holds_any(self, queues: Iterable[str]) -> bool:
+        """Tell whether any of *queues*, at least one, holds a message; kombu asks for each."""
+        return bool(self.plain_client().exists(*(key for _, key in self._lists(queues))))
+
+    def _lists(self, queues: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield queue and key of each list, as they are served."""
+        names, prefix = list(queues), self.global_keyprefix
+        for priority in self.priority_steps:
+            yield from ((name, prefix + self._q_for_pri(name, priority)) for name in names)
+
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, FBT001 - kombu's
         """Consume from *queue*, as one whom the broker hears of."""
         result = super().basic_consume(queue, no_ack, *args, **kwargs)
@@ -204,15 +219,13 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
             return
         connection = self.client.connection
         self._track(connection)
-        lists = [(queue, priority) for priority in self.priority_steps for queue in queues]
-        self._asked = [queue for queue, _ in lists]
-        prefix = self.global_keyprefix
-        keys = [prefix + self._q_for_pri(queue, priority) for queue, priority in lists]
-        keys = [*self.unacked.keys, *keys]
+        self._asked, lists = zip(*self._lists(queues), strict=True)
+        keys = [*self.unacked.keys, *lists]
         how = ("EVALSHA", _TAKE_SHA) if self._known else ("EVAL", _TAKE)
+        who = self._heartbeat.worker if self._heartbeat else "0"
         self._in_poll, self._brpop_sent_at = connection, SystemClock.monotonic()
         self._asks, self._waits = True, False
-        connection.send_command(*how, len(keys), *keys, most, *map(dumps, self._asked))
+        connection.send_command(*how, len(keys), *keys, most, who, *map(_as_json, self._asked))
 
     def _track(self, connection: Any) -> None:  # noqa: ANN401 - redis-py's
         """Let the server tell on this *connection* when one of our queues gets a message."""
@@ -220,16 +233,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
             connection.connect()
         if self._tracked is connection._sock:  # noqa: SLF001
             return
-        connection._parser.set_invalidation_push_handler(lambda _: None)  # noqa: SLF001
-        connection.send_command("CLIENT", "TRACKING", "ON")
-        try:
-            connection.read_response()
-        except ResponseError as error:
-            logger.warning(
-                "the broker cannot tell of new jobs (%s): it is asked every %g s",
-                error,
-                LOOK_SECONDS,
-            )
+        track(connection)
         self._tracked = connection._sock  # noqa: SLF001
 
     def look_again(self) -> None:
@@ -282,8 +286,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         answered = _is_answer(reply)
         empty, rest = (reply[0] == 1, reply[1:]) if answered else (False, [])
         self._known = self._known or answered
-        # What else has arrived was read along with it: the event loop will not hear of it.
-        while connection.can_read(timeout=0):
+        while connection.can_read(timeout=0):  # read along: the event loop will not hear of it
             connection.read_response(push_request=True)
             empty = False
         self._waits = empty

@@ -30,6 +30,8 @@ class SafePoller(KombuPoller):  # type: ignore[misc] # kombu has few types
                 end.setblocking(False)  # noqa: FBT003 - as it is called
             self.poller.register(self._ends[0], READ)
         self._full = True
+        # Here, too: where others have much to say, such as the workers' events, no wait ends idle.
+        self.maybe_restore_messages()
         try:
             return super().get(callback, timeout)
         finally:

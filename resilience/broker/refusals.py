@@ -19,7 +19,8 @@ FORBIDDEN = ("ACL failure in script", "The user executing the script can't")
 """How Valkey and Redis begin to say that a script may not do what it does."""
 NEEDED: Final = (
     "a worker's user needs EVAL and EVALSHA and, also within scripts, TIME, LLEN, LPUSH, RPUSH, "
-    "RPOP, HSET, HGET, HDEL, ZADD, ZREM, ZSCORE and ZRANGEBYSCORE; CLIENT TRACKING makes it faster"
+    "RPOP, HSET, HGET, HDEL, ZADD, ZREM, ZSCORE and ZRANGEBYSCORE; CLIENT TRACKING makes it faster "
+    "and CLIENT LIST, CLIENT ID and INFO show which workers were killed"
 )
 
 

@@ -1,10 +1,10 @@
--- Say that the worker that holds these messages is alive.
+-- Renew messages: the worker that holds them is alive.
 --
--- KEYS[1] index  zset  delivery tags by the server's time at which they were last heard of
+-- KEYS[1] index  zset  delivery tag -> server time in seconds of its last renewal
 -- ARGV[1…] delivery tags
--- -> the server's time in microseconds, and the tags that are not there any more
+-- -> {server time in microseconds, tag, …} with the tags that are no longer in the index
 --
--- A server that is out of memory refuses ZADD, but not behind a command that frees some.
+-- A server that is out of memory refuses ZADD, but not after a command that frees memory: hence ZREM.
 
 local time = redis.call('TIME')
 local now = string.format('%d.%06d', time[1], time[2])

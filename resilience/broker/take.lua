@@ -1,15 +1,23 @@
--- Take messages, and note who is to be given them again if this worker dies: in one step.
+-- Take messages and note in the same step who holds them, so that others get them if this worker dies.
 --
 -- The keys are those of kombu's Redis transport, whose workers can restore what is noted here.
 --
--- KEYS[1]   unacked  hash  by delivery tag: [message, exchange, routing key], what workers hold
--- KEYS[2]   index    zset  delivery tags by the server's time at which they were last heard of
--- KEYS[3…]  list     messages as JSON; workers take from its end. The first one is served first
--- ARGV[1] how many at most, ARGV[2…] the name of the queue that each list belongs to, as JSON
+-- KEYS[1]   unacked  hash  delivery tag -> [message, exchange, routing key]: what workers hold
+-- KEYS[2]   index    zset  delivery tag -> server time in seconds of its last renewal
+-- KEYS[3…]  list     messages as JSON; workers take from its end. The first list is served first
+-- ARGV[1] how many at most, ARGV[2] the worker's number, ARGV[3…] the name of the queue that each list
+-- belongs to, as JSON
 -- -> {1 if all lists are empty now, number of the list, message, number of the list, message, …}
 --
--- The space before the last bracket says that the worker will be heard of: kombu's own write none.
--- A client that tracks keys is told when one of the lists that were empty gets a message.
+-- The space before the last bracket says that the worker renews its messages; kombu's own writes none.
+-- The exchange is a zero with the worker's number as exponent (see overdue.lua): to kombu it is none.
+-- A client that tracks keys is notified when one of the empty lists gets a message.
+
+-- One command for all lists, as a waiting worker repeats it again and again. The server's
+-- notifications follow from it as from any other command that reads the lists.
+local function are_empty() return redis.call('EXISTS', unpack(KEYS, 3)) == 0 end
+
+if are_empty() then return { 1 } end
 
 local most = tonumber(ARGV[1])
 local time = redis.call('TIME')
@@ -22,10 +30,10 @@ local function tag_of(raw)
   return type(tag) == 'string' and tag or nil
 end
 
--- Return why it cannot be noted, if so: the user may not, or the keys are somebody else's. Behind
--- RPOP memory is no reason.
+-- Return the server's error if it refuses the note: the user lacks a permission, or a key has another
+-- type. Lack of memory is no reason after an RPOP.
 local function note(tag, raw, queue)
-  local noted = '[' .. raw .. ',"",' .. queue .. ' ]'
+  local noted = '[' .. raw .. ',0e' .. ARGV[2] .. ',' .. queue .. ' ]'
   for _, command in ipairs({ { 'HSET', KEYS[1], tag, noted }, { 'ZADD', KEYS[2], now, tag } }) do
     local answer = redis.pcall(unpack(command))
     if type(answer) == 'table' and answer.err then return answer end
@@ -39,7 +47,7 @@ for i = 3, #KEYS do
     if not raw then break end
     local tag = tag_of(raw)
     if tag then
-      local refusal = note(tag, raw, ARGV[i - 1])
+      local refusal = note(tag, raw, ARGV[i])
       if refusal then
         redis.call('RPUSH', KEYS[i], raw)
         return found > 0 and taken or refusal
@@ -48,15 +56,12 @@ for i = 3, #KEYS do
       taken[#taken + 1] = raw
       found = found + 1
     else
-      -- No worker can read it, and none may lose it.
+      -- No worker can read it, but it must not be lost.
       redis.call('LPUSH', KEYS[i] .. '.unreadable', raw)
       taken[#taken + 1] = -1
       taken[#taken + 1] = raw
     end
   end
 end
-if found < most then
-  taken[1] = 1
-  for i = 3, #KEYS do redis.call('LLEN', KEYS[i]) end
-end
+if found < most and are_empty() then taken[1] = 1 end
 return taken

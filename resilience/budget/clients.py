@@ -44,6 +44,8 @@ WITH own AS MATERIALIZED (
 SELECT ms::bigint, set_config('statement_timeout', least(nullif(ms, 0), {ms})::bigint::text, true)
 FROM own"""
 _LIMIT = "SET LOCAL statement_timeout = {ms}"
+_ROLLBACK_TO = "ROLLBACK TO "
+"""Begins what SQLAlchemy sends to roll back to a savepoint."""
 _STATE = "resilience.limited"
 
 _monotonic = SystemClock.monotonic
@@ -140,7 +142,6 @@ def limit_statements(engine: "Engine") -> None:
     from sqlalchemy import event  # noqa: PLC0415 - loaded by who has an engine
 
     event.listen(engine, "before_cursor_execute", _limit_statement)
-    event.listen(engine, "rollback_savepoint", _set_again)
 
 
 @dataclass(slots=True)
@@ -153,10 +154,15 @@ class _Limited:
     own_ms: int = 0
 
 
-def _limit_statement(connection: "Connection", *_: object) -> None:
+def _limit_statement(connection: "Connection", _cursor: object, statement: str, *_: object) -> None:
     state: _Limited | None = connection.info.get(_STATE)
     if state is not None and state.transaction is not connection.get_transaction():
         state = None
+    if statement.startswith(_ROLLBACK_TO):
+        # PostgreSQL may take nothing else before, and forgets what was set behind the savepoint.
+        if state is not None:
+            state.seconds = math.inf
+        return
     budget = current_budget()
     if budget is not None:
         _limit_transaction(connection, budget, state)
@@ -183,10 +189,3 @@ def _limit_transaction(
     else:
         now.own_ms = state.own_ms
         connection.exec_driver_sql(_LIMIT.format(ms=min(ms, now.own_ms or ms)))
-
-
-def _set_again(connection: "Connection", *_: object) -> None:
-    """Trust in no limit that was set behind a savepoint which is rolled back."""
-    state: _Limited | None = connection.info.get(_STATE)
-    if state is not None:
-        state.seconds = math.inf

@@ -2,13 +2,19 @@
 
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from resilience.budget.timer import AGAIN_SECONDS, Cut
+from resilience.budget.timer import AGAIN_SECONDS, MOMENT_SECONDS, Cut
+from resilience.clock import SystemClock
 
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_LOOPS_UNDER_A_TRACER = sys.version_info < (3, 12)
+"""While a cut waits for a thread that is in C code, each traced thread of CPython 3.11 that calls a
+function goes in circles there."""
+_starting: dict[threading.Thread, threading.Thread] = threading._limbo  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else tells
 
 
 class Interruptible:
@@ -16,7 +22,8 @@ class Interruptible:
 
     A cut arrives when the call next runs Python code: not while it waits in C code. None arrives
     once `call` has returned. One that meets a finaliser is lost, as Python ignores what is raised
-    there; the next one is not.
+    there; the next one is not. Under a debugger or a coverage tool on CPython 3.11 the call is
+    left to itself.
     """
 
     __slots__ = ("_error", "_lock", "_thread", "cuts", "ended", "seconds")
@@ -47,22 +54,52 @@ class Interruptible:
             raise
 
     def cut(self) -> None:
-        """Cut the call, if it has begun and not ended."""
+        """Cut the call, if it has begun and not ended.
+
+        CPython takes a thread that is being started for its maker until it runs: it would be cut
+        instead, and its maker wait for it for ever. Threads that start are waited for. One may take
+        long on a busy machine; a call that makes it is then left to the next cut.
+        """
+        kind = ctypes.py_object(_kind_of(self, self.seconds, self._error))
+        late = SystemClock.monotonic() + AGAIN_SECONDS
+        while not self._cut(kind, at_last=SystemClock.monotonic() > late):
+            threading.Event().wait(MOMENT_SECONDS)
+
+    def _cut(self, kind: "ctypes.py_object[type[Cut]]", *, at_last: bool) -> bool:
+        """Do so if no thread is being started; return whether there is nothing more to do."""
         with self._lock:
-            if self._thread and not self.ended:
-                self.cuts += 1
-                kind = _kind_of(self, self.seconds, self._error)
-                _raise_in_thread(ctypes.c_ulong(self._thread), ctypes.py_object(kind))
+            if not self._thread or self.ended:
+                return True
+            thread = ctypes.c_ulong(self._thread)
+            cut_anyway = at_last and not self._starts_a_thread()
+            # No other thread runs between this look and the cut: Python changes threads only where
+            # it calls or jumps back.
+            if _LOOPS_UNDER_A_TRACER and _is_traced():
+                pass
+            elif cut_anyway or not _starting:
+                _raise_in_thread(thread, kind)
+            elif not at_last:
+                return False
+            self.cuts += 1  # also of one that is left to the next: its time is up all the same
+            return True
+
+    def _starts_a_thread(self) -> bool:
+        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - documented
+        while frame is not None and frame.f_code is not threading.Thread.start.__code__:
+            frame = frame.f_back
+        return frame is not None
 
     def _end(self) -> None:
         while not self.ended:
             try:
                 with self._lock:
                     self.ended = True
-                    if self.cuts:  # take back one that has not arrived
-                        _raise_in_thread(ctypes.c_ulong(self._thread), None)
-            except Cut:  # it came in between, and the next is `AGAIN_SECONDS` away
+            except Cut:  # it came before its thread had the lock; none comes later
                 continue
+
+
+def _is_traced() -> bool:
+    return sys.gettrace() is not None or threading.gettrace() is not None
 
 
 def _kind_of(limit: object, seconds: float, error: Callable[[], BaseException]) -> type[Cut]:
@@ -88,7 +125,7 @@ class Reaper:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._running = False
+        self._thread: threading.Thread | None = None
         self._calls: list[Interruptible] = []
 
     def add(self, call: Interruptible) -> None:
@@ -96,10 +133,14 @@ class Reaper:
         call.cut()
         with self._lock:
             self._calls.append(call)
-            if self._running:
+            # Not alive if this thread was cut before it had started it. A cut may also meet the new
+            # thread: CPython 3.11 takes it for its maker until it runs. A second one does no harm.
+            if self._thread is not None and self._thread.is_alive():
                 return
-            self._running = True
-        threading.Thread(target=self._reap, name="resilience-reaper", daemon=True).start()
+            self._thread = thread = threading.Thread(
+                target=self._reap, name="resilience-reaper", daemon=True
+            )
+        thread.start()
 
     def _reap(self) -> None:
         pause = threading.Event()
@@ -108,7 +149,7 @@ class Reaper:
             with self._lock:
                 self._calls = [one for one in self._calls if not one.ended]
                 if not self._calls:
-                    self._running = False
+                    self._thread = None
                     return
                 calls = list(self._calls)
             for one in calls:

@@ -7,6 +7,7 @@
 | greenlet (gevent) | a timer of its hub unwinds it | code that does not yield |
 | job thread (threads pool) | an exception set from outside unwinds the job's body | see `Job` |
 | any other thread | the call runs in a helper thread that is left behind | see `HelperThreads` |
+| the same, on a connection | its socket is shut down: the call ends | a call that waits for more |
 
 Code that handles or stores what cuts it is cut again every `AGAIN_SECONDS` until it ends. A call
 that was cut ends in its limit's error even if it returns something in the end.
@@ -25,6 +26,7 @@ from typing import Any
 from resilience.budget.jobs import NEVER, current_job
 from resilience.budget.threads import AbandonedError, helper_threads
 from resilience.budget.timer import AGAIN_SECONDS, Alarm, Cut, has_cut
+from resilience.budget.watching import hung_up_after
 from resilience.errors import ConfigurationError, as_bug
 
 SECONDS_MAX = 366 * 86_400.0
@@ -52,12 +54,14 @@ def call_within(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     owner: object = None,
+    file: int | None = None,
 ) -> Any:  # noqa: ANN401 - what the function returns
     """Return `function(*args, **kwargs)`, or raise *error()* once that has taken *seconds*.
 
     In a job thread a limit of its *owner* cuts where the job runs; see `Job`. With no seconds left
     nothing is called. Nests: of two limits the one that ends first cuts. The module's table says
-    what cuts where.
+    what cuts where. A function that waits for an answer on one socket, *file*, is never left behind
+    in a helper thread; its connection cannot be used again after it was cut.
 
     Raises:
         TooManyAbandonedError: In a thread that is not the main one: so many calls that were cut
@@ -71,7 +75,8 @@ def call_within(
     if _get_ident() == _main_thread:
         with Alarm(seconds, error):
             return function(*args, **kwargs)
-    return _call_in_thread(seconds, error, functools.partial(function, *args, **kwargs), owner)
+    call = functools.partial(function, *args, **kwargs)
+    return _call_in_thread(seconds, error, call, owner, file)
 
 
 def synchronous(value: Any, what: str) -> Any:  # noqa: ANN401 - handed on
@@ -98,12 +103,15 @@ def _call_in_thread(
     error: Callable[[], BaseException],
     function: Callable[[], Any],
     owner: object,
+    file: int | None,
 ) -> Any:  # noqa: ANN401 - what the function returns
     job = current_job()
     if job is not None and job.takes(owner):
         return job.call_within(seconds, error, function)
     outer = NEVER if job is None else job.left()
     try:
+        if file is not None:
+            return hung_up_after(min(seconds, outer), file, function)
         return helper_threads.run(function, min(seconds, outer), interrupt=True)
     except AbandonedError as abandoned:
         if job is not None and outer < seconds:

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from resilience.errors import Neutral, is_any_of, is_bug, is_unreadable, mark_wrong_call
+from resilience.errors import is_any_of, is_bug, is_unreadable, mark_wrong_call
+from resilience.steering import Neutral
 
 logger = logging.getLogger("resilience")
 

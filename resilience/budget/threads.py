@@ -114,9 +114,11 @@ class HelperThreads:
             inbox = self._idle.pop()
         except IndexError:
             inbox = SimpleQueue()
+            inbox.put(run)  # before its thread begins, which then need not wait for it
             serve = functools.partial(_serve, inbox, self._idle)
             threading.Thread(target=serve, name="resilience-helper", daemon=True).start()
-        inbox.put(run)
+        else:
+            inbox.put(run)
 
 
 class _Run:

@@ -39,9 +39,15 @@ class Cut(BaseException):
 
 
 def has_cut(limit: object, error: BaseException) -> bool:
-    """Tell whether *error* is a cut of *limit*, alone or in the group that a `TaskGroup` makes."""
+    """Tell whether *error* is a cut of *limit*, or what the standard library made of it.
+
+    A `TaskGroup` puts it into a group. A `Condition` that was cut after it gave its lock back fails
+    to give it back again: a RuntimeError.
+    """
     if isinstance(error, BaseExceptionGroup):
         return any(has_cut(limit, one) for one in error.exceptions)
+    if type(error) is RuntimeError and error.__context__ is not None:
+        return has_cut(limit, error.__context__)
     return isinstance(error, Cut) and error.limit is limit
 
 
@@ -123,7 +129,7 @@ class Alarm:
     def _ring(self, _signum: int, frame: FrameType | None) -> None:
         if not self._pending:
             return
-        if frame is not None and (frame.f_code in _BETWEEN or _is_finalising(frame)):
+        if _must_wait(frame):
             _, interval = _getitimer(_REAL)
             _setitimer(_REAL, MOMENT_SECONDS, interval)
             return
@@ -142,19 +148,25 @@ class Alarm:
         _setitimer(_REAL, max(outer_left, 1e-6), self._outer_interval)
 
 
-def _is_finalising(frame: FrameType | None) -> bool:
-    """Tell whether the code runs for a finaliser: Python ignores what is raised in one."""
+def _must_wait(frame: FrameType | None) -> bool:
+    """Tell whether what is raised in this code would do harm, or nothing.
+
+    Harm where a limit takes or gives back the timer, also in what a tracer or another signal's
+    handler does there: its block would never end. So where coverage holds the lock of its data.
+    Nothing in a finaliser, as Python ignores it.
+    """
     collecting = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
-        in_module = frame.f_globals.get("__name__")
-        if frame.f_code.co_name == "__del__" or in_module in {"weakref", "_weakrefset"}:
+        code, in_module = frame.f_code, frame.f_globals.get("__name__")
+        if code in _BETWEEN or code in collecting:
             return True
-        if frame.f_code in collecting:
+        if code.co_name == "__del__" or in_module in _WITHOUT_A_CUT:
             return True
         frame = frame.f_back
     return False
 
 
+_WITHOUT_A_CUT = {"weakref", "_weakrefset", "coverage.collector", "coverage.inorout"}
 _BETWEEN = frozenset(
     method.__code__
     for name, method in vars(Alarm).items()

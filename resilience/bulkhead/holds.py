@@ -89,6 +89,9 @@ class Holds:
     def all(self) -> Mapping[str, Hold]:
         """Return the orders in force, by name.
 
+        What has ended is cleared away. An order that cannot be read is not: it may be in force for
+        workers of another version. `release` ends it.
+
         Raises:
             StoreUnavailableError: Nobody knows.
         """

@@ -1,4 +1,4 @@
-"""A cap on the calls of one dependency that are in flight in the whole fleet."""
+"""A cap on the calls of one dependency that run at once in the whole fleet."""
 
 import asyncio
 import functools
@@ -17,7 +17,7 @@ from resilience.events import BulkheadFull, Listener, announce, log_event
 from resilience.store.slots import ROUND_SECONDS, SlotStore
 
 RETRY_AFTER_SECONDS = 1.0
-"""What a refusal says of which nothing better is known."""
+"""`retry_after` of a refusal in the process's own line, where no end of a lease is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,9 @@ class _Step:
     """What a call that wants a slot must do next.
 
     Attributes:
-        kind: `stand` in the line of this process, `take` a slot, or `doze` in the fleet's line.
-        seconds: How long at most.
+        kind: `stand` waits in this process's line, `take` asks the store for a slot, `doze` waits
+            in the fleet's line.
+        seconds: Longest wait.
     """
 
     kind: str
@@ -34,11 +35,11 @@ class _Step:
 
 
 class Slots:
-    """Lets at most so many calls run at once, first come, first served.
+    """Lets at most *slots* calls run at once, first come, first served.
 
-    First within the process, then within the fleet. Without the store the process's own line is the
-    cap. A call that ends, however it does, gives its slot back; that of a killed process is back
-    within `LEASE_SECONDS`.
+    A call waits for its turn in its process, then in the fleet. Without the store the process's own
+    line is the cap. A call gives its slot back however it ends; a slot of a killed process is free
+    again within `LEASE_SECONDS`.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class Slots:
         """Cap calls of *dependency* at *slots*.
 
         Args:
-            dependency: Whose calls.
-            slots: How many may be in flight, at least 1.
+            dependency: The dependency that is called.
+            slots: How many calls may run at once, at least 1.
             store: Where the fleet counts; None: each process counts for itself.
-            renewal: Of this process; by default one of its own.
-            listeners: Who hears of refusals.
+            renewal: Renews the leases of this process; by default a new one for these slots.
+            listeners: Called with an event for each refusal.
             clock: Where time comes from.
         """
         self.dependency = dependency
@@ -90,7 +91,7 @@ class Slots:
             self._enter(lease, bell, seconds)
             return function(*args)
         finally:
-            # First: should the rest be cut, the renewal finds it and gives the slot back.
+            # First: if a time limit cuts what follows, the renewal gives the slot back.
             lease.done = True
             self._leave(lease)
 
@@ -132,11 +133,11 @@ class Slots:
                 raise self._full(began, RETRY_AFTER_SECONDS)
             yield _Step("stand", min(left, ROUND_SECONDS))
         if self._store is not None and self._renewal is not None:
-            # Before the store is asked: its answer may get lost on the way.
+            # Before the store is asked, as it may grant a slot and its answer be lost.
             lease.asked = True
             self._renewal.watch(lease)
-            # No `with`: its exit is Python code, and a cut that meets it while the generator is
-            # finalised would be lost.
+            # No `with suppress`: its exit is Python code, and a time limit that cuts it while the
+            # generator is finalised would be lost.
             try:
                 while (free_in := (yield _Step("take"))) is not None:
                     left = until - self._monotonic()
@@ -145,7 +146,7 @@ class Slots:
                     yield _Step("doze", min(left, free_in, ROUND_SECONDS))
                 lease.counted = True
             except StoreUnavailableError:
-                pass  # this process's line is the cap then
+                pass  # then this process's line is the cap
         lease.running = True
 
     def _enter(self, lease: Lease, bell: threading.Lock, seconds: float) -> None:
@@ -220,7 +221,7 @@ class Slots:
     def _left(self, lease: Lease, held: bool) -> None:  # noqa: FBT001 - what the store said
         if self._renewal is None:
             return
-        # If it is watched no more, a beat saw that the call was done, and was faster.
+        # If it was no longer watched, a beat of the renewal has already given the slot back.
         if self._renewal.forget(lease) and lease.counted and not held:
             self._renewal.lost(lease, retaken=False)
 
@@ -237,5 +238,5 @@ def _ring(bell: threading.Lock) -> None:
 
 
 def _ring_async(loop: asyncio.AbstractEventLoop, bell: asyncio.Event) -> None:
-    with suppress(RuntimeError):  # its event loop is closed, and the caller with it
+    with suppress(RuntimeError):  # its event loop is closed, so that nobody waits
         loop.call_soon_threadsafe(bell.set)

@@ -106,7 +106,7 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
     type=click.IntRange(1),
     default=SAMPLE,
     show_default=True,
-    help="Replay so many first, and the others only if none of these is dead again.",
+    help="Replay so many first, and the others only if none of these fails again.",
 )
 @click.option(
     "--sample-seconds",
@@ -131,7 +131,7 @@ def replay(
 ) -> None:
     """Run dead letters again, oldest first, as new jobs that point to their letters.
 
-    Exits with 1 if a job of the sample is dead again; the other letters then stay as they are.
+    Exits with 1 if a job of the sample fails again; the other letters then stay as they are.
     """
     ledger = ledger_of(context)
     which, actor, reason = _chosen(dry_run=dry_run, **chosen)
@@ -186,8 +186,8 @@ def discard(
         return
     if not yes:
         confirm(f"Discard {len(names)} dead letters for good?")
-    # No more than were asked about: letters that died meanwhile are younger.
-    names = forget(limit=len(names))
+    # Letters may have died, and some of these may be gone, while the question was open.
+    names = forget(limit=chosen["limit"], among=names)
     if as_json:
         click.echo(json.dumps({"discarded": names}, indent=2))
     else:
@@ -262,5 +262,5 @@ def _say_count(ledger: Ledger, count: int, what: str, *, as_json: bool) -> None:
 
 def _say_nothing_found(ledger: Ledger) -> None:
     counts = [one for one in ledger.counts() if one.state is State.DEAD]
-    there = ", ".join(f"{one.dependency}: {one.jobs}" for one in counts)
+    there = ", ".join(f"{one.dependency}: {one.amount}" for one in counts)
     click.echo(f"No such dead letters. There are {there or 'none at all'}.")

@@ -6,7 +6,7 @@ import click
 
 from resilience.cli.words import briefly, confirm, plain
 from resilience.clock import SystemClock
-from resilience.ledger import Count, Ledger
+from resilience.ledger import COUNT_LIMIT, Count, Ledger
 from resilience.ledger.database import Database
 from resilience.ledger.engines import read_url
 from resilience.ledger.upgrade import version_of
@@ -75,11 +75,17 @@ def accept(context: click.Context, *, yes: bool) -> None:
 
 
 @ledger.command()
+@click.option("--exact", is_flag=True, help="Count all; takes longer the more there are.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @click.pass_context
-def status(context: click.Context, *, as_json: bool) -> None:
-    """Count the jobs of every dependency by state."""
-    counts = sorted(ledger_of(context).counts(), key=lambda one: (one.dependency, one.state))
+def status(context: click.Context, *, exact: bool, as_json: bool) -> None:
+    """Count the jobs of every dependency by state.
+
+    A number with a plus is where counting ended: there are more.
+    """
+    limit = None if exact else COUNT_LIMIT
+    found = ledger_of(context).counts(limit=limit)
+    counts = sorted(found, key=lambda one: (one.dependency, one.state))
     if as_json:
         click.echo(json.dumps([_row(one) for one in counts], indent=2))
         return
@@ -94,7 +100,7 @@ def status(context: click.Context, *, as_json: bool) -> None:
     table = Table("dependency", "state", "jobs", "oldest")
     for one in counts:
         table.add_row(
-            Text(plain(one.dependency)), str(one.state), Text(str(one.jobs), "bold"), _oldest(one)
+            Text(plain(one.dependency)), str(one.state), Text(one.amount, "bold"), _oldest(one)
         )
     Console().print(table)
 
@@ -105,6 +111,7 @@ def _row(one: Count) -> dict[str, object]:
         "dependency": one.dependency,
         "state": str(one.state),
         "jobs": one.jobs,
+        "more": one.more,
         "overdue_seconds": None if overdue is None else round(overdue, 1),
     }
 

@@ -69,8 +69,8 @@ def _service(worker: Worker, image: str) -> Mapping[str, Any]:
         "image": image,
         "restart": "unless-stopped",
         **({"environment": _required(worker)} if worker.environment else {}),
-        # Compose replaces `$`, in lists as well.
-        "command": [word.replace("$", "$$") for word in worker.command],
+        # Compose replaces variables, in lists as well.
+        "command": list(map(_without_variables, worker.command)),
         "stop_grace_period": f"{worker.stop_seconds}s",
         "healthcheck": {
             "test": ["CMD", *PROBE],
@@ -85,6 +85,11 @@ def _service(worker: Worker, image: str) -> Mapping[str, Any]:
 def _required(worker: Worker) -> Mapping[str, str]:
     """Return variables that Compose takes from its own environment, and does not start without."""
     return {name: f"${{{name}:?one for all services}}" for name in worker.environment}
+
+
+def _without_variables(word: str) -> str:
+    """Return *word* so that Compose, systemd and Kubernetes replace nothing in it."""
+    return word.replace("$", "$$")
 
 
 def systemd(workers: Sequence[Worker], user: str) -> str:
@@ -142,7 +147,7 @@ def _escaped(text: str) -> str:
 
 
 def _unit_word(word: str) -> str:
-    escaped = _escaped(word).replace("$", "$$")
+    escaped = _without_variables(_escaped(word))
     return escaped if UNIT_WORD.fullmatch(word) else json.dumps(escaped, ensure_ascii=False)
 
 
@@ -181,7 +186,7 @@ def _deployment(name: str, worker: Worker, image: str) -> Mapping[str, Any]:
     container: Mapping[str, Any] = {
         "name": "worker",
         "image": image,
-        "command": list(worker.command),
+        "command": list(map(_without_variables, worker.command)),
         **({"env": list(map(_from_secret, worker.environment))} if worker.environment else {}),
         "startupProbe": started,
         "readinessProbe": probe,

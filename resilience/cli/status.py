@@ -67,7 +67,8 @@ def look(adopted: Resilience, command: str) -> dict[str, Any]:
         command: Begins each command that `next` names.
     """
     found: dict[str, Any] = {"level": None, "since": None, "reasons": [], "breakers": []}
-    found |= {"holds": [], "flags": [], "queues": {}, "dead": {}, "next": [], "unknown": {}}
+    found |= {"holds": [], "flags": [], "queues": {}, "dead": {}, "more_dead": []}
+    found |= {"next": [], "unknown": {}}
     sources: dict[str, Callable[[Resilience], dict[str, Any]]]
     sources = {"store": _from_store, "broker": _from_broker, "ledger": _from_ledger}
     for name, ask in sources.items():
@@ -109,8 +110,11 @@ def _from_broker(adopted: Resilience) -> dict[str, Any]:
 
 
 def _from_ledger(adopted: Resilience) -> dict[str, Any]:
-    counts = adopted.ledger.counts()
-    return {"dead": {one.dependency: one.jobs for one in counts if one.state is State.DEAD}}
+    dead = [one for one in adopted.ledger.counts() if one.state is State.DEAD]
+    return {
+        "dead": {one.dependency: one.jobs for one in dead},
+        "more_dead": [one.dependency for one in dead if one.more],
+    }
 
 
 def _next(found: dict[str, Any]) -> Iterable[str]:
@@ -142,7 +146,10 @@ def _lines(found: dict[str, Any]) -> Iterable[str]:
         "holds": (f"{r['name']} by {plain(r['actor'])}" for r in found["holds"]),
         "flags": (f"{r['feature']} {'on' if r['enabled'] else 'off'}" for r in found["flags"]),
         "queues": (f"{name} {depth}" for name, depth in found["queues"].items() if depth),
-        "dead letters": (f"{name} {jobs}" for name, jobs in found["dead"].items()),
+        "dead letters": (
+            f"{name} {jobs}{'+' if name in found['more_dead'] else ''}"
+            for name, jobs in found["dead"].items()
+        ),
     }
     for name, texts in facts.items():
         yield f"{name}: {', '.join(texts) or 'none'}"

@@ -16,6 +16,8 @@ from resilience.outcome import Outcome
 
 LIFE_US: Final = int(TOKEN_SECONDS * 1e6)
 """A record is good for so long, in microseconds."""
+ROUNDING_US: Final = 1_000
+"""Times of what is unknown travel in whole milliseconds, so that one may be too early by less."""
 WEIGHT_MAX: Final = 10_000
 """So much is kept in this process; what it learned longest ago of a session goes first."""
 WEIGHT_BYTES: Final = 4_096
@@ -106,12 +108,15 @@ class Records:
         """
         known, now = self._sessions.get(session.key, _NOTHING), self._monotonic()
         oldest = now * 1e6 + self._offset - LIFE_US
-        unknown = not known.upto >= session.number(self._source) >= self._least
-        unknown = unknown or session.unknown_at(self._source) * 1e6 > oldest
+        behind = not known.upto >= session.number(self._source) >= self._least
+        lost = session.unknown_at(self._source)
+        floor = max(known.floor, lost * 1e6 + ROUNDING_US) if lost else known.floor
+        unknown = behind or floor > oldest
         record = known.records.get(key)
         if record is None or record.until <= now:
-            return None, unknown or known.floor > oldest
-        sure = not unknown and record.number > known.floor
+            return None, unknown
+        # What was lost had been written by then: a later record is the last write all the same.
+        sure = record.number > floor and not behind
         return record if sure else self._record(ASK), unknown
 
     def learn(self, session: ConsistentSession, sent: int, reply: Sequence[Any]) -> None:
@@ -151,10 +156,11 @@ class Records:
     def miss(self, session: ConsistentSession, key: str) -> None:
         """Note that the store has not answered to a step of a write: others do not know of it."""
         with self._lock:
-            now = self._now()
-            session.note_unknown(self._source, now / 1e6)
             known = self._sessions.get(session.key) or self._renew(session, 0)
-            known.floor = max(known.floor, known.upto, now)
+            # Numbers may be ahead of the time, if the store's clock was set back.
+            latest = max(known.upto, session.number(self._source), self._now())
+            session.note_unknown(self._source, latest / 1e6)
+            known.floor = max(known.floor, latest)
             self._put(known, key, ASK)
             self._trim()
 

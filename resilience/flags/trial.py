@@ -18,7 +18,6 @@ from typing import ClassVar, Final, NamedTuple, Self, TypeVar
 from resilience.clock import SystemClock
 from resilience.errors import (
     FeatureShedError,
-    Neutral,
     RejectedError,
     StoreUnavailableError,
     is_any_of,
@@ -29,6 +28,7 @@ from resilience.flags.feature import Features
 from resilience.flags.orders import Edit, end_trial, trial_edit
 from resilience.levels import Level
 from resilience.outcome import Outcome
+from resilience.steering import Neutral
 from resilience.store.flags import FlagStore
 
 T = TypeVar("T")

@@ -1,14 +1,15 @@
 """The ledger: what must never get lost, in one SQL database.
 
-What a job is costs nothing to know; what talks to the database is imported when it is needed first,
-since SQLAlchemy takes longer to import than Celery.
+The value classes are imported at once. What talks to the database is imported on first use, since
+SQLAlchemy takes longer to import than Celery.
 """
 
 from typing import TYPE_CHECKING
 
 from resilience.exports import exported_from
 from resilience.ledger.claim import Claimed, Done, Running
-from resilience.ledger.job import KEY_LENGTH, Count, Job, State
+from resilience.ledger.count import COUNT_LIMIT, Count
+from resilience.ledger.job import KEY_LENGTH, Job, State
 
 if TYPE_CHECKING:
     from resilience.ledger.claims import Claims
@@ -29,6 +30,7 @@ else:
     )
 
 __all__ = [
+    "COUNT_LIMIT",
     "KEY_LENGTH",
     "AuditEntry",
     "Claimed",

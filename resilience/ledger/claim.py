@@ -1,20 +1,20 @@
-"""What a claim on a key comes to."""
+"""The answers to a claim on a key."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The key is the caller's until its lease runs out."""
+    """The caller has the key until its lease expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Somebody else has the key.
+    """Another owner has the key.
 
     Attributes:
-        owner: Who.
-        seconds: When the lease runs out unless it is renewed.
+        owner: The other owner.
+        seconds: Seconds until its lease expires unless it is renewed.
     """
 
     owner: str
@@ -23,10 +23,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It was done before.
+    """What the key stands for was done before.
 
     Attributes:
-        result: What came of it, as JSON.
+        result: Its recorded result, as JSON.
     """
 
     result: str

@@ -1,20 +1,24 @@
-"""Who runs what must run once, and what came of it."""
+"""Claims on idempotency keys, and the results recorded under them."""
 
 import hashlib
 from typing import Any
 
-from sqlalchemy import Delete, Double, Update, bindparam, delete, null, select, update
+from sqlalchemy import Double, bindparam, delete, null, select, update
 
 from resilience.ledger.claim import Claimed, Done, Running
-from resilience.ledger.database import Database, count_changes
+from resilience.ledger.database import Database
 from resilience.ledger.job import KEY_LENGTH
 from resilience.ledger.tables import CLAIMS
 
 
 class Claims:
-    """Idempotency records: a key is run by one owner at a time, and done once.
+    """Idempotency records: one owner at a time has a key, and its result is recorded once.
 
-    An owner is one execution, not one job: of two copies of a job each needs a name of its own.
+    An owner is one execution, not one job: two copies of a job need different owners.
+
+    In SQLite only `complete` waits for the disk. A crash of the host may undo a claim, but it also
+    ends every owner, as all of them run on that host. A result on the disk implies that everything
+    written before it is on the disk, too.
     """
 
     def __init__(self, database: Database) -> None:
@@ -33,56 +37,62 @@ class Claims:
         self._release = delete(CLAIMS).where(this, mine)
 
     def claim(self, key: str, *, owner: str, lease_seconds: float) -> Claimed | Running | Done:
-        """Ask to run *key*; who has it already may ask again, which renews the lease.
+        """Claim *key*; a claim by the owner that has it already renews the lease.
 
         Args:
-            key: What must run once; the full name of the task belongs into it.
-            owner: The execution that asks.
-            lease_seconds: When the key is free for others unless it is renewed or completed.
+            key: Names what must run once; it should contain the full name of the task.
+            owner: The execution that claims.
+            lease_seconds: Seconds until others may claim the key, unless the lease is renewed or
+                the key completed.
         """
-        key, mine = _fitting(key), {"owner": owner, "lease": lease_seconds}
-        with self._database.stepping() as connection:
-            while True:
-                if count_changes(connection, self._new, mine | {"key": key}):
-                    return Claimed()
-                if count_changes(connection, self._take, mine | {"name": key, "asker": owner}):
-                    return Claimed()
-                row = connection.execute(self._held, {"name": key}).one_or_none()
-                if row is not None:  # else it was released meanwhile: ask again
-                    return Running(row.owner, row.left) if row.result is None else Done(row.result)
+        name, mine = _fitting(key), {"owner": owner, "lease": lease_seconds}
+        while True:
+            if self._database.change(self._new, mine | {"key": name}, synced=False):
+                return Claimed()
+            row = self._database.find(self._held, {"name": name})
+            if row is None:  # the owner has released the key since
+                continue
+            holder, result, left = row
+            if left > 0 and (result is not None or holder != owner):
+                return Running(holder, left) if result is None else Done(result)
+            again = mine | {"name": name, "asker": owner}
+            if self._database.change(self._take, again, synced=False):
+                return Claimed()
 
     def renew(self, key: str, *, owner: str, lease_seconds: float) -> bool:
-        """Let the lease run out in *lease_seconds* from now; tell whether it is still *owner*'s."""
-        return self._change(self._renew, key, owner, {"lease": lease_seconds})
+        """Extend the lease to *lease_seconds* from now; return whether *owner* still had it."""
+        values = _of(key, owner) | {"lease": lease_seconds}
+        return bool(self._database.change(self._renew, values, synced=False))
 
     def complete(self, key: str, *, owner: str, result: str, keep_seconds: float) -> bool:
-        """Record that it is done.
+        """Record the result of *key*.
 
         Args:
-            key: What was done.
-            owner: Who did it.
-            result: What came of it, as JSON.
-            keep_seconds: How long who asks is told so.
+            key: The key that was claimed.
+            owner: The execution that claimed it.
+            result: Its result, as JSON.
+            keep_seconds: How long later claims get this result.
 
         Returns:
-            Whether it was still *owner*'s; if not, what others recorded stays.
+            Whether *owner* still had the key; if not, nothing is recorded.
         """
-        return self._change(self._renew, key, owner, {"lease": keep_seconds, "result": result})
+        values = _of(key, owner) | {"lease": keep_seconds, "result": result}
+        return bool(self._database.change(self._renew, values))
 
     def release(self, key: str, *, owner: str) -> bool:
-        """Give the key back, as it was not done; tell whether it was still *owner*'s."""
-        return self._change(self._release, key, owner, {})
+        """Give the key back without a result; return whether *owner* still had it."""
+        return bool(self._database.change(self._release, _of(key, owner), synced=False))
 
-    def _change(
-        self, statement: Update | Delete, key: str, owner: str, values: dict[str, Any]
-    ) -> bool:
-        with self._database.stepping() as connection:
-            mine = {"name": _fitting(key), "asker": owner}
-            return bool(count_changes(connection, statement, mine | values))
+
+def _of(key: str, owner: str) -> dict[str, Any]:
+    return {"name": _fitting(key), "asker": owner}
 
 
 def _fitting(key: str) -> str:
-    """Return *key*, or what stands for it if MariaDB would cut it, and take two keys for one."""
+    """Return *key*, shortened if it is too long for MariaDB, which would cut it.
+
+    The end of a shortened key is a digest, so that two keys stay different.
+    """
     if len(key) <= KEY_LENGTH:
         return key
     digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()

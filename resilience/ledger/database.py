@@ -15,6 +15,7 @@ from sqlalchemy import (
     Engine,
     Executable,
     Insert,
+    Select,
     Table,
     Update,
     bindparam,
@@ -29,7 +30,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from resilience.clock import Clock
 from resilience.errors import LedgerUnavailableError, UnkeepableError
 from resilience.ledger.direct import Direct
-from resilience.ledger.engines import STEPS, driver_of, make_engine, read_url
+from resilience.ledger.engines import STEPS, driver_of, make_engine, make_patient_engine, read_url
 from resilience.ledger.job import KEY_LENGTH
 from resilience.ledger.upgrade import check_version, upgrade, version_of
 
@@ -58,6 +59,7 @@ class Database:
     Attributes:
         place: Its URL without the password.
         is_file: Whether it is a file of one host, and no server.
+        nests: Whether a table that a query derives may depend on a row of the query around it.
         now: Its time in epoch seconds, as SQL; SQLite has the host's.
     """
 
@@ -70,6 +72,7 @@ class Database:
         self._url = read_url(url)
         self._backend = self._url.get_backend_name()
         self.is_file = self._backend == "sqlite"
+        self.nests = self._backend in {"sqlite", "postgresql"}
         self.now = _now(self._backend, clock)
         self.place = self._url.render_as_string(hide_password=True)
         self._timeout_seconds = timeout_seconds
@@ -107,14 +110,35 @@ class Database:
         with self.writing() if self._backend == "sqlite" else self.reading() as connection:
             yield connection
 
-    def change(self, statement: Insert | Update | Delete, values: Mapping[str, Any]) -> int:
+    def change(
+        self,
+        statement: Insert | Update | Delete,
+        values: Mapping[str, Any],
+        *,
+        synced: bool = True,
+    ) -> int:
         """Execute *statement* as a transaction of its own; count the rows that it changed.
+
+        Errors as `writing`.
+
+        Args:
+            statement: What changes rows; it lives as long as this.
+            values: Its parameters.
+            synced: Whether a change of a file survives a crash of the host. That of a process it
+                survives always; what a server has is on its disk always.
+        """
+        with self._translated():
+            self._make_ready()
+            return self._direct.change(self._engine(), statement, values, synced=synced)
+
+    def find(self, statement: Select[Any], values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Return the first row that *statement*, which lives as long as this, finds.
 
         Errors as `writing`.
         """
         with self._translated():
             self._make_ready()
-            return self._direct.change(self._engine(), statement, values)
+            return self._direct.find(self._engine(), statement, values)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -126,10 +150,15 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the schema up to date; errors as `writing`."""
+        engine = make_patient_engine(
+            self._url, timeout_seconds=self._timeout_seconds, clock=self._clock
+        )
         with self._translated():
-            with self._engine().begin() as connection:
-                upgrade(connection, self.place)
-            self._ready = True
+            try:
+                with engine.begin() as connection:
+                    upgrade(connection, self.place)
+            finally:
+                engine.dispose()
 
     def close(self) -> None:
         """Close the connections of this process that nobody uses."""

@@ -19,7 +19,10 @@ STEPS = {"resilience_steps": True}
 """Execution option of a connection on which every statement is a transaction."""
 CHECKPOINT_PAGES = 4000
 MARGIN_SECONDS = 0.5
+UPGRADE_SECONDS = 86400.0
 LOCK_PAUSE_SECONDS = 0.0002
+LOCK_PAUSE_SECONDS_MAX = 0.002
+"""A disk may take long to sync, and each look costs the processor as much as a statement."""
 PRIMARY_CODE = 0xFF
 """What of SQLite's codes says what is wrong; the rest says how it was found."""
 FRESH_SECONDS = 1.0
@@ -83,6 +86,13 @@ def make_engine(url: URL, *, timeout_seconds: float, clock: Clock) -> Engine:
     return make(url, timeout_seconds, clock)
 
 
+def make_patient_engine(url: URL, *, timeout_seconds: float, clock: Clock) -> Engine:
+    """Do the same for an upgrade, whose statements take as long as there are many rows."""
+    if url.get_backend_name() in {"sqlite", "postgresql"}:
+        return make_engine(url, timeout_seconds=timeout_seconds, clock=clock)
+    return _mariadb(url, timeout_seconds, clock, statement_seconds=UPGRADE_SECONDS)
+
+
 def _pooled(url: URL, seconds: float, **options: Any) -> Engine:  # noqa: ANN401 - SQLAlchemy's
     return create_engine(
         url,
@@ -133,7 +143,7 @@ def when_unlocked(step: Callable[[], T], clock: Clock, *, deadline: float) -> T:
 
     A commit takes less than a millisecond, but SQLite's own wait soon sleeps for a hundred.
     """
-    pause = threading.Event()
+    seconds = LOCK_PAUSE_SECONDS
     while True:
         try:
             return step()
@@ -141,7 +151,8 @@ def when_unlocked(step: Callable[[], T], clock: Clock, *, deadline: float) -> T:
             busy = error.sqlite_errorcode & PRIMARY_CODE == sqlite3.SQLITE_BUSY
             if not busy or clock.monotonic() > deadline:
                 raise
-            pause.wait(LOCK_PAUSE_SECONDS)
+            threading.Event().wait(seconds)
+            seconds = min(1.5 * seconds, LOCK_PAUSE_SECONDS_MAX)
 
 
 def _postgresql(url: URL, seconds: float, clock: Clock) -> Engine:
@@ -155,10 +166,12 @@ def _postgresql(url: URL, seconds: float, clock: Clock) -> Engine:
     return engine
 
 
-def _mariadb(url: URL, seconds: float, clock: Clock) -> Engine:
-    whole = max(1, round(seconds))
+def _mariadb(
+    url: URL, seconds: float, clock: Clock, *, statement_seconds: float | None = None
+) -> Engine:
+    whole, most = max(1, round(seconds)), statement_seconds or seconds
     # Longer than the server lets a statement run, so that it says itself what takes so long.
-    longest = seconds + MARGIN_SECONDS
+    longest = most + MARGIN_SECONDS
     waits = {"connect_timeout": seconds, "read_timeout": longest, "write_timeout": longest}
     engine = _pooled(url, seconds, connect_args=waits)
     _on_server(engine, clock)
@@ -167,7 +180,7 @@ def _mariadb(url: URL, seconds: float, clock: Clock) -> Engine:
     def limit(connection: Any, _: ConnectionPoolEntry) -> None:  # noqa: ANN401 - the driver's
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SET SESSION innodb_lock_wait_timeout={whole}, max_statement_time={seconds:g}"
+                f"SET SESSION innodb_lock_wait_timeout={whole}, max_statement_time={most:g}"
             )
             # By default what is taken locks the gaps between rows, too, and who adds waits.
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")

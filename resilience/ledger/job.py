@@ -52,21 +52,3 @@ class Job:
     age_seconds: float = 0.0
     due: float | None = None
     state: State = State.OUTBOX
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """How many jobs of a dependency are in a state.
-
-    Attributes:
-        state: Which state.
-        dependency: Which dependency.
-        jobs: How many.
-        overdue_seconds: How long the first of them has been due, negative if it is due later; for
-            dispatched jobs, since its lease ran out. None: dead ones are never due.
-    """
-
-    state: State
-    dependency: str
-    jobs: int
-    overdue_seconds: float | None

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 from resilience.clock import Clock, SystemClock
 from resilience.events import JobSetAside, Listener, announce
 from resilience.ledger.claims import Claims
+from resilience.ledger.count import COUNT_LIMIT, Count, add_up
 from resilience.ledger.database import Database, count_changes
 from resilience.ledger.failure import Failure, fingerprint
 from resilience.ledger.identity import Identity, read_identity
-from resilience.ledger.job import Count, Job, State
+from resilience.ledger.job import Job, State
 from resilience.ledger.letters import AT_ONCE, Letters
 from resilience.ledger.orders import Orders
 from resilience.ledger.statements import Statements
@@ -145,12 +146,14 @@ class Ledger:
             held: Dependencies whose jobs stay where they are.
             full: Queues whose jobs do.
         """
-        but = {"held": list(held), "full": list(full)}
+        left_out = {"held": list(held), "full": list(full)}
         with self._database.writing() as connection:
             rows: list[Row[*tuple[Any, ...]]] = []
-            for of, on, _ in connection.execute(self._statements.places, but).all():
-                place = {"of": of, "on": on, "most": limit - len(rows)}
-                rows += connection.execute(self._statements.due, place)
+            places = connection.execute(self._statements.places, left_out).all()
+            for dependency, queue, state, _ in places:
+                place = {"in_dependency": dependency, "in_queue": queue, "in_state": state}
+                most = {"most": limit - len(rows)}
+                rows += connection.execute(self._statements.due, place | most)
                 if len(rows) == limit:
                     break
             jobs, broken = _sorted_out(sorted(rows, key=lambda row: row.due))
@@ -239,14 +242,20 @@ class Ledger:
         end = {"state": State.DEAD, "due_in": None, "died_in": 0.0, "reason": reason}
         return self._report(job, failure, end | {"fingerprint": failure.fingerprint})
 
-    def counts(self) -> list[Count]:
-        """Return how many jobs there are, by state and dependency; empty ones are left out."""
+    def counts(self, *, limit: int | None = COUNT_LIMIT) -> list[Count]:
+        """Count the jobs by state and dependency; what has none is left out.
+
+        Args:
+            limit: Counting the jobs of a dependency's queue in one state ends here, at least 0;
+                beyond it `Count.more` is set. None: count them all, which takes the longer the
+                more there are, and from some millions on may take longer than `timeout_seconds`.
+        """
+        statement, bound = self._statements.exact_counts, {}
+        if limit is not None:
+            statement, bound = self._statements.counts, {"limit": limit}
         with self._database.reading() as connection:
-            rows = connection.execute(self._statements.counts).all()
-        return [
-            Count(state=State(state), dependency=dependency, jobs=jobs, overdue_seconds=seconds)
-            for state, dependency, jobs, seconds in rows
-        ]
+            rows = connection.execute(statement, bound).all()
+        return add_up(rows, limit)
 
     def _insert(
         self, connection: Connection, jobs: Sequence[Job], delay_seconds: float | None
@@ -268,7 +277,7 @@ class Ledger:
         if failure:
             spent, line = 1, failure.to_line(self._database.host_now())
         copy = {"job": job.id, "number": job.dispatches, "spent": spent, "line": line}
-        copy |= {"to": job.queue, "said": job.message}
+        copy |= {"new_queue": job.queue, "new_message": job.message}
         new = {**self._row(job), "attempts": job.attempts + spent, "errors": line}
         steps: list[tuple[Insert | Update, dict[str, Any]]] = [
             (self._statements.keep, new | end),

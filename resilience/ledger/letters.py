@@ -1,20 +1,22 @@
 """Dead letters: jobs that were given up, and what an operator does with them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    Column,
+    ColumnElement,
     Connection,
     Double,
     Row,
     Select,
-    Table,
     bindparam,
     delete,
     insert,
     null,
     select,
+    tuple_,
     update,
 )
 
@@ -25,6 +27,8 @@ from resilience.ledger.tables import AUDIT, CLAIMS, JOBS
 
 AT_ONCE = 200
 """Letters per transaction: few enough to be done well within a statement's timeout."""
+PAGE = 5000
+"""Ids of letters per statement: any number of them is read, but none of the statements for long."""
 AUDIT_LIMIT = 1000
 
 
@@ -127,14 +131,32 @@ class Letters:
         return replayed
 
     def discard(
-        self, which: Which, *, actor: str, reason: str, limit: int, dry_run: bool = False
+        self,
+        which: Which,
+        *,
+        actor: str,
+        reason: str,
+        limit: int,
+        among: Collection[str] | None = None,
+        dry_run: bool = False,
     ) -> list[str]:
         """Forget the first *limit* of *which* letters; only the audit remembers.
+
+        Args:
+            which: Which letters.
+            actor: Who discards them, for the audit.
+            reason: Why, for the audit.
+            limit: Most letters.
+            among: Ids; letters that have none of them stay. None: all may be forgotten.
+            dry_run: Change nothing.
 
         Returns:
             Their ids; of a dry run, those that would have been forgotten.
         """
         ids = self._ids(which, limit)
+        if among is not None:
+            chosen = frozenset(among)
+            ids = [name for name in ids if name in chosen]
         if dry_run:
             return ids
         discarded: list[str] = []
@@ -152,13 +174,12 @@ class Letters:
 
         Idempotency records are forgotten when their own time is over.
         """
-        before = self._database.now - older_than_seconds
+        now = self._database.now
+        before = now - older_than_seconds
         return Purged(
-            letters=self._purge(JOBS, select(JOBS.c.id).where(JOBS.c.died <= before)),
-            audit=self._purge(AUDIT, select(AUDIT.c.number).where(AUDIT.c.at <= before)),
-            claims=self._purge(
-                CLAIMS, select(CLAIMS.c.key).where(CLAIMS.c.until <= self._database.now)
-            ),
+            letters=self._purge(JOBS.c.died, before),
+            audit=self._purge(AUDIT.c.at, before),
+            claims=self._purge(CLAIMS.c.until, now),
         )
 
     def _select(self, which: Which, *columns: Any) -> Select[Any]:  # noqa: ANN401 - any column
@@ -171,8 +192,20 @@ class Letters:
         return dead
 
     def _ids(self, which: Which, limit: int) -> list[str]:
+        ids: list[str] = []
+        page = self._select(which, JOBS.c.id, JOBS.c.died)
         with self._database.reading() as connection:
-            return list(connection.scalars(self._select(which, JOBS.c.id).limit(limit)))
+            while True:
+                most = min(PAGE, limit - len(ids))
+                rows = connection.execute(page.limit(most)).all()
+                ids += [row.id for row in rows]
+                if len(rows) < PAGE:
+                    return ids
+                last = rows[-1]
+                page = self._select(which, JOBS.c.id, JOBS.c.died).where(
+                    tuple_(JOBS.c.died, JOBS.c.id) > (last.died, last.id),
+                    JOBS.c.died >= last.died,  # MariaDB finds no pair in an index
+                )
 
     def _lock(self, connection: Connection, ids: list[str]) -> list[Row[Any]]:
         """Return those of the letters *ids* that are still there; nobody else changes them now.
@@ -226,16 +259,17 @@ class Letters:
         if rows:
             connection.execute(insert(AUDIT).values(at=self._database.now), rows)
 
-    def _purge(self, table: Table, old: Select[Any]) -> int:
-        return sum(self._purged(table, old))
+    def _purge(self, time: Column[float], before: ColumnElement[float]) -> int:
+        return sum(self._purged(time, before))
 
-    def _purged(self, table: Table, old: Select[Any]) -> Iterator[int]:
+    def _purged(self, time: Column[float], before: ColumnElement[float]) -> Iterator[int]:
+        table = time.table
         [key] = table.primary_key.columns
+        # In order: else PostgreSQL reads the table from its start, each time past what is deleted.
+        old = select(key).where(time <= before).order_by(time).limit(AT_ONCE)
         while True:
             with self._database.writing() as connection:
-                names = connection.scalars(
-                    old.limit(AT_ONCE).with_for_update(skip_locked=True)
-                ).all()
+                names = connection.scalars(old.with_for_update(skip_locked=True)).all()
                 connection.execute(delete(table).where(key.in_(names)))
             yield len(names)
             if len(names) < AT_ONCE:

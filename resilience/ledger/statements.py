@@ -1,5 +1,6 @@
-"""The statements on jobs, built once: to build one takes longer than to commit it."""
+"""The statements on jobs. They are built once, as building one takes longer than a commit."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
@@ -7,12 +8,14 @@ from sqlalchemy import (
     Delete,
     Double,
     Insert,
+    Integer,
     ScalarSelect,
     Select,
     Update,
     bindparam,
     delete,
     func,
+    literal,
     null,
     select,
     update,
@@ -28,21 +31,26 @@ def _seconds(name: str) -> ColumnElement[float]:
 
 
 class Statements:
-    """What is done to jobs; `_in` in a parameter's name: seconds from now, None: never.
+    """What is done to jobs.
+
+    A place is a dependency, a queue and a state. Parameters whose names end in `_in` are seconds
+    from now, or None for never.
 
     Attributes:
-        keep: Insert a job unless its id is known.
-        report: Say what became of the copy with that number, unless another copy has reported.
-        places: Select where jobs are due: dependency and queue, longest due first. What it costs
-            depends on how many places there are, not on how many jobs.
-        due: Select what is due in one place, and lock it.
+        keep: Insert a job unless its id exists.
+        report: Record how the copy with this number ended, unless another copy has reported.
+        places: Select the places with due jobs, the longest due first. The cost grows with the
+            number of places, not of jobs.
+        due: Select and lock what is due in one place.
         lease: Hand jobs to a relay.
-        set_aside: Make a dead letter of a job that cannot be read.
+        set_aside: Turn a job that cannot be read into a dead letter.
         give_back: Undo `lease`.
-        extend: Put off the end of leases.
-        finish: Forget jobs.
-        revoke: Forget jobs that are no dead letters.
-        counts: Count jobs.
+        extend: Extend leases.
+        finish: Delete jobs.
+        revoke: Delete jobs that are not dead letters.
+        counts: Count the jobs of each place, up to one more than `limit`. The cost grows with the
+            number of places, not of jobs.
+        exact_counts: Count all jobs of each place.
     """
 
     keep: Insert
@@ -56,6 +64,7 @@ class Statements:
     finish: Delete
     revoke: Delete
     counts: Select[Any]
+    exact_counts: Select[Any]
 
     def __init__(self, database: Database) -> None:
         """Build them for *database*."""
@@ -73,8 +82,8 @@ class Statements:
             .values(
                 attempts=job.attempts + bindparam("spent"),
                 errors=job.errors + bindparam("line"),
-                queue=bindparam("to"),
-                message=bindparam("said"),
+                queue=bindparam("new_queue"),
+                message=bindparam("new_message"),
                 owner=null(),
                 **ends,
             )
@@ -83,7 +92,12 @@ class Statements:
         self.places = _places(now)
         self.due = (
             select(*columns, (now - job.born).label("age"))
-            .where(job.dependency == bindparam("of"), job.queue == bindparam("on"), job.due <= now)
+            .where(
+                job.dependency == bindparam("in_dependency"),
+                job.queue == bindparam("in_queue"),
+                job.state == bindparam("in_state"),
+                job.due <= now,
+            )
             .order_by(job.due)
             .limit(bindparam("most"))
             .with_for_update(skip_locked=True)
@@ -107,44 +121,82 @@ class Statements:
         self.extend = update(JOBS).where(these, leased).values(due=until)
         self.finish = delete(JOBS).where(these)
         self.revoke = delete(JOBS).where(these, job.state != State.DEAD)
-        kind = (job.state, job.dependency)
-        overdue = now - func.min(job.due)
-        self.counts = select(*kind, func.count(), overdue).group_by(*kind).order_by(*kind)
+        self.counts = _counts(now, nests=database.nests)
+        self.exact_counts = (
+            select(job.state, job.dependency, func.count(), now - func.min(job.due))
+            # In the order of the index, so that the database need not sort.
+            .group_by(job.dependency, job.queue, job.state)
+        )
 
 
 def _places(now: ColumnElement[float]) -> Select[Any]:
-    """Select places with due jobs, but those that are held or full.
+    """Select the places with due jobs, except held dependencies and full queues."""
+    place = _known_places(dependency="held", queue="full")
+    oldest = _least(JOBS.c.due, *_in_place(place), JOBS.c.due <= now)
+    due = select(*place, oldest.label("due")).where(_is_set(place[-1])).subquery()
+    return select(due).where(_is_set(due.c.due)).order_by(due.c.due)
 
-    Each distinct value is looked up in the index behind the one before: a loose index scan, which
-    no database does by itself for a query without recursion.
+
+def _counts(now: ColumnElement[float], *, nests: bool) -> Select[Any]:
+    """Select state, dependency, number of jobs, and for how long the first of them has been due.
+
+    Args:
+        now: The time, as SQL.
+        nests: Whether a derived table may name the columns of the query around it.
     """
-    job = JOBS.c
-    names = select(func.min(job.dependency).label("dependency")).cte("names", recursive=True)
-    name = names.c.dependency
-    names = names.union_all(select(_least(job.dependency, job.dependency > name)).where(_is(name)))
-    name = names.c.dependency
-    first = _least(job.queue, job.dependency == name).label("queue")
-    places = select(name, first).where(_is(name)).cte("places", recursive=True)
-    here, queue = places.c.dependency, places.c.queue
-    following = _least(job.queue, job.dependency == here, job.queue > queue)
-    places = places.union_all(select(here, following).where(_is(queue)))
-    here, queue = places.c.dependency, places.c.queue
-    oldest = _least(job.due, job.dependency == here, job.queue == queue, job.due <= now)
-    found = (
-        select(here, queue, oldest.label("due"))
-        .where(
-            _is(queue),
-            here.not_in(bindparam("held", expanding=True)),
-            queue.not_in(bindparam("full", expanding=True)),
-        )
-        .subquery()
-    )
-    return select(found).where(_is(found.c.due)).order_by(found.c.due)
+    dependency, _, state = place = _known_places()
+    most = bindparam("limit", type_=Integer)
+    these = select(literal(1)).select_from(JOBS).where(*_in_place(place)).correlate(state.table)
+    # PostgreSQL does not know how rare a place is; ordering makes it use the index.
+    ordered = these.order_by(JOBS.c.due)
+    jobs: ColumnElement[int]
+    if nests:
+        some = ordered.limit(most + 1).subquery()
+        jobs = select(func.count()).select_from(some).scalar_subquery()
+    else:
+        # If there is a job beyond the limit, one more than the limit; else the jobs, counted.
+        beyond = ordered.with_only_columns(most + 1).limit(1).offset(most)
+        counted = these.with_only_columns(func.count())
+        jobs = func.coalesce(beyond.scalar_subquery(), counted.scalar_subquery())
+    overdue = now - _least(JOBS.c.due, *_in_place(place))
+    return select(state, dependency, jobs, overdue).where(_is_set(state))
+
+
+def _known_places(**left_out: str) -> list[ColumnElement[Any]]:
+    """Return the columns of a query for all places: dependency, queue and state.
+
+    This is a loose index scan: each distinct value is found in the index as the least one above the
+    value before it. Databases do that only for a recursive query. A row whose state is null ends
+    the search of its column, and is no place.
+
+    Args:
+        left_out: By column, the parameter with the values that are left out.
+    """
+    outer: list[ColumnElement[Any]] = []
+    for column in (JOBS.c.dependency, JOBS.c.queue, JOBS.c.state):
+        wanted: list[ColumnElement[bool]] = []
+        if outer:
+            above = outer[-1]
+            wanted.append(_is_set(above))
+            if above.name in left_out:
+                wanted.append(above.not_in(bindparam(left_out[above.name], expanding=True)))
+        first = _least(column, *_in_place(outer)).label(column.name)
+        known = select(*outer, first).where(*wanted).cte(f"by_{column.name}", recursive=True)
+        *key, last = known.c
+        following = _least(column, *_in_place(key), column > last)
+        known = known.union_all(select(*key, following).where(_is_set(last)))
+        outer = list(known.c)
+    return outer
+
+
+def _in_place(place: Iterable[ColumnElement[Any]]) -> list[ColumnElement[bool]]:
+    """Return the conditions that a job is in *place*, given by its first columns."""
+    return [JOBS.c[column.name] == column for column in place]
 
 
 def _least(column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
     return select(func.min(column)).where(*conditions).scalar_subquery()
 
 
-def _is(column: ColumnElement[Any]) -> ColumnElement[bool]:
+def _is_set(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.is_not(None)

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.mysql import LONGTEXT
 
 from resilience.ledger.job import KEY_LENGTH
 
-HEAD = "0004"
+HEAD = "0005"
 """The schema that this version of the library reads and writes; schemas count up."""
 VERSION_TABLE = "resilience_version"
 
@@ -49,13 +49,19 @@ JOBS = Table(
     Column("died", Double),
     Column("reason", KEY),
     Column("fingerprint", String(32)),
-    # What may run is found without passing what is held; with the state, jobs are counted without
-    # reading a row.
-    Index("resilience_jobs_place", "dependency", "queue", "due", "state"),
+    # A relay finds the jobs that may run without reading those that are held. The jobs of each
+    # state lie together, so that counting can end at a limit.
+    Index("resilience_jobs_place", "dependency", "queue", "state", "due"),
     **OPTIONS,
 )
-# Partial: a job that is only parked does not pay for them.
-for _name, _columns in {"died": ("died",), "cause": ("fingerprint", "died")}.items():
+# Indexes of dead letters. They are partial, so that other jobs have no entries in them. With each
+# filter the oldest letters are found at once, however many others there are.
+for _name, _columns in {
+    "died": ("died",),
+    "cause": ("fingerprint", "died"),
+    "dependency": ("dependency", "died"),
+    "task": ("task", "died"),  # SQLite has no statistics, and prefers the last
+}.items():
     Index(
         f"resilience_jobs_{_name}",
         *(JOBS.c[column] for column in _columns),
@@ -73,7 +79,7 @@ AUDIT = Table(
     Column("action", String(16), nullable=False),
     Column("job", KEY, nullable=False, index=True),
     Column("task", KEY, nullable=False),
-    Column("replay", KEY),  # id of the job that a replay made
+    Column("replay", KEY, index=True),  # id of the job that a replay made
     **OPTIONS,
 )
 

@@ -53,7 +53,7 @@ def upgrade(connection: Connection, place: str) -> None:
         connection.exec_driver_sql("SET LOCAL statement_timeout=0")
         connection.exec_driver_sql("SET LOCAL lock_timeout='60s'")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
-    with _locked(connection):
+    with _locked(connection, place):
         found = version_of(connection)
         if found != HEAD:
             if found is None or found < HEAD:
@@ -62,12 +62,15 @@ def upgrade(connection: Connection, place: str) -> None:
 
 
 @contextmanager
-def _locked(connection: Connection) -> Iterator[None]:
+def _locked(connection: Connection, place: str) -> Iterator[None]:
     """Keep others out on MariaDB, where each change of a table is a transaction of its own."""
     if connection.dialect.name not in {"mysql", "mariadb"}:
         yield
         return
-    connection.execute(select(func.get_lock(str(LOCK), LOCK_SECONDS)))
+    connection.exec_driver_sql(f"SET SESSION lock_wait_timeout={LOCK_SECONDS}")
+    if not connection.scalar(select(func.get_lock(str(LOCK), LOCK_SECONDS))):
+        msg = f"another process has been upgrading {place} for {LOCK_SECONDS} s; wait for its end"
+        raise SchemaError(msg)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Good answers, remembered for worse times."""
+"""Remembered answers, which stand in when a dependency fails."""
 
 import hashlib
 import json
@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-import redis.asyncio
-
 from resilience.clock import Clock, SystemClock
 from resilience.errors import ConfigurationError, StoreUnavailableError
 from resilience.store.connection import Store
+from resilience.store.script import Script
 
 REWRITE_SHARE = 0.02
-"""A remembered answer is written again after this share of its life, not at every success."""
+"""A remembered answer is rewritten after this share of its life, not at every success."""
 REWRITE_SECONDS_MAX = 30.0
+"""It is rewritten after this time at the latest."""
 THROTTLED_KEYS = 10_000
+"""How many keys a process knows the last write of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +32,10 @@ class Answer:
 
 
 class Answers:
-    """What was last answered, by key, each with an end of life.
+    """The last good answers by key. Each of them expires.
 
-    Ages come from the server's own expiry, so no host's clock matters. When the store is down
-    nothing is remembered (writes are dropped) and `recall` raises `StoreUnavailableError`.
+    Ages follow from the server's own expiry, so that no host's clock matters. While the store is
+    down `refresh` drops what it should write, and `recall` raises `StoreUnavailableError`.
 
     Keys: `{namespace}:answer:<name>` and `{namespace}:answer:<call>:<digest of its arguments>`,
     a string `<life in ms>:<JSON>` with that expiry.
@@ -53,6 +54,7 @@ class Answers:
         self._dumps = dumps
         self._loads = loads
         self._clock = clock or SystemClock()
+        self._script = Script("answer")
         self._written: OrderedDict[str, float] = OrderedDict()
 
     def key(self, name: str) -> str:
@@ -63,7 +65,7 @@ class Answers:
         """Return the full key of the last answer of *name* to these arguments."""
         arguments = self._dumps([list(args), sorted(kwargs.items())])
         if "{" in arguments:
-            # Equal mappings are the same argument, in whatever order they were filled.
+            # Equal mappings must give the same key, whatever their order.
             arguments = json.dumps(json.loads(arguments), sort_keys=True)
         return self.key(f"{name}:{hashlib.sha256(arguments.encode()).hexdigest()[:32]}")
 
@@ -95,9 +97,9 @@ class Answers:
         self._store.run(lambda client: client.set(self.key(name), text, px=life))
 
     def refresh(self, key: str, value: object, *, max_age: float) -> None:
-        """Keep *value* under the full *key* unless this process just did.
+        """Keep *value* under the full *key*, unless this process has done so lately.
 
-        Never raises for a store that is lost or refuses: the answer at hand matters more.
+        Raises nothing if the store is lost or refuses: the answer at hand matters more.
         """
         if not self._due(key, max_age):
             return
@@ -114,34 +116,23 @@ class Answers:
             await self._store.run_async(lambda client: client.set(key, text, px=life))
 
     def recall(self, key: str) -> Answer | None:
-        """Return what is kept under the full *key*, None if nothing is.
+        """Return the answer under the full *key*; None if there is none.
 
         Raises:
-            StoreUnavailableError: Nobody knows.
+            StoreUnavailableError: The store does not answer, or refuses.
         """
-
-        def read(client: redis.Redis) -> list[Any]:
-            pipeline = client.pipeline(transaction=True)
-            pipeline.get(key)
-            pipeline.pttl(key)
-            return pipeline.execute()
-
-        return self._read(self._store.run(read))
+        return self._read(self._store.run(lambda client: self._script.ask(client, [key])))
 
     async def recall_async(self, key: str) -> Answer | None:
         """Do the same as `recall` without blocking the event loop."""
+        found = await self._store.run_async(lambda client: self._script.ask_async(client, [key]))
+        return self._read(found)
 
-        async def read(client: redis.asyncio.Redis) -> list[Any]:
-            pipeline = client.pipeline(transaction=True)
-            pipeline.get(key)
-            pipeline.pttl(key)
-            return await pipeline.execute()
-
-        return self._read(await self._store.run_async(read))
-
-    def _read(self, text_and_left: Sequence[Any]) -> Answer | None:
-        text, left_ms = text_and_left
-        return None if text is None else self.decode(text, left_ms)
+    def _read(self, found: bytes | None) -> Answer | None:
+        if found is None:
+            return None
+        left_ms, _, text = found.partition(b":")
+        return self.decode(text, int(left_ms))
 
     @contextmanager
     def _noting_failure(self, key: str) -> Iterator[None]:
@@ -168,10 +159,11 @@ class Answers:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return the name to remember the answers of *function* under, which no other one bears.
+    """Return the unique name under which to remember the answers of *function*.
 
     Raises:
-        ConfigurationError: It has none: what it answers may depend on more than its arguments.
+        ConfigurationError: It has none, being a lambda, a nested function or no function at all:
+            its answers may depend on more than its arguments.
     """
     if not isinstance(function, FunctionType) or "<" in function.__qualname__:
         msg = (

@@ -2,9 +2,11 @@
 
 import asyncio
 import math
+import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import redis
@@ -23,8 +25,6 @@ LOST = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse, OSErro
 EXCHANGES_PER_LOOP = 8
 """More at once on one event loop take turns: a burst that all connects at once would be too slow
 for the timeout, and pass for a lost store."""
-LOCK_SECONDS = 0.1
-"""Far longer than any thread holds the lock."""
 
 T = TypeVar("T")
 
@@ -70,6 +70,14 @@ class Store:
         self._here = _Here()
         self._clients = Clients(url, key=self.key(), timeout_seconds=timeout_seconds)
         self.client = self._clients.make()
+        this = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _restart(this))
+
+    def restart(self) -> None:
+        """Begin again in a forked child: a thread of the parent may have held any lock."""
+        self._turn = threading.Lock()
+        # redis-py asks for the lock of its pool before it makes another pool for the child.
+        self.client.connection_pool = self._clients.make().connection_pool
 
     def key(self, *parts: str) -> str:
         """Return the key of *parts*; all keys of a namespace live in one cluster slot."""
@@ -184,7 +192,7 @@ class Store:
     def _refuse_while_down(self) -> None:
         if self._down_until is None:
             return
-        with self._changing():
+        with self._turn:
             now, until = self._clock.monotonic(), self._down_until
             if until is None:
                 return
@@ -206,7 +214,7 @@ class Store:
         self._found()
 
     def _lost(self, error: Exception) -> StoreUnavailableError:
-        with self._changing():
+        with self._turn:
             news = self._down_until is None
             self._down_until = self._clock.monotonic() + RETRY_SECONDS
         if news:
@@ -216,7 +224,7 @@ class Store:
     def _found(self) -> None:
         if self._down_until is None:
             return
-        with self._changing():
+        with self._turn:
             news = self._down_until is not None
             self._down_until = None
         if news:
@@ -226,20 +234,14 @@ class Store:
         self._found()
         return StoreUnavailableError(f"the store refused: {error}")
 
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        turn = self._turn
-        if not turn.acquire(timeout=LOCK_SECONDS):
-            # A fork copied it while a thread held it that this process does not have.
-            turn = self._turn = threading.Lock()
-            turn.acquire()
-        try:
-            yield
-        finally:
-            turn.release()
-
     def _announce(self, event: Event) -> None:
         announce(event, self._listeners)
+
+
+def _restart(this: "weakref.ref[Store]") -> None:
+    store = this()
+    if store is not None:
+        store.restart()
 
 
 class _Here(threading.local):

@@ -1,11 +1,11 @@
--- One worker reports, and tries to lead the others.
+-- One worker reports, and tries to become or stay the leader.
 --
 -- KEYS[1] reports  hash    worker -> "<server time, ms>|<JSON>"
--- KEYS[2] leader   string  the worker that leads, for as long as it lives
+-- KEYS[2] leader   string  the worker that leads; the key expires with its lead
 -- KEYS[3] flags    string  see flags.lua
 -- ARGV[1] worker; ARGV[2] its report; ARGV[3] ms for which a report and a lead last
 -- -> {1 if flags looks like a document else 0, 1 if the worker leads else 0, report, ...}
---    reports are those of live workers, and come to the leader only
+--    only the leader gets reports: those of all live workers
 
 local worker, lasts = ARGV[1], tonumber(ARGV[3])
 local time = redis.call('TIME')

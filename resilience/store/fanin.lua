@@ -1,35 +1,35 @@
--- One fan-out collects its parts. All keys share one hash tag.
+-- Collect the parts of one fan-out. All keys share one hash tag.
 --
 -- KEYS[1] record  hash    spec      JSON: [[part, required], …], for whoever assembles the response
---                         left      parts that have not come in
+--                         left      number of parts that have not reported
 --                         stale     JSON: {part: key of its last full answer}, if any part has one
 --                         callback  JSON of the signature to publish at the end, if there is one
---                         due       where its owner's workers look, if there is a callback
+--                         due       the KEYS[4] of the process that opened it, if there is a callback
 --                         p:<part>  how the part ended: "+<JSON value>" or "-<JSON why>"
---                         t:<part>  what the part had seen, JSON, if it says so
---                         s:<part>  at the end, for a part that failed or never came:
+--                         t:<part>  JSON of what the part had seen, if it reports that
+--                         s:<part>  at the end, for a part that failed or is missing:
 --                                   "<ms of life left>;<remembered answer>"
 --                         final     why it ended; only late and read change afterwards
---                         late      reports that came after the end
---                         read      somebody has read the ended record
--- KEYS[2] news    stream  one entry per part that came in, and one at the end
+--                         late      number of reports that came after the end
+--                         read      set once somebody has read the ended record
+-- KEYS[2] news    stream  one entry per part that reported, and one at the end
 -- KEYS[3] done    stream  one entry, at the end
--- KEYS[4] due     zset    the owner's fan-outs with a callback, by the server time in ms at which a
---                         worker must act unless somebody else has; after open, the record's `due`
---                         tells which: whoever ends it may be another's
+-- KEYS[4] due     zset    fan-outs with a callback of the caller's owner, by the server time in ms at
+--                         which a worker must act unless somebody else has. The caller may have
+--                         another owner than the fan-out: after open, the record's `due` counts
 --
--- ARGV[1] id, ARGV[2] ms to keep the record after the end, ARGV[3] ms for which a callback in
--- flight is left alone, ARGV[4] operation, then its arguments:
+-- ARGV[1] id, ARGV[2] ms to keep the record after the end, ARGV[3] ms that a process has to publish
+-- the callback, ARGV[4] operation, then its arguments:
 --   open    spec, left, stale or "", callback or "", budget in ms                  -> "open"
 --   report  part, payload, required (0/1), key of its last full answer or "", life of the answer in
 --           ms, what the part has seen or "", whether this is a full answer (0/1)
---           -> "in" | "duplicate" | "late" | "gone", or as finish if it ended with this part
---   finish  why         -> "ended" | "callback": ended, and there is a callback to publish
---                          | "already" | "gone"
---   settle                                                                      -> "settled"
+--           -> "in" | "duplicate" | "late" | "gone"; as finish if the fan-out ended with this part
+--   finish  why        -> "ended" | "callback": ended, and the caller must publish the callback
+--                         | "already" | "gone"
+--   settle: the callback was published                                          -> "settled"
 --   collect            -> {1 if nobody has read the ended record before, field, value, …}
 
--- A callback that nobody could publish for a day is given up.
+-- A callback that nobody has published within a day is given up.
 local UNSETTLED = 86400000
 
 local record, news, done = KEYS[1], KEYS[2], KEYS[3]

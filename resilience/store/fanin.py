@@ -145,6 +145,11 @@ class FanIn:
         """Note that the callback was published."""
         self._run(fan, "settle")
 
+    def next_due(self) -> float | None:
+        """Return the fleet time at which the next fan-out is due; None: there is none."""
+        first: Any = self._store.run(lambda client: client.zrange(self._due, 0, 0, withscores=True))
+        return first[0][1] / 1000 if first else None
+
     def take_due(self) -> tuple[list[str], float | None]:
         """Return fan-outs that this process must finish now, and seconds until the next is due."""
         keys = [self._due]

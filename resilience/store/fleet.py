@@ -1,9 +1,10 @@
 """What the fleet counts and agrees on, in the store or in one process's memory.
 
-Nothing here decides: how a circuit changes is the breaker's logic, and `swap` lets exactly one
-process make a change.
+Nothing here decides how a circuit changes. The breaker does, and `Swap` lets exactly one process
+make each change.
 """
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -15,10 +16,15 @@ from resilience.errors import StoreUnavailableError
 from resilience.store.connection import Store
 from resilience.store.flags import KEY as FLAGS
 
+EVIDENCE = struct.Struct(">7Q")
+WINDOW = struct.Struct(">5Q")
+"""Wire formats of `Evidence` and `Window`. One RESP integer per count would cost the server more
+than the counting itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A circuit as it is kept: two numbers that the scripts read, and a text they do not."""
+    """A circuit as the store keeps it: two numbers for the scripts, and a body they do not read."""
 
     generation: int
     until_ms: int
@@ -30,34 +36,35 @@ class Kept:
 
     @classmethod
     def parse(cls, text: bytes) -> "Kept":
-        """Return what `text` wrote.
+        """Return the circuit that `text` returned *text* for.
 
         Raises:
-            StoreUnavailableError: It did not write this: the store is in other hands.
+            StoreUnavailableError: *text* has another form: another program writes to this key.
         """
         try:
             generation, until, body = text.decode().split("|", 2)
             return cls(generation=int(generation), until_ms=int(until), body=body)
         except ValueError as error:
-            msg = f"the store keeps {text!r}, which is no circuit"
+            msg = f"the store keeps {text!r} where a circuit should be"
             raise StoreUnavailableError(msg) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What one process has seen of one dependency since it last said so.
+    """What one process has seen of one dependency since its last pulse.
 
     Attributes:
         name: The dependency.
-        generation: Of the circuit, when those calls began.
+        generation: Generation of the circuit when those calls began.
         window_seconds: Length of the window.
-        ok: Calls that ended well, slow ones among them. They count as of now: a process that calls
-            seldom tells of each with the next, and if they were too old by then, its failures,
-            which are told at once, would weigh more than they should.
-        failed: Calls that failed, slow ones among them.
-        failed_age: Seconds since the last one failed.
+        ok: Calls that succeeded, slow ones included. They are counted when they arrive: a process
+            that calls seldom reports each success with its next call. Backdated successes would
+            often be too old to count, and failures, which are reported at once, would weigh too
+            much.
+        failed: Calls that failed, slow ones included.
+        failed_age: Seconds since the last failure.
         slow: Calls that took too long, however they ended.
-        tail: Failures since the last call that ended well.
+        tail: Failures since the last success.
     """
 
     name: str
@@ -72,7 +79,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What the whole fleet has seen of one dependency lately."""
+    """What the whole fleet has seen of one dependency within its window."""
 
     calls: int = 0
     failed: int = 0
@@ -83,7 +90,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probes:
-    """How the probes of a half-open circuit ended so far.
+    """How the probes of a half-open circuit have ended so far.
 
     Attributes:
         granted: Whether the caller may probe.
@@ -104,36 +111,41 @@ class Reply:
 
     Attributes:
         now: Fleet time in seconds.
-        circuits: All circuits that ever changed, by dependency.
-        windows: Windows of the dependencies it sent evidence of.
-        flags: State of the features, if that is another version than it knows; empty: there is
-            none.
+        version: Version of the circuits; different circuits have different versions.
+        circuits: All circuits that ever changed, by dependency; None if the process already knows
+            this version.
+        windows: Windows of the dependencies that it sent evidence of.
+        flags: State of the features; empty if there is none, None if the process already knows
+            this version or did not ask.
     """
 
     now: float
-    circuits: Mapping[str, Kept] = field(default_factory=dict)
+    version: str
+    circuits: Mapping[str, Kept] | None
     windows: Mapping[str, Window] = field(default_factory=dict)
     flags: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """Add evidence, unless its generation has passed, and learn what is agreed: a `Reply`.
+    """Add evidence of the current generations, and return what the fleet agreed on: a `Reply`.
 
     Attributes:
-        process: Who saw it.
-        evidence: What it saw.
-        flags: Version of the state of the features that it knows; None: it wants none.
+        process: The process that asks.
+        evidence: What it has seen.
+        version: Version of the circuits that it knows; empty if it knows none.
+        flags: Version of the features that it knows; None if it does not ask for them.
     """
 
     process: str
     evidence: Sequence[Evidence]
+    version: str = ""
     flags: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
-    """Make `new` the circuit if it is still `expected`: True if it was."""
+    """Replace the circuit by `new` if it is still `expected`: True if it was."""
 
     name: str
     expected: Kept | None
@@ -142,7 +154,7 @@ class Swap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeProbe:
-    """Ask for a permit to probe, a lease of `seconds`: `Probes`; None if the circuit moved on."""
+    """Take a permit to probe for `seconds`: `Probes`, or None if the circuit has moved on."""
 
     name: str
     generation: int
@@ -153,7 +165,7 @@ class TakeProbe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndProbe:
-    """Give a permit back as `ok`, `failed` or `neutral`: `Probes`; None if it was not held."""
+    """Return a permit as `ok`, `failed` or `neutral`: `Probes`, or None if it was not held."""
 
     name: str
     generation: int
@@ -162,25 +174,26 @@ class EndProbe:
 
 
 Question = Exchange | Swap | TakeProbe | EndProbe
-"""What a process can ask the fleet; each is one atomic step."""
+"""What a process can ask the fleet. Each question is one atomic step, and its class documents the
+answer."""
 
 
 class Fleet(Protocol):
-    """Where processes meet."""
+    """What the processes of a fleet share."""
 
     def ask(self, question: Question) -> Any:  # noqa: ANN401 - by question
-        """Return the answer that the question's class names."""
+        """Return the answer that the class of *question* documents."""
         ...
 
 
 class StoreFleet:
     """The fleet of all processes that share a store.
 
-    When the store is down asking raises `StoreUnavailableError`.
+    While the store is down `ask` and `ask_async` raise `StoreUnavailableError`.
     """
 
     def __init__(self, store: Store) -> None:
-        """Meet in *store*."""
+        """Share *store* with the other processes."""
         self._store = store
         source = files("resilience.store")
         self._codes = {
@@ -192,35 +205,37 @@ class StoreFleet:
 
     def ask(self, question: Question) -> Any:  # noqa: ANN401 - by question
         """Ask and wait."""
-        script, keys, values = self._written(question)
+        script, keys, values = self._script_call(question)
         return _read(question, self._store.run(lambda _: self._scripts[script](keys, values)))
 
     async def ask_async(self, question: Question) -> Any:  # noqa: ANN401 - by question
         """Ask without blocking the event loop."""
-        script, keys, values = self._written(question)
+        script, keys, values = self._script_call(question)
 
         async def exchange(client: redis.asyncio.Redis) -> object:
             return await client.register_script(self._codes[script])(keys, values)
 
         return _read(question, await self._store.run_async(exchange))
 
-    def _written(self, question: Question) -> tuple[str, list[str], list[str | float]]:
+    def _script_call(self, question: Question) -> tuple[str, list[str], list[str | bytes | float]]:
+        """Return the script that answers *question*, its keys and its arguments."""
         key = self._store.key
         circuits = key("circuits")
         match question:
             case Exchange():
-                windows = [key("window", one.name) for one in question.evidence]
-                keys = [circuits, key("told"), key(FLAGS), *windows]
+                keys = [circuits, key("told"), key(FLAGS), key("windows")]
                 flags = "" if question.flags is None else question.flags
-                values: list[str | float] = [question.process, flags]
-                for one in question.evidence:
-                    values += [one.name, one.generation, one.window_seconds]
-                    values += [one.ok, one.failed, int(one.failed_age), one.slow, one.tail]
+                values: list[str | bytes | float] = [
+                    question.process,
+                    flags,
+                    question.version,
+                    b"".join(map(_packed, question.evidence)),
+                    *(evidence.name for evidence in question.evidence),
+                ]
                 return "pulse", keys, values
             case Swap(name=name, expected=expected, new=new):
                 before = expected.text() if expected else ""
-                keys = [circuits, key("window", name), key("probes", name)]
-                return "swap", keys, [name, before, new.text()]
+                return "swap", [circuits, key("probes", name)], [name, before, new.text()]
             case TakeProbe(name=name, generation=generation, owner=owner):
                 lease = int(question.seconds * 1000)
                 values = [name, generation, owner, "take", question.most, lease]
@@ -240,18 +255,39 @@ def _read(question: Question, answer: Any) -> Any:  # noqa: ANN401 - by question
             granted, first, ok, failed = answer
             return Probes(granted=bool(granted), first=bool(first), ok=ok, failed=failed)
         case Exchange():
-            seconds, microseconds, circuits, flags, *windows = answer
-            names = [name.decode() for name in circuits[::2]]
+            seconds, microseconds, version, circuits, flags, windows = answer
             return Reply(
                 now=int(seconds) + int(microseconds) / 1e6,
-                circuits=dict(zip(names, map(Kept.parse, circuits[1::2]), strict=True)),
+                version=version.decode(),
+                circuits=None if circuits is None else _circuits(circuits),
                 windows={
-                    one.name: Window(
-                        calls=calls, failed=failed, slow=slow, reporters=by, consecutive=row
+                    evidence.name: Window(
+                        calls=calls,
+                        failed=failed,
+                        slow=slow,
+                        reporters=reporters,
+                        consecutive=consecutive,
                     )
-                    for one, (calls, failed, slow, by, row) in zip(
-                        question.evidence, windows, strict=True
+                    for evidence, (calls, failed, slow, reporters, consecutive) in zip(
+                        question.evidence, WINDOW.iter_unpack(windows), strict=True
                     )
                 },
                 flags=flags,
             )
+
+
+def _packed(evidence: Evidence) -> bytes:
+    return EVIDENCE.pack(
+        evidence.generation,
+        evidence.window_seconds,
+        evidence.ok,
+        evidence.failed,
+        int(evidence.failed_age),
+        evidence.slow,
+        evidence.tail,
+    )
+
+
+def _circuits(pairs: Sequence[bytes]) -> Mapping[str, Kept]:
+    names = [name.decode() for name in pairs[::2]]
+    return dict(zip(names, map(Kept.parse, pairs[1::2]), strict=True))

@@ -1,10 +1,11 @@
 -- Agree on the ledger that keeps the jobs of some queues.
 --
 -- KEYS[1] ledgers  hash: queue -> JSON {id, host, place, seen}; it stays until another is accepted
--- ARGV[1] id of the caller's ledger, ARGV[2] its host if its file is of one host, else ""
--- ARGV[3] where it is, for people; ARGV[4] look, join or accept
--- ARGV[5] for how many seconds a host counts that does not join again; ARGV[6...] queues
--- -> queue, place, queue, place, ... of those that another ledger keeps; join then changes nothing
+-- ARGV[1] id of the caller's ledger, ARGV[2] its host if it is a file, which serves one host, else ""
+-- ARGV[3] where it is, for people to read; ARGV[4] look, join or accept
+-- ARGV[5] seconds for which a host counts after it joined last; ARGV[6...] queues
+-- -> {queue, place, queue, place, ...} of the queues that another ledger keeps. If there is any,
+--    join changes nothing
 
 local id, host, place, mode, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local now = tonumber(redis.call('TIME')[1])
@@ -13,7 +14,7 @@ for i = 6, #ARGV do
   local text = redis.call('HGET', KEYS[1], ARGV[i])
   local read, kept = pcall(cjson.decode, text or '')
   if read and type(kept) == 'table' and kept.id then
-    -- A copy of a file has the same id; it shows while both hosts are there.
+    -- A copy of a file on another host has the same id. It is noticed while both hosts join.
     local elsewhere = kept.host ~= host and now - (tonumber(kept.seen) or 0) < patience
     if kept.id ~= id or (host ~= '' and elsewhere) then
       others[#others + 1] = ARGV[i]

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from resilience.clock import Clock, SystemClock
 from resilience.store.fleet import (
@@ -84,6 +85,7 @@ class MemoryFleet:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._circuits: dict[str, Kept] = {}
+        self._version = uuid4().hex
         self._counts: dict[str, _Counts] = {}
         self._permits: dict[str, _Permits] = {}
         self._offset = 0.0
@@ -96,6 +98,7 @@ class MemoryFleet:
         """
         with self._lock:
             self._circuits = dict(circuits)
+            self._version = uuid4().hex
             self._offset = offset
 
     def restart(self) -> None:
@@ -134,12 +137,15 @@ class MemoryFleet:
                 counts.add(question.process, one, int(now))
                 counts.expires = now + one.window_seconds + 1
             windows[one.name] = counts.window(int(now) - one.window_seconds)
-        return Reply(now=now, circuits=dict(self._circuits), windows=windows)
+        known = question.version == self._version
+        circuits = None if known else dict(self._circuits)
+        return Reply(now=now, version=self._version, circuits=circuits, windows=windows)
 
     def _swap(self, question: Swap) -> bool:
         if self._circuits.get(question.name) != question.expected:
             return False
         self._circuits[question.name] = question.new
+        self._version = uuid4().hex
         self._counts.pop(question.name, None)
         self._permits.pop(question.name, None)
         return True

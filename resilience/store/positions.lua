@@ -1,11 +1,11 @@
--- Share how far a primary was, so that others can tell how far a replica lags behind it.
+-- Share the positions of a primary over time, from which others compute how far a replica lags.
 --
--- KEYS[1] samples  zset  "<fleet time> <JSON of a position>" -> that time, in seconds; one per source
--- KEYS[2] sources  zset  source -> fleet time of its newest sample, for commands that list them
--- KEYS[3] orders   hash  source -> JSON of an operator's order, which is not read here
+-- KEYS[1] samples  zset  "<fleet time> <JSON of a position>" -> that time in seconds; a key per source
+-- KEYS[2] sources  zset  source -> fleet time of its newest sample, for commands that list sources
+-- KEYS[3] orders   hash  source -> JSON of an operator's order; this script does not parse it
 -- ARGV[1] source, ARGV[2] fleet time of a new sample or "", ARGV[3] JSON of its position
--- ARGV[4] only samples later than this are wanted
--- -> {seconds, microseconds: fleet time; order or "", {sample, …} with the oldest first}
+-- ARGV[4] fleet time; only later samples are returned
+-- -> {seconds and microseconds of fleet time, order or "", {sample, …} oldest first}
 
 local APART, KEEP, MOST, MOST_SOURCES = 0.5, 300, 600, 100
 
@@ -13,7 +13,8 @@ local samples, sources, source, at = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 
--- A sample from the future claims too much. There are some if the server's clock was set back.
+-- If the server's clock was set back, there are samples from the future. A replica would seem less
+-- far behind by them than it is.
 redis.call('ZREMRANGEBYSCORE', samples, '-inf', string.format('%.6f', now - KEEP))
 redis.call('ZREMRANGEBYSCORE', samples, string.format('(%.6f', now), '+inf')
 if at ~= '' and tonumber(at) <= now and tonumber(at) > now - KEEP then

@@ -1,10 +1,10 @@
--- Replace what many have written and seen, if nobody else has replaced it meanwhile.
+-- Replace a record that many processes merge positions into, unless another has replaced it first.
 --
--- KEYS[1] record  string  JSON of a token, which is not read here
--- ARGV[1] the record as it was, "" if there was none
--- ARGV[2] the record as it shall be, "" to leave it as it is
--- ARGV[3] ms for which it lives from now, or longer already
--- -> {seconds, microseconds: fleet time; the record}
+-- KEYS[1] record  string  JSON of a token; this script does not parse it
+-- ARGV[1] the record that the caller read, "" if there was none
+-- ARGV[2] the new record, "" to leave it unchanged
+-- ARGV[3] ms for which a new record lives, or the rest of the old one's life if that is longer
+-- -> {seconds and microseconds of fleet time, the record in the store now}
 
 local record = redis.call('GET', KEYS[1]) or ''
 if ARGV[2] ~= '' and record == ARGV[1] then

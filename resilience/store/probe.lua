@@ -1,13 +1,13 @@
--- Take a permit to probe a half-open circuit, or give it back.
+-- Take a permit to probe a half-open circuit, or give one back.
 --
 -- KEYS[1] circuits  hash  see pulse.lua
--- KEYS[2] probes    hash  g           generation
---                         ok, failed  probes that ended so
---                         l:<owner>   server time in ms at which its lease ends
+-- KEYS[2] probes    hash  g           generation of the circuit
+--                         ok, failed  number of probes with this result
+--                         l:<owner>   server time in ms at which the lease of a permit ends
 -- ARGV[1] dependency, ARGV[2] generation, ARGV[3] owner,
--- ARGV[4] take | ok | failed | neutral, and for take: ARGV[5] permits, ARGV[6] lease in ms
--- -> {1 if granted, 1 if it is the first, ok, failed}; nil if the circuit has moved on, is not due,
---    or the permit was not held any more
+-- ARGV[4] take | ok | failed | neutral, and for take: ARGV[5] number of permits, ARGV[6] lease in ms
+-- -> {1 if granted, 1 if it is the first probe, ok, failed}; nil if the circuit has moved on, may
+--    not be probed yet, or the permit was no longer held
 
 local probes, generation, owner, operation = KEYS[2], ARGV[2], 'l:' .. ARGV[3], ARGV[4]
 local time = redis.call('TIME')
@@ -19,7 +19,7 @@ if current ~= generation or now < tonumber(due) then return nil end
 
 local first = 0
 if redis.call('HGET', probes, 'g') ~= generation then
-  -- What ends here was a probe of another circuit, as before a flush, and is not the first of this one.
+  -- A probe that ends now belonged to another circuit, for instance one from before a flush.
   if operation ~= 'take' then return nil end
   redis.call('DEL', probes)
   redis.call('HSET', probes, 'g', generation)

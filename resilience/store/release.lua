@@ -1,13 +1,17 @@
--- Say how many jobs of one dependency may be run again now.
+-- Return how many jobs of one dependency may be released now.
 --
--- KEYS[1]  flow  hash  counts by second of server time, and what was seen of the circuit
---                      c:<s> jobs that a worker took, r:<s> those among them that ran before,
---                      a:<s> those released to run again, g:<s> others released, open: set while the circuit is not closed,
---                      closed: when it closed, ms
--- ARGV[1] jobs taken since the last time, [2] those that ran before, [3] how many are wanted,
--- [4] share of retries, less than 0 for no limit, [5] released per second whatever the share,
--- [6] 1 if the circuit is closed, [7] factor per second of the ramp, [8] window in seconds
--- -> how many may go
+-- KEYS[1]  flow  hash  counts by second <s> of server time, and the state of the circuit:
+--                      c:<s>   jobs that workers took
+--                      r:<s>   those among them that had run before
+--                      a:<s>   jobs released within the share of retries
+--                      g:<s>   jobs released without such a limit
+--                      open    set while the circuit is not closed
+--                      closed  server time in ms at which it closed; removed when the ramp ends
+-- ARGV[1] jobs taken since the last call, [2] those among them that had run before,
+-- [3] how many jobs are due, [4] most retries per job, less than 0 for no limit,
+-- [5] jobs released per second whatever the share, [6] 1 if the circuit is closed,
+-- [7] factor per second of the ramp, [8] window in seconds
+-- -> how many may be released
 
 local flow = KEYS[1]
 local wanted, share, least = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -47,7 +51,7 @@ end
 if ARGV[6] ~= '1' then
   redis.call('HSET', flow, 'open', 1)
   redis.call('HDEL', flow, 'closed')
-  closed = now -- half-open: as slow as the ramp begins
+  closed = now -- a half-open circuit gets the rate at which the ramp begins
 elseif open and wanted > 0 then
   redis.call('HDEL', flow, 'open')
   redis.call('HSET', flow, 'closed', now)
@@ -56,7 +60,7 @@ end
 
 local most = wanted
 if share >= 0 then
-  -- What was released counts at once, also while it still waits in its queue.
+  -- A released job counts at once, even while it waits in its queue.
   local spent = math.max(total.r, total.a)
   most = math.max(least - now_again, math.floor(share * total.c) - spent)
 end

@@ -1,9 +1,9 @@
--- Give a slot back, or leave the line, and wake who is next.
+-- Give a slot back or leave the line, and wake the owners who are next.
 --
 -- KEYS[1] held, KEYS[2] line, KEYS[3] alive  zsets  see slot_take.lua
--- KEYS[4] wake  prefix of  list  <prefix><owner>  there is something in it once its owner may try
--- ARGV[1] owner, ARGV[2] slots, ARGV[3] life of a wake in ms
--- -> 1 if the lease was still held
+-- KEYS[4] wake  prefix of lists, <prefix><owner>: an element wakes that owner, who then tries again
+-- ARGV[1] owner, ARGV[2] number of slots, ARGV[3] life of such a list in ms
+-- -> 1 if the lease was still held, else 0
 
 local held, line, owner = KEYS[1], KEYS[2], ARGV[1]
 local time = redis.call('TIME')
@@ -11,6 +11,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
 local was_held = redis.call('ZREM', held, owner)
+if redis.call('EXISTS', line) == 0 then return was_held end
 redis.call('ZREM', line, owner)
 redis.call('ZREM', KEYS[3], owner)
 redis.call('DEL', KEYS[4] .. owner)

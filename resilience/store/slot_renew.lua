@@ -1,8 +1,9 @@
--- Renew the leases of one process. One that is gone is taken again if there is room: the call runs.
+-- Renew the leases of one process. An expired lease is taken again if a slot is free, as its call
+-- still runs.
 --
--- KEYS    held  zset  see slot_take.lua, one for each lease
--- ARGV[1] lease in ms, then for each lease: owner, slots
--- -> for each lease: 1 renewed, 2 taken again, 0 gone and no room
+-- KEYS    held  zset  see slot_take.lua; one key for each lease
+-- ARGV[1] lease in ms, then for each lease: owner, number of slots
+-- -> for each lease: 1 renewed, 2 taken again, 0 expired and no slot is free
 
 local lease = tonumber(ARGV[1])
 local time = redis.call('TIME')

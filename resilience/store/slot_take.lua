@@ -1,10 +1,10 @@
--- Take a slot of a dependency, or stand in line for one.
+-- Take a slot of a dependency, or wait in line for one.
 --
 -- KEYS[1] held   zset  owner -> server time in ms at which its lease ends
--- KEYS[2] line   zset  owner -> server time in µs at which it came
+-- KEYS[2] line   zset  owner -> server time in µs at which it joined the line
 -- KEYS[3] alive  zset  owner -> server time in ms until which its place in line is kept
--- ARGV[1] owner, ARGV[2] slots, ARGV[3] lease in ms, ARGV[4] ms for which its place is kept
--- -> -1 if it was granted, else ms until the first lease ends if it is not renewed
+-- ARGV[1] owner, ARGV[2] number of slots, ARGV[3] lease in ms, ARGV[4] ms to keep a place in line
+-- -> -1 if a slot was granted, else ms until the first lease ends unless it is renewed
 
 local held, line, alive, owner = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local slots, lease, keep = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -12,18 +12,21 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', now)) do
-  redis.call('ZREM', line, gone)
+local queued, ahead = redis.call('EXISTS', line) == 1, 0
+if queued then
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', now)) do
+    redis.call('ZREM', line, gone)
+  end
+  redis.call('ZREMRANGEBYSCORE', alive, '-inf', now)
+  ahead = redis.call('ZRANK', line, owner) or redis.call('ZCARD', line)
 end
-redis.call('ZREMRANGEBYSCORE', alive, '-inf', now)
-
-local ahead = redis.call('ZRANK', line, owner) or redis.call('ZCARD', line)
-local has = redis.call('ZSCORE', held, owner)
-if has or ahead < slots - redis.call('ZCARD', held) then
+if ahead < slots - redis.call('ZCARD', held) or redis.call('ZSCORE', held, owner) then
   redis.call('ZADD', held, now + lease, owner)
   redis.call('PEXPIRE', held, 2 * lease)
-  redis.call('ZREM', line, owner)
-  redis.call('ZREM', alive, owner)
+  if queued then
+    redis.call('ZREM', line, owner)
+    redis.call('ZREM', alive, owner)
+  end
   return -1
 end
 redis.call('ZADD', line, 'NX', string.format('%.0f', time[1] * 1000000 + time[2]), owner)

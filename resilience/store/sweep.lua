@@ -1,8 +1,8 @@
--- Find the fan-outs that somebody must finish, and take them for a while.
+-- Take fan-outs that a worker must finish.
 --
 -- KEYS[1] due  zset  see fanin.lua
--- ARGV[1] ms for which those taken are left alone, ARGV[2] how many at most
--- -> {ms until the next is due or -1, id, …}
+-- ARGV[1] ms until others may take the same fan-outs, ARGV[2] how many to take at most
+-- -> {ms until the next is due or -1 if there is none, id, …}
 
 local due, lease, most = KEYS[1], tonumber(ARGV[1]), ARGV[2]
 local time = redis.call('TIME')

@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery
 
+from resilience.broker.lengths import length_of
 from resilience.bulkhead import LANES, Lane, Room
 from resilience.clock import SystemClock
 from resilience.compat import callback_publish
@@ -195,13 +196,12 @@ def depth_of(app: Celery[Any], producer: Any, name: str) -> int:  # noqa: ANN401
     queue = app.amqp.queues[name]
     producer.maybe_declare(queue)
     try:
-        found = producer.channel.queue_declare(queue.name, passive=True)
+        return length_of(producer.channel, queue.name)
     except producer.connection.channel_errors:
-        # Redis forgets a queue when it is empty, RabbitMQ when somebody deletes it: it is declared
-        # again with the next message.
+        # RabbitMQ forgets a queue when somebody deletes it: it is declared again with the next
+        # message.
         producer.connection.declared_entities.clear()
         return 0
-    return int(found.message_count)
 
 
 def _lane_of(known: Dependency, own: Lane, options: Mapping[str, Any]) -> Lane | None:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from celery import Task
@@ -79,11 +80,11 @@ class TaskPipeline(Pipeline):
         dump = getattr(self._task, "_dump_pydantic_arguments", None)
         if dump is not None:  # as a worker gets them, also where a task is applied locally
             args, kwargs = dump(args, kwargs)
-        try:
-            bound = self._signature.bind(*args, **kwargs)
-        except TypeError:  # the call itself says so better
-            return self._answers.key_of_call(self.name, args, kwargs)
-        return self._answers.key_of_call(self.name, bound.args, bound.kwargs)
+        if kwargs:  # arguments by position are bound already
+            with suppress(TypeError):  # the call itself says so better
+                bound = self._signature.bind(*args, **kwargs)
+                args, kwargs = bound.args, bound.kwargs
+        return self._answers.key_of_call(self.name, args, kwargs)
 
     def _guarded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from celery import Task, signals
-from celery._state import get_current_app, get_current_task
+from celery._state import get_current_task
 from celery.app.task import Context
 from celery.utils.time import maybe_make_aware
 
@@ -24,6 +24,7 @@ from resilience.tasks.envelope import (
     seconds_or,
 )
 from resilience.tasks.positions import hand_on_position
+from resilience.tasks.publisher import app_here
 from resilience.tasks.resilience import Resilience
 
 INHERIT: Final[Any] = object()
@@ -206,7 +207,7 @@ def _hand_on(
     own = properties.pop("budget", INHERIT) if properties else INHERIT
     if own is None or (own is INHERIT and task is None and current_budget() is None):
         return
-    resilience = getattr(get_current_app() if task is None else task.app, "resilience", None)
+    resilience = getattr(app_here(), "resilience", None)
     if isinstance(resilience, Resilience):
         said = with_budget(resilience, None, own, headers.get("id"))
         headers.update(said)

@@ -178,7 +178,7 @@ def slot_of(headers: Headers) -> Slot | None:
     A malformed header is ignored, and so is a field of it that another release may have added.
     """
     fields = header(headers, SLOT_HEADER)
-    if not isinstance(fields, Mapping):
+    if fields is None or not isinstance(fields, Mapping):
         return None
     ours = {
         name: fields[name]
@@ -206,6 +206,8 @@ def level_of(headers: Headers) -> Outcome[None] | None:
     None: no answer of a task with fallbacks was among it. Malformed fields are left out.
     """
     fields = header(headers, LEVEL_HEADER)
+    if fields is None:
+        return None
     try:
         level = Level(fields["level"])
     except (TypeError, KeyError, ValueError):

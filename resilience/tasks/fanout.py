@@ -1,4 +1,4 @@
-"""Ask several tasks at once and answer with what came back in time."""
+"""Run several tasks at once, and answer with what came back in time."""
 
 import math
 import re
@@ -27,11 +27,14 @@ from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import must_encode
 from resilience.tasks.task import ResilientTask
 
-FLUSHES = 4
-"""A batch goes out in so many shares: workers begin while the rest is still being prepared."""
+BATCHES = 4
+"""A large fan-out is published in about this many batches, so that workers begin while later parts
+are still being prepared."""
+BATCH_LEAST = 10
+"""A batch has at least this many parts, as each batch is a round trip: five parts take one."""
 LEAST_SECONDS = 1e-3
 PUBLISH_TIMEOUTS = 3
-"""A broker that hangs takes up to as many publish timeouts: to connect, to log in, to answer."""
+"""A broker that hangs may take this many publish timeouts: to connect, to log in, to answer."""
 PART_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -51,13 +54,13 @@ def part(signature: Signature[Any], *, required: bool = False, stale: float | No
         signature: A single task, `task.s(…)`, whose class is a `ResilientTask`.
         required: Whether the whole response fails without this part.
         stale: How old, in seconds, an answer may be when it comes in. A full answer that is not
-            older stands in (level STALE) when the part fails or does not come; an older one that
-            the task's own fallback chain gives is not accepted. None: nothing stands in, and
-            the task's chain decides alone.
+            older stands in (level STALE) when the part fails or is missing; an older answer of the
+            task's own fallback chain is not accepted. None: nothing stands in, and the task's chain
+            decides alone.
 
     Raises:
-        ConfigurationError: *signature* is none, or more than one task, or carries a value that
-            JSON cannot; *required* is no bool; *stale* is not more than 0.
+        ConfigurationError: *signature* is not the signature of a single task, or has an argument
+            that JSON cannot encode; *required* is not a bool; *stale* is not more than 0.
     """
     if isinstance(signature, (group, _chain, chord)):
         msg = f"a part is a single task, got {signature!r}; start a fan-out inside a task instead"
@@ -75,10 +78,11 @@ def part(signature: Signature[Any], *, required: bool = False, stale: float | No
 
 
 class FanOut:
-    """Parts that are asked at once, each in its own bulkhead, and answer together by a deadline.
+    """Parts that run at once, each in its own bulkhead, and answer together by a deadline.
 
-    A declaration: it can be a module constant and be applied any number of times. Parts may be
-    fan-outs themselves; theirs then have dotted names and a mapping of their own in the data.
+    A fan-out is a declaration: it can be a module constant, and be applied any number of times. A
+    part may be a fan-out itself; its parts then have dotted names, and a mapping of their own in
+    the data.
     """
 
     def __init__(self, /, **parts: "Part | Signature[Any] | FanOut") -> None:
@@ -99,22 +103,22 @@ class FanOut:
     def apply_async(
         self, *, budget: float, on_complete: Signature[Any] | None = None
     ) -> PendingResponse:
-        """Publish all parts in one batch and return at once.
+        """Publish all parts in batches, and return at once.
 
-        Never raises for a lost store or broker: the response then says that its parts are missing.
-        While the broker hangs it blocks, for no longer than the budget; on an event loop use
+        A lost store or broker raises nothing: the response then says that its parts are missing.
+        While the broker hangs this blocks, for no longer than the budget; on an event loop use
         `await asyncio.to_thread(fan_out.apply_async, budget=…)`.
 
         Args:
-            budget: Seconds until the response is final, whatever came in by then; publishing
-                counts.
-            on_complete: Published once the response is final, with it as first argument, even
-                if this process is gone by then.
+            budget: Seconds from now until the response is final, whatever came in by then.
+            on_complete: Published once the response is final, with the response as its first
+                argument, even if this process is gone by then.
 
         Raises:
-            ConfigurationError: *budget* is not more than 0, *on_complete* is no signature, a task
-                is not registered, no `ResilientTask`, of another app or cannot take its arguments
-                (the callback's: the response in front of its own), or the app was never adopted.
+            ConfigurationError: *budget* is not more than 0; *on_complete* is not a signature; a
+                task is not registered, is not a `ResilientTask`, belongs to another app or cannot
+                take its arguments (that of *on_complete*: the response before its own); or the app
+                was never adopted.
         """
         _check_seconds(budget, where="budget")
         home = _home_of_shared_tasks(one.signature for one in self.parts.values())
@@ -143,8 +147,9 @@ class FanOut:
             try:
                 self._publish(app, slots, budget, pending)
             except PUBLISH_ERRORS:
-                # The first use of a connection that died while idle tells. A broker that hangs has
-                # used up its time by now; asking it again would make the response late.
+                # The first command on a connection that died while idle fails, and a second try
+                # connects again. A broker that hangs has used up its time by now: a second try
+                # would make the response late.
                 seconds = min(budget, resilience.settings.publish_timeout_seconds)
                 if pending.spent() > seconds / 2:
                     raise
@@ -155,7 +160,7 @@ class FanOut:
         return pending
 
     def _eager_parts(self, pending: PendingResponse) -> dict[str, EagerPart]:
-        """Return the parts as they are called in this process."""
+        """Return the parts for an eager app, which calls them in this process."""
         return {
             name: EagerPart(
                 signature=one.signature,
@@ -177,7 +182,7 @@ class FanOut:
     def _publish(
         self, app: Celery, slots: Mapping[str, Slot], budget: float, pending: PendingResponse
     ) -> None:
-        """Publish here if the broker cannot make the response late, else beside."""
+        """Publish here if a broker that hangs cannot use up the budget, else in another thread."""
         seconds = Resilience.of(app).settings.publish_timeout_seconds
         if pending.left() > PUBLISH_TIMEOUTS * seconds:
             self._send(app, slots, pending, threading.Event())
@@ -197,15 +202,15 @@ class FanOut:
         given_up: threading.Event,
     ) -> None:
         declared: set[object] = set()
-        share = max(1, len(self.parts) // FLUSHES)
-        with app.producer_or_acquire(None) as producer, producer.batch(share):
+        size = max(BATCH_LEAST, len(self.parts) // BATCHES)
+        with app.producer_or_acquire(None) as producer, producer.batch(size):
             for name, one in self.parts.items():
                 if given_up.is_set():
                     raise PublishTimeoutError(name)
                 sig = one.signature
                 route = sig.task, sig.options.get("queue"), sig.options.get("lane")
-                # The queue is declared with the first message that goes there, not with each.
-                known: dict[str, Any] = {"declare": ()} if route in declared else {}
+                # Only the first message to a queue declares it.
+                options: dict[str, Any] = {"declare": ()} if route in declared else {}
                 declared.add(route)
                 try:
                     sig.apply_async(
@@ -215,7 +220,7 @@ class FanOut:
                         ignore_result=True,
                         add_to_parent=False,
                         retry=False,
-                        **known,
+                        **options,
                     )
                 except BulkheadFullError as error:
                     declared.discard(route)
@@ -225,7 +230,8 @@ class FanOut:
         if one.stale is None:
             return Slot(fan=fan, part=name, required=one.required)
         sig = one.signature
-        # By age, too: what one fan-out remembers for an hour is too old for one that says a minute.
+        # The age is part of the name: an answer that one fan-out remembers for an hour is too old
+        # for another one that allows a minute.
         call = f"part:{sig.task}:{one.stale:g}"
         return Slot(
             fan=fan,
@@ -236,7 +242,7 @@ class FanOut:
         )
 
     def _app(self) -> Celery:
-        """Return the app of all parts; none is published before all of them can be."""
+        """Return the app of all parts, after checking that every part can be published."""
         tasks = {name: _task_of(name, one.signature) for name, one in self.parts.items()}
         apps = {id(task.app): task.app for task in tasks.values()}
         if len(apps) > 1:
@@ -246,7 +252,7 @@ class FanOut:
 
 
 def _seconds_of(signature: Signature[Any], pending: PendingResponse) -> float | None:
-    """Return the seconds that a part has: its own, if they are fewer than what the fan-out has."""
+    """Return the budget of a part: its own, or the rest of the fan-out's if that is less."""
     left = max(pending.left(), LEAST_SECONDS)
     own = signature.options.get("budget", left)
     return None if own is None else min(checked_seconds(own, f"part {signature.task}"), left)
@@ -259,9 +265,10 @@ def _check_seconds(value: object, *, where: str) -> None:
 
 
 def _home_of_shared_tasks(signatures: Iterable[Signature[Any]]) -> Celery | None:
-    """Return the adopted app to resolve tasks in that were signed before it was made.
+    """Return the adopted app in which to resolve shared tasks that were signed before it existed.
 
     A shared task that is used before there is an app belongs to Celery's default app from then on.
+    None: the tasks need no other app, or it is not clear which one is meant.
     """
     default = _state.default_app  # type: ignore[attr-defined] # missing in the stubs
     if _is_adopted(default) or all(signature.app != default for signature in signatures):
@@ -269,7 +276,7 @@ def _home_of_shared_tasks(signatures: Iterable[Signature[Any]]) -> Celery | None
     current: Celery[Any] = _state.get_current_app()
     if _is_adopted(current):
         return current
-    # A thread that made no app has the default one as its current app.
+    # In a thread other than the one that made the app, the current app is the default one.
     adopted = [app for app in _get_active_apps() if _is_adopted(app)]
     return adopted[0] if len(adopted) == 1 else None
 
@@ -279,7 +286,7 @@ def _is_adopted(app: object) -> bool:
 
 
 def _task_of(name: str, signature: Signature[Any]) -> ResilientTask:
-    """Return the task of part *name*, once it is clear that it takes its arguments and reports."""
+    """Return the task of part *name*, after checking that it reports and takes its arguments."""
     try:
         task = signature.type
     except NotRegistered as error:
@@ -308,7 +315,7 @@ def _check_arguments(
 
 
 def _check_callback(sig: object) -> None:
-    """Check that *sig* takes a response: nobody would hear of it when it comes to that."""
+    """Check that *sig* takes a response: nobody would notice the error once it is published."""
     if not isinstance(sig, Signature):
         msg = f"on_complete needs a signature such as task.s(), got {sig!r}"
         raise ConfigurationError(msg)

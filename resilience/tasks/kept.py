@@ -28,6 +28,7 @@ from resilience.tasks.envelope import (
     position_of,
     repeated,
 )
+from resilience.tasks.publisher import publishing
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import dumps, loads, why_refused
 
@@ -67,16 +68,17 @@ def job_of(
     headers |= {**(options.get("headers") or {}), JOB_HEADER: {**ledger}}
     properties |= {name: options[name] for name in PROPERTIES if options.get(name) is not None}
     # Whoever adds to messages, to trace them for one, adds to this one now.
-    signals.before_task_publish.send(
-        sender=task.name,
-        body=body,
-        exchange="",
-        routing_key=queue,
-        headers=headers,
-        declare=[],
-        properties=properties,
-        retry_policy={},
-    )
+    with publishing(task.app):
+        signals.before_task_publish.send(
+            sender=task.name,
+            body=body,
+            exchange="",
+            routing_key=queue,
+            headers=headers,
+            declare=[],
+            properties=properties,
+            retry_policy={},
+        )
     message = Captured(body, headers, properties, queue, None)
     return keep_message(task, message, ledger=ledger, age_seconds=age_seconds)
 

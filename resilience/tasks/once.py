@@ -1,11 +1,14 @@
 """Runs a job once per key, whoever publishes or delivers it again."""
 
+import functools
 import hashlib
 import inspect
 import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 10.0
 """So long after its process was killed a job may run again."""
 RENEW_SECONDS = 3.0
+"""A lease is renewed whenever it is so old; a job that ends before costs no renewal."""
 LOOK_SECONDS = 0.05
 LOOK_SECONDS_MAX = 0.5
 KEY_LENGTH_MAX = 200
@@ -73,11 +77,17 @@ def key_of(task: str, template: str, arguments: Mapping[str, Any]) -> str:
 
     Two calls have the same only if the task and all arguments that the template names are the same.
     """
-    quoted = {name: quote(str(value), safe="") for name, value in arguments.items()}
-    key = f"{task}:{template.format_map(quoted)}"
+    key = f"{task}:{template.format_map(_Quoted(arguments))}"
     if len(key) > KEY_LENGTH_MAX:
         key = f"{key[:100]}:{hashlib.sha256(key.encode()).hexdigest()}"
     return key
+
+
+class _Quoted(dict[str, Any]):
+    """Arguments as they stand in a key; what the template does not name is not looked at."""
+
+    def __getitem__(self, name: str) -> str:
+        return quote(str(super().__getitem__(name)), safe="")
 
 
 def call_once(
@@ -98,7 +108,7 @@ def call_once(
         wait_seconds: How long to wait for another job that runs under the same key.
     """
     resilience, name = task.resilience, str(task.name)
-    bound = inspect.signature(task.run).bind(*args, **kwargs)
+    bound = _signature_of(task.run).bind(*args, **kwargs)
     bound.apply_defaults()
     job = task.request.id or name
 
@@ -113,6 +123,11 @@ def call_once(
         wait_seconds=wait_seconds,
         on_unrecorded=unrecorded,
     )
+
+
+@functools.lru_cache
+def _signature_of(body: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(body)
 
 
 def run_once(
@@ -144,12 +159,14 @@ def run_once(
     claim = _claim(claims, key, owner, wait_seconds)
     if isinstance(claim, Done):
         return loads(claim.result)
-    with renewals.renewing(claims, key, owner):
-        try:
-            value = body()
-        except BaseException:
-            _release(claims, key, owner)
-            raise
+    try:
+        renewals.hold(claims, key, owner)
+        value = body()
+    except BaseException:
+        _release(claims, key, owner)
+        raise
+    finally:
+        renewals.drop(owner)
     try:
         if not claims.complete(key, owner=owner, result=dumps(value), keep_seconds=keep_seconds):
             on_unrecorded("its lease ran out while it ran")
@@ -180,8 +197,18 @@ def _release(claims: "Claims", key: str, owner: str) -> None:
         return  # its lease runs out
 
 
+@dataclass(slots=True, eq=False)
+class _Lease:
+    """What a running job holds, until it is renewed at *due*, in seconds of the monotonic clock."""
+
+    claims: "Claims"
+    key: str
+    owner: str
+    due: float
+
+
 class Renewals:
-    """One thread per process that renews the leases of what runs in it."""
+    """One thread per process, which renews the leases of jobs that run for long in it."""
 
     def __init__(self) -> None:
         """Start with nothing; the thread starts with the first lease."""
@@ -190,48 +217,43 @@ class Renewals:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, tuple[Claims, str]] = {}
+        self._held: dict[str, _Lease] = {}
         self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
-
-    def renewing(self, claims: "Claims", key: str, owner: str) -> "_Renewing":
-        """Return a context in which the lease of *key* is renewed."""
-        return _Renewing(self, claims, key, owner)
+        self._timer = threading.Event()  # nobody sets it
 
     def hold(self, claims: "Claims", key: str, owner: str) -> None:
-        """Renew the lease of *key* from now on."""
-        with self._lock:
-            self._held[owner + key] = (claims, key)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._renew, name="renewals", daemon=True)
-                self._thread.start()
+        """Renew the lease of *owner*, who has just claimed *key*, from now on."""
+        self._held[owner] = _Lease(claims, key, owner, SystemClock.monotonic() + RENEW_SECONDS)
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
 
-    def drop(self, key: str, owner: str) -> None:
+    def drop(self, owner: str) -> None:
         """Renew it no longer."""
+        self._held.pop(owner, None)
+
+    def renew_due(self) -> float:
+        """Renew what is due; return in how many seconds something may be due again."""
+        for lease in list(self._held.values()):
+            if lease.due <= SystemClock.monotonic():
+                with suppress(*_lost):  # another look before the lease runs out
+                    lease.claims.renew(lease.key, owner=lease.owner, lease_seconds=LEASE_SECONDS)
+                lease.due = SystemClock.monotonic() + RENEW_SECONDS
+        now = SystemClock.monotonic()
+        # A lease that comes meanwhile is due later than all of these.
+        dues = [lease.due for lease in list(self._held.values())]
+        return max(0.0, min(dues, default=now + RENEW_SECONDS) - now)
+
+    def _start(self) -> None:
         with self._lock:
-            self._held.pop(owner + key, None)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._serve, name="renewals", daemon=True)
+                with suppress(RuntimeError):  # there is none to be had; the next job tries again
+                    self._thread.start()
 
-    def _renew(self) -> None:
-        while not self._wake.wait(RENEW_SECONDS):
-            with self._lock:
-                held = [(name, *what) for name, what in self._held.items()]
-            for name, claims, key in held:
-                try:
-                    claims.renew(key, owner=name.removesuffix(key), lease_seconds=LEASE_SECONDS)
-                except _lost:
-                    continue  # another look before the lease runs out
-
-
-class _Renewing:
-    def __init__(self, renewals: Renewals, claims: "Claims", key: str, owner: str) -> None:
-        self._renewals = renewals
-        self._what = claims, key, owner
-
-    def __enter__(self) -> None:
-        self._renewals.hold(*self._what)
-
-    def __exit__(self, *_: object) -> None:
-        self._renewals.drop(*self._what[1:])
+    def _serve(self) -> None:
+        pause = RENEW_SECONDS
+        while not self._timer.wait(pause):
+            pause = self.renew_due()
 
 
 renewals = Renewals()

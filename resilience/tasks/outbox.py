@@ -25,6 +25,7 @@ from resilience.tasks.kept import delay_of, keep_message, serializer_of
 from resilience.tasks.ledger_check import LedgerCheck
 from resilience.tasks.names import check_names
 from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
+from resilience.tasks.sending import by_name
 from resilience.tasks.serialization import must_keep, why_refused
 from resilience.tasks.task import POSITIONAL, ResilientTask
 
@@ -86,7 +87,7 @@ class OutboxTask(ResilientTask):
         """
         if self.app.conf.task_always_eager:
             return super().apply_async(args, kwargs, *positional, budget=budget, **options)
-        options |= dict(zip(POSITIONAL, positional, strict=False))
+        options = by_name(POSITIONAL, positional, options)
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         options["task_id"] = options.get("task_id") or uuid()
         # Celery's default is by thread, and another one may publish.

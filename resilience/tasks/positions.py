@@ -23,6 +23,7 @@ from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.tasks.carried import carry
 from resilience.tasks.envelope import POSITION_HEADER, lost_token, position_of
+from resilience.tasks.publisher import app_here
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +41,15 @@ def watch_jobs() -> None:
 
 def begin(task: Any, **_: object) -> None:  # noqa: ANN401 - a task
     """Enter the session of the job that *task* runs, if it has not entered it."""
-    resilience = getattr(task.app, "resilience", None)
     request = task.request_stack.top
-    if resilience is None or request is None or _session(request) is not None:
+    if request is not None:
+        enter_session(task, request)
+
+
+def enter_session(task: Any, request: Context) -> None:  # noqa: ANN401 - a task
+    """Do so for the job with *request*, which *task* runs."""
+    resilience = getattr(task.app, "resilience", None)
+    if resilience is None or _session(request) is not None:
         return
     token = position_of(request, resilience.fleet_time)
     if token is None and not resilience.sources:
@@ -133,6 +140,8 @@ def share_at_end(backend: Any) -> None:  # noqa: ANN401 - of any class
 
 def stale_reads() -> Outcome[Any] | None:
     """Return how good the reads of the job that runs were, without a value; None: no fault."""
+    if current_session() is None:
+        return None  # it has read nothing; to look for the job would take ten times as long
     job = _job_here()
     session = None if job is None else _session(job[1])
     if session is None or not session.marks:
@@ -188,8 +197,7 @@ def _job_here() -> tuple[Any, Context] | None:
 
 def _fleet_time() -> float:
     """Return fleet time as the app counts it that runs or publishes here."""
-    task: Task[Any, Any] | None = get_current_task()
-    resilience = getattr(get_current_app() if task is None else task.app, "resilience", None)
+    resilience = getattr(app_here() or get_current_app(), "resilience", None)
     return SystemClock.now() if resilience is None else float(resilience.fleet_time())
 
 

@@ -8,7 +8,7 @@ from celery.exceptions import Retry
 
 from resilience.tasks.admission import going_on
 from resilience.tasks.envelope import POSTPONED_HEADER, deadline_of, header, position_of
-from resilience.tasks.positions import begin
+from resilience.tasks.positions import enter_session
 from resilience.tasks.refusal import refusal_of
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def begin_reading(task: Any, request: Context) -> None:  # noqa: ANN401 - a Resi
     Raises:
         Retry: The job has gone back, and no attempt is spent.
     """
-    begin(task)  # a signal has done so already in an app with databases
+    enter_session(task, request)  # a signal has done so already in an app with databases
     if (
         task.data_consistency != "delayed"
         or refusal_of(request) is not None

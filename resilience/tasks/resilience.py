@@ -1,6 +1,6 @@
 """What one Celery app declares, and the parts that its tasks share."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from celery import Celery, Task
@@ -56,6 +56,7 @@ class Resilience(Consistent):
         limits: Of jobs at once, by dependency, in a worker's main process where they are adaptive.
         shedding_policy: When features are shed without an order.
         job_times: Of the worker that this is the main process of, if its app has features.
+        note_part: Notes that the worker that this is the main process of took a part of a fan-out.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Resilience(Consistent):
         self.admission = Admission(app, self.dependencies, self.announce)
         self.limits: dict[str, AdaptiveLimit] = {}
         self.job_times: JobTimes | None = None
+        self.note_part: Callable[[], object] = bool
         self._shared: dict[str, Shared] = {}
         self._queues_clear = False
         if app.finalized:  # type: ignore[attr-defined]

@@ -115,7 +115,7 @@ class BulkheadRouter:
         """Check all tasks that Celery has made so far; raises as `check`."""
         if self._dependencies.has_patterns:
             app: Any = self._app
-            for name, task in list(app._tasks.items()):  # noqa: SLF001 - `tasks` would make more
+            for name, task in app._tasks.copy().items():  # noqa: SLF001 - `tasks` would make more
                 self.check(name, task)
 
     def task(self, name: object) -> Task[Any, Any] | None:

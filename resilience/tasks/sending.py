@@ -3,7 +3,7 @@
 import contextvars
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import celery.app.base
@@ -11,6 +11,7 @@ from celery import Celery
 from celery.utils.imports import symbol_by_name
 
 from resilience.tasks.admission import Admission, with_lane
+from resilience.tasks.publisher import publishing
 from resilience.tasks.router import BulkheadRouter, called_by
 
 STAND_INS: Final = "resilience.tasks.remote:StandIns"
@@ -54,7 +55,12 @@ class Sender:
             BulkheadFullError: Too many jobs of its dependency wait.
         """
         if positional:
-            options |= _named(positional)
+            _self, _name, _args, _kwargs, *names = inspect.signature(Celery.send_task).parameters
+            options = by_name(names, positional, options)
+        with publishing(self._app):
+            return self._send(name, args, kwargs, options)
+
+    def _send(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:  # noqa: ANN401 - Celery's
         if options.get("task_type") is None:
             stand_in = self._stand_in(name)
             if stand_in is not None:
@@ -107,7 +113,19 @@ def _needed(record: logging.LogRecord) -> bool:
     return not (_quiet.get() and str(record.msg).startswith("Direct exchanges are not supported"))
 
 
-def _named(positional: tuple[Any, ...]) -> Mapping[str, Any]:
-    """Return options that were given by their place."""
-    _self, _name, _args, _kwargs, *names = inspect.signature(Celery.send_task).parameters
-    return dict(zip(names, positional, strict=False))
+def by_name(
+    names: Sequence[str], positional: Sequence[Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return *options*, and those that were given by their place among *names*.
+
+    Raises:
+        TypeError: There are too many of them, or one is also given by its name.
+    """
+    if len(positional) > len(names):
+        msg = f"takes at most {len(names)} options by their place, got {len(positional)}"
+        raise TypeError(msg)
+    placed = dict(zip(names, positional, strict=False))
+    if twice := sorted(placed.keys() & options.keys()):
+        msg = f"got {', '.join(twice)} by place and by name"
+        raise TypeError(msg)
+    return {**options, **placed}

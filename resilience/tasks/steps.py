@@ -5,6 +5,7 @@ from typing import Any
 from celery import Celery
 
 WORKER = (
+    "forking:FreezeBeforeFork",
     "sweeper:FanInSweeper",
     "relay:LedgerRelay",
     "undertaker:Undertaker",

@@ -39,6 +39,7 @@ from resilience.tasks.refusal import Refusal, refusal_of, take_refusal
 from resilience.tasks.refusing import end_here, is_awaited
 from resilience.tasks.replacing import Replaced, hand_over, with_body
 from resilience.tasks.resilience import Resilience
+from resilience.tasks.sending import by_name
 
 WAIT_SECONDS = 5.0
 POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")  # in Celery's `apply_async`
@@ -135,7 +136,7 @@ class ResilientTask(Task[Any, Any]):
         deadline = deadline_of(request)
         try:
             if deadline is None:
-                return self._run(args, kwargs, level_of(request))
+                return self._run(args, kwargs, request)
             return self._run_until(deadline, request, args, kwargs)
         except Cut as stored:  # by the body of an earlier job; no limit of this one is its own
             raise stored.error() from stored
@@ -181,7 +182,7 @@ class ResilientTask(Task[Any, Any]):
             if not self.app.conf.task_always_eager:
                 full = resilience.admission.ask(name, self.dependency, self.lane, options)
                 if full is not None:
-                    options |= dict(zip(POSITIONAL, positional, strict=False))
+                    options = by_name(POSITIONAL, positional, options)
                     return self._end_refused(full, args or (), kwargs or {}, options)
         return super().apply_async(args, kwargs, *positional, **options)
 
@@ -280,17 +281,17 @@ class ResilientTask(Task[Any, Any]):
     ) -> Any:  # noqa: ANN401 - what the body returns
         """Run under what is left of the job's budget, and say where the time went."""
         resilience, name = self.resilience, str(self.name)
-        began, given = resilience.fleet_time(), level_of(request)
+        began = resilience.fleet_time()
         request.update(resilience_started=began)
         try:
             if refusal_of(request) is None:
                 deadline.must_be_ahead(name, began)  # it may have waited in the pool's pipe
             with budget_of(deadline, began) as budget:
                 if self.dependency is not None:  # its pipeline cuts
-                    value = self._run(args, kwargs, given)
+                    value = self._run(args, kwargs, request)
                 else:
                     late = functools.partial(cut_short, name, budget)
-                    left, run = budget.remaining(), (args, kwargs, given)
+                    left, run = budget.remaining(), (args, kwargs, request)
                     value = call_within(left, late, self._run, run, None, self)
         except (Ignore, Reject, Retry):
             raise
@@ -302,14 +303,13 @@ class ResilientTask(Task[Any, Any]):
             value = dataclasses.replace(value, hops=(*deadline.hops, hop))
         return value
 
-    def _run(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], given: Outcome[Any] | None
-    ) -> Any:  # noqa: ANN401 - what the body returns
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], request: Context | None) -> Any:  # noqa: ANN401 - what the body returns
         degraded = worst([*args, *kwargs.values()])
         if degraded is not None:  # given eagerly, or by an app that was never adopted
             args, kwargs = values_of(args, kwargs)
-        degraded = worst([given, degraded])
-        refused = take_refusal(self.request_stack.top)
+        if (given := level_of(request)) is not None:
+            degraded = worst([given, degraded])
+        refused = take_refusal(request)
         try:
             value = self._answered(refused, args, kwargs)
         except Exception as error:

@@ -1,7 +1,7 @@
-"""Makes a worker that includes this module say on standard error that it is ready.
+"""Makes a worker that includes this module write on standard error that it is ready.
 
-The worker's own line comes at level INFO only, in the format of the app's logging; this one
-always comes.
+Celery's own line is written at level INFO only, in the format of the app's logging. This one is
+always written.
 """
 
 import os

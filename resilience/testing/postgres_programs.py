@@ -27,7 +27,7 @@ def find_package() -> Path | None:
 
 
 class PostgresPrograms:
-    """The programs of one server and the user who runs them.
+    """The programs of one server, and the user who runs them.
 
     PostgreSQL refuses to run as root: for root, the user `nobody` runs its programs.
     """
@@ -69,7 +69,7 @@ class PostgresPrograms:
             raise RuntimeError(msg)
 
     def _can_run(self) -> bool:
-        # Asked of another program: setpriv starts also what the user could not start.
+        # By `test`: setpriv starts initdb even if that user could not.
         question = ["test", "-x", str(self.folder / "initdb")]
         return not self._as_user or self._run([*self._as_user, *question]).returncode == 0
 

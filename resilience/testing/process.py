@@ -1,4 +1,4 @@
-"""Real processes for tests, and the face that pytest-celery expects of a container.
+"""Real processes for tests, and an adapter that lets pytest-celery use them as containers.
 
 Needs psutil.
 """
@@ -28,7 +28,7 @@ _started: WeakSet["ServerProcess"] = WeakSet()
 
 
 class ProcessStartError(RuntimeError):
-    """The process ended, or its log did not say that it is ready; shows the log's tail."""
+    """The process ended, or its log did not say in time that it is ready; shows the log's tail."""
 
 
 class ServerProcess:
@@ -38,7 +38,7 @@ class ServerProcess:
 
     Attributes:
         command: Program and arguments.
-        env: What the process finds in its environment besides what the tests were started with.
+        env: Variables on top of the environment that the tests were started with.
         directory: Where it runs; None: where the tests run.
     """
 
@@ -55,7 +55,7 @@ class ServerProcess:
 
         Args:
             command: Program and arguments.
-            ready: What the log says once the process is up.
+            ready: Text that the log contains once the process is up.
             log_path: File for standard output and standard error.
             env: Variables on top of the inherited environment.
             directory: Where it runs; None: where the tests run.
@@ -70,7 +70,7 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Process id of the leader, also when it has died since.
+        """Process id of the leader, even if it has died since.
 
         Raises:
             RuntimeError: It was not started, or `stop` or `kill` was called since.
@@ -82,12 +82,12 @@ class ServerProcess:
 
     @property
     def running(self) -> bool:
-        """Tell whether the leader lives; a process that was sent SIGSTOP does."""
+        """Tell whether the leader lives; a process stopped by SIGSTOP lives."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def log(self) -> str:
-        """All that was written to standard output and error, over all starts."""
+        """All that was written to standard output and error, in all starts."""
         return self._read_log(0)
 
     def log_tail(self) -> str:
@@ -104,7 +104,7 @@ class ServerProcess:
         if self.running:
             msg = f"runs already: {shlex.join(self.command)}"
             raise RuntimeError(msg)
-        self.kill()  # what a leader that died by itself may have left behind
+        self.kill()  # children that outlived a leader which died by itself
         with self._log_path.open("ab") as log:
             self._log_start = log.tell()
             process = subprocess.Popen(  # noqa: S603 - tests start what they name
@@ -137,7 +137,7 @@ class ServerProcess:
         self.kill()
 
     def kill(self) -> None:
-        """Send SIGKILL to the whole group and wait until all of it is gone; harmless if it is."""
+        """Send SIGKILL to the whole group, and wait until it is gone; does nothing if it is."""
         if self._process is None:
             return
         with suppress(ProcessLookupError):
@@ -149,7 +149,7 @@ class ServerProcess:
     def send_signal(self, number: int) -> None:
         """Send a signal to the leader; SIGKILL goes to the whole group.
 
-        The end is waited for, and what SIGSTOP does, too.
+        Waits until a group sent SIGKILL is gone, and until a leader sent SIGSTOP has stopped.
         """
         if number == signal.SIGKILL:
             self.kill()
@@ -159,7 +159,7 @@ class ServerProcess:
             os.kill(self.pid, number)
 
     def children(self) -> list[int]:
-        """Return the ids of the group's live processes but the leader, also of orphans."""
+        """Return the ids of the group's live processes without the leader, orphans included."""
         if self._process is None:
             return []
         return [pid for pid in psutil.pids() if pid != self.pid and _in_group(self.pid, pid)]
@@ -185,15 +185,15 @@ class ServerProcess:
 
 
 def running_processes() -> list[ServerProcess]:
-    """Return all processes that this one has started and that run still."""
+    """Return all processes that this one has started and that still run."""
     return [one for one in list(_started) if one.running]
 
 
 def is_alive(pid: int) -> bool:
     """Tell whether *pid* is a process that has not ended.
 
-    A zombie has; an orphan stays one for ever where no init process reaps it, as in many
-    containers.
+    A zombie has ended. Where no init process reaps orphans, as in many containers, an orphan that
+    has ended stays a zombie for ever.
     """
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -209,9 +209,9 @@ def _in_group(group: int, pid: int) -> bool:
 
 
 def suspend(pid: int) -> None:
-    """Send SIGSTOP to a process, and wait until none of its threads runs any longer.
+    """Send SIGSTOP to a process, and wait until all of its threads have stopped.
 
-    Before, it may still answer: the signal takes effect thread by thread.
+    Until then it may still answer: the signal takes effect thread by thread.
     """
     os.kill(pid, signal.SIGSTOP)
     threads = Path(f"/proc/{pid}/task")
@@ -229,21 +229,21 @@ def _have_stopped(threads: Path) -> bool:
 
 def inherited_env(extra: Mapping[str, str]) -> dict[str, str]:
     """Return the environment that the tests were started with, plus *extra*."""
-    # A child without PATH, HOME or the virtual environment would not be the real thing.
+    # Real workers have PATH, HOME and the virtual environment, too.
     return {**os.environ, **extra}  # noqa: TID251 - see above
 
 
 def import_path(*first: Path) -> str:
-    """Return a PYTHONPATH that lets a child import what this process can, *first* before all."""
+    """Return a PYTHONPATH that lets a child import from *first*, then what this process can."""
     return os.pathsep.join([*map(str, first), *filter(None, sys.path)])
 
 
 class ProcessContainer:
     """A `ServerProcess` with the methods of a Docker container that pytest-celery calls.
 
-    The wrapper classes of pytest-celery (`RedisContainer`, `CeleryWorkerContainer`) take it in
-    place of the docker package's object. There is no network and no port mapping: all is on
-    127.0.0.1.
+    The wrapper classes of pytest-celery (`RedisContainer`, `CeleryWorkerContainer`) accept it in
+    place of the docker package's object. There is no network and no port mapping: everything is
+    on 127.0.0.1.
 
     Attributes:
         process: The process behind it.
@@ -255,8 +255,8 @@ class ProcessContainer:
         """Wrap *process*, which may be started before or after.
 
         Args:
-            process: What is to look like a container.
-            container_id: 64 hexadecimal digits; None: made up.
+            process: The process to wrap.
+            container_id: 64 hexadecimal digits; None: random ones.
         """
         self.process = process
         self.id = container_id or new_container_id()

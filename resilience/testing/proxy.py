@@ -12,19 +12,19 @@ CONNECT_SECONDS = 5.0
 
 
 class TcpProxy:
-    """Passes on what clients and a server say, until it is told to hold it back or to lose it.
+    """Forwards between clients and a server, until it is made to delay or to drop what they send.
 
-    What it loses, nobody is told of: connections stay open, as behind a firewall that has forgotten
-    them. What it holds back or slows arrives later, as over a link that is congested.
+    Neither end notices what is dropped: its connection stays open, as behind a firewall that has
+    forgotten it. What is held back or slowed arrives later, as over a congested link.
 
     Attributes:
         port: Where it listens on 127.0.0.1.
     """
 
     def __init__(self, target: int) -> None:
-        """Listen on a free port, and lead to port *target* of 127.0.0.1."""
+        """Listen on a free port, and forward to port *target* of 127.0.0.1."""
         self._target = target
-        self._deaf = False
+        self._swallowing = False
         self._pace = _Pace()
         self._links: list[_Link] = []
         self._listener = socket.create_server((LOCALHOST, 0), backlog=BACKLOG)
@@ -33,46 +33,46 @@ class TcpProxy:
         self._accepting.start()
 
     def lead_to(self, target: int) -> None:
-        """Lead new connections to port *target*; those that there are stay where they are."""
+        """Forward new connections to port *target*; existing ones stay where they are."""
         self._target = target
 
     def forget(self) -> None:
-        """Pass on nothing more over the connections that there are; new ones work."""
+        """Drop all that is sent over existing connections from now on; new ones work."""
         for link in list(self._links):
             link.forgotten.set()
 
     def swallow(self) -> None:
-        """Pass on nothing more, over new connections either."""
-        self._deaf = True
+        """Drop all that is sent from now on, also over new connections."""
+        self._swallowing = True
         self.forget()
 
     def heal(self) -> None:
-        """Let new connections work again; what was forgotten stays so."""
-        self._deaf = False
+        """Let new connections work again; forgotten ones stay forgotten."""
+        self._swallowing = False
 
     def stall(self) -> None:
-        """Hold back all that either end sends, and that it closes, until `resume`.
+        """Hold back what either end sends, its closing included, until `resume`.
 
-        New connections are accepted on both sides, and held back as well.
+        New connections are established, and held back as well.
         """
         self._pace.flowing.clear()
 
     def slow(self, seconds: float) -> None:
-        """Pass on what either end sends, and that it closes, *seconds* later, until `resume`.
+        """Forward what either end sends, its closing included, *seconds* later, until `resume`.
 
-        The order is kept. On a busy link it may take twice as long, and no more than 64 KiB leave
-        at once. A link that is stalled stays so.
+        The order is kept. On a busy link it may take twice as long, and at most 64 KiB are
+        forwarded at once. A stalled link stays stalled.
         """
         self._pace.delay = seconds
         self._pace.hurried.clear()
 
     def resume(self) -> None:
-        """Pass on at once what was held back or slowed, and all that follows."""
+        """Forward what was held back or slowed, and from now on everything at once."""
         self._pace.hurried.set()
         self._pace.flowing.set()
 
     def cut(self) -> None:
-        """Close the connections that there are, for both ends to see; new ones work."""
+        """Close existing connections so that both ends notice; new ones work."""
         links, self._links = self._links, []
         for link in links:
             link.close()
@@ -81,9 +81,9 @@ class TcpProxy:
         """Close all connections, and listen no more."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._accepting.join()  # it may just take one more
+        self._accepting.join()  # it may be accepting one more
         self.cut()
-        self.resume()  # for the threads that hold something back to end
+        self.resume()  # so that threads which hold something back end
 
     def _accept(self) -> None:
         while True:
@@ -98,14 +98,14 @@ class TcpProxy:
                 continue
             server.settimeout(None)
             link = _Link(client, server, self._pace)
-            if self._deaf:
+            if self._swallowing:
                 link.forgotten.set()
             self._links.append(link)
             link.start()
 
 
 class _Pace:
-    """When all links of a proxy pass on what they have received."""
+    """When the links of a proxy forward what they have received."""
 
     def __init__(self) -> None:
         self.flowing = threading.Event()
@@ -115,13 +115,13 @@ class _Pace:
         self.delay = 0.0
 
     def hold(self) -> None:
-        """Return when it is time."""
+        """Wait until the time has come to forward."""
         self.hurried.wait(self.delay)
         self.flowing.wait()
 
 
 class _Link:
-    """A client's connection, and the one to the server."""
+    """A client's connection, and the connection to the server behind it."""
 
     def __init__(self, client: socket.socket, server: socket.socket, pace: _Pace) -> None:
         self.forgotten = threading.Event()
@@ -140,11 +140,11 @@ class _Link:
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
-            while said := source.recv(CHUNK):
+            while chunk := source.recv(CHUNK):
                 self._pace.hold()
                 if self.forgotten.is_set():
                     return
-                sink.sendall(said)
-        self._pace.hold()  # that one end has left is held back as well
+                sink.sendall(chunk)
+        self._pace.hold()  # the closing is held back as well
         if not self.forgotten.is_set():
             self.close()

@@ -29,12 +29,11 @@ from resilience.testing.waiting import wait_until
 READY = " completed with "
 USER = "guest"
 ASK_SECONDS = 30
-ASK_TIMES = 3
-# Not the script on the PATH, which changes to a user of its own and to a log of its own.
+# Not the script on the PATH, which changes to another user and to another log.
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 CORE = "lib/*/plugins/rabbit-[0-9]*"
-"""The server itself among its plugins, beside the directory of `PROGRAM`."""
-# A classic queue may end, as its consumer does, after it was listed.
+"""Pattern of the only plugin that is needed, relative to the parent of the folder of `PROGRAM`."""
+# A listed classic queue may have ended with its consumer: it then counts for nothing.
 _UNLESS_GONE = "catch exit:{Why, _} when Why =:= noproc; Why =:= normal -> [] end"
 
 
@@ -42,8 +41,8 @@ class Count(NamedTuple):
     """How many messages a queue holds.
 
     Attributes:
-        waiting: For somebody to take them.
-        held: By consumers that have not acknowledged them.
+        waiting: Messages that no consumer has.
+        held: Messages that consumers have and have not acknowledged.
     """
 
     waiting: int
@@ -51,10 +50,11 @@ class Count(NamedTuple):
 
 
 UNKNOWN = Count(1, 0)
+"""Of a recovered queue that does not say how many messages it has: it may not be empty."""
 
 
 def find_program() -> Path | None:
-    """Return the server's program; None: there is no server."""
+    """Return the server's program; None: it is not installed, or epmd or erl_call is not."""
     needed = (shutil.which("epmd"), shutil.which("erl_call"))
     return PROGRAM if PROGRAM.exists() and all(needed) else None
 
@@ -74,7 +74,7 @@ class RabbitProcess(ServerProcess):
             home: Directory for its data and its log; made if missing.
 
         Raises:
-            RuntimeError: There is no server on this machine.
+            RuntimeError: The server is not installed.
         """
         program = find_program()
         if program is None:
@@ -83,24 +83,24 @@ class RabbitProcess(ServerProcess):
         home.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.url = self._url("%2F")
-        # The server's name would start a daemon of Erlang's that outlives it: the group's own one
-        # is there before, and ends with the group.
-        names = free_port()
-        script = f'epmd -address {LOCALHOST} -port {names} & exec "$@"'
+        # The server would start Erlang's name server, epmd, as a daemon that outlives it. So one
+        # is started before it, in its process group.
+        epmd_port = free_port()
+        script = f'epmd -address {LOCALHOST} -port {epmd_port} & exec "$@"'
         self._node = f"{uuid4().hex[:12]}@localhost"
         self._cookie = secrets.token_hex(10)
         super().__init__(
             ["sh", "-c", script, "sh", str(program)],
             ready=READY,
             log_path=home / "rabbitmq.log",
-            env=self._variables(home, names),
+            env=self._variables(home, epmd_port),
             directory=home,
         )
 
-    def _variables(self, home: Path, names: int) -> dict[str, str]:
+    def _variables(self, home: Path, epmd_port: int) -> dict[str, str]:
         (home / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = {LOCALHOST}:{self.port}\n"
-            # A crowd of tests on a full disk is no reason to block publishers.
+            # Publishers must not be blocked because the disk of the tests is almost full.
             "disk_free_limit.absolute = 1MB\nlog.console.level = warning\n"
         )
         (home / "rabbitmq-env.conf").touch()
@@ -113,7 +113,7 @@ class RabbitProcess(ServerProcess):
         return {
             "HOME": str(home),
             "ERL_EPMD_ADDRESS": LOCALHOST,
-            "ERL_EPMD_PORT": str(names),
+            "ERL_EPMD_PORT": str(epmd_port),
             "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_ERLANG_COOKIE": self._cookie,
             "RABBITMQ_NODE_PORT": str(self.port),
@@ -134,10 +134,10 @@ class RabbitProcess(ServerProcess):
         }
 
     def new_url(self, name: str | None = None) -> str:
-        """Make an empty virtual host, for tests that meet nobody; return its address.
+        """Make an empty virtual host, which no other test uses, and return its address.
 
         Args:
-            name: Of the virtual host; None: a new one.
+            name: Name of the virtual host; None: a new name.
         """
         name = name or uuid4().hex
         self.evaluate(
@@ -151,18 +151,18 @@ class RabbitProcess(ServerProcess):
         return f"amqp://{USER}:{USER}@{LOCALHOST}:{self.port}/{vhost}"
 
     def depths(self, url: str | None = None) -> dict[str, int]:
-        """Return how many messages each queue holds, unacknowledged included; see `counts`."""
+        """Return how many messages each queue holds, waiting and held together; see `counts`."""
         return {name: count.waiting + count.held for name, count in self.counts(url).items()}
 
     def counts(self, url: str | None = None) -> dict[str, Count]:
         """Return how many messages each queue holds.
 
-        A quorum queue that was recovered and not used since does not say how many: one is said to
-        wait in it, as it may not be empty.
+        A quorum queue that was recovered and not used since does not say how many. It counts as
+        one that waits, as the queue may not be empty.
 
         Args:
-            url: From `new_url`: of that virtual host. None: of all; of queues with the same name,
-                the sum.
+            url: A virtual host, from `new_url`; None: all of them, where queues with the same name
+                are added up.
         """
         found = self.evaluate(
             "Ask = fun(Q, What) -> case ra:local_query(amqqueue:get_pid(Q), What) of "
@@ -178,15 +178,15 @@ class RabbitProcess(ServerProcess):
         )
         counts: dict[str, Count] = {}
         for line in found.strip('"').replace("\\n", "\n").split("\n"):
-            name, *said = line.rsplit(" ", 2)
-            if name and len(said) == len(UNKNOWN):
-                known = UNKNOWN if "none" in said else Count(*map(int, said))
+            name, *numbers = line.rsplit(" ", 2)
+            if name and len(numbers) == len(UNKNOWN):
+                known = UNKNOWN if "none" in numbers else Count(*map(int, numbers))
                 waiting, held = counts.get(name, Count(0, 0))
                 counts[name] = Count(waiting + known.waiting, held + known.held)
         return counts
 
     def flush(self, url: str | None = None) -> None:
-        """Delete all queues of all virtual hosts, or of the one at *url*; consumers are told."""
+        """Delete all queues of all virtual hosts, or of the one at *url*, and cancel consumers."""
         self.evaluate(
             f'[rabbit_amqqueue:delete(Q, false, false, <<"{USER}">>) '
             f"|| Q <- rabbit_amqqueue:list({_vhost(url)})], ok"
@@ -200,47 +200,51 @@ class RabbitProcess(ServerProcess):
         )
 
     def note_queues(self) -> None:
-        """Let the server write down which quorum queues it has.
+        """Let the server write to disk which quorum queues it has.
 
-        It does so by itself three seconds after one was declared. One that a crash comes before is
-        there after the next start, and answers nobody.
+        It does so by itself three seconds after a queue was declared. A queue that it had not noted
+        when it was killed is there after the next start, and answers nobody.
         """
         self.evaluate("[dets:sync(Table) || Table <- dets:all()], ok")
 
     def block(self) -> None:
-        """Let the server take no messages, as when its memory is full."""
+        """Make the server block publishers, as when its memory is full."""
         self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark({absolute, 1})")
         wait_until(
             lambda: "memory" in self.evaluate("rabbit_alarm:get_alarms()"),
             ASK_SECONDS,
-            "the server blocks who publishes",
+            "the server blocks publishers",
         )
 
     def unblock(self) -> None:
-        """Let the server take messages again."""
+        """Let publishers go on."""
         self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.9)")
 
     def evaluate(self, expression: str) -> str:
         """Evaluate an Erlang *expression* in the server, and return its value as text.
 
         Raises:
-            RuntimeError: It has none.
+            RuntimeError: The expression failed, or the server was not reached in time.
         """
-        known = ["-r", "-c", self._cookie, "-n", self._node, "-timeout", str(ASK_SECONDS)]
-        done = self._call(known, expression)
-        for _ in range(ASK_TIMES - 1):
-            if b"failed to connect" not in done.stderr:  # as a busy machine may
-                break
-            done = self._call(known, expression)
-        said = done.stdout.decode()
-        if done.returncode or not said.startswith("{ok, "):
-            msg = f"{expression}: {said}{done.stderr.decode()}"
-            raise RuntimeError(msg)
-        return said.removeprefix("{ok, ").removesuffix("}")
+        node = ["-r", "-c", self._cookie, "-n", self._node, "-timeout", str(ASK_SECONDS)]
+        attempts: list[subprocess.CompletedProcess[bytes]] = []
 
-    def _call(self, known: list[str], expression: str) -> subprocess.CompletedProcess[bytes]:
+        def reached() -> bool:
+            attempts.append(self._call(node, expression))
+            return b"failed to connect" not in attempts[-1].stderr
+
+        with suppress(AssertionError):  # a busy machine may need several attempts
+            wait_until(reached, ASK_SECONDS, "the server is reached")
+        done = attempts[-1]
+        answer = done.stdout.decode()
+        if done.returncode or not answer.startswith("{ok, "):
+            msg = f"{expression}: {answer}{done.stderr.decode()}"
+            raise RuntimeError(msg)
+        return answer.removeprefix("{ok, ").removesuffix("}")
+
+    def _call(self, node: list[str], expression: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(  # noqa: S603 - tests start what they name
-            [str(shutil.which("erl_call")), *known, "-e"],
+            [str(shutil.which("erl_call")), *node, "-e"],
             input=f"{expression}.\n".encode(),
             env=inherited_env(self.env),
             capture_output=True,
@@ -248,7 +252,7 @@ class RabbitProcess(ServerProcess):
         )
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the leader, a script; SIGSTOP and SIGCONT to the server, too."""
+        """Send a signal to the leader, a script; SIGSTOP and SIGCONT go to the server, too."""
         if number in {signal.SIGSTOP, signal.SIGCONT}:
             for helper in psutil.Process(self.pid).children(recursive=True):
                 if number == signal.SIGSTOP:
@@ -258,7 +262,7 @@ class RabbitProcess(ServerProcess):
         super().send_signal(number)
 
     def kill(self) -> None:
-        """Send SIGKILL to the server and to its helpers, some of which leave its group."""
+        """Send SIGKILL to the server and to its helpers, some of which have left its group."""
         helpers = psutil.Process(self.pid).children(recursive=True) if self.running else []
         super().kill()
         for helper in helpers:
@@ -268,10 +272,10 @@ class RabbitProcess(ServerProcess):
 
 
 def _vhost(url: str | None) -> str:
-    """Return the name of the virtual host with this *url* in Erlang; nothing stands for all."""
+    """Return the virtual host of *url* as Erlang writes it; None: "", which stands for all."""
     return "" if url is None else f'<<"{unquote(url.rpartition("/")[2])}">>'
 
 
 def running_rabbitmq() -> AbstractContextManager[RabbitProcess]:
-    """Run a server with no data; skip or fail the test if there is none to run."""
+    """Run a server without data; if none is installed, skip the test, or fail it where CI=true."""
     return running(RabbitProcess, "RabbitMQ", present=find_program() is not None)

@@ -1,4 +1,4 @@
-"""What a test does without a server that it needs."""
+"""What happens to a test if a server that it needs is not installed."""
 
 import os
 
@@ -6,9 +6,9 @@ import pytest
 
 
 def require(name: str, *, present: bool) -> None:
-    """Go on if *name* is present; else skip the test, or fail it where CI=true.
+    """Return if *name* is present; else skip the test, or fail it where CI=true.
 
-    A laptop may lack a server, but a build that silently skips what it should check is no check.
+    A laptop may lack a server, but continuous integration must not skip a check silently.
     """
     if present:
         return

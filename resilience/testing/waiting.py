@@ -8,10 +8,10 @@ from resilience.clock import SystemClock
 
 POLL_SECONDS = 0.02
 REST = 4
-"""How much longer a wait rests than an answer took: what is waited for needs the processor."""
+"""A wait pauses this many times as long as an answer took: the awaited work needs the processor."""
 REST_SECONDS_MAX = 0.2
 LATE = 0.03
-"""How much later than it began to be so an answer may be noticed, of the time waited so far."""
+"""The awaited event may be noticed late by this share of the time waited so far."""
 
 T = TypeVar("T")
 

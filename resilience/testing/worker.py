@@ -24,8 +24,8 @@ READY = " ready."
 class ProcessWorker(CeleryWorkerContainer):  # type: ignore[misc]  # pytest-celery has no types
     """A worker in a process group of its own; subclass it as you would `CeleryWorkerContainer`.
 
-    What Docker does through images (Celery's version, exposed ports) has no effect: the worker runs
-    in the environment of the tests.
+    Settings for Docker images (Celery's version, exposed ports) have no effect: the worker runs in
+    the environment of the tests.
     """
 
     @classmethod
@@ -42,7 +42,7 @@ class ProcessWorker(CeleryWorkerContainer):  # type: ignore[misc]  # pytest-cele
         Args:
             command: As from `command()`; `%h` becomes the container's host name.
             content: As from `initial_content()`: file names and their source.
-            env: As from `initial_env()`; its PYTHONPATH is replaced.
+            env: As from `initial_env()`; PYTHONPATH in it is replaced.
             directory: An empty directory for the modules and the log.
 
         Raises:

@@ -33,6 +33,11 @@ class BesideWorker(bootsteps.StartStopStep):
 
     terminate = stop
 
+    def hasten(self) -> None:
+        """Look now."""
+        if self._beside is not None:
+            self._beside.hasten()
+
     def wanted(self, resilience: Resilience) -> bool:
         """Tell whether there is anything to look for."""
         raise NotImplementedError

@@ -21,6 +21,8 @@ from resilience.worker.throttle import Throttle
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
+ORDERS_SECONDS = 1.0
+"""How often a worker looks at what can change how it takes jobs; the latter, if only orders can."""
 REFUSING = (State.OPEN, State.FORCED_OPEN)
 
 
@@ -77,7 +79,8 @@ class Gate(bootsteps.StartStopStep):
             self._learn(consumer)
         self._throttle = Throttle(consumer)
         self._apply(consumer)
-        self._timer = consumer.timer.call_repeatedly(TICK_SECONDS, self._tick, (consumer,))
+        seconds = TICK_SECONDS if self._is_steered() or self._throttle.is_static else ORDERS_SECONDS
+        self._timer = consumer.timer.call_repeatedly(seconds, self._tick, (consumer,))
 
     def stop(self, consumer: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
         """End with the connection; what is held stays held."""
@@ -112,6 +115,11 @@ class Gate(bootsteps.StartStopStep):
                 one.dependency.adaptive, maximum=size_of(consumer.pool), dice=dice
             )
             self._resilience.limits[one.name] = limit
+
+    def _is_steered(self) -> bool:
+        """Tell whether a circuit or a latency says how many jobs are taken."""
+        every = [one.dependency for one in self._bulkheads or () if one.dependency is not None]
+        return any(one.on_open == "hold" or one.adaptive is not None for one in every)
 
     def _alone(self) -> Bulkhead | None:
         """Return the worker's only bulkhead: with several, no limit of one would be its own."""

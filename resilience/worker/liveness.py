@@ -22,9 +22,12 @@ from resilience.worker.probe import SUFFIX, default_directory, expired, mark_pat
 
 logger = logging.getLogger(__name__)
 
-MARKS = 15
+LOOKS = 15
+LOOPS = 10
+MARKS = 5
 ASKS = 3
-"""How often in `health_seconds` a mark is left, and the broker asked whether jobs wait."""
+"""How often in `health_seconds` the thread looks whether there is news for the mark, the event loop
+shows that it runs, a mark is left without any news, and the broker is asked whether jobs wait."""
 
 
 def mark_directory(settings: Settings) -> Path:
@@ -45,10 +48,11 @@ def worker_mark(parent: Any) -> Path:  # noqa: ANN401 - Celery's
 
 
 class Liveness(BesideWorker):
-    """Leaves the mark of its worker for `resilience.worker.probe`, by default every second.
+    """Leaves the mark of its worker for `resilience.worker.probe`.
 
-    A thread writes it, so that one whose event loop hangs says so; whether the loop runs a timer
-    of the worker tells. The broker is asked on a connection of its own.
+    By default every three seconds, and within one when there is news. A thread writes it, so that
+    one whose event loop hangs says so; whether the loop runs a timer of the worker tells. The
+    broker is asked on a connection of its own.
 
     A bootstep that holds queues puts their names into the worker's `held_queues`: a worker that
     consumes from none of its queues is healthy if they are held.
@@ -66,6 +70,9 @@ class Liveness(BesideWorker):
         self._connection: Any = None
         self._stopping = False
         self._looped_at: float | None = None
+        self._started = started_at(os.getpid())
+        self._marked: dict[str, Any] = {}
+        self._marked_at = float("-inf")
         self._begun_at = self._clock.monotonic()
         self._answered_at = self._asked_at = self._progressed_at = self._begun_at
         self._received = 0
@@ -93,12 +100,13 @@ class Liveness(BesideWorker):
         self._path = worker_mark(parent)
         self._queues = list(parent.app.amqp.queues.consume_from)
         worker_shutdown.connect(self._remove, weak=False)
-        parent.timer.call_repeatedly(self._limit / MARKS, self._tick)
+        parent.timer.call_repeatedly(self._limit / LOOPS, self._tick)
         super().start(parent)
 
     def stop(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
         """Say from now on that the worker stops; marks go on until its jobs have ended."""
         self._stopping = True
+        self.hasten()
 
     close = terminate = stop
 
@@ -107,30 +115,48 @@ class Liveness(BesideWorker):
         return True
 
     def look(self, resilience: Resilience) -> float:
-        """Leave a mark; return the seconds until the next."""
+        """Leave a mark if there is news, or the last one is old; return the seconds to wait."""
         now = self._clock.monotonic()
         if now - self._asked_at >= self._limit / ASKS and not self._stopping:
             self._asked_at = now
+            self._mark(resilience, now)  # a broker that is silent keeps this thread for long
             self._ask(resilience)
-        self._write(
-            {
-                "node": self._parent.hostname,
-                **identity(resilience),
-                "pid": os.getpid(),
-                "started": started_at(os.getpid()),
-                "limit_seconds": self._limit,
-                "written_at": self._clock.monotonic(),
-                "begun_at": self._begun_at,
-                "looped_at": self._looped_at,
-                "answered_at": self._answered_at,
-                "progressed_at": self._progressed_at,
-                "blocked_by_job": self._is_blocked_by_job(),
-                "consumes": self._consumed(),
-                "held": sorted(getattr(self._parent, "held_queues", ())),
-                "stopping": self._stopping,
-            }
-        )
-        return self._limit / MARKS
+            self._mark(resilience, now)
+        elif self._state() != self._marked or now - self._marked_at >= self._limit / MARKS:
+            self._mark(resilience, now)
+        return self._limit / LOOKS
+
+    def _mark(self, resilience: Resilience, now: float) -> None:
+        state = self._state()
+        self._marked, self._marked_at = state, now
+        self._write({**self._origin(resilience), **self._times(), **state})
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "starts": self._looped_at is None,
+            "blocked_by_job": self._is_blocked_by_job(),
+            "consumes": self._consumed(),
+            "held": sorted(getattr(self._parent, "held_queues", ())),
+            "stopping": self._stopping,
+        }
+
+    def _origin(self, resilience: Resilience) -> dict[str, Any]:
+        return {
+            "node": self._parent.hostname,
+            **identity(resilience),
+            "pid": os.getpid(),
+            "started": self._started,
+            "limit_seconds": self._limit,
+        }
+
+    def _times(self) -> dict[str, float | None]:
+        return {
+            "written_at": self._clock.monotonic(),
+            "begun_at": self._begun_at,
+            "looped_at": self._looped_at,
+            "answered_at": self._answered_at,
+            "progressed_at": self._progressed_at,
+        }
 
     def _tick(self) -> None:
         if self._parent.hub is None:
@@ -180,12 +206,15 @@ class Liveness(BesideWorker):
             Exception: The transport's; the broker does not answer.
         """
         consumed = self._consumed()
+        if hasattr(channel, "holds_any"):  # Redis
+            waits = channel.holds_any(self._queues)
+            return bool(waits and consumed and channel.holds_any(consumed))
         waiting = False
         for name in self._queues:
             try:
                 found = channel.queue_declare(name, passive=True)
             except self._connection.channel_errors:
-                # Redis forgets a queue when it is empty; RabbitMQ closes the channel.
+                # RabbitMQ closes the channel where there is no such queue.
                 if not getattr(channel, "is_open", True):
                     self._disconnect()
                     break

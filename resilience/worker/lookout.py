@@ -12,22 +12,27 @@ ORDERS_SECONDS = 1.0
 class Lookout(BesideWorker):
     """Asks the store, so that the gate, which runs in the event loop, never has to.
 
-    Two small exchanges a second, or five in workers of dependencies that hold jobs.
+    One small exchange a second, and one more in an app with features, or four in a worker of
+    dependencies that hold jobs: others admit nothing in this process.
     """
 
     thread_name = "lookout"
     _ask_at = float("-inf")
-    _pulsing = False
+    _pulse_seconds: float | None = None
 
     def wanted(self, resilience: Resilience) -> bool:
         """Tell whether there is a store to ask."""
         if resilience.why_no_store is not None:
             return False
         served = resilience.app.amqp.queues.consume_from
-        self._pulsing = any(
+        holds = any(
             one.on_open == "hold" and any(queue in served for queue in one.queues)
             for one in resilience.dependencies.values()
         )
+        if holds:
+            self._pulse_seconds = PULSE_SECONDS
+        elif resilience.features:  # whose rules ask which circuits are open
+            self._pulse_seconds = ORDERS_SECONDS
         return True
 
     def look(self, resilience: Resilience) -> float:
@@ -36,5 +41,7 @@ class Lookout(BesideWorker):
         if now >= self._ask_at:
             self._ask_at = now + ORDERS_SECONDS
             resilience.holds.look()
-        resilience.pulse.beat(now)  # fleet time, too, by which orders end
-        return PULSE_SECONDS if self._pulsing else ORDERS_SECONDS
+        if self._pulse_seconds is None:
+            return ORDERS_SECONDS
+        resilience.pulse.beat(now)
+        return self._pulse_seconds

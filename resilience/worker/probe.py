@@ -140,8 +140,9 @@ def _complaints(mark: Mark, now: float, *, alive: bool, live: bool) -> Iterator[
         yield f"hangs: it has left no mark for {seconds} s"
     if mark["stopping"]:
         return
-    # A loop that waits for a broker which does not answer is no reason to restart the worker.
-    if live and late("answered_at"):
+    # A loop that waits for a broker which does not answer is no reason to restart the worker. The
+    # broker is asked every third of the limit: it has not answered since the loop stopped.
+    if live and (late("answered_at") or _seconds_since_loop(mark) < mark["limit_seconds"] / 5):
         return
     yield from _loop_complaints(mark, late, live=live)
     if live:
@@ -160,6 +161,12 @@ def _loop_complaints(mark: Mark, late: Callable[[str], int], *, live: bool) -> I
             yield "starts: it does not consume yet"
     elif not mark["blocked_by_job"] and (seconds := late("looped_at")):
         yield f"its event loop has not run for {seconds} s: it hangs, or looks for the broker"
+
+
+def _seconds_since_loop(mark: Mark) -> float:
+    """Return for how long the broker has been known to answer since the event loop ran last."""
+    looped: float | None = mark["looped_at"]
+    return float("inf") if looped is None else mark["answered_at"] - looped
 
 
 def _seconds_late(mark: Mark, now: float, what: str) -> int:

@@ -4,7 +4,6 @@ import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 
 from resilience.breaker.keeper import NOT_ADMITTED
 from resilience.broker.beside import Outage
@@ -17,7 +16,8 @@ from resilience.errors import (
 )
 from resilience.events import Event
 from resilience.flags.controller import LOAD, Reading, step
-from resilience.flags.document import OPEN, Document
+from resilience.flags.document import OPEN, Cost, Document, TrialPlan
+from resilience.flags.flags import Flags
 from resilience.flags.reports import (
     JOBS_MIN,
     Histogram,
@@ -145,8 +145,24 @@ def conclude_trials(resilience: Resilience, _reports: Sequence[Report]) -> None:
         verdict = judge(name, plan, flags.counted(plan), now, over=over)
         if verdict is not None:
             event, cost = verdict
-            flags.change(partial(conclude_trial, name, plan, cost))
-            resilience.announce(event)
+            if _conclude(flags, name, plan, cost):
+                resilience.announce(event)
+
+
+def _conclude(flags: Flags, name: str, plan: TrialPlan, cost: Cost | None) -> bool:
+    """Forget a trial; return False if it is gone, as another worker led and was faster.
+
+    Raises:
+        StoreUnavailableError: The fleet could not agree.
+    """
+    made: list[Document | None] = [None]
+
+    def edit(document: Document, now: float) -> Document | None:
+        made[0] = conclude_trial(name, plan, cost, document, now)
+        return made[0]
+
+    flags.change(edit)
+    return made[0] is not None
 
 
 def shed_and_restore(resilience: Resilience, reports: Sequence[Report]) -> None:

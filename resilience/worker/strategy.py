@@ -10,7 +10,7 @@ from celery.utils.imports import symbol_by_name
 from celery.worker.strategy import default
 from kombu.message import Message
 
-from resilience.tasks.envelope import deadline_of
+from resilience.tasks.envelope import SLOT_HEADER, deadline_of
 from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.resilience import Resilience
 from resilience.worker.backlog import acknowledge, take_late
@@ -52,6 +52,8 @@ def drop_late(
         if body is None and is_poison(message.headers):
             bury(_request(app, consumer, message, on_ack=ack, on_reject=reject), consumer.timer)
             return None
+        if SLOT_HEADER in (message.headers or ()):
+            resilience.note_part()
         deadline = deadline_of(message.headers)
         if deadline is None or body is not None or deadline.left(resilience.fleet_time()) > 0:
             return handle(message, body, ack, reject, callbacks, **more)

@@ -12,16 +12,21 @@ logger = logging.getLogger(__name__)
 CLOCK_SECONDS = 20.0
 """How old what the worker knows of the fleet's time may be."""
 LOOK_SECONDS = 0.25
-"""How often a worker looks for fan-outs that are due, at the least."""
+"""How often a worker that takes parts of fan-outs looks for those that are due."""
+IDLE_SECONDS = 1.0
+"""How often any other worker does, unless it knows of one that is due before."""
 
 
 class FanInSweeper(BesideWorker):
     """Ends due fan-outs and publishes their callbacks.
 
-    Every worker runs one; who takes a fan-out has it for two seconds, then another may.
+    Every worker runs one; who takes a fan-out has it for two seconds, then another may. Of one that
+    is due within a second of being opened, the workers that take its parts learn in time.
     """
 
     thread_name = "fan-in-sweeper"
+    _has_new_parts = False
+    _looks_often = False
 
     def wanted(self, resilience: Resilience) -> bool:
         """Tell whether there is a store to look into, and say so if not.
@@ -38,19 +43,32 @@ class FanInSweeper(BesideWorker):
             )
             return False
         resilience.fleet_time()
+        resilience.note_part = self._note_part
         return True
+
+    def _note_part(self) -> None:
+        self._has_new_parts = True
+        if not self._looks_often:
+            self.hasten()
 
     def look(self, resilience: Resilience) -> float:
         """End what is due; return the seconds until the next look."""
+        self._looks_often = False  # first: a part that comes now is looked for at once
+        has_parts, self._has_new_parts = self._has_new_parts, False
+        self._looks_often = has_parts
         # Here, so that the event loop, which reads it for each job, never has to ask.
-        resilience.fleet_time(older=CLOCK_SECONDS)
+        now = resilience.fleet_time(older=CLOCK_SECONDS)
         try:
-            fans, next_due = resilience.fan_in.take_due()
+            due = resilience.fan_in.next_due()
+            wait = None if due is None else due - now
+            if wait is not None and wait <= 0:
+                fans, wait = resilience.fan_in.take_due()
+                for fan in fans:
+                    self._end(resilience, fan)
         except StoreUnavailableError:
             return LOOK_SECONDS  # the store said so once; look again
-        for fan in fans:
-            self._end(resilience, fan)
-        return LOOK_SECONDS if next_due is None else min(next_due, LOOK_SECONDS)
+        longest = LOOK_SECONDS if has_parts else IDLE_SECONDS
+        return longest if wait is None else min(wait, longest)
 
     def _end(self, resilience: Resilience, fan: str) -> None:
         try:

@@ -44,7 +44,7 @@ class Throttle:
         """
         self._asked = prefetch_count
         wanted, consumed = self._wanted(), self._consumed()
-        if not self._is_static() or not consumed:
+        if not self.is_static or not consumed:
             self._tell(wanted)
         elif wanted > self._told != NO_LIMIT:
             self._fit(wanted, consumed)
@@ -57,7 +57,7 @@ class Throttle:
     def settle(self) -> None:
         """Let as many messages be in flight as are wanted now."""
         wanted, consumed = self._wanted(), self._consumed()
-        if self._is_static() and consumed:
+        if self.is_static and consumed:
             self._follow()
             self._fit(wanted, consumed)
             return
@@ -93,7 +93,8 @@ class Throttle:
         own = self._consumer.task_consumer
         return [queue.name for queue in own.queues if own.consuming_from(queue.name)]
 
-    def _is_static(self) -> bool:
+    @property
+    def is_static(self) -> bool:
         """Tell whether the broker heeds a new count for new consumers only: AMQP, quorum queues."""
         transport = self._consumer.connection.transport
         return transport.driver_type == "amqp" and not has_global_qos(self._consumer)

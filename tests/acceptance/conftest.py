@@ -40,7 +40,7 @@ def upstreams(upstream_processes: Mapping[str, Upstream]) -> Iterator[Mapping[st
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """A database that `python -m jobs.seed` has filled."""
+    """The engine of a database that `python -m jobs.seed` has filled."""
     url = f"sqlite:///{tmp_path_factory.mktemp('shop')}/shop.db"
     subprocess.run([sys.executable, "-m", "jobs.seed", url], check=True)  # noqa: S603 - ours
     engine = open_engine(url)
@@ -67,7 +67,7 @@ def shop_processes(
 @pytest.fixture
 def healthy_shop(shop_processes: Shop, upstreams: Mapping[str, Upstream]) -> Shop:
     """The whole shop, every endpoint of which answers in full before the test."""
-    del upstreams  # lifts the faults behind the test
+    del upstreams  # lifts the faults after the test
     shop_processes.await_health()
     return shop_processes
 

@@ -1,4 +1,4 @@
-"""The demo's databases as a test holds them."""
+"""The demo's databases as a test uses them."""
 
 import sys
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class RunningDatabases:
     """The program `demo.databases`, and connections to its servers."""
 
     def __init__(self, directory: Path) -> None:
-        """Describe it; `process.start` starts it."""
+        """Describe the program; `process.start` starts it."""
         self.ports = {name: free_port() for name in ("primary", "replica", "control")}
         options = {"port": "control", "primary-port": "primary", "replica-port": "replica"}
         words = [f"--{option}={self.ports[name]}" for option, name in options.items()]
@@ -61,7 +61,7 @@ class RunningDatabases:
 
 @contextmanager
 def open_directory() -> Iterator[Path]:
-    """Make an empty directory that whoever runs the servers can enter, unlike pytest's own."""
+    """Make an empty directory that, unlike pytest's own, the servers' user can enter."""
     with TemporaryDirectory(prefix="databases-") as name:
         Path(name).chmod(0o755)
         yield Path(name)

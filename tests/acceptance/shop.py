@@ -17,7 +17,7 @@ from resilience.testing.process import ServerProcess, import_path
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
-from tests.acceptance.upstream import PATIENCE_SECONDS, Upstream
+from tests.acceptance.upstream import ONE_REQUEST, PATIENCE_SECONDS, Upstream
 
 TOLERANCE = 1.1
 CONTROL_EVERY_SECONDS = 0.05
@@ -137,7 +137,9 @@ def running_shop(
             stack.callback(lambda: [worker.kill() for worker in workers.values()])
             started.result()
         http = stack.enter_context(
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS)
+            httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS, limits=ONE_REQUEST
+            )
         )
         yield Shop(front=http, valkey=valkey, workers=workers, upstreams=upstreams)
 

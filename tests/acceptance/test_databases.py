@@ -1,4 +1,4 @@
-"""The demo's databases as its script holds them: broken and repaired over HTTP."""
+"""The demo's databases, which its script breaks and repairs over HTTP."""
 
 import os
 import signal
@@ -17,14 +17,14 @@ from tests.acceptance.databases import SECONDS, RunningDatabases, open_directory
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    """Return an empty directory for the program's log."""
+    """An empty directory for the program's log."""
     with open_directory() as directory:
         yield directory
 
 
 @pytest.fixture(scope="module")
 def program(directory: Path) -> Iterator[RunningDatabases]:
-    """The databases for all tests; who ends them leaves them so."""
+    """The program that runs the databases, for all tests; a test may leave it stopped."""
     described = RunningDatabases(directory)
     yield described
     described.process.stop()
@@ -32,16 +32,16 @@ def program(directory: Path) -> Iterator[RunningDatabases]:
 
 @pytest.fixture
 def databases(program: RunningDatabases) -> RunningDatabases:
-    """The databases, without a fault."""
+    """The running databases, without a fault."""
     if not program.process.running:
         program.process.start()
     return program
 
 
-def test_replica_has_the_seed_and_follows_but_while_the_link_is_stalled(
+def test_replica_has_the_seed_and_follows_except_while_the_link_is_stalled(
     databases: RunningDatabases,
 ) -> None:
-    """What is held back arrives when the link is repaired."""
+    """An order that was held back arrives once the link is repaired."""
     seeded = databases.orders("replica")
     assert seeded >= ORDER_COUNT
 
@@ -55,7 +55,7 @@ def test_replica_has_the_seed_and_follows_but_while_the_link_is_stalled(
 
 
 def test_killed_primary_comes_back_with_all_that_was_committed(databases: RunningDatabases) -> None:
-    """Meanwhile nobody is connected and the replica answers; it follows again afterwards."""
+    """While it is down, the replica answers; afterwards it follows again."""
     before = databases.orders("primary")
     databases.add_order("before")
     databases.put("primary", "fail").raise_for_status()
@@ -73,7 +73,7 @@ def test_killed_primary_comes_back_with_all_that_was_committed(databases: Runnin
 
 
 def test_fault_that_a_part_cannot_have_is_refused(databases: RunningDatabases) -> None:
-    """The answer names what it can have."""
+    """The answer names the faults that the part can have."""
     refused = databases.put("primary", "slow")
 
     assert refused.status_code == 422
@@ -84,7 +84,7 @@ def test_fault_that_a_part_cannot_have_is_refused(databases: RunningDatabases) -
 def test_databases_stop_also_while_they_are_broken_and_leave_no_file_but_their_log(
     databases: RunningDatabases, directory: Path
 ) -> None:
-    """A primary waits for a replica that is cut off; the program does not let it."""
+    """A primary waits for a replica that is cut off, but the program ends it."""
     databases.put("replication", "hang").raise_for_status()
     databases.add_order("never-sent")
     servers = psutil.Process(databases.process.pid).children(recursive=True)
@@ -97,7 +97,7 @@ def test_databases_stop_also_while_they_are_broken_and_leave_no_file_but_their_l
 
 
 def test_killed_program_takes_its_servers_along(databases: RunningDatabases) -> None:
-    """Who kills the group of the program, as a supervisor does, leaves no server behind."""
+    """A supervisor that kills the program's process group leaves no server behind."""
     leader = databases.process.pid
     servers = psutil.Process(leader).children(recursive=True)
     assert len(servers) > 2

@@ -104,6 +104,16 @@ def test_broken_promise_about_orders_is_found(bad: OrderRead, broken: int) -> No
     assert verdict(seen([*LOOKS, bad])) == kept
 
 
+def test_missed_order_is_told_of() -> None:
+    """Where and when it was missed, and why: the shop that could be asked is gone by then."""
+    bad = replace(read(CUT + 2, status=503, level=4, shown=False), reason="no answer from database")
+
+    own_seen = next(iter(reads_checks(seen([*LOOKS, bad]))))
+
+    why = "0.05 s: HTTP 503, no answer from database"
+    assert f"7 missed on /order 2.0 s into 'cut', after {why}" in own_seen.text
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -117,6 +127,13 @@ def test_broken_promise_about_orders_is_found(bad: OrderRead, broken: int) -> No
 def test_what_suffers_beside_the_dead_primary_is_found(bad: Sample) -> None:
     """Other endpoints are as ever, and orders are refused at once with a reason."""
     assert verdict(seen(LOOKS, [*WELL, bad])) == [True, True, False]
+
+
+def test_late_request_is_told_of() -> None:
+    """Which one, how long it took and how it ended."""
+    *_, beside = reads_checks(seen(LOOKS, [*WELL, sample(sent=CUT + 2, seconds=1.8)]))
+
+    assert "/search took 1.80 s: HTTP 200" in beside.text
 
 
 def test_script_in_which_nothing_was_seen_proves_nothing() -> None:

@@ -86,10 +86,9 @@ def test_users_down_costs_orders_and_new_profiles_only(healthy_shop: Shop) -> No
     known = meta_of(profile)
     assert (known["level"], known["partial"], known["missing"]) == (Level.REDUCED, True, [])
     assert known["degraded"] == ["user", "notifications"]
-    assert {name: why[:4] for name, why in known["reasons"].items()} == {
-        "user": "HTTP",
-        "notifications": "HTTP",
-    }
+    assert known["reasons"].keys() == {"user", "notifications"}
+    # On a busy machine the refusal may come later than an attempt may take.
+    assert all(why.startswith(("HTTP", "AttemptTimeout")) for why in known["reasons"].values())
     assert known["sources"] == {"user": "stale", "notifications": "default"}
     assert known["ages"]["user"] >= 0
     assert profile.json()["data"]["notifications"] == []

@@ -1,4 +1,4 @@
-"""An upstream service as a test holds it: a real process, its fault, its statistics."""
+"""An upstream service as a test uses it: a real process, its fault, its statistics."""
 
 import smtplib
 import sys
@@ -15,6 +15,8 @@ from resilience.testing.ports import free_port
 from resilience.testing.process import ServerProcess, import_path
 from resilience.testing.waiting import wait_until
 
+ONE_REQUEST = httpx.Limits(max_keepalive_connections=0)
+"""Of each connection: a server may close one that is kept just when the next request is sent."""
 PATIENCE_SECONDS = 120.0
 
 
@@ -66,7 +68,7 @@ def running(service: str, directory: Path) -> Iterator[Upstream]:
     process.start()
     try:
         with httpx.Client(
-            base_url=f"http://127.0.0.1:{http_port}", timeout=PATIENCE_SECONDS
+            base_url=f"http://127.0.0.1:{http_port}", timeout=PATIENCE_SECONDS, limits=ONE_REQUEST
         ) as http:
             yield Upstream(process=process, http=http, port=port)
     finally:

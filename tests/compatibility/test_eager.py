@@ -1,6 +1,7 @@
 """With `task_always_eager` tasks behave as Celery's own do, and nothing leaves the process."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -12,7 +13,7 @@ import pytest
 from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject
 
-from resilience import BreakerPolicy, fallback
+from resilience import BreakerPolicy, CircuitOpenError, current_budget, fallback
 from resilience.dependency import Dependency
 from resilience.levels import Level
 from resilience.outcome import Outcome
@@ -293,3 +294,34 @@ def test_required_part_of_an_eager_fan_out_decides(path: Path) -> None:
     response = fan_out.apply_async(budget=5.0).get()
 
     assert (response.level, response.missing) == (Level.FAILED, ["one"])
+
+
+def test_eager_fan_out_tells_as_much_as_one_of_workers(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Parts know the budget, the callback its id; the response when to come back."""
+    app = adopt(_eager(), path)
+    seen: dict[str, object] = {}
+
+    def timed() -> None:
+        budget = current_budget()
+        seen["seconds"] = None if budget is None else budget.total
+
+    def away() -> None:
+        raise CircuitOpenError(dependency="bank", retry_after=7.0)
+
+    def complete(task: Any, _: object) -> None:  # noqa: ANN401 - bound
+        seen["callback"] = task.request.id
+
+    declare: dict[str, Any] = {**KINDS["resilient"], "shared": False}
+    fan_out = FanOut(
+        one=app.task(timed, name="timed", **declare).s(),
+        two=app.task(away, name="away", **declare).s(),
+    )
+    on_complete = app.task(complete, name="complete", bind=True, **declare).s()
+    with caplog.at_level(logging.INFO, logger="resilience"):
+        pending = fan_out.apply_async(budget=3.0, on_complete=on_complete)
+
+    assert pending.get().retry_after == 7.0
+    assert seen == {"seconds": pytest.approx(3.0, abs=0.9), "callback": f"{pending.id}-complete"}
+    assert [one for one in caplog.messages if one.startswith(f"FanOutFinished id={pending.id} ")]

@@ -1,6 +1,5 @@
 """Ends that Celery's main process gives a job: the ledger and the fan-out learn of each."""
 
-import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from time import perf_counter
@@ -17,6 +16,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import run_worker
 from resilience.testing.waiting import wait_until
 from tests.brokers import running_broker
+from tests.fresh import imported_anew
 
 APP_PATH = "tests.compatibility.apps.ends"
 SECONDS = 120.0
@@ -71,7 +71,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         }
         for name, value in env.items():
             patch.setenv(name, value)
-        module = importlib.import_module(APP_PATH)
+        module = imported_anew(patch, APP_PATH)
         module.app.resilience.ledger.upgrade()
         worker = run_worker(APP_PATH, queues=module.QUEUES, concurrency=1, env=env)
         running = stack.enter_context(worker)

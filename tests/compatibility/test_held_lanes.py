@@ -1,8 +1,6 @@
 """A hold of one queue holds that queue: a lane of a dependency is one, whoever defined it."""
 
-import importlib
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from types import ModuleType
@@ -19,6 +17,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker, running_broker
+from tests.fresh import imported_anew
 
 APP_PATH = "tests.compatibility.apps.lanes"
 SECONDS = 120
@@ -65,8 +64,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         env = {"LANES_BROKER": broker.url, "LANES_DESK": desk.url}
         for name, value in env.items():
             patch.setenv(name, value)
-        patch.delitem(sys.modules, APP_PATH, raising=False)
-        module = importlib.import_module(APP_PATH)
+        module = imported_anew(patch, APP_PATH)
         yield Stage(module, broker, env)
         module.app.resilience.store.client.close()
         module.app.close()

@@ -1,7 +1,6 @@
 """Apps that replace the hooks of a task, and hand nothing on to ours."""
 
 import functools
-import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from time import perf_counter
@@ -21,6 +20,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import run_worker
 from resilience.testing.waiting import wait_until
 from tests.brokers import running_broker
+from tests.fresh import imported_anew
 
 APP_PATH = "tests.compatibility.apps.hooks"
 BUDGET_SECONDS = 10.0
@@ -43,7 +43,7 @@ def hooks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
         }
         for name, value in env.items():
             patch.setenv(name, value)
-        module = importlib.import_module(APP_PATH)
+        module = imported_anew(patch, APP_PATH)
         module.app.resilience.ledger.upgrade()
         worker = run_worker(APP_PATH, queues=module.QUEUES, concurrency=6, env=env)
         running = stack.enter_context(worker)

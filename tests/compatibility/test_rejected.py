@@ -1,10 +1,8 @@
-"""What RabbitMQ sets aside, and why: only what nobody ended is a dead letter."""
+"""Messages that RabbitMQ dead-letters: only a job that nobody has ended becomes a dead letter."""
 
-import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,6 +16,7 @@ from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from resilience.worker.undertaker import Undertaker
+from tests.fresh import imported_anew
 
 APP_PATH = "tests.compatibility.apps.rejecting"
 SECONDS = 120.0
@@ -27,19 +26,25 @@ pytestmark = pytest.mark.filterwarnings("default:Call to deprecated setex:Deprec
 
 
 class Stage:
-    """The apps of apps/rejecting.py and what they meet at."""
+    """The two apps of apps/rejecting.py, their broker and their ledger.
 
-    def __init__(self, module: ModuleType, rabbitmq: RabbitProcess, url: str) -> None:
+    Attributes:
+        app: The adopted app, whose queues are `queues`.
+        plain: The plain app, whose queue is `plain_queue`.
+        env: What points their workers at the servers.
+    """
+
+    def __init__(self, module: ModuleType, rabbitmq: RabbitProcess, env: Mapping[str, str]) -> None:
         self.app, self.plain = module.app, module.plain
         self.queues, self.plain_queue = module.QUEUES, module.PLAIN_QUEUE
         self.resilience = module.app.resilience
-        self._rabbitmq, self._url = rabbitmq, url
+        self.env, self._rabbitmq = env, rabbitmq
 
     def look(self, queue: str, *, jobs: int = 1) -> None:
-        """Wait until so many *jobs* of *queue* are set aside, and look after them once."""
+        """Wait until RabbitMQ has dead-lettered *jobs* messages of *queue*, and collect them."""
         aside = dead_name(queue)
         wait_until(lambda: self._depth(aside) >= jobs, SECONDS, f"{jobs} are in {aside}")
-        Undertaker(None).look(self.resilience)  # as that of a worker of these queues
+        Undertaker(None).look(self.resilience)  # as a worker of these queues does
         wait_until(lambda: not self._depth(aside), SECONDS, f"{aside} is empty")
 
     def letters(self, task: str) -> list[Letter]:
@@ -48,14 +53,14 @@ class Stage:
         return found
 
     def _depth(self, queue: str) -> int:
-        return self._rabbitmq.depths(self._url).get(queue, 0)
+        return self._rabbitmq.depths(self.env["BROKER_URL"]).get(queue, 0)
 
 
 @pytest.fixture(scope="module")
 def stage(
     rabbitmq: RabbitProcess, valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
-    """The stage of this module, and its ledger."""
+    """The stage of this module, without workers."""
     if not rabbitmq.running:
         rabbitmq.start()
     url, path = rabbitmq.new_url(), tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
@@ -63,12 +68,11 @@ def stage(
     with pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():
             patch.setenv(name, value)
-        module = importlib.import_module(APP_PATH)
+        module = imported_anew(patch, APP_PATH)
     module.app.resilience.ledger.upgrade()
     module.app.amqp.queues.select(module.QUEUES)
-    stage = Stage(module, rabbitmq, url)
-    stage.env = env  # type: ignore[attr-defined]
-    Undertaker(None).look(stage.resilience)  # declares where things are set aside
+    stage = Stage(module, rabbitmq, env)
+    Undertaker(None).look(stage.resilience)  # declares the queues of dead-lettered messages
     yield stage
     module.app.resilience.store.client.close()
     module.app.resilience.ledger.close()
@@ -79,10 +83,10 @@ def stage(
 @contextmanager
 def working(stage: Stage) -> Iterator[None]:
     """Run a worker of each app."""
-    env: Any = stage.env  # type: ignore[attr-defined]
+    apps = {"app": stage.queues, "plain": [stage.plain_queue]}
     with ExitStack() as stack:
-        for path, queues in ((f"{APP_PATH}:app", stage.queues), (f"{APP_PATH}:plain", ["plain"])):
-            worker = run_worker(path, queues=queues, concurrency=1, env=env)
+        for name, queues in apps.items():
+            worker = run_worker(f"{APP_PATH}:{name}", queues=queues, concurrency=1, env=stage.env)
             stack.callback(stack.enter_context(worker).kill)
         yield
 
@@ -95,14 +99,14 @@ def worked(stage: Stage) -> Iterator[Stage]:
 
 
 def test_job_that_expired_at_the_broker_was_revoked(stage: Stage) -> None:
-    """As if a worker had dropped it: revoked; only what was fired is a dead letter."""
+    """As if a worker had dropped it. Only a fire-and-forget job becomes a dead letter."""
     key = uuid4().hex
     note = stage.app.tasks["note"]
 
     result = note.apply_async((key,), expires=EXPIRES_SECONDS)
     sig = note.s(key).set(expires=EXPIRES_SECONDS)
     fan = FanOut(part=part(sig, required=True)).apply_async(budget=SECONDS)
-    stage.look("users", jobs=2)  # each expires by itself, one perhaps after a look at the other
+    stage.look("users", jobs=2)  # both at once: one may expire after the other was collected
     stage.app.tasks["note_mail"].apply_async((key,), expires=EXPIRES_SECONDS)
     stage.look("mail")
 
@@ -119,7 +123,7 @@ def test_job_that_expired_at_the_broker_was_revoked(stage: Stage) -> None:
 def test_result_of_a_job_that_rejected_its_message_stays(
     worked: Stage, task: str, error: type[Exception]
 ) -> None:
-    """As with plain Celery; and there is no dead letter of a job that ran once, to its end."""
+    """As with plain Celery; a job that ran to its end leaves no dead letter."""
     ours, theirs = (one.tasks[task].delay() for one in (worked.app, worked.plain))
     ended = [type(one.get(timeout=SECONDS, propagate=False)) for one in (ours, theirs)]
 
@@ -132,7 +136,7 @@ def test_result_of_a_job_that_rejected_its_message_stays(
 
 
 def test_part_that_rejected_its_message_has_ended_once(worked: Stage) -> None:
-    """The fan-out hears of it from the job; nobody contradicts that later."""
+    """The job reports it to the fan-out; collecting the message later changes nothing."""
     fan = FanOut(part=part(worked.app.tasks["reject"].s())).apply_async(budget=SECONDS)
 
     response = fan.get()
@@ -143,7 +147,7 @@ def test_part_that_rejected_its_message_has_ended_once(worked: Stage) -> None:
 
 
 def test_kept_job_that_rejected_its_message_is_no_dead_letter(worked: Stage) -> None:
-    """Whoever rejects it without handing it back has said that it is done with."""
+    """A task that rejects without requeue wants its job dropped."""
     worked.app.tasks["reject_mail"].fire()
 
     worked.look("mail")

@@ -1,4 +1,4 @@
-"""Apps that use other serializers than JSON: jobs are kept, answers arrive, nothing goes round."""
+"""Apps with other serializers than JSON: jobs are kept, answers arrive, no message loops."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,13 +27,13 @@ UNKEEPABLE: dict[str, list[Any]] = {
     "yaml": [{1: "a"}],
     "pickle": [{1: "a"}, {"a", "b"}],
 }
-IN_CI = [
+SERIALIZERS = [
     pytest.param(name, marks=[pytest.mark.chaos] * (name == "yaml"), id=name) for name in TYPES
 ]
-"""YAML shows nothing that one of the others does not."""
+"""YAML shows nothing that the others do not: it runs in `make chaos` only."""
 
 
-@pytest.fixture(scope="module", params=IN_CI)
+@pytest.fixture(scope="module", params=SERIALIZERS)
 def serializer(request: pytest.FixtureRequest) -> str:
     """The app's serializer for tasks and results; workers accept it, and JSON."""
     name: str = request.param
@@ -42,7 +42,7 @@ def serializer(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, serializer: str) -> Iterator[Bench]:
-    """A worker of apps/publishing.py, and the app in this process."""
+    """A worker of apps/publishing.py with the serializer, and the same app in this process."""
     conf = {
         "task_serializer": serializer,
         "result_serializer": serializer,
@@ -67,7 +67,7 @@ def test_kept_job_is_published_as_the_app_writes(
     task: str,
     kept: bool,  # noqa: FBT001 - pytest's
 ) -> None:
-    """From the outbox, and after a failure; the worker takes it, and the ledger forgets it."""
+    """The relay writes it with the app's serializer, from the outbox and after a failure."""
     key = uuid4().hex
 
     job = bench.publish(task, key, {}, kept=kept).id
@@ -79,7 +79,7 @@ def test_kept_job_is_published_as_the_app_writes(
 
 @pytest.mark.parametrize("task", ["fire", "fire_failing"])
 def test_serializer_of_a_call_holds_for_each_attempt(bench: Bench, task: str) -> None:
-    """`apply_async(serializer="json")` in an app that writes another way."""
+    """`apply_async(serializer="json")` in an app with another serializer."""
     key = uuid4().hex
 
     job = bench.publish(task, key, {"serializer": "json"}, kept=True).id
@@ -101,7 +101,7 @@ def test_serializer_of_a_task_holds_for_each_attempt(bench: Bench) -> None:
 
 
 def test_argument_arrives_as_it_was_sent_in_each_attempt(bench: Bench, serializer: str) -> None:
-    """Also what JSON knows in an envelope only."""
+    """Bytes, which JSON has no form for, are kept by the ledger, too."""
     key, value = uuid4().hex, OWN_VALUES[serializer]
 
     bench.app.tasks["fire_failing"].delay(key, value)
@@ -110,7 +110,7 @@ def test_argument_arrives_as_it_was_sent_in_each_attempt(bench: Bench, serialize
 
 
 def test_task_with_fallbacks_answers(bench: Bench) -> None:
-    """In full health and from its chain: the result can be stored and read."""
+    """Its outcome, full or degraded, can be stored and read."""
     chained, broken = bench.app.tasks["chained"], bench.app.tasks["chained_broken"]
 
     assert chained.delay(uuid4().hex, ANSWER).get(SECONDS) == Outcome(
@@ -125,9 +125,9 @@ def test_task_with_fallbacks_answers(bench: Bench) -> None:
 
 
 def test_outcome_is_handed_on(bench: Bench, serializer: str) -> None:
-    """Through a chain and a chord the level comes along, as with JSON.
+    """Through a chain and a chord, the level reaches the next task, as with JSON.
 
-    A chain cannot be written as YAML, with or without this library.
+    Celery cannot write a chain as YAML, with or without this library.
     """
     broken, chained = bench.app.tasks["chained_broken"], bench.app.tasks["chained"]
     key = uuid4().hex
@@ -145,7 +145,7 @@ def test_outcome_is_handed_on(bench: Bench, serializer: str) -> None:
 
 
 def test_fan_out_and_its_callback_get_the_response(bench: Bench) -> None:
-    """The callback's argument is the response, written as the app writes."""
+    """The callback gets the response as its argument, in the app's serializer."""
     tasks, key = bench.app.tasks, uuid4().hex
     fan_out = FanOut(
         good=part(tasks["resilient"].s(uuid4().hex, ANSWER)),
@@ -160,7 +160,7 @@ def test_fan_out_and_its_callback_get_the_response(bench: Bench) -> None:
 
 
 def test_plain_task_is_as_before(bench: Bench, serializer: str) -> None:
-    """Messages and results without an answer in them are what Celery writes."""
+    """Messages and results without an outcome are as Celery writes them."""
     result = bench.app.tasks["plain"].delay(uuid4().hex, [ANSWER, {"a": None}])
 
     assert result.get(SECONDS) == [ANSWER, {"a": None}]
@@ -168,7 +168,7 @@ def test_plain_task_is_as_before(bench: Bench, serializer: str) -> None:
 
 
 def test_argument_that_the_ledger_cannot_keep_is_refused(bench: Bench, serializer: str) -> None:
-    """Where it is published, whether the broker is there or not: later it would be too late."""
+    """The error is raised where it is published, even while the broker is up: not in an outage."""
     if not UNKEEPABLE[serializer]:
         pytest.skip("the ledger keeps all that msgpack writes")
 
@@ -186,7 +186,7 @@ def test_serializer_that_workers_refuse_is_refused(bench: Bench, serializer: str
 
 
 def test_kept_job_that_workers_refuse_is_a_dead_letter(bench: Bench, serializer: str) -> None:
-    """One that another release kept: it neither goes round for ever nor is lost."""
+    """A job kept by another release neither loops for ever nor is lost."""
     other = next(name for name in TYPES if name != serializer)
     header = {"resilience-job": {"born": 0.0, "serializer": other}}
 
@@ -195,6 +195,6 @@ def test_kept_job_that_workers_refuse_is_a_dead_letter(bench: Bench, serializer:
     letter = wait_until(
         lambda: (found := bench.ledger.letters.show(job)) and found.state == State.DEAD and found,
         SECONDS,
-        "it is a dead letter",
+        "the job is a dead letter",
     )
     assert letter.reason == "unpublishable"  # type: ignore[union-attr]

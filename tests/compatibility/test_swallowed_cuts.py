@@ -12,10 +12,14 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import run_worker
 from tests.brokers import running_broker
 from tests.compatibility.apps.swallowing import BODIES, BODY_SECONDS, PIECE_SECONDS, app
+from tests.tracing import CUTS_NO_THREAD
 
 APP = "tests.compatibility.apps.swallowing"
 POOLS = [
-    pytest.param(("prefork", "threads", "solo"), id="processes and threads"),
+    pytest.param(
+        ("prefork", "solo") if CUTS_NO_THREAD else ("prefork", "threads", "solo"),
+        id="processes and threads",
+    ),
     pytest.param(("gevent",), id="greenlets", marks=pytest.mark.chaos),
 ]
 """How greenlets are cut again, tests/unit/test_budget_limits.py asks as well."""

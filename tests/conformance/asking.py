@@ -30,9 +30,9 @@ def seen(*, generation: int = 0, window_seconds: int = 60, **counts: float) -> E
     )
 
 
-def tell(ask: Ask, *evidence: Evidence, process: str = "one") -> Reply:
-    """Send evidence and return the reply."""
-    reply: Reply = ask(Exchange(process=process, evidence=evidence))
+def tell(ask: Ask, *evidence: Evidence, process: str = "one", version: str = "") -> Reply:
+    """Send evidence, knowing that *version* of the circuits, and return the reply."""
+    reply: Reply = ask(Exchange(process=process, evidence=evidence, version=version))
     return reply
 
 

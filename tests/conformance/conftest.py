@@ -1,4 +1,4 @@
-"""A ledger in each kind of database."""
+"""Fixtures: a ledger in each kind of database, and a server that tests may stop."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +11,14 @@ from resilience.ledger.engines import read_url
 from resilience.ledger.tables import HEAD, IDENTITY, METADATA
 from resilience.ledger.upgrade import version_of
 from resilience.testing.mariadb import MariaDbProcess
+from resilience.testing.plugin import running_valkey
 from resilience.testing.postgres import PostgresProcess
+from resilience.testing.valkey import ValkeyProcess
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database; the tables may be there if the test has a `ledger`."""
+    """The address of an empty database; if the test uses `ledger`, perhaps with empty tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/ledger.db"
     name = {"postgresql": "postgres", "mariadb": "mariadb"}[request.param]
@@ -27,9 +29,9 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def without_rows(url: str) -> bool:
-    """Delete what an earlier ledger has kept at *url*; return whether its tables are there.
+    """Delete the rows of an earlier ledger at *url*; return False if it has no current tables.
 
-    To make them takes ten times as long: on MariaDB 0.15 s of CPU time.
+    To create the tables takes ten times as long: on MariaDB 0.15 s of CPU time.
     """
     engine = create_engine(read_url(url))
     try:
@@ -45,8 +47,15 @@ def without_rows(url: str) -> bool:
 
 @pytest.fixture
 def ledger(ledger_url: str) -> Iterator[Ledger]:
-    """A ledger with nothing in it, which hides passwords."""
+    """An empty ledger, which redacts arguments called `password`."""
     ledger = Ledger(ledger_url, timeout_seconds=5.0, redact=("password",))
     ledger.upgrade()
     yield ledger
     ledger.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+    """A server of the module's own: its tests may flush it, stop it and kill it."""
+    with running_valkey(tmp_path_factory) as running:
+        yield running

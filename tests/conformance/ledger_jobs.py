@@ -1,4 +1,4 @@
-"""Jobs for the ledger, and what tests ask of it."""
+"""Jobs for tests of the ledger, and short forms of what tests do with it."""
 
 import json
 from typing import Any
@@ -14,20 +14,20 @@ LEASE_SECONDS = 600.0
 
 
 def job(name: str = "a", **options: Any) -> Job:  # noqa: ANN401 - a job's own
-    """Return a job named *name*."""
-    known = {"task": "shop.mail.send", "dependency": "mail", "queue": "mail.retry"}
-    return Job(id=name, message=json.dumps(MESSAGE), **(known | options))
+    """Return a job with the id *name*."""
+    defaults = {"task": "shop.mail.send", "dependency": "mail", "queue": "mail.retry"}
+    return Job(id=name, message=json.dumps(MESSAGE), **(defaults | options))
 
 
-def failure(said: str = "connection refused") -> ConnectionError:
-    """Return an error that was raised, here."""
+def failure(text: str = "connection refused") -> ConnectionError:
+    """Return an error with a traceback, which names this function."""
     with pytest.raises(ConnectionError) as caught:
-        raise ConnectionError(said)
+        raise ConnectionError(text)
     return caught.value
 
 
 def take(ledger: Ledger, limit: int = 1000, *, lease_seconds: float = LEASE_SECONDS) -> list[Job]:
-    """Take what is due."""
+    """Take the jobs that are due, as a relay."""
     return ledger.take(limit, owner="relay", lease_seconds=lease_seconds)
 
 
@@ -37,14 +37,14 @@ def names(jobs: list[Job]) -> list[str]:
 
 
 def shown(ledger: Ledger, name: str) -> Letter:
-    """Return what is kept of *name*."""
+    """Return all that the ledger keeps of the job *name*."""
     letter = ledger.letters.show(name)
     assert letter is not None
     return letter
 
 
 def buried(ledger: Ledger, *ids: str, **options: Any) -> None:  # noqa: ANN401 - as above
-    """Make dead letters."""
+    """Make dead letters with these ids."""
     for name in ids:
         assert ledger.bury(job(name, **options), reason="exhausted", error=failure())
 
@@ -63,7 +63,7 @@ def states(ledger: Ledger) -> dict[str, int]:
 
 
 def by_hand(url: str, *statements: str, **values: object) -> None:
-    """Change the database without the ledger."""
+    """Run SQL on the ledger's database, as an operator might by hand."""
     engine = create_engine(read_url(url))
     try:
         with engine.begin() as connection:

@@ -13,7 +13,6 @@ from resilience.clock import SystemClock
 from resilience.store import Store
 from resilience.store.fleet import Evidence, Probes, Question, StoreFleet, Window
 from resilience.store.memory import MemoryFleet
-from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.conformance.asking import NAME, Ask, circuit, end, seen, swap, take, tell, window
@@ -26,13 +25,6 @@ class Ways(NamedTuple):
 
     ask: Callable[[Question], Any]
     store: Store | None = None
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """A server that may be restarted and flushed."""
-    with running_valkey(tmp_path_factory) as running:
-        yield running
 
 
 @pytest.fixture(params=["memory", "store", "store-async"])
@@ -68,7 +60,7 @@ def test_empty_fleet_knows_nothing(ask: Ask) -> None:
     """Without evidence there is no window, and a circuit that never changed is not listed."""
     reply = tell(ask)
 
-    assert (dict(reply.circuits), dict(reply.windows)) == ({}, {})
+    assert (reply.circuits, reply.windows) == ({}, {})
 
 
 def test_fleet_time_goes_on(ask: Ask) -> None:
@@ -142,6 +134,17 @@ def test_window_passes(ask: Ask) -> None:
     wait_until(gone, SECONDS, "the window is empty")
 
 
+def test_failures_of_one_second_leave_the_window_together(ask: Ask) -> None:
+    """However many processes told of them, and while others go on."""
+    for process in ("one", "two", "three"):
+        window(ask, seen(window_seconds=2, failed=2), process)
+
+    wait_until(
+        lambda: window(ask, seen(window_seconds=2, ok=1)).failed == 0, SECONDS, "all have left"
+    )
+    assert window(ask, seen(window_seconds=2, ok=1)).calls > 0
+
+
 def test_evidence_keeps_its_age(ask: Ask) -> None:
     """Evidence that is told late leaves the window no later for it."""
     got = window(ask, seen(window_seconds=3, failed=1, failed_age=2.0))
@@ -173,7 +176,7 @@ def test_swap_changes_only_what_is_as_expected(ask: Ask) -> None:
     assert not swap(ask, None, circuit(1))
     assert not swap(ask, circuit(1, 51.0, first.body), circuit(2))
 
-    assert dict(tell(ask).circuits) == {NAME: first}
+    assert tell(ask).circuits == {NAME: first}
     assert swap(ask, first, circuit(2))
 
 
@@ -197,6 +200,21 @@ def test_swap_leaves_other_dependencies_alone(ask: Ask) -> None:
     swap(ask, None, circuit(1))
 
     assert tell(ask, orders).windows["orders"].failed == 14
+
+
+def test_circuits_are_sent_to_those_who_know_others(ask: Ask) -> None:
+    """Circuits that did not change are not sent again, whatever was counted; a change sends all."""
+    empty = tell(ask)
+    assert tell(ask, seen(ok=1), version=empty.version).circuits is None
+
+    swap(ask, None, circuit(1))
+    one = tell(ask, version=empty.version)
+    assert one.circuits == {NAME: circuit(1)}
+    assert tell(ask, seen(ok=1), version=one.version).circuits is None
+
+    swap(ask, circuit(1), circuit(2))
+    assert tell(ask, version=one.version).circuits == {NAME: circuit(2)}
+    assert tell(ask).circuits == {NAME: circuit(2)}
 
 
 def test_one_of_many_swaps_at_once_succeeds(ways: Ways) -> None:
@@ -284,8 +302,8 @@ def test_permit_of_another_generation_is_none(due: Ask, generation: int) -> None
 def test_permit_before_the_time_is_none(ask: Ask) -> None:
     """An open circuit is not probed before its time is up by the fleet's own clock."""
     now = tell(ask).now
-    swap(ask, None, circuit(1, now + 0.3))
+    swap(ask, None, circuit(1, now + 1.0))
 
     assert take(ask, "a") is None
     wait_until(lambda: take(ask, "a") == Probes(granted=True, first=True), SECONDS, "it is due")
-    assert tell(ask).now >= now + 0.3
+    assert tell(ask).now >= now + 1.0

@@ -1,26 +1,21 @@
 """What only the fleet that lives in a store can promise: keys that expire, scripts that return."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import cast
 from uuid import uuid4
 
 import pytest
 
 from resilience.store import Store
 from resilience.store.fleet import Probes, StoreFleet, Window
-from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
 from tests.conformance.asking import NAME, circuit, end, seen, swap, take, tell, window
 
 SECONDS = 120
-KEYS = [("circuits",), ("told",), ("window", NAME), ("probes", NAME)]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """A server that may be restarted and flushed."""
-    with running_valkey(tmp_path_factory) as running:
-        yield running
+KEYS = [("circuits",), ("told",), ("windows",), ("probes", NAME)]
 
 
 @pytest.fixture
@@ -40,13 +35,12 @@ def exercise(fleet: StoreFleet) -> None:
 
 
 def test_every_key_expires(server: ValkeyProcess, store: Store) -> None:
-    """Nothing stays of an app that is gone, and a window goes soon after its last second."""
+    """Nothing stays of an app that is gone."""
     exercise(StoreFleet(store))
 
     client = server.client()
     lives = {key: client.ttl(key) for key in client.keys(store.key("*"))}
     assert set(lives) == {store.key(*key).encode() for key in KEYS}
-    assert 0 < lives.pop(store.key("window", NAME).encode()) <= 61
     assert all(0 < life <= 86_400 for life in lives.values())
 
 
@@ -94,6 +88,39 @@ def test_probe_that_ends_after_a_flush_is_not_the_first_of_the_next_circuit(
 
     assert end(fleet.ask, "early", result) is None
     assert take(fleet.ask, "late") == Probes(granted=True, first=True)
+
+
+def test_circuits_that_something_else_changed_are_sent(server: ValkeyProcess, store: Store) -> None:
+    """A flush, a failover to older data, a worker of another version: each is noticed."""
+    fleet = StoreFleet(store)
+    swap(fleet.ask, None, circuit(1))
+    old = tell(fleet.ask)
+    swap(fleet.ask, circuit(1), circuit(2))
+    new = tell(fleet.ask)
+
+    server.client().hset(store.key("circuits"), NAME, circuit(1).text())
+    assert tell(fleet.ask, version=new.version).circuits == old.circuits
+    server.flush()
+    assert tell(fleet.ask, version=old.version).circuits == {}
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_evidence_of_many_dependencies_is_no_more_commands(
+    server: ValkeyProcess, store: Store, failed: int
+) -> None:
+    """While a process of two hundred dependencies tells of each, all others wait."""
+    fleet, client = StoreFleet(store), server.client()
+
+    def commands(dependencies: int) -> Counter[str]:
+        names = map(str, range(dependencies))
+        told = [replace(seen(generation=0, ok=9, failed=failed), name=name) for name in names]
+        tell(fleet.ask, *told)
+        client.config_resetstat()
+        tell(fleet.ask, *told)
+        stats = cast("dict[str, dict[str, int]]", client.info("commandstats"))
+        return Counter({name: one["calls"] for name, one in stats.items()})
+
+    assert commands(200) == commands(1)
 
 
 def test_fleets_of_two_namespaces_do_not_meet(server: ValkeyProcess, store: Store) -> None:

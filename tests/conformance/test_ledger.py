@@ -1,4 +1,7 @@
-"""What a ledger promises of jobs, whatever database it is in."""
+"""What a ledger promises about jobs, in each kind of database."""
+
+import re
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine, create_engine
@@ -23,14 +26,16 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def engine(ledger: Ledger, ledger_url: str) -> Engine:
+def engine(ledger: Ledger, ledger_url: str) -> Iterator[Engine]:
     """The user's own engine, on the ledger's database."""
-    del ledger  # it has made the tables
-    return create_engine(read_url(ledger_url))
+    del ledger  # has created the tables
+    made = create_engine(read_url(ledger_url))
+    yield made
+    made.dispose()
 
 
 def test_job_is_kept_as_it_was_given(ledger: Ledger) -> None:
-    """What a relay gets is, byte for byte, what was handed in; views add nothing to it."""
+    """A relay gets, byte for byte, the message that was handed in."""
     given = job("a", origin="root", attempts=2, age_seconds=HOUR)
     ledger.add([given])
 
@@ -42,22 +47,23 @@ def test_job_is_kept_as_it_was_given(ledger: Ledger) -> None:
     assert (taken.dispatches, taken.state) == (1, State.OUTBOX)
 
 
-def test_job_of_a_long_name_is_kept_as_it_is_or_refused(ledger: Ledger) -> None:
-    """No database cuts it in silence, nor passes for one that is away: who asks would ask again."""
+def test_job_of_a_long_name_is_kept_as_it_is_or_refused(ledger: Ledger, ledger_url: str) -> None:
+    """No database truncates it. MariaDB, which would, refuses it, and the error says what to do."""
     long = 300 * "a"
-    try:
-        ledger.add([job(long, task=long, queue=long)])
-    except UnkeepableError as refusal:
-        assert "at most 255 characters" in str(refusal)  # noqa: PT017 - one of both holds
-        assert f"got {long!r}; shorten it" in str(refusal)  # noqa: PT017
+    given = job(long, task=long, queue=long)
+    if ledger_url.startswith("mariadb"):
+        refusal = re.escape(f"at most 255 characters, got {long!r}; shorten it")
+        with pytest.raises(UnkeepableError, match=refusal):
+            ledger.add([given])
     else:
+        ledger.add([given])
         assert names(take(ledger)) == [long]
         assert ledger.finish([long]) == 1
     assert states(ledger) == {}
 
 
 def test_jobs_are_taken_once_in_the_order_in_which_they_came(ledger: Ledger) -> None:
-    """The oldest are first, and who takes has them for itself."""
+    """The oldest come first, and a job that one relay has taken is given to no other."""
     ledger.add([job("a"), job("b")])
     ledger.add([job("c")])
 
@@ -67,7 +73,7 @@ def test_jobs_are_taken_once_in_the_order_in_which_they_came(ledger: Ledger) -> 
 
 
 def test_jobs_that_are_added_together_keep_their_order(ledger_url: str) -> None:
-    """However many come at one moment, whatever they are called and belong to."""
+    """Whatever their ids and dependencies, even if all come at one moment."""
     ledger = Ledger(ledger_url, clock=HandClock())
     ledger.upgrade()
     together = [job(f"{n:02}", dependency=f"d{n % 3}") for n in range(20, 0, -1)]
@@ -88,7 +94,7 @@ def test_job_is_not_taken_before_it_is_due(ledger: Ledger) -> None:
 
 
 def test_job_of_a_held_dependency_stays_where_it_is(ledger: Ledger) -> None:
-    """Others are taken past it, and it is taken once it is held no longer."""
+    """Jobs behind it are taken, and it is taken once its dependency is no longer held."""
     ledger.add([job("a"), job("b", dependency="sms")])
 
     held = ledger.take(9, owner="relay", lease_seconds=HOUR, held={"mail", "push"})
@@ -98,7 +104,7 @@ def test_job_of_a_held_dependency_stays_where_it_is(ledger: Ledger) -> None:
 
 
 def test_known_job_is_not_added_again(ledger: Ledger) -> None:
-    """A publisher that is not sure may ask twice; what has become of the job stays."""
+    """A publisher that is not sure may add a job twice; the second time changes nothing."""
     ledger.park(job("a"), delay_seconds=HOUR, error=failure())
     ledger.add([job("a"), job("b")])
 
@@ -117,7 +123,7 @@ def test_job_whose_lease_ran_out_is_due_again(ledger: Ledger) -> None:
 
 
 def test_extended_lease_does_not_run_out(ledger: Ledger) -> None:
-    """Who works on a job keeps others from it; who is done or has parked it extends nothing."""
+    """A lease keeps others from a job; a job that was parked or is unknown has none to extend."""
     ledger.add([job("a"), job("b")])
     [a, b] = take(ledger, lease_seconds=0.0)
     ledger.park(b, delay_seconds=0.0, error=failure())
@@ -127,7 +133,7 @@ def test_extended_lease_does_not_run_out(ledger: Ledger) -> None:
 
 
 def test_jobs_given_back_are_due_as_they_were(ledger: Ledger) -> None:
-    """A publish that failed neither loses a job nor its place in the line."""
+    """If publishing fails, neither the job nor its place in the order is lost."""
     ledger.add([job("a")])
     ledger.park(job("b"), delay_seconds=0.0, error=failure())
     before = take(ledger, 2)
@@ -139,7 +145,7 @@ def test_jobs_given_back_are_due_as_they_were(ledger: Ledger) -> None:
 
 
 def test_job_that_is_another_relays_is_not_given_back(ledger: Ledger) -> None:
-    """Whose lease ran out meanwhile has nothing to give."""
+    """A relay whose lease ran out in the meantime has nothing to give back."""
     ledger.add([job("a")])
     late = take(ledger, lease_seconds=0.0)
     current = take(ledger)
@@ -152,7 +158,7 @@ def test_job_that_is_another_relays_is_not_given_back(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("state", ["outbox", "scheduled", "dispatched", "dead"])
 def test_finished_job_is_gone(ledger: Ledger, state: str) -> None:
-    """Done is done, whatever a copy of the job has reported."""
+    """It is so in whichever state a copy of the job has left it."""
     ledger.add([job("a")], delay_seconds=HOUR if state == "scheduled" else None)
     if state == "dispatched":
         take(ledger)
@@ -180,7 +186,7 @@ def test_failures_add_up(ledger: Ledger) -> None:
 
 
 def test_refusal_spends_no_attempt(ledger: Ledger) -> None:
-    """A job that was not tried waits without a mark, however often."""
+    """A job that was not tried waits without an error, however often it is refused."""
     ledger.park(job("a"), delay_seconds=0.0, error=None)
     [taken] = take(ledger)
     ledger.park(taken, delay_seconds=0.0, error=None)
@@ -189,7 +195,7 @@ def test_refusal_spends_no_attempt(ledger: Ledger) -> None:
 
 
 def test_copy_that_is_too_late_changes_nothing(ledger: Ledger) -> None:
-    """When a job was published again, what the older copy ended in is not heeded."""
+    """Once a job was published again, the result of the older copy is ignored."""
     ledger.add([job("a")])
     [late] = take(ledger, lease_seconds=0.0)
     take(ledger)
@@ -209,14 +215,14 @@ def test_copy_that_was_delivered_twice_reports_once(ledger: Ledger) -> None:
 
 
 def test_dispatched_job_that_the_ledger_has_lost_is_kept(ledger: Ledger) -> None:
-    """Were the database restored from an older copy, a failure still loses nothing."""
+    """If the database was restored from an older backup, a failure still loses nothing."""
     assert ledger.park(job("a", dispatches=3, attempts=3), delay_seconds=0.0, error=failure())
     assert names(take(ledger)) == ["a"]
     assert shown(ledger, "a").attempts == 4
 
 
 def test_text_that_no_column_takes_is_kept(ledger: Ledger) -> None:
-    """An error's text may hold zero bytes and halves of characters."""
+    """The text of an error may contain zero bytes and lone surrogates."""
     ledger.park(job("a"), delay_seconds=0.0, error=failure("\x00\udcff\n\u2028"))
 
     assert shown(ledger, "a").errors[0]["text"] == "\x00\udcff\n\u2028"
@@ -225,7 +231,7 @@ def test_text_that_no_column_takes_is_kept(ledger: Ledger) -> None:
 def test_job_exists_if_and_only_if_the_callers_transaction_commits(
     ledger: Ledger, engine: Engine
 ) -> None:
-    """A transactional publish by session or connection is neither early, nor lost, nor extra."""
+    """That holds for a session and for a connection: no job is early, lost, or too many."""
     with Session(engine) as session:
         ledger.add_in(session, job("rolled-back"))
         session.rollback()
@@ -236,11 +242,10 @@ def test_job_exists_if_and_only_if_the_callers_transaction_commits(
         assert states(ledger) == {"outbox": 1}
 
     assert names(take(ledger)) == ["committed", "connection"]
-    engine.dispose()
 
 
 def test_publish_in_a_database_that_is_no_ledger_is_refused() -> None:
-    """A job that no relay would ever find is an error, not a loss."""
+    """No relay would find the job there: it must not be lost in silence."""
     engine = create_engine("sqlite://")
     with engine.connect() as connection, pytest.raises(LedgerUnavailableError, match="no such"):
         Ledger("sqlite:////nowhere/ledger.db").add_in(connection, job())
@@ -250,9 +255,9 @@ def test_publish_in_a_database_that_is_no_ledger_is_refused() -> None:
 def test_row_that_cannot_be_read_is_set_aside_and_the_others_go_on(
     ledger_url: str,
 ) -> None:
-    """It is a dead letter with a reason, somebody hears of it, and every other job is taken."""
-    heard: list[Event] = []
-    ledger = Ledger(ledger_url, listeners=[heard.append])
+    """It becomes a dead letter with a reason, an event announces it, and other jobs are taken."""
+    events: list[Event] = []
+    ledger = Ledger(ledger_url, listeners=[events.append])
     ledger.upgrade()
     broken = {"cut": '{"args": [', "list": "[]", "state": "{}", "deep": "[" * 100_000}
     ledger.add([job(name) for name in ("first", *broken, "last")])
@@ -269,15 +274,15 @@ def test_row_that_cannot_be_read_is_set_aside_and_the_others_go_on(
 
     assert names(take(ledger)) == ["first", "last"]
     assert take(ledger) == []
-    assert {event.id for event in heard if isinstance(event, JobSetAside)} == set(broken)
-    assert len(heard) == len(broken)
+    assert {event.id for event in events if isinstance(event, JobSetAside)} == set(broken)
+    assert len(events) == len(broken)
     for name in broken:
         assert (shown(ledger, name).state, shown(ledger, name).reason) == ("dead", "unreadable")
     ledger.close()
 
 
 def test_counts_say_what_waits_and_for_how_long(ledger: Ledger) -> None:
-    """An operator sees, by state and dependency, how many there are and how far behind it is."""
+    """An operator sees how many jobs there are, and how overdue, by state and dependency."""
     ledger.add([job("a"), job("b"), job("c", dependency="sms")])
     ledger.park(job("d"), delay_seconds=HOUR, error=failure())
     ledger.bury(job("e"), reason="bug", error=failure())

@@ -1,8 +1,31 @@
 """What a ledger promises of idempotency keys, whatever database it is in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, event
+
 from resilience.ledger import Claimed, Done, Ledger, Running
 
 LONG = 600.0
+
+
+@contextmanager
+def statements() -> Iterator[list[None]]:
+    """Yield a list that grows with each use of a connection, and each statement of SQLAlchemy's."""
+    seen: list[None] = []
+
+    def note(*_: object) -> None:
+        seen.append(None)
+
+    places = ("checkout", "before_cursor_execute")
+    for place in places:
+        event.listen(Engine, place, note)
+    try:
+        yield seen
+    finally:
+        for place in places:
+            event.remove(Engine, place, note)
 
 
 def test_key_is_one_owners(ledger: Ledger) -> None:
@@ -88,3 +111,16 @@ def test_long_keys_are_not_taken_for_each_other(ledger: Ledger) -> None:
     assert ledger.claims.complete(f"{long}1", owner="a", result="1", keep_seconds=LONG)
     assert ledger.claims.claim(f"{long}1", owner="b", lease_seconds=LONG) == Done("1")
     assert ledger.claims.release(f"{long}2", owner="b")
+
+
+def test_job_costs_two_statements_and_one_in_vain_as_many(ledger: Ledger) -> None:
+    """One statement claims a key and one records the result, with no transaction around them."""
+    ledger.claims.release("k", owner="nobody")  # the schema has been looked at
+    with statements() as seen:
+        ledger.claims.claim("k", owner="a", lease_seconds=LONG)
+        ledger.claims.complete("k", owner="a", result="1", keep_seconds=LONG)
+    assert len(seen) == 2
+
+    with statements() as seen:
+        ledger.claims.claim("k", owner="b", lease_seconds=LONG)
+    assert len(seen) == 2

@@ -120,6 +120,19 @@ def test_many_letters_are_replayed_once_each(ledger: Ledger) -> None:
     assert len(ledger.letters.audit(limit=2 * MANY)) == MANY
 
 
+def test_letters_are_all_read_however_many_statements_it_takes(
+    ledger: Ledger, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is left out or taken twice where a page ends, also among letters that died at once."""
+    monkeypatch.setattr("resilience.ledger.letters.PAGE", 2)
+    buried(ledger, *"abcdefg")
+    by_hand(ledger_url, "UPDATE resilience_jobs SET died = 1e9 + 0.1 WHERE id < 'f'")
+
+    for limit in range(9):
+        expected = [*"abcdefg"[:limit]]
+        assert ledger.letters.discard(Which(), **BY, limit=limit, dry_run=True) == expected
+
+
 def test_discarded_letter_is_gone(ledger: Ledger) -> None:
     """Only as many as asked for, oldest first, and no job that lives."""
     buried(ledger, "a", "b", "c")
@@ -129,6 +142,15 @@ def test_discarded_letter_is_gone(ledger: Ledger) -> None:
     assert ledger.letters.discard(Which(id="alive"), **BY, limit=2) == []
     assert ledger.letters.show("a") is None
     assert states(ledger) == {"dead": 1, "outbox": 1}
+
+
+def test_letter_that_is_not_among_those_to_discard_stays(ledger: Ledger) -> None:
+    """Whoever has asked about some letters discards no other, however few are left of them."""
+    buried(ledger, "a", "b", "c", "d")
+
+    assert ledger.letters.discard(Which(), **BY, limit=3, among=["d", "b", "gone"]) == ["b"]
+    assert ledger.letters.discard(Which(), **BY, limit=9, among=[]) == []
+    assert states(ledger) == {"dead": 3}
 
 
 def test_every_replay_and_discard_leaves_who_when_and_why(ledger: Ledger) -> None:

@@ -289,7 +289,7 @@ def test_ledger_of_schema_0002_says_what_to_run_and_is_upgraded(
     ann = fleet.process()
     given = ann.flags.order("search", "off", **WHO)
     [unkept] = [one for one in ann.said if isinstance(one, OrderNotRecorded)]
-    assert "has schema 0002, 0004 is needed; run: celery -A <app> resilience ledger upgrade" in (
+    assert "has schema 0002, 0005 is needed; run: celery -A <app> resilience ledger upgrade" in (
         unkept.error
     )
     with pytest.raises(SchemaError, match="resilience ledger upgrade"):

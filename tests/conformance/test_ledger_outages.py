@@ -3,6 +3,8 @@
 import signal
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
@@ -10,7 +12,7 @@ import psutil
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from resilience.errors import ConfigurationError, LedgerUnavailableError, SchemaError
@@ -22,6 +24,7 @@ from resilience.testing.postgres import PostgresProcess
 from resilience.testing.process import suspend
 from tests.conformance import ledger_child as child
 from tests.conformance.ledger_jobs import buried, by_hand, failure, job, names, states, take
+from tests.ledgers import make_ledger
 from tests.unit.hand_clock import HandClock
 
 Server = PostgresProcess | MariaDbProcess
@@ -207,6 +210,56 @@ def test_missing_migration_is_an_error_that_says_what_to_run(server: Server) -> 
 
     ledger.upgrade()
     ledger.upgrade()
+    ledger.add([job("a")])
+    assert names(take(ledger)) == ["a"]
+    ledger.close()
+
+
+@pytest.mark.parametrize("done", range(1, 7))
+def test_upgrade_that_was_cut_off_goes_on(server: Server, done: int) -> None:
+    """MariaDB keeps the changes that were made by then; the next upgrade makes the rest."""
+    url = server.emptied()
+    make_ledger(url, "0003")
+    changes: list[str] = []
+
+    def cut(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.lstrip().startswith(("CREATE", "DROP", "UPDATE")):
+            changes.append(statement)
+            if len(changes) == done:
+                raise ConnectionAbortedError(statement)
+
+    event.listen(Engine, "after_cursor_execute", cut)
+    try:
+        with pytest.raises(ConnectionAbortedError):
+            Ledger(url).upgrade()
+    finally:
+        event.remove(Engine, "after_cursor_execute", cut)
+    ledger = Ledger(url)
+    ledger.upgrade()
+
+    ledger.add([job("a")])
+    assert names(take(ledger)) == ["a"]
+    test_migrations_make_the_tables_that_the_code_uses(ledger, url)
+    ledger.close()
+
+
+def test_upgrade_on_mariadb_takes_as_long_as_it_needs(mariadb: MariaDbProcess) -> None:
+    """What a statement may take at other times does not limit one that is made for all rows."""
+    url = mariadb.emptied()
+    make_ledger(url, "0004")
+    others = create_engine(read_url(url))
+    ledger = Ledger(url, timeout_seconds=SECONDS)
+    with others.connect() as reader, ThreadPoolExecutor() as beside:
+        reader.exec_driver_sql("BEGIN")
+        reader.exec_driver_sql("SELECT * FROM resilience_jobs")  # which no index is dropped under
+        upgraded = beside.submit(ledger.upgrade)
+        with suppress(TimeoutError):
+            upgraded.result(CONNECT_SECONDS)
+        assert not upgraded.done()
+        reader.exec_driver_sql("COMMIT")
+        upgraded.result()
+    others.dispose()
+
     ledger.add([job("a")])
     assert names(take(ledger)) == ["a"]
     ledger.close()

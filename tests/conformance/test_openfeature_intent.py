@@ -260,6 +260,26 @@ def test_provider_that_cannot_be_set_up_is_tried_again(
     wait_until(lambda: not leader.looks()["ranking"], 5, "it is followed")
 
 
+def test_provider_that_raised_is_left_alone_for_a_while(
+    flags: Flags, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks that come soon after do not ask it: what is down is not hammered."""
+    monkeypatch.setattr(intent, "RETRY_SECONDS", 60.0)
+
+    class Down(Provider):
+        def initialize(self, evaluation_context: EvaluationContext) -> None:
+            super().initialize(evaluation_context)
+            msg = "down"
+            raise ProviderFatalError(msg)
+
+    provider = Down()
+    leader = Leader(flags, provider)
+    wait_until(lambda: leader.looks() and provider.initialised, 10, "it was asked")
+    for _ in range(5):
+        assert leader.looks() == DEFAULTS
+    assert len(provider.initialised) == 1
+
+
 def test_provider_is_set_up_once_by_whom_it_is_asked(flags: Flags) -> None:
     """Not when the app is declared, as children of that process would inherit it."""
     provider = Provider(ranking=False)

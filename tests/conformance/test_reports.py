@@ -110,6 +110,21 @@ def test_few_slow_jobs_shed_nothing_and_restore_nothing(jobs: int, *, sheds: boo
     assert (reading.in_trouble, reading.well) == (sheds, False)
 
 
+def test_latency_is_judged_to_a_twentieth() -> None:
+    """Jobs that take 5 % less than the threshold shed nothing, and such that take 5 % more do."""
+
+    def sheds(seconds: float, threshold: float) -> bool:
+        times = JobTimes(HandClock())
+        for _ in range(JOBS_MIN):
+            times.count("runs", "search", seconds)
+        runs = times.report("here").runs
+        return p95_reading([runs], "search", "p95:search", threshold).in_trouble
+
+    thresholds = [0.05 * 1.03**power for power in range(200)]
+    assert [one for one in thresholds if sheds(0.95 * one, one)] == []
+    assert [one for one in thresholds if not sheds(1.05 * one, one)] == []
+
+
 def test_load_is_that_of_the_median_host() -> None:
     """One busy host of three sheds nothing; workers of one host count once."""
     reports = [Report(host=host, load=load) for host, load in (("a", 0.9), ("b", 0.1), ("c", 0.2))]

@@ -7,11 +7,13 @@ import pytest
 from celery import Celery
 
 from resilience import Dependency, Feature, Level, Resilience, Settings, SheddingPolicy
+from resilience.breaker import Breaker
 from resilience.flags.reports import Report
 from resilience.testing.valkey import ValkeyProcess
 from resilience.worker.shedding import measure
 
 APPS: list[Celery] = []
+WHO: dict[str, str] = {"actor": "ann", "reason": "drill"}
 
 
 @pytest.fixture
@@ -24,11 +26,11 @@ def url(valkey: ValkeyProcess) -> Iterator[str]:
         app.close()
 
 
-def readings(url: str, policy: SheddingPolicy) -> dict[str, tuple[float, float]]:
-    """Return what is measured of an app under *policy* by rule, and its threshold."""
+def declared(url: str, policy: SheddingPolicy) -> Resilience:
+    """Return an app whose features are shed under *policy*."""
     app: Celery = Celery("rules", broker="memory://", set_as_current=False)
     APPS.append(app)
-    resilience = Resilience(
+    return Resilience(
         app,
         dependencies=[
             Dependency("search", timeout=4.0, max_queue=100),
@@ -39,6 +41,11 @@ def readings(url: str, policy: SheddingPolicy) -> dict[str, tuple[float, float]]
         shedding=policy,
         settings=Settings(store_url=url, namespace=uuid4().hex, store_timeout_seconds=10.0),
     )
+
+
+def readings(url: str, policy: SheddingPolicy) -> dict[str, tuple[float, float]]:
+    """Return what is measured of an app under *policy* by rule, and its threshold."""
+    resilience = declared(url, policy)
     report = Report(host="a", load=0.25, waits={"search": {20: 9}}, runs={"search": {20: 9}})
     return {one.rule: (one.measured, one.threshold) for one in measure(resilience, [report])}
 
@@ -77,3 +84,23 @@ def test_reports_of_workers_are_measured_by_their_own_rules(url: str) -> None:
     assert found["age:search"][0] == found["p95:search"][0] > 5
     assert found["age:unlimited"][0] == 0.0
     assert found["depth:search"] == (0.0, 0.5)
+
+
+def test_held_dependency_and_open_circuit_are_trouble_and_others_are_none(url: str) -> None:
+    """Each is measured as 1 while it is so, which is its threshold, and as 0 if it is not."""
+    resilience = declared(url, SheddingPolicy(depth_share=None, age_seconds=None, load=None))
+    breaker = resilience.breaker("unlimited")
+    assert isinstance(breaker, Breaker)
+
+    def measured() -> dict[str, float]:
+        found = {one.rule: one.measured for one in measure(resilience, [])}
+        return {rule: found[rule] for rule in found if not rule.startswith("p95")}
+
+    well = dict.fromkeys(["open:search", "held:search", "open:unlimited", "held:unlimited"], 0.0)
+    assert measured() == well
+    resilience.holds.hold("search", seconds=60.0, **WHO)
+    breaker.force_open(seconds=60.0, **WHO)
+    assert measured() == well | {"held:search": 1.0, "open:unlimited": 1.0}
+    resilience.holds.release("search", **WHO)
+    breaker.reset(**WHO)
+    assert measured() == well

@@ -1,5 +1,6 @@
 """What the store promises of slots, whoever asks: the fleet's line, which no process sees."""
 
+import asyncio
 from time import perf_counter
 from uuid import uuid4
 
@@ -15,9 +16,15 @@ LONG_SECONDS = 20.0
 
 
 @pytest.fixture
-def slots(valkey: ValkeyProcess) -> SlotStore:
+def store(valkey: ValkeyProcess) -> Store:
+    """An empty store."""
+    return Store(valkey.url, namespace=uuid4().hex, timeout_seconds=10)
+
+
+@pytest.fixture
+def slots(store: Store) -> SlotStore:
     """Slots that nobody has taken."""
-    return SlotStore(Store(valkey.url, namespace=uuid4().hex, timeout_seconds=10))
+    return SlotStore(store)
 
 
 def test_no_more_leases_are_granted_than_there_are_slots(slots: SlotStore) -> None:
@@ -78,3 +85,26 @@ def test_renewed_lease_ends_later(slots: SlotStore, monkeypatch: pytest.MonkeyPa
         left = slots.take(dependency, "cem", 1)
         assert left is not None
         assert left > 500
+
+
+def test_place_in_line_is_gone_once_there_is_a_slot(slots: SlotStore, store: Store) -> None:
+    """Who got a slot after a wait stands in nobody's way."""
+    slots.take("users", "ann", 1)
+    slots.take("users", "ben", 1)
+    slots.leave("users", "ann", 1)
+
+    assert slots.take("users", "ben", 1) is None
+
+    line = [store.key("slots", "users", part) for part in ("line", "alive")]
+    assert not store.client.exists(*line)
+
+
+def test_server_that_forgot_the_scripts_is_told_again(slots: SlotStore, store: Store) -> None:
+    """A server that was started anew counts from the first call on, whatever names have in them."""
+    for step in (slots.take, slots.leave):
+        store.client.script_flush()
+        assert step("größe\r\n$1", "änn", 1) is not False
+    store.client.script_flush()
+
+    assert asyncio.run(slots.take_async("größe\r\n$1", "ben", 1)) is None
+    assert slots.leave("größe\r\n$1", "ben", 1)

@@ -1,5 +1,6 @@
 """An example app as a test holds it: its web process, its worker, what it depends on."""
 
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,11 +12,12 @@ import httpx
 
 from resilience import Dependency
 from resilience.testing.ports import free_port
-from resilience.testing.process import ServerProcess, import_path
+from resilience.testing.process import ServerProcess, import_path, inherited_env
 from resilience.testing.stack import run_worker
 from resilience.testing.waiting import wait_until
 from tests.acceptance.upstream import PATIENCE_SECONDS, Upstream
 
+SECONDS = 120.0
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BULKHEADS = (Dependency("recommendations"), Dependency("mail"))
 QUEUES = ("celery", *(queue for one in BULKHEADS for queue in one.queues))
@@ -61,7 +63,7 @@ class Bookshop:
 
     def await_mail(self, number: int) -> None:
         """Wait until the mail about an order has arrived."""
-        wait_until(lambda: self.mails(number), 30, f"the mail about order {number} arrived")
+        wait_until(lambda: self.mails(number), SECONDS, f"the mail about order {number} arrived")
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def running_bookshop(
         "RECOMMENDATIONS_URL": str(upstreams["recommendations"].http.base_url).rstrip("/"),
         "RESILIENCE_LEDGER_URL": f"sqlite:///{home}/ledger.sqlite3",
         # Many processes on few processors: a pause of 0.1 s is no lost store here.
-        "RESILIENCE_STORE_TIMEOUT_SECONDS": "0.5",
+        "RESILIENCE_STORE_TIMEOUT_SECONDS": "5",
     }
     if framework == "django":
         env["DJANGO_SETTINGS_MODULE"] = "bookshop.settings"
@@ -107,7 +109,15 @@ def running_bookshop(
 
 
 def run_to_end(command: list[str], env: Mapping[str, str], home: Path) -> None:
-    """Run a command that ends by itself."""
-    process = ServerProcess(command, ready="Running", log_path=home / "command.log", env=env)
-    process.start()
-    wait_until(lambda: not process.running, PATIENCE_SECONDS, f"{command} ended")
+    """Run a command that ends by itself, and must succeed."""
+    with (home / "command.log").open("wb+") as log:
+        done = subprocess.run(  # noqa: S603 - an example's own
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=inherited_env(env),
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+        log.seek(0)
+        assert done.returncode == 0, log.read().decode(errors="replace")

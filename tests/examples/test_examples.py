@@ -12,7 +12,7 @@ from resilience.testing.process import ServerProcess
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.acceptance.upstream import Upstream
-from tests.examples.bookshop import Bookshop, running_bookshop
+from tests.examples.bookshop import SECONDS, Bookshop, running_bookshop
 
 CELERY = [sys.executable, "-m", "celery"]
 FRAMEWORKS = ("flask", "django", "fastapi")
@@ -42,12 +42,21 @@ def check_schedule(shop: Bookshop) -> None:
     )
     try:
         beat.start()
-        wait_until(lambda: shop.get(f"/orders/{number}")["reminded"] >= 2, 20, "beat asked twice")
+        wait_until(
+            lambda: shop.get(f"/orders/{number}")["reminded"] >= 2, SECONDS, "beat asked twice"
+        )
     finally:
         beat.stop()
     shop.await_mail(number)
     assert wait_until(
-        lambda: shop.get(f"/orders/{number}")["mailed"], 20, "the database knows of the mail"
+        lambda: shop.get(f"/orders/{number}")["mailed"], SECONDS, "the database knows of the mail"
+    )
+
+
+def await_full(shop: Bookshop) -> None:
+    """Wait until recommendations are as good as they can be; a busy machine may cut an attempt."""
+    wait_until(
+        lambda: shop.get("/recommendations/7")["_meta"]["level"] == 0, SECONDS, "answers are full"
     )
 
 
@@ -84,7 +93,7 @@ def test_example_before_adoption_fails_with_its_dependencies(
         shop.order(lost)
         wait_until(
             lambda: services["mail"].http.get("/stats").json()["by_mode"]["fail"] > refused,
-            20,
+            SECONDS,
             "the mail server refused the mail",
         )
         for service in services.values():
@@ -104,10 +113,11 @@ def test_example_after_adoption_degrades_and_recovers(
         check_healthy(shop)
         if framework == "django":
             check_schedule(shop)
-        assert shop.get("/recommendations/7")["_meta"]["level"] == 0
+        await_full(shop)
+        healthy = max(shop.order(next(NUMBERS)) for _ in range(3))
         put_faults(services)
         number = next(NUMBERS)
-        assert shop.order(number) < 1.5
+        assert shop.order(number) < healthy + 1.5
         stale = shop.get("/recommendations/7")
         assert (len(stale["data"]), stale["_meta"]["level"]) == (10, 1)
         # A plain task behind a degraded one gets the value, as ever.
@@ -115,7 +125,5 @@ def test_example_after_adoption_degrades_and_recovers(
         for service in services.values():
             service.lift_fault()
         shop.await_mail(number)
-        wait_until(
-            lambda: shop.get("/recommendations/7")["_meta"]["level"] == 0, 20, "answers are full"
-        )
+        await_full(shop)
         assert shop.mails(number) == 1

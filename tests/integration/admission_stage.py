@@ -1,8 +1,6 @@
 """Servers and the app of `apps/admission.py`, and what tests ask of them."""
 
-import importlib
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import ModuleType
@@ -11,14 +9,18 @@ from typing import Any
 import pytest
 
 from resilience.ledger import Ledger
-from resilience.tasks.admission import Admission
+from resilience.tasks import admission
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker, put, running_broker
+from tests.fresh import imported_anew
 
 SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
+"""A publish waits so long for a depth: 0.1 s may pass on a busy machine before the broker tells it.
+That nobody waits longer than that is shown where the broker is away."""
 APP_PATH = "tests.integration.apps.admission"
 
 
@@ -37,7 +39,9 @@ class Shop:
         self.broker.empty()
         self.made.EVENTS.clear()
         resilience = self.app.resilience
-        resilience.admission = Admission(self.app, resilience.dependencies, resilience.announce)
+        resilience.admission = admission.Admission(
+            self.app, resilience.dependencies, resilience.announce
+        )
 
     def fill(self, jobs: int, lane: str = "normal") -> None:
         """Let so many jobs wait; each that is delivered is dropped as unknown."""
@@ -78,9 +82,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         }
         for name, value in env.items():
             patch.setenv(name, value)
-        # One app per module of tests: each has servers of its own.
-        patch.delitem(sys.modules, APP_PATH, raising=False)
-        made = importlib.import_module(APP_PATH)
+        patch.setattr(admission, "WAIT_SECONDS", PATIENCE_SECONDS)
+        made = imported_anew(patch, APP_PATH)
         made.app.resilience.ledger.upgrade()
         shop = Shop(made, broker, store)
         shop.env = env

@@ -1,8 +1,6 @@
 """Servers and workers of `apps/held.py`, and what tests ask of them."""
 
-import importlib
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from types import ModuleType
@@ -18,6 +16,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker, running_broker
+from tests.fresh import imported_anew
 
 APP_PATH = "tests.integration.apps.held"
 SECONDS = 120.0
@@ -115,9 +114,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeldStage]:
         }
         for name, value in env.items():
             patch.setenv(name, value)
-        # One app per module of tests: each has servers of its own.
-        patch.delitem(sys.modules, APP_PATH, raising=False)
-        held = importlib.import_module(APP_PATH)
+        held = imported_anew(patch, APP_PATH)
         held.app.resilience.ledger.upgrade()
         made = HeldStage(held, broker, env)
         yield made

@@ -1,4 +1,4 @@
-"""What may befall a RabbitMQ for the length of a `with` block."""
+"""Outages of a RabbitMQ for the length of a `with` block."""
 
 import signal
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from resilience.testing.rabbitmq import RabbitProcess
 
 @contextmanager
 def out_of_memory(rabbitmq: RabbitProcess) -> Iterator[None]:
-    """Let the broker block all who publish."""
+    """Let the broker block publishers, as when its memory is full."""
     rabbitmq.block()
     try:
         yield
@@ -19,7 +19,7 @@ def out_of_memory(rabbitmq: RabbitProcess) -> Iterator[None]:
 
 @contextmanager
 def black_hole(rabbitmq: RabbitProcess) -> Iterator[None]:
-    """Let the broker answer nobody."""
+    """Stop the broker's process: connections stay open, and nothing answers."""
     rabbitmq.send_signal(signal.SIGSTOP)
     try:
         yield
@@ -29,7 +29,7 @@ def black_hole(rabbitmq: RabbitProcess) -> Iterator[None]:
 
 @contextmanager
 def away(rabbitmq: RabbitProcess) -> Iterator[None]:
-    """Kill the broker, whose queues are not those of the last seconds."""
+    """Kill the broker, after it has noted its queues, and start it again afterwards."""
     rabbitmq.note_queues()
     rabbitmq.kill()
     try:
@@ -40,7 +40,7 @@ def away(rabbitmq: RabbitProcess) -> Iterator[None]:
 
 @contextmanager
 def restarting(rabbitmq: RabbitProcess) -> Iterator[None]:
-    """Let the broker close all connections and refuse new ones, as one does that restarts."""
+    """Let the broker close all connections and refuse new ones, as in a restart."""
     rabbitmq.evaluate("rabbit:stop()")
     try:
         yield

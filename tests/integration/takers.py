@@ -1,5 +1,7 @@
 """Consumers of a Redis broker, in this process and in others."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,13 +23,16 @@ SILENT_SECONDS = 2.0
 SECONDS = 120.0
 OPTIONS = {"visibility_timeout": SILENT_SECONDS, "unacked_restore_interval": 1}
 HOLDER = """
-import sys
+import os, sys, time
 from kombu import Consumer, Queue
 from resilience.broker import SafeConnection
 url, queue, options = sys.argv[1], sys.argv[2], eval(sys.argv[3])
 connection = SafeConnection(url, transport_options=options)
 def hold(message):
     print(message.headers["id"], flush=True)
+    if "fork" in sys.argv and os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
 with Consumer(connection, [Queue(queue)], on_message=hold, prefetch_count=1):
     print("ready", flush=True)
     while True:
@@ -119,19 +124,27 @@ def ids_of(messages: list[Message]) -> list[str]:
 
 
 @contextmanager
-def holder(broker: ValkeyProcess, queue: str) -> Iterator["subprocess.Popen[str]"]:
-    """Run a process that consumes, holds one message and says its id."""
+def holder(url: str, queue: str, *how: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a process that consumes, holds one message and says its id.
+
+    Args:
+        url: Of the broker.
+        queue: Its name.
+        *how: "fork": it then forks a process that lives as long as the test.
+    """
     process = subprocess.Popen(  # noqa: S603 - of this module
-        [sys.executable, "-c", HOLDER, broker.url, queue, repr(OPTIONS)],
+        [sys.executable, "-c", HOLDER, url, queue, repr(OPTIONS), *how],
         stdout=subprocess.PIPE,
         text=True,
         env=inherited_env({"PYTHONPATH": import_path()}),
+        start_new_session=True,
     )
     try:
         assert said_by(process) == "ready"
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert process.stdout is not None
         process.stdout.close()

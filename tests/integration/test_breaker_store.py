@@ -130,7 +130,7 @@ def test_traffic_goes_on_without_the_store(
     server: ValkeyProcess, trouble: Callable[[ValkeyProcess], None]
 ) -> None:
     """No call fails or is refused while the store is lost and found; each is told once."""
-    client = Client(server.url)
+    client = Client(server.url, store_timeout=STORE_TIMEOUT_SECONDS)
 
     with traffic(client) as calls:
         keeps_calling(calls)
@@ -146,7 +146,7 @@ def test_traffic_goes_on_without_the_store(
 
 def test_traffic_goes_on_through_a_flush_and_a_quick_restart(server: ValkeyProcess) -> None:
     """A store that forgot everything, scripts included, costs no call."""
-    client = Client(server.url)
+    client = Client(server.url, store_timeout=STORE_TIMEOUT_SECONDS)
 
     with traffic(client) as calls:
         keeps_calling(calls)

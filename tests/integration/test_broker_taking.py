@@ -3,15 +3,18 @@
 import base64
 import json
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Thread
 
 import pytest
-from kombu import Connection, Queue
+from kombu import Connection, Exchange, Queue
 from kombu.message import Message
 
 from resilience.broker import CRASHES_HEADER, SafeConnection
+from resilience.broker.silence import LOOK_SECONDS
 from resilience.clock import SystemClock
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
@@ -86,7 +89,7 @@ def test_message_of_a_dead_consumer_comes_to_another(
 ) -> None:
     """Soon, whole, and with a count of the dead."""
     odd = {"empty": [], "none": {}, "big": 2**60, "float": 0.1, "text": 'ü\u2028"delivery_tag": "'}
-    with holder(broker, queue) as process:
+    with holder(broker.url, queue) as process:
         (expected,) = publish(broker, queue, odd=odd)
         assert said_by(process) == expected
         raw = json.loads(broker.client().hvals("unacked")[0])[0]
@@ -102,7 +105,7 @@ def test_message_of_a_live_consumer_stays_its_own(
     broker: ValkeyProcess, taker: Callable[..., Taker], queue: str
 ) -> None:
     """Though it does nothing for three times as long as a consumer may be silent."""
-    with holder(broker, queue) as process:
+    with holder(broker.url, queue) as process:
         (expected,) = publish(broker, queue)
         assert said_by(process) == expected
         one = taker(queue)
@@ -272,10 +275,9 @@ def test_consumer_goes_on_when_the_server_forgets_its_scripts_or_connections(
     assert ids_of(one.messages) == published
 
 
-def test_consumer_that_may_not_track_keys_asks_every_second(
-    broker: ValkeyProcess, queue: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A server that forbids it makes it slow, and says so, but not deaf."""
+@pytest.fixture
+def untracked(broker: ValkeyProcess) -> Iterator[str]:
+    """The address of a user for whom the server may not track keys."""
     client = broker.client()
     client.acl_setuser(
         "plain",
@@ -285,13 +287,58 @@ def test_consumer_that_may_not_track_keys_asks_every_second(
         channels=["*"],
         commands=["+@all", "-client|tracking"],
     )
-    url = broker.url.replace("redis://", "redis://plain:secret@")
-    one = Taker(url, [queue])
+    yield broker.url.replace("redis://", "redis://plain:secret@")
+    client.acl_deluser("plain")
+
+
+def test_consumer_that_may_not_track_keys_asks_every_second(
+    broker: ValkeyProcess, untracked: str, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that forbids it makes it slow, and says so, but not deaf."""
+    one = Taker(untracked, [queue])
     try:
         one.drain(0.3)
         publish(broker, queue)
         one.await_number(1)
     finally:
         one.connection.close()
-        client.acl_deluser("plain")
     assert "the broker cannot tell of new jobs" in caplog.text
+
+
+def test_consumer_looks_into_its_queues_while_others_have_much_to_say(
+    broker: ValkeyProcess, untracked: str, queue: str
+) -> None:
+    """As workers have, whose events come more often than a wait without an event loop ends."""
+    one = Taker(untracked, [queue])
+    heard: list[int] = []
+    words, silent = Exchange(f"{queue}.words", type="fanout"), threading.Event()
+
+    def talk() -> None:
+        with SafeConnection(broker.url, transport_options=OPTIONS) as connection:
+            producer = connection.Producer()
+            while not silent.wait(0.2):
+                producer.publish({}, exchange=words, declare=[words])
+
+    def come() -> bool:
+        with suppress(TimeoutError):
+            one.connection.drain_events(timeout=2 * LOOK_SECONDS)  # as Celery does
+        return bool(one.messages)
+
+    with (
+        ThreadPoolExecutor() as beside,
+        one.connection.Consumer(
+            [Queue(f"{queue}.heard", words, auto_delete=True)],
+            callbacks=[lambda *_: heard.append(1)],
+            no_ack=True,
+        ),
+    ):
+        talking = beside.submit(talk)
+        try:
+            one.drain(0.5)
+            assert heard
+            publish(broker, queue)
+            wait_until(come, 10 * LOOK_SECONDS, "the message comes")
+        finally:
+            silent.set()
+            talking.result()
+            one.connection.close()

@@ -1,7 +1,10 @@
 """Statements under a budget, on a real PostgreSQL. The block of a budget is not cut itself."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from time import perf_counter
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
@@ -159,6 +162,38 @@ def test_limit_survives_a_savepoint_that_is_rolled_back(engine: Engine) -> None:
             assert limit_of(connection) != "0"
 
         assert limit_of(connection) == "0"
+
+
+def test_limit_that_was_set_behind_a_savepoint_is_set_again(engine: Engine) -> None:
+    """PostgreSQL forgets it when the savepoint is rolled back, but the budget still runs."""
+    with engine.connect() as connection:
+        savepoint = connection.begin_nested()
+        with TimeoutBudget(TOO_LONG):
+            assert limit_of(connection) != "0"
+            savepoint.rollback()
+            assert limit_of(connection) != "0"
+
+        assert limit_of(connection) == "0"
+
+
+@pytest.mark.parametrize(
+    "begin", [nullcontext, partial(TimeoutBudget, TOO_LONG)], ids=["no-budget", "outer-budget"]
+)
+def test_savepoint_of_a_statement_that_took_too_long_can_be_rolled_back(
+    engine: Engine, begin: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    """Nothing else is sent before: PostgreSQL takes no other statement until that is done."""
+    with engine.connect() as connection, begin():
+        savepoint = connection.begin_nested()
+        with (
+            TimeoutBudget(BUDGET),
+            pytest.raises(OperationalError, match="statement timeout"),
+        ):
+            connection.execute(FOR_LONG)
+
+        savepoint.rollback()
+
+        assert connection.scalar(text("SELECT 7")) == 7
 
 
 def test_no_statement_is_sent_when_nothing_is_left(engine: Engine) -> None:

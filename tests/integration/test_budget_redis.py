@@ -1,4 +1,4 @@
-"""Commands of redis-py under a budget, on a real server. The block itself is not cut."""
+"""Commands of redis-py give up before the budget ends, so that the block need not be cut."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ TOO_LONG = 600.0
 
 @pytest.fixture
 def client(valkey: ValkeyProcess) -> Iterator[redis.Redis]:
-    """A limited client with redis-py's own settings, and two keys."""
+    """A client with redis-py's default settings, limited by the budget, and the keys a and b."""
     client = redis.Redis.from_url(valkey.url)
     limit_commands(client)
     client.mset({"a": "1", "b": "2"})
@@ -35,7 +35,7 @@ def client(valkey: ValkeyProcess) -> Iterator[redis.Redis]:
 
 @contextmanager
 def silent(server: ValkeyProcess) -> Iterator[None]:
-    """Let the server answer what it is asked meanwhile only afterwards."""
+    """Stop the server for the length of the block; it answers afterwards."""
     server.send_signal(signal.SIGSTOP)
     try:
         yield
@@ -44,7 +44,7 @@ def silent(server: ValkeyProcess) -> Iterator[None]:
 
 
 def own_timeout() -> None:
-    """Ask a server that says nothing, without a budget, and give up at the latest moment."""
+    """The control: without a budget, time out after the longest that a budget may take."""
     with black_hole() as url:
         client = redis.Redis.from_url(url, socket_timeout=LATEST, retry=Retry(NoBackoff(), 0))
         with client, pytest.raises(redis.TimeoutError):
@@ -69,7 +69,7 @@ def get_at_once(client: redis.Redis) -> object:
 
 
 def block(client: redis.Redis) -> object:
-    """Send a command that the server answers late on its own account."""
+    """Send a command that the server itself answers late."""
     return client.blpop(["nothing"], timeout=600)
 
 
@@ -77,7 +77,7 @@ def block(client: redis.Redis) -> object:
 def test_command_gives_up_before_the_budget_ends(
     client: redis.Redis, valkey: ValkeyProcess, ask: Callable[[redis.Redis], object]
 ) -> None:
-    """No retry, no pause and no second timeout follow; the late answer is nobody's."""
+    """No retry, pause or second timeout follows, and the next command does not get its answer."""
     with (
         silent(valkey),
         ends_before(own_timeout),
@@ -92,7 +92,7 @@ def test_command_gives_up_before_the_budget_ends(
 
 
 def test_handshake_with_a_server_that_hangs_keeps_the_budget() -> None:
-    """A connection that is taken and never answered costs no more than the budget."""
+    """A connection that is accepted and never answered costs no more than the budget."""
     with black_hole() as url, ends_before(own_timeout), TimeoutBudget(BUDGET):
         client = redis.Redis.from_url(url)
         limit_commands(client)
@@ -112,7 +112,7 @@ def test_server_that_is_down_is_not_waited_for_beyond_the_budget() -> None:
 
 
 def test_own_timeout_stays_if_it_is_shorter(valkey: ValkeyProcess) -> None:
-    """A budget makes nobody wait longer, and the error is the client's own."""
+    """A budget never lengthens a wait, and the error is redis-py's own."""
     client = redis.Redis.from_url(valkey.url, socket_timeout=0.1, retry=Retry(NoBackoff(), 0))
     limit_commands(client)
     client.ping()
@@ -128,7 +128,7 @@ def test_own_timeout_stays_if_it_is_shorter(valkey: ValkeyProcess) -> None:
 
 
 def test_connection_has_its_own_timeout_back_after_the_budget(client: redis.Redis) -> None:
-    """What a budget shortened holds for nobody else, nor for a connection that it opened."""
+    """A later command has the full timeout, even on a connection opened under the budget."""
     client.connection_pool.disconnect()
     with TimeoutBudget(1.0):
         client.ping()
@@ -137,7 +137,7 @@ def test_connection_has_its_own_timeout_back_after_the_budget(client: redis.Redi
 
 
 def test_nothing_is_sent_when_nothing_is_left(client: redis.Redis) -> None:
-    """The command is refused, and the connection stays good."""
+    """The command is refused, and its connection can still be used."""
     with TimeoutBudget.until(-1.0, total=1.0), pytest.raises(BudgetExceededError):
         client.set("a", "never")
 
@@ -147,8 +147,8 @@ def test_nothing_is_sent_when_nothing_is_left(client: redis.Redis) -> None:
 def test_asynchronous_command_is_cancelled_and_its_connection_dropped(
     client: redis.Redis, valkey: ValkeyProcess
 ) -> None:
-    """It needs no help: the late answer is nobody's."""
-    del client  # set the keys
+    """Cancellation is enough: the next command does not get the late answer."""
+    del client  # has set the keys
 
     async def ask() -> object:
         asynchronous = redis.asyncio.Redis.from_url(valkey.url)

@@ -41,7 +41,7 @@ def test_server_is_upgraded_on_demand_and_then_worked_with(app: Celery) -> None:
     done = [run(app, "ledger", "status"), run(app, "ledger", "upgrade")]
     assert [one.exit_code for one in done] == [1, 0]
     assert "resilience ledger upgrade" in done[0].stderr
-    assert "from no schema to schema 0004" in done[1].stdout
+    assert "from no schema to schema 0005" in done[1].stdout
     for name in ("one", "two", "three"):
         job = Job(id=name, task="shop.send", dependency="mail", queue="mail", message="{}")
         ledger.bury(job, reason="bug", error=TypeError(name))

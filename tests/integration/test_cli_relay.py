@@ -43,7 +43,7 @@ class Relaying:
                 deliver.publish_with(connection, (f"job-{number}",))
         engine.dispose()
 
-    def counts(self) -> dict[State, int]:
+    def counts(self) -> dict[str, int]:
         """Return how many jobs the ledger holds, by state."""
         return {one.state: one.jobs for one in self.letters.app.resilience.ledger.counts()}
 

@@ -1,4 +1,4 @@
-"""What a session is shown once another server is the primary, by what it had seen before."""
+"""What a session is shown after a failover, depending on what it had seen before."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,13 +17,13 @@ from tests.replicated import SECONDS, Stage, read, running_stage, write
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    """A stage of its own: the first replica takes over."""
+    """A stage for one test, in which the first replica takes over."""
     with running_stage(replicas=2) as stage:
         yield stage
 
 
 def change(stage: Stage, note: int, body: str) -> None:
-    """Commit another body of the note, as another process."""
+    """Commit another body of the note, as another process would."""
     with psycopg.connect(stage.primary.url) as connection:
         connection.execute("UPDATE notes SET body = %s WHERE id = %s", [body, note])
 
@@ -43,7 +43,7 @@ def follower(stage: Stage) -> PostgresReplica:
 
 
 def take_over(stage: Stage, *clients: Databases) -> None:
-    """Kill the primary, promote the first replica, and lead clients to it."""
+    """Kill the primary, promote the first replica, and lead *clients* to it."""
     stage.primary.kill()
     stage.links[0].cut()
     successor(stage).promote()
@@ -51,11 +51,11 @@ def take_over(stage: Stage, *clients: Databases) -> None:
     stage.front.cut()
     for databases in clients:
         with suppress(OperationalError), in_session(ConsistentSession()):
-            read(databases, 0, using="primary")  # on a connection to the old one
+            read(databases, 0, using="primary")  # fails on a connection to the old primary
 
 
 def follow(stage: Stage) -> None:
-    """Let the second replica, which has no more than the first, stream from that."""
+    """Let the second replica stream from the first, than which it must not have more."""
     second = follower(stage)
     with psycopg.connect(successor(stage).url, autocommit=True) as connection:
         slot = f"replica_{second.port}"
@@ -69,11 +69,11 @@ def follow(stage: Stage) -> None:
 def level(stage: Stage, replica: PostgresReplica) -> None:
     """Wait until a replica has what the new primary has."""
     lsn = successor(stage).flushed_lsn()
-    wait_until(lambda: replica.has_replayed(lsn), SECONDS, "it follows")
+    wait_until(lambda: replica.has_replayed(lsn), SECONDS, "the replica follows the new primary")
 
 
 def only_follower(stage: Stage) -> Databases:
-    """Return databases whose one replica is the second, and which let every read fall back."""
+    """Return databases with the second replica only, where every read may fall back."""
     return stage.databases(
         replicas=[follower(stage).url], wait_seconds=0.0, primary_fallback_share=1.0
     )
@@ -82,15 +82,16 @@ def only_follower(stage: Stage) -> Databases:
 def test_answer_is_marked_for_who_saw_what_the_new_primary_lacks_and_for_nobody_else(
     stage: Stage,
 ) -> None:
-    """Also if nobody asked the old primary how far it was when it was read from.
+    """The new primary and its replica lack what a session has seen from the old primary.
 
-    Neither the new primary nor the replica that follows it has what was seen. A session that began
-    after the failover never saw it, and is asked for nothing that a replica had replayed before.
+    That session gets marked answers, even if its process never asked the old primary for its
+    position. A session that began after the failover has not seen it: its answers are not marked.
     """
     unharmed = only_follower(stage)
     there = write(unharmed, "there")
     stage.level()
     read(unharmed, there)
+    # For each way to read afterwards, from the primary or from any: a process and a session.
     seen = {using: (only_follower(stage), ConsistentSession()) for using in ("primary", None)}
     notes = {using: write(databases, "old") for using, (databases, _) in seen.items()}
     stage.level()
@@ -99,7 +100,7 @@ def test_answer_is_marked_for_who_saw_what_the_new_primary_lacks_and_for_nobody_
             assert read(databases, notes[using]) == ("old", "replica")
         with in_session(session):
             assert read(databases, notes[using], using="primary") == ("old", "primary")
-    with lacking(stage):
+    with cut_off(stage):
         for using, (databases, session) in seen.items():
             change(stage, notes[using], "new")
             with in_session(session):
@@ -108,7 +109,7 @@ def test_answer_is_marked_for_who_saw_what_the_new_primary_lacks_and_for_nobody_
     follow(stage)
     for using, (databases, session) in seen.items():
         with in_session(ConsistentSession()):
-            read(databases, notes[using])  # which finds out where the replica is
+            read(databases, notes[using])  # measures the position of the replica
         databases.wait_seconds = SECONDS
         with in_session(session):
             assert read(databases, notes[using], using=using)[0] == "old"
@@ -123,7 +124,7 @@ def test_answer_is_marked_for_who_saw_what_the_new_primary_lacks_and_for_nobody_
 
 
 def test_answer_is_marked_when_a_replica_was_made_anew_from_the_new_primary(stage: Stage) -> None:
-    """At the address of one that had replayed what was lost."""
+    """The old replica at the same address had replayed what was lost; the new one has not."""
     databases = only_follower(stage)
     note = write(databases, "old")
     stage.level()
@@ -132,16 +133,17 @@ def test_answer_is_marked_when_a_replica_was_made_anew_from_the_new_primary(stag
         change(stage, note, "new")
         lsn = stage.primary.flushed_lsn()
         second = follower(stage)
-        wait_until(lambda: second.has_replayed(lsn), SECONDS, "it has it")
+        wait_until(lambda: second.has_replayed(lsn), SECONDS, "the second replica has it")
         assert read(databases, note) == ("new", "replica")
         session.token()
         take_over(stage, databases)
         second.stop()
         with psycopg.connect(successor(stage).url, autocommit=True) as connection:
+            # Beyond the lost position: to compare positions alone no longer shows the loss.
             passed = "SELECT pg_current_wal_flush_lsn() > %s::pg_lsn"
             while connection.execute(passed, [lsn]).fetchone() == (False,):
                 connection.execute("INSERT INTO notes (body) VALUES ('of another')")
-        with anew(stage, second.port) as replica:
+        with new_replica(stage, second.port) as replica:
             level(stage, replica)
             shown = read(databases, note)
 
@@ -150,8 +152,8 @@ def test_answer_is_marked_when_a_replica_was_made_anew_from_the_new_primary(stag
 
 
 @contextmanager
-def lacking(stage: Stage) -> Iterator[None]:
-    """Let no replica get what is written."""
+def cut_off(stage: Stage) -> Iterator[None]:
+    """Let no replica receive what is written in the block, nor afterwards."""
     for link in stage.links:
         link.stall()
     yield
@@ -160,8 +162,8 @@ def lacking(stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
-def anew(stage: Stage, port: int) -> Iterator[PostgresReplica]:
-    """Run a replica of the new primary at the address of another."""
+def new_replica(stage: Stage, port: int) -> Iterator[PostgresReplica]:
+    """Run a new replica of the new primary on *port*."""
     first = successor(stage)
     with running(lambda home: first.replica(home, port=port), "replica", present=True) as replica:
         yield replica

@@ -7,14 +7,18 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from time import perf_counter
+from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from resilience.breaker import BreakerPolicy
 from resilience.budget import TimeoutBudget
 from resilience.consistency import ConsistentSession, in_session
-from resilience.databases import answering, servers
+from resilience.databases import answering, postgres, servers
+from resilience.databases.measured import Measured
 from resilience.testing.postgres import PostgresProcess, backends_of
 from tests.replicated import Stage, answered, read, write
 
@@ -80,9 +84,44 @@ def test_silent_replica_leaves_time_in_the_budget_for_another(stage: Stage) -> N
     for _ in range(READS):
         read(databases, note)
     with stopped(stage.replicas[0]):
-        answers = [TimeoutBudget(0.6).run(read, databases, note) for _ in range(READS)]
+        answers = [TimeoutBudget(3.0).run(read, databases, note) for _ in range(READS)]
 
     assert answers == [("there", "replica")] * READS
+
+
+def test_connection_is_closed_by_nobody_while_somebody_waits_on_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that closed it while another one waits in libpq would crash the process."""
+    monkeypatch.setattr(answering, "ANSWER_SECONDS", 0.1)
+    primary = stage.databases().primary
+    waiting: list[str] = []
+    closed: list[list[str]] = []
+
+    def measure(cursor: Any, known: float) -> Measured:  # noqa: ANN401 - of any driver
+        waiting.append("somebody")
+        try:
+            return postgres.measure(cursor, known)
+        finally:
+            waiting.clear()
+
+    def ask() -> Measured:
+        with primary.connect(asynchronous=False) as connection:
+            stage.front.stall()
+            return primary.measure(connection)
+
+    monkeypatch.setattr(primary, "_measure", measure)
+    event.listen(
+        primary.engine(asynchronous=False), "close", lambda *_: closed.append(waiting.copy())
+    )
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            error = pool.submit(ask).exception()
+    finally:
+        stage.front.resume()
+
+    assert isinstance(error, OperationalError)
+    assert closed == [[]]
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Tasks of a feature that is shed, with a real worker: who answers, how well, and what it says."""
 
-import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import ModuleType
@@ -16,6 +15,7 @@ from resilience.store.fleet import Evidence, Exchange, StoreFleet
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
+from tests.fresh import imported_anew
 
 APP = "tests.integration.apps.shed"
 SECONDS = 12.0
@@ -66,7 +66,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         }
         for name, value in env.items():
             patch.setenv(name, value)
-        module = importlib.import_module(APP)
+        module = imported_anew(patch, APP)
         module.app.conf.result_backend = server.url
         module.resilience.ledger.upgrade()
         # Before the worker starts: its first look brings what is ordered.

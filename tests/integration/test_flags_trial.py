@@ -1,6 +1,5 @@
 """Trials with a real worker: what a feature costs, found from its calls."""
 
-import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import ModuleType
@@ -12,6 +11,7 @@ from resilience.flags.document import Cost
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
+from tests.fresh import imported_anew
 
 APP = "tests.integration.apps.trials"
 SECONDS = 120.0
@@ -73,7 +73,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         }
         for name, value in env.items():
             patch.setenv(name, value)
-        module = importlib.import_module(APP)
+        module = imported_anew(patch, APP)
         module.app.conf.result_backend = server.url
         worker = stack.enter_context(
             run_worker(APP, queues=["celery"], pool="threads", concurrency=8, env=env)

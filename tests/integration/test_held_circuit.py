@@ -101,8 +101,9 @@ def test_failing_fast_goes_on_as_before(stage: HeldStage) -> None:
 def test_prefetched_job_goes_back_when_the_circuit_opens_before_it_runs(stage: HeldStage) -> None:
     """Jobs that the worker had already taken are neither failed nor parked, and do not spin."""
     breaker = stage.resilience.breaker("mail")
+    # There before the worker is: a busy machine publishes them no faster than they run.
+    keys = stage.publish("note", 80)
     with stage.worker("mail", "mail.retry", concurrency=2, prefetch=8) as worker:
-        keys = stage.publish("note", 40)
         wait_until(stage.calls, 20, "the first has begun")
         breaker.force_open(seconds=60, actor="ann", reason="test")
         stage.await_event("QueueHeld", worker=worker.hostname)

@@ -2,10 +2,10 @@
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from kombu import Queue
 
 from resilience.broker.quorum import as_quorum
 from resilience.errors import ConfigurationError
-from resilience.ledger import State, Which
+from resilience.ledger import Job, Ledger, State, Which
 from resilience.settings import Settings
 from resilience.tasks import Resilience
 from resilience.tasks.kept import job_of
@@ -28,13 +28,13 @@ from resilience.testing.waiting import wait_until
 from resilience.worker.relay import Relay
 from tests.integration.apps.rabbit import QUEUES, make_app
 from tests.integration.rabbit_outages import away, black_hole, out_of_memory, restarting
+from tests.timing import ends_before
 
 DELIVERY_LIMIT = 20
 APP_PATH = "tests.integration.apps.rabbit"
 SECONDS = 120.0
 EXPIRES_SECONDS = 0.2
-FIRE_SECONDS = 1.2
-"""A second, and what a busy machine takes to say so."""
+FIRE_SECONDS = 1.0
 
 
 class Post:
@@ -70,15 +70,14 @@ class Post:
             yield worker
             worker.kill()
 
-    def fire(self, task: str, *args: object) -> float:
-        """Fire a job of *task*; return the seconds that took."""
-        began = perf_counter()
+    def fire(self, task: str, *args: object) -> None:
+        """Fire a job of *task*."""
         self.app.tasks[task].apply_async(args)
-        return perf_counter() - began
 
-    def known(self, state: State) -> int:
-        """Return how many jobs the ledger has in *state*."""
-        return sum(one.jobs for one in self.resilience.ledger.counts() if one.state is state)
+    def kept(self) -> int:
+        """Return how many jobs the ledger keeps, those included that a relay has just taken."""
+        states = {State.OUTBOX, State.DISPATCHED}
+        return sum(one.jobs for one in self.resilience.ledger.counts() if one.state in states)
 
     def runs(self, key: str) -> int:
         """Return how often the job with *key* ran."""
@@ -123,22 +122,35 @@ def test_fire_is_back_within_a_second_and_loses_nothing(
     working: Post,
     post: Post,
     outage: Any,  # noqa: ANN401
+    tmp_path: Path,
 ) -> None:
     """A job that the broker does not take waits in the outbox, and runs when the broker is back.
 
+    To keep a job in another ledger after a second ends later, at the same time on the same machine.
     A message that the broker had taken before is still there.
     """
+    other = Ledger(f"sqlite:///{tmp_path / 'other.sqlite3'}")
+    other.upgrade()
+
+    def keep_after_a_second() -> None:
+        Event().wait(FIRE_SECONDS)
+        job = Job(id=uuid4().hex, task="send", dependency="mail", queue="mail", message="{}")
+        other.add([job])
+
     keys = [uuid4().hex for _ in range(3)]
     working.fire("send", keys[0])
     working.wait_until_run(keys[0])
+    wait_until(lambda: not working.kept(), SECONDS, "the ledger keeps no job")
     with post.app.connection_for_write() as connection, connection.Producer() as producer:
         producer.publish("kept", routing_key="mail", declare=[post.app.amqp.queues["mail"]])
 
     with outage(working.rabbitmq):
-        took = [working.fire("send", key) for key in keys[1:]]
-        kept = working.known(State.OUTBOX)
+        for key in keys[1:]:
+            with ends_before(keep_after_a_second):
+                working.fire("send", key)
+        kept = working.kept()
 
-    assert max(took) < FIRE_SECONDS, took
+    other.close()
     assert kept == 2
     for key in keys:
         working.wait_until_run(key)
@@ -152,7 +164,8 @@ def test_job_of_a_killed_worker_runs_elsewhere(post: Post) -> None:
     key = uuid4().hex
     post.fire("end_worker", key)
     for runs in (1, 2):
-        with post.working() as worker:
+        # A worker may have died of the job before anybody has read that it is ready.
+        with suppress(ProcessStartError), post.working() as worker:
             wait_until(lambda worker=worker: not worker.running, SECONDS, "it is dead")
         assert post.runs(key) == runs
 

@@ -1,9 +1,7 @@
 """Features that real workers shed and restore by themselves."""
 
-import importlib
 import json
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -23,6 +21,7 @@ from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
 from resilience.worker.shedding import Shedding
 from tests.brokers import Broker, put, running_broker
+from tests.fresh import imported_anew
 from tests.preloaded import FORKSERVER
 
 APP_PATH = "tests.integration.apps.shedding"
@@ -89,8 +88,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         env = {"BROKER_URL": broker.url, "DESK_URL": desk.url}
         for name, value in env.items():
             patch.setenv(name, value)
-        patch.delitem(sys.modules, APP_PATH, raising=False)
-        module = importlib.import_module(APP_PATH)
+        module = imported_anew(patch, APP_PATH)
         made = Stage(module, broker, env)
         yield made
         made.desk.close()

@@ -144,7 +144,11 @@ def test_stop_lets_a_job_end_that_a_child_has_not_begun_yet(stage: Stage) -> Non
     """A job on its way to the pool is not forgotten: it is acknowledged, and runs once."""
     with stage.worker(loglevel="DEBUG") as worker:
         [child] = worker.children()
+        stage.publish(0)
+        stage.await_count("done", j0=1)  # a child that is still starting would be sent nothing
+        wait_until(stage.is_empty, SECONDS, "the worker has heard of it")
         os.kill(child, signal.SIGSTOP)
+        assert not is_in_a_pipe_of(child)
         stage.publish(1)
         # Not as soon as the worker has taken it: one that stops then hands it back.
         wait_until(lambda: is_in_a_pipe_of(child), SECONDS, "it was sent to the child")
@@ -153,7 +157,7 @@ def test_stop_lets_a_job_end_that_a_child_has_not_begun_yet(stage: Stage) -> Non
         os.kill(child, signal.SIGCONT)
         await_end(worker)
 
-        assert stage.count("done") == {"1": 1}
+        assert stage.count("done") == {"0": 1, "1": 1}
         assert stage.is_empty()
 
 

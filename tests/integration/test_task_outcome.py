@@ -41,6 +41,11 @@ def test_task_with_fallbacks_returns_an_outcome_always(app: Celery[Any]) -> None
     assert value_of(sig(app, "undegraded", 5)) == Outcome(value=5, dependency="alpha")
 
 
+def test_forked_process_shares_what_its_worker_had_loaded(app: Celery[Any]) -> None:
+    """The collector would write to each object, and so make a copy of the page that holds it."""
+    assert value_of(sig(app, "collected")) is False
+
+
 def test_fallback_that_knows_better_sets_the_level(app: Celery[Any]) -> None:
     """An outcome from a fallback function keeps its own level."""
     assert as_dict(value_of(sig(app, "reduced"))) == {

@@ -1,7 +1,7 @@
-"""Forget the verdicts that tests have given which have changed since, so that mutmut asks again.
+"""Discard verdicts on mutants whose tests have changed, so that mutmut tries them again.
 
-Run by `make mutants` before `mutmut run`. By itself, mutmut tries a mutant again only once the
-mutated function has changed: one that survived stays a survivor, whatever tests are written.
+Run by `make mutants` before `mutmut run`. By itself, mutmut tries a mutant again only when the
+mutated function has changed: a survivor would stay one, whatever tests are written.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tests.mutation.__main__ import KILLED, mutants
 RUN = Path("mutants")
 STATS = RUN / "mutmut-stats.json"
 DIGESTS = RUN / "tests.json"
-"""Of the tests of the last run: a digest of each, and of the rest of each file."""
+"""The digests of the last run: of each test, and of the rest of each file of tests or helpers."""
 
 
 def main() -> None:
-    """Compare the tests with those of the last run; once a helper has changed, forget it all."""
+    """Compare the tests with those of the last run; if a helper has changed, discard everything."""
     files = config().pytest_add_cli_args_test_selection
     before = json.loads(DIGESTS.read_text()) if DIGESTS.exists() else {}
     now = {name: digest for path in sources(files) for name, digest in digests(path)}
@@ -36,19 +36,19 @@ def main() -> None:
         shutil.rmtree(RUN, ignore_errors=True)
         RUN.mkdir()
     elif now != before:
-        forget(changed)
+        discard(changed)
     DIGESTS.write_text(json.dumps(now, indent=1))
 
 
 def sources(files: Collection[str]) -> list[Path]:
-    """Return the test *files* and the helpers that lie beside them, and above."""
+    """Return the test *files*, and the helpers in their folders and in `tests/` itself."""
     beside = {path for file in files for path in Path(file).parent.glob("*.py")}
     helpers = {path for path in beside if not path.name.startswith("test_")}
     return sorted({*map(Path, files), *helpers, *Path("tests").glob("*.py")})
 
 
 def digests(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield a digest of each test in a file, and of the rest of it but its imports."""
+    """Yield the digest of each test in a file, and of the rest of the file without its imports."""
     rest = []
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
@@ -64,12 +64,12 @@ def digest(text: str) -> str:
 
 
 def is_test(name: str, files: Collection[str]) -> bool:
-    """Tell whether what has changed is a test, or the rest of a file of tests."""
+    """Tell whether the digest called *name* is of a test or of the rest of a file of tests."""
     return name.partition("::")[0] in files
 
 
-def forget(changed: Collection[str]) -> None:
-    """Forget what the tests *changed* call and have killed, and whatever no test has killed."""
+def discard(changed: Collection[str]) -> None:
+    """Discard the verdicts on all functions that *changed* tests call, and on all survivors."""
     stats = json.loads(STATS.read_text())
     called = set()
     for function, tests in stats["tests_by_mangled_function_name"].items():
@@ -87,13 +87,13 @@ def forget(changed: Collection[str]) -> None:
             if status not in KILLED or mangled_name_from_mutant_name(name) in called:
                 data.exit_code_by_key[name] = None
         data.save()
-    # Which files are tests is known here, so that another one is no reason to try all again.
+    # Mutmut would try everything again when a test file is added, which is dealt with here.
     stats["config_fingerprint"]["test_selection"] = config().config_fingerprint()["test_selection"]
     STATS.write_text(json.dumps(stats))
 
 
 def has_changed(test: str, changed: Collection[str]) -> bool:
-    """Tell whether a test, as pytest names it, or the rest of its file is in *changed*."""
+    """Tell whether the test with this node id, or the rest of its file, is in *changed*."""
     return test.partition("[")[0] in changed or test.partition("::")[0] in changed
 
 

@@ -1,4 +1,4 @@
-"""An app whose jobs call others as a tree says, and tell when they ran; workers import `app`."""
+"""An app whose jobs publish others, as a tree says, and report when they ran."""
 
 import json
 from threading import Event
@@ -14,17 +14,20 @@ from resilience.dependency import Dependency
 from resilience.tasks import Resilience, ResilientTask
 from resilience.tasks.envelope import deadline_of
 
-TOLD = "told"
+REPORTS = "told"
 QUEUE = "celery"
 Tree = dict[str, Any]
-"""A job: how long it `run`s, its `own` budget, the `queue` it goes through, how often it is run
-again (`retries`), whether its task is of Celery's own class (`plain`), and `how` it publishes its
-`children`."""
+"""A job and its children.
+
+`run`: how many seconds it runs; `own`: its own budget in seconds, or None; `queue`: the queue that
+it goes through; `retries`: how often it runs again; `plain`: whether its task is of Celery's own
+class; `children`: the jobs that it publishes; `how`: "one by one", as a "chain" or as a "group".
+"""
 
 
-def tell(request: Context, **more: object) -> None:
-    """Write down when it is in the job with *request*, by the server's clock and by this host's."""
-    said = {
+def report(request: Context, **more: object) -> None:
+    """Report the time in the job with *request*, by the server's clock and by this host's."""
+    facts = {
         "job": request.id,
         "number": request.retries,
         "host": SystemClock.now(),
@@ -33,25 +36,34 @@ def tell(request: Context, **more: object) -> None:
     }
     with redis.Redis.from_url(current_app.conf.result_backend) as client:
         seconds, microseconds = client.time()
-        client.rpush(TOLD, json.dumps({**said, "now": seconds + microseconds / 1e6}))
+        client.rpush(REPORTS, json.dumps({**facts, "now": seconds + microseconds / 1e6}))
 
 
-def tell_whole(request: Context) -> None:
-    """Write down when it is, even if the job is cut right then: it is so once."""
-    try:
-        tell(request)
-    except BaseException:
-        tell(request)
-        raise
+def report_end(request: Context) -> None:
+    """Report the time, however often the job is cut meanwhile.
+
+    A job is cut again every quarter of a second until it ends, and a busy machine may take longer
+    than that to report.
+    """
+    cut: BaseException | None = None
+    while True:
+        try:
+            report(request)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            cut = error
+        else:
+            break
+    if cut is not None:
+        raise cut
 
 
-def tell_all(request: Context) -> None:
-    """Write down what the job with *request* knows of its time as well."""
+def report_beginning(request: Context) -> None:
+    """Report the time, and what the job with *request* knows of its deadline."""
     deadline, budget = deadline_of(request.headers), current_budget()
     if deadline is None:
         msg = f"{request.id} has no deadline"
         raise LookupError(msg)
-    tell(
+    report(
         request,
         parent=request.parent_id,
         plain=budget is None,
@@ -62,12 +74,12 @@ def tell_all(request: Context) -> None:
 
 
 def work(self: Task[Any, Any], *_: object, tree: Tree) -> None:
-    """Take the time that *tree* says, then publish its children, or run again."""
+    """Run as long as *tree* says; then run again, or publish the children."""
     try:
-        tell_all(self.request)
+        report_beginning(self.request)
         Event().wait(tree["run"])
     finally:
-        tell_whole(self.request)
+        report_end(self.request)
     if self.request.retries < tree["retries"]:
         raise self.retry(countdown=0, max_retries=tree["retries"])
     publish(self.app.tasks, tree)
@@ -90,7 +102,7 @@ def signature(do: Any, tree: Tree) -> Any:  # noqa: ANN401 - Celery's
 
 
 def make_app(**options: Any) -> Celery[Any]:  # noqa: ANN401 - as of Celery
-    """Return an app with both tasks."""
+    """Return an app with the tasks `work` and `plain_work`."""
     made: Celery[Any] = Celery("trees", **options)
     Resilience(made, dependencies=[Dependency("users")])
     made.conf.task_ignore_result = True
@@ -99,4 +111,4 @@ def make_app(**options: Any) -> Celery[Any]:  # noqa: ANN401 - as of Celery
     return made
 
 
-app = make_app()
+app = make_app()  # for workers

@@ -1,4 +1,4 @@
-"""What must become of a fan-out of four parts, told without looking at how it is built."""
+"""What must become of a fan-out of four parts, stated independently of the implementation."""
 
 import itertools
 from collections.abc import Iterator

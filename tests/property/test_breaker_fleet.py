@@ -159,13 +159,13 @@ class SharedCircuit(RuleBasedStateMachine):
         host.breaker._no_permit_until = float("-inf")  # noqa: SLF001 - or we would wait for it
         if self.model.admits():
             first = self.model.opened and self.model.generation != self.half_opened
-            admitted = block._enter()  # noqa: SLF001 - as `with`, but it may end in any order
+            admitted = block._enter(block._monotonic())  # noqa: SLF001 - as `with`, but ends in any order
             self.half_opened = self.model.generation if first else self.half_opened
             self.expected["CircuitHalfOpened"] += first
             host.calls.append((admitted, self.model.begin()))
         else:
             with pytest.raises(CircuitOpenError):
-                block._enter()  # noqa: SLF001 - as above
+                block._enter(block._monotonic())  # noqa: SLF001 - as above
 
     @precondition(lambda self: any(host.calls for host in self.hosts))
     @rule(data=st.data(), good=st.booleans())

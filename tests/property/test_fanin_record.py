@@ -60,7 +60,13 @@ class FanInMachine(RuleBasedStateMachine):
     @rule(part=st.sampled_from(PARTS), good=st.booleans())
     def report(self, part: str, *, good: bool) -> None:
         """A part reports, for the first time or again."""
-        slot = Slot(fan=self.fan, part=part, required=part in self.required)
+        slot = Slot(
+            fan=self.fan,
+            part=part,
+            required=part in self.required,
+            stale_key=self._key(part),
+            stale_seconds=LONG_SECONDS,
+        )
         told = self.fan_in.report(slot, GOOD if good else BAD, full=False)
         assert told == self._after_report(part, GOOD if good else BAD)
 

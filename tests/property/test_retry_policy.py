@@ -1,4 +1,4 @@
-"""What no retry policy ever does, whatever its figures."""
+"""What holds for every retry policy, whatever its options."""
 
 from random import Random
 
@@ -10,17 +10,17 @@ from resilience.retry import Dead, Retry, RetryPolicy
 
 
 class BusyError(Exception):
-    """The dependency said when to come back."""
+    """The dependency answered with Retry-After, or without."""
 
     def __init__(self, retry_after: float | None) -> None:
-        """Keep what it said."""
+        """Keep its Retry-After in seconds, if there is one."""
         super().__init__(retry_after)
         self.retry_after = retry_after
 
 
 seconds = st.floats(min_value=1e-3, max_value=1e6)
-told = st.none() | st.floats(min_value=0, max_value=1e6)
-errors = told.map(BusyError) | told.map(lambda told: RejectedError("mail", told))
+retry_afters = st.none() | st.floats(min_value=0, max_value=1e6)
+errors = retry_afters.map(BusyError) | retry_afters.map(lambda wait: RejectedError("mail", wait))
 randoms = st.randoms(use_true_random=False)
 
 
@@ -45,7 +45,7 @@ def test_wait_is_never_early_never_too_long_and_never_past_the_end(
     age: float,
     random: Random,
 ) -> None:
-    """A retry waits for Retry-After, at most the policy's longest wait more, and not too late."""
+    """It is at least Retry-After, at most `max_seconds` more, and no job gets too old."""
     decision = policy.decide(error, attempt=attempt, age_seconds=age, random=random)
 
     if isinstance(decision, Retry):
@@ -74,15 +74,19 @@ def test_failing_job_is_called_exactly_as_often_as_allowed(most: int, random: Ra
 def test_refusal_never_spends_an_attempt(
     policy: RetryPolicy, attempt: int, age: float, random: Random
 ) -> None:
-    """However many refusals a job meets, only its age can end it."""
+    """However many refusals a job meets, only its age can end it, if the policy gives up at all."""
     error = RejectedError("mail")
     decision = policy.decide(error, attempt=attempt, age_seconds=age, random=random)
 
-    assert decision == Dead("too_old") or (isinstance(decision, Retry) and not decision.spent)
+    if isinstance(decision, Retry):
+        assert not decision.spent
+    else:
+        assert decision == Dead("too_old")
+        assert policy.give_up_after_seconds is not None
 
 
 @given(st.integers(1, 12), randoms)
-def test_wait_grows_by_the_factor(attempt: int, random: Random) -> None:
+def test_wait_is_never_longer_than_the_factor_allows(attempt: int, random: Random) -> None:
     """Before call n + 1 it is at most base · factorⁿ⁻¹."""
     policy = RetryPolicy(base_seconds=0.5, factor=3.0)
     decision = policy.decide(OSError(), attempt=attempt, age_seconds=0.0, random=random)

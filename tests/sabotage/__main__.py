@@ -1,6 +1,6 @@
-"""Build every listed mistake into a copy of the tree, and see the tests that must fail do so.
+"""Make every listed mistake in a copy of the tree, and check that its tests fail.
 
-Run by `make sabotage`; `make sabotage ONLY=breaker` runs those whose area or promise matches.
+Run by `make sabotage`; `make sabotage ONLY=breaker` tries those whose area or promise matches.
 """
 
 from __future__ import annotations
@@ -27,26 +27,43 @@ Report = Callable[[float, str], None]
 
 
 def main(only: str) -> int:
-    """Run all sabotages that match *only*; return 0 if there are any, and all are caught."""
+    """Try all sabotages that match *only*; return 0 if all of them are caught."""
     began = perf_counter()
-    chosen = [one for one in all_sabotages() if re.search(only, str(one), re.IGNORECASE)]
+    chosen = matching(only)
     named = sorted({test for one in chosen for test in one.tests})
     files = [[*tests] for _, tests in groupby(named, lambda test: test.partition("::")[0])]
-    print(f"{len(files)} test files as they are, then {len(chosen)} sabotages", flush=True)
+    print(f"{len(files)} test files without sabotage, then {len(chosen)} sabotages", flush=True)
     report = reporter(len(files) + len(chosen))
     with tempfile.TemporaryDirectory(prefix="sabotage-") as name:
-        healthy = Path(name) / "healthy"
-        shutil.copytree(ROOT, healthy, ignore=LEFT_OUT)
-        check_imports(healthy)
+        original = Path(name) / "original"
+        shutil.copytree(ROOT, original, ignore=LEFT_OUT)
+        check_imports(original)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            sick = set().union(*pool.map(lambda tests: sick_of(tests, healthy, report), files))
-            caught = sum(pool.map(lambda one: is_caught(one, healthy, sick, report), chosen))
+            fail_anyway = set().union(
+                *pool.map(lambda tests: failing_anyway(tests, original, report), files)
+            )
+            caught = sum(
+                pool.map(lambda one: is_caught(one, original, fail_anyway, report), chosen)
+            )
     print(f"{caught} of {len(chosen)} caught, in {perf_counter() - began:.0f} s")
-    return int(caught < len(chosen) or not chosen)
+    return int(caught < len(chosen))
+
+
+def matching(only: str) -> list[Sabotage]:
+    """Return the sabotages that *only* matches; end the program if there are none."""
+    known = all_sabotages()
+    try:
+        chosen = [one for one in known if re.search(only, str(one), re.IGNORECASE)]
+    except re.error as error:
+        sys.exit(f"ONLY={only} is no regular expression: {error}")
+    if not chosen:
+        areas = ", ".join(sorted({one.area for one in known}))
+        sys.exit(f"ONLY={only} matches none of {len(known)} sabotages; the areas are {areas}")
+    return chosen
 
 
 def reporter(steps: int) -> Report:
-    """Return what prints a finished step: when it began, and what came of it."""
+    """Return a function that prints the result of a step that began at a given moment."""
     start = perf_counter()
     numbers = count(1)
 
@@ -59,34 +76,34 @@ def reporter(steps: int) -> Report:
     return report
 
 
-def sick_of(tests: list[str], healthy: Path, report: Report) -> set[str]:
-    """Return, and report, those of *tests*, all of one file, that fail without a sabotage."""
+def failing_anyway(tests: list[str], original: Path, report: Report) -> set[str]:
+    """Return, and report, which of *tests*, all of one file, fail without a sabotage."""
     began = perf_counter()
-    sick = failing(healthy, tests)
-    failed = f"FAILS WITHOUT SABOTAGE: {', '.join(sorted(sick))}"
-    report(began, failed if sick else f"healthy: {tests[0].partition('::')[0]}")
-    return sick
+    failed = failing(original, tests)
+    complaint = f"FAILS WITHOUT SABOTAGE: {', '.join(sorted(failed))}"
+    report(began, complaint if failed else f"no failure: {tests[0].partition('::')[0]}")
+    return failed
 
 
-def is_caught(one: Sabotage, healthy: Path, sick: set[str], report: Report) -> bool:
-    """Return, and report, whether all tests that must fail of *one* do."""
+def is_caught(one: Sabotage, original: Path, fail_anyway: set[str], report: Report) -> bool:
+    """Return, and report, whether all tests of *one* fail because of it."""
     began = perf_counter()
     with tempfile.TemporaryDirectory(prefix="sabotage-") as name:
         copy = Path(name) / "copy"
-        shutil.copytree(healthy, copy)
+        shutil.copytree(original, copy)
         path, text = one.sabotaged(copy)
         path.write_text(text)
-        failed = failing(copy, one.tests)
-    silent = sorted({*one.tests} - failed | {*one.tests} & sick)
-    names = ", ".join(test.rpartition("::")[2] for test in silent or one.tests)
-    report(began, f"{one} {'NOT CAUGHT' if silent else 'caught'} by {names}")
-    return not silent
+        fail_of_it = failing(copy, one.tests) - fail_anyway
+    missed = sorted({*one.tests} - fail_of_it)
+    names = ", ".join(test.rpartition("::")[2] for test in missed or one.tests)
+    report(began, f"{one} {'NOT CAUGHT' if missed else 'caught'} by {names}")
+    return not missed
 
 
 def failing(copy: Path, tests: Iterable[str]) -> set[str]:
-    """Return those of *tests* that fail in *copy*, each in one variant or more.
+    """Return those of *tests* that fail in *copy*, in at least one of their variants.
 
-    A test that cannot be imported or set up has not failed: it says nothing of its promise.
+    An error of an import or a fixture does not count: it says nothing about the promise.
     """
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rf", "-p", "no:cacheprovider"]
     process = subprocess.Popen(  # noqa: S603 - the tests of this tree
@@ -113,18 +130,18 @@ def failing(copy: Path, tests: Iterable[str]) -> set[str]:
 
 
 def check_imports(copy: Path) -> None:
-    """Make sure that what is imported is *copy*, and not the tree that is installed."""
+    """Make sure that *copy* is imported, and not the tree that is installed."""
     command = [sys.executable, "-c", "import resilience; print(resilience.__file__)"]
     found = subprocess.check_output(  # noqa: S603 - as above
         command, cwd="/", env=environment(copy), text=True
     )
     if not Path(found.strip()).is_relative_to(copy):
-        msg = f"{found.strip()} is imported in place of {copy}: nothing that is sabotaged would be"
+        msg = f"{found.strip()} is imported in place of {copy}: no sabotage would have an effect"
         raise RuntimeError(msg)
 
 
 def environment(copy: Path) -> dict[str, str]:
-    """Return an environment that imports *copy*, and lets Hypothesis try the same each time."""
+    """Return an environment that imports *copy*; CI makes Hypothesis repeat its examples."""
     return inherited_env({"PYTHONPATH": str(copy), "CI": "true"})
 
 

@@ -1,7 +1,7 @@
-"""Small sabotages of the product, each with the tests that must fail of it.
+"""Small mistakes to make in the product, each with the tests that must then fail.
 
-A sabotage finds its place by the name of a function, class or constant, not by a line, and so
-survives what is moved around it. One whose text is not there exactly once is an error.
+A sabotage finds its place by the name of a function, class or constant, not by a line: code around
+it may move. It is an error if its text is not there exactly once.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ ROOT = HERE.parents[1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sabotage:
-    """One mistake, built into a copy of the product.
+    """One mistake, to be made in a copy of the product.
 
     Attributes:
-        area: The file that lists it.
-        promise: What does not hold any more.
-        at: File, and for Python `::` and the qualified name of what is broken there.
-        text: What is replaced in it; it is there exactly once.
+        area: Name of the file that lists it, without the suffix.
+        promise: What no longer holds.
+        at: The file; in Python followed by `::` and the qualified name of the function, class or
+            constant.
+        text: What is replaced there, where it occurs exactly once.
         instead: What takes its place.
-        tests: Node ids of tests of which each must fail, in any of its variants.
+        tests: Node ids of tests, all of which must fail, each in at least one variant.
     """
 
     area: str
@@ -40,10 +41,10 @@ class Sabotage:
         return f"{self.area}: {self.promise}"
 
     def sabotaged(self, root: Path) -> tuple[Path, str]:
-        """Return the file below *root* that it changes, and what is in it then.
+        """Return the file below *root* that it changes, and the changed source.
 
         Raises:
-            LookupError: The place or the text is not there, or more than once.
+            LookupError: The place is not there, or the text is not there exactly once.
         """
         name, _, qualified = self.at.partition("::")
         source = (root / name).read_text()
@@ -66,7 +67,7 @@ def all_sabotages() -> list[Sabotage]:
 
 
 def _span(source: str, qualified: str, at: str) -> tuple[int, int]:
-    """Return where the source of *qualified* begins and ends, decorators included."""
+    """Return the offsets in *source* at which *qualified* begins and ends, with its decorators."""
     body: list[ast.stmt] = ast.parse(source).body
     node: ast.stmt | None = None
     for name in qualified.split("."):
@@ -82,6 +83,7 @@ def _span(source: str, qualified: str, at: str) -> tuple[int, int]:
 
 
 def _names(node: ast.stmt) -> set[str]:
+    """Return the names that a definition or an assignment binds."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return {node.name}
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]

@@ -1,11 +1,14 @@
-"""Servers that take connections and are of no use."""
+"""Servers that take no connection, accept some and never answer, or answer nonsense."""
 
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from resilience.testing.ports import LOCALHOST
+
+FULL_SECONDS = 0.5
+"""A connection that takes so long to be made is not made: on one host it takes no time."""
 
 
 @contextmanager
@@ -16,13 +19,25 @@ def black_hole() -> Iterator[str]:
 
 
 @contextmanager
+def full_house() -> Iterator[str]:
+    """Listen on a free port, where nobody gets in any more; yield host and port."""
+    with socket.create_server((LOCALHOST, 0), backlog=0) as listener, ExitStack() as queue:
+        with suppress(TimeoutError):
+            while True:
+                guest = queue.enter_context(socket.socket())
+                guest.settimeout(FULL_SECONDS)
+                guest.connect(listener.getsockname())
+        yield f"{LOCALHOST}:{listener.getsockname()[1]}"
+
+
+@contextmanager
 def babbler(reply: bytes, *, after: float = 0.0, hang: bool = False) -> Iterator[str]:
-    """Answer whatever comes first on a connection with *reply*; yield the address as a store's.
+    """Answer the first data on each connection with *reply*; yield the address as a store's URL.
 
     Args:
         reply: The bytes to send.
         after: Seconds to wait before that.
-        hang: Whether to keep the connection open then, in silence.
+        hang: Whether to keep the connection open after that, in silence.
     """
     stop = threading.Event()
 

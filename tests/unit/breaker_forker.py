@@ -1,8 +1,7 @@
-"""A program that forks with a breaker in use; prints for how long the child's circuit is open.
+"""Forks while a breaker is in use; prints for how many seconds the child's circuit is open.
 
-Its arguments are the store's address, the namespace and the process id of the store. An id of 0
-leaves the store alone and lets the child open the circuit; else the parent opens it and then kills
-the store.
+Its arguments are the address of the store, the namespace, and the process id of the store. If the
+id is 0, the child opens the circuit. Else the parent opens it, and kills the store before it forks.
 """
 
 import json

@@ -4,7 +4,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from celery import Celery
 from celery.bin.base import CLIContext
@@ -30,7 +30,7 @@ class Desk:
         self.app = app
         self.ledger: Ledger = app.resilience.ledger  # type: ignore[attr-defined]
 
-    def run(self, *words: str, answer: str = "") -> Result:
+    def run(self, *words: str, answer: str | IO[bytes] = "") -> Result:
         """Run `celery resilience` with *words*; *answer* is typed if it asks."""
         context = CLIContext(app=self.app, no_color=True, workdir=None)
         return CliRunner().invoke(resilience, words, obj=context, input=answer)

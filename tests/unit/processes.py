@@ -1,4 +1,4 @@
-"""What one process of a fleet has, on a real store."""
+"""One process of a fleet, on a real store."""
 
 from contextlib import suppress
 from uuid import uuid4
@@ -21,7 +21,7 @@ class Process:
     """What one process has: a store, a pulse, a breaker."""
 
     def __init__(self, url: str, policy: BreakerPolicy = LONG, *, namespace: str = "") -> None:
-        """Meet the others of *namespace*."""
+        """Join the fleet of *namespace*; empty: a fleet of its own."""
         self.listening = Listening()
         self.store = Store(url, namespace=namespace or uuid4().hex, listeners=[self.listening])
         self.pulse = Pulse(StoreFleet(self.store))
@@ -34,7 +34,7 @@ class Process:
                 self.breaker.call(raise_, ConnectionError("gone"))
 
     def refused(self) -> bool:
-        """Tell whether calls are refused, the fleet willing to say so."""
+        """Tell whether calls are refused."""
         return self.breaker.refusal() is not None
 
     def open(self) -> None:
@@ -43,7 +43,7 @@ class Process:
         wait_until(self.refused, SECONDS, "the circuit is open")
 
     def kinds(self) -> list[str]:
-        """Return what was heard of the store, in order."""
+        """Return the names of the events about the store, in order."""
         heard = self.listening.heard
         return [
             type(event).__name__ for event in heard if isinstance(event, StoreLost | StoreFound)

@@ -35,7 +35,7 @@ NOWHERE = Answers(Store("redis://127.0.0.1:9/0", namespace="shop"))
 def test_call_has_the_same_key_for_equal_arguments(
     args: list[Any], kwargs: dict[str, Any], dice: random.Random
 ) -> None:
-    """However a mapping was filled and keywords were written, the key is the same."""
+    """The order in which a mapping was filled or keywords were written does not matter."""
     key = NOWHERE.key_of_call("f", args, kwargs)
 
     assert NOWHERE.key_of_call("f", tuple(shuffled(args, dice)), shuffled(kwargs, dice)) == key
@@ -77,7 +77,7 @@ def test_call_has_another_key_for_anything_else() -> None:
 
 
 def test_key_does_not_show_the_arguments() -> None:
-    """Who lists the keys of a server does not read what users asked for."""
+    """Whoever lists the keys of a server cannot read what users asked for."""
     key = NOWHERE.key_of_call("f", ("jane@example.com",), {})
 
     assert key.startswith("{shop}:answer:f:")

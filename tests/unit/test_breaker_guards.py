@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from resilience import CircuitOpenError, ConfigurationError
-from resilience.breaker import BreakerPolicy, NoBreaker, State
+from resilience.breaker import BreakerPolicy, NoBreaker, State, blocks
+from resilience.breaker.keeper import Pass
 from tests.unit.breakers import HASTY, Rig, raise_
 
 
@@ -238,6 +239,18 @@ def test_blocks_may_overlap() -> None:
     assert list(second) == []
     ended = [one.breaker.evidence(0.0) for one in (rig, other)]
     assert [one and one.ok for one in ended] == [None, 1]
+
+
+def test_block_that_ends_before_those_inside_leaves_them_in_their_order() -> None:
+    """Blocks of one breaker that are still open end from the innermost outwards."""
+    rig, other = Rig(), Rig(name="orders")
+    outer, middle, inner = (Pass(rig.breaker._gate, began) for began in (1.0, 2.0, 3.0))  # noqa: SLF001 - any gate
+    blocks.push(other.breaker, outer)
+    blocks.push(rig.breaker, middle)
+    blocks.push(rig.breaker, inner)
+
+    assert blocks.pop(other.breaker) is outer
+    assert [blocks.pop(rig.breaker) for _ in range(3)] == [inner, middle, None]
 
 
 def test_block_may_end_in_another_context() -> None:

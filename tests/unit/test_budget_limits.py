@@ -21,6 +21,7 @@ from resilience.budget import call_within
 from resilience.budget.threads import helper_threads
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.waiting import wait_until
+from tests.tracing import cuts_a_thread
 from tests.unit import greenlets
 from tests.unit.stopwatch import elapsed
 
@@ -182,6 +183,7 @@ def test_call_that_runs_an_event_loop_is_cut_in_a_task_group(blocking: Blocking)
         call_within(0.1, LateError, run)
 
 
+@cuts_a_thread
 def test_code_that_is_left_behind_in_a_thread_is_interrupted() -> None:
     """It does not keep the interpreter busy after its caller has gone on."""
     let_go = threading.Event()

@@ -19,7 +19,9 @@ from celery._state import get_current_task
 from resilience import TimeoutBudget
 from resilience.budget.threads import AbandonedError, HelperThreads, cleaners, helper_threads
 from resilience.errors import TooManyAbandonedError
+from resilience.tasks import publishing
 from resilience.testing.waiting import wait_until
+from tests.tracing import cuts_a_thread
 
 ABANDONED_MAX = 64
 
@@ -102,6 +104,7 @@ def test_context_comes_along(helpers: HelperThreads) -> None:
 
 def test_running_job_of_celery_comes_along(helpers: HelperThreads) -> None:
     """Code that asks Celery which job it runs in is told, and later calls are told nothing."""
+    assert publishing  # it brings Celery's job along, once it is imported
     app = Celery("helpers", set_as_current=False)
     told: list[object] = []
 
@@ -202,6 +205,7 @@ def test_default_stands_in_when_too_many_are_left_behind(ended: threading.Event)
     wait_until(lambda: not helper_threads.abandoned, SECONDS, "they have ended")
 
 
+@cuts_a_thread
 def test_spinning_call_is_interrupted(helpers: HelperThreads) -> None:
     """A call that was given up stops as soon as it runs Python code, and cleans up."""
     cleaned: list[bool] = []

@@ -253,3 +253,28 @@ def test_purge_forgets_what_is_old_enough(desk: Desk) -> None:
     assert "1 letters, 0 audit entries, 0 idempotency records" in done.stdout
     assert desk.letters() == ["new"]
     assert desk.run("dead", "purge").exit_code == 2
+
+
+def test_purge_forgets_nothing_if_the_answer_is_no(desk: Desk) -> None:
+    """It asks, as what it forgets is gone for good."""
+    desk.bury("one")
+
+    done = desk.run("dead", "purge", "--older-than", "0s", answer="n\n")
+
+    assert done.exit_code == 1
+    assert "Forget for good" in done.stderr
+    assert desk.letters() == ["one"]
+
+
+def test_replayed_job_is_a_fresh_one_and_the_audit_knows_who_made_it(desk: Desk) -> None:
+    """Nothing says any more why its letter died, but for the numbered errors so far."""
+    desk.bury("one")
+
+    said = desk.said("dead", "replay", "one", "--actor", "ann", "--reason", "mail is back")
+
+    known = desk.said("dead", "show", said["replayed"]["one"])
+    job, [entry] = known["job"], known["audit"]
+    assert [job[name] for name in ("died", "reason", "fingerprint", "owner")] == [None] * 4
+    assert (entry["actor"], entry["reason"]) == ("ann", "mail is back")
+    shown = desk.run("dead", "show", job["id"]).stdout
+    assert [f"error {number}," in shown for number in (0, 1, 2, 3)] == [False, True, True, False]

@@ -43,6 +43,33 @@ def test_status_counts_by_dependency_and_state(desk: Desk) -> None:
     assert str(desk.path) in table
 
 
+def test_numbers_say_where_counting_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless all are to be counted."""
+    monkeypatch.setattr("resilience.cli.ledger.COUNT_LIMIT", 2)
+    for name in ("one", "two", "three"):
+        desk.bury(name)
+
+    [row], [exact] = desk.said("ledger", "status"), desk.said("ledger", "status", "--exact")
+
+    assert (row["jobs"], row["more"]) == (2, True)
+    assert (exact["jobs"], exact["more"]) == (3, False)
+    assert " 2+ " in desk.run("ledger", "status").stdout
+
+
+def test_state_of_another_version_is_shown_by_its_name(desk: Desk) -> None:
+    """While versions change, a newer worker may have written it; all else is shown as ever."""
+    desk.app.conf.broker_url = "memory://"
+    desk.bury("one")
+    desk.bury("two")
+    desk.alter("UPDATE resilience_jobs SET state = 'paused', died = NULL WHERE id = 'two'")
+
+    for options in ([], ["--exact"]):
+        rows = desk.said("ledger", "status", *options)
+        assert [(row["state"], row["jobs"]) for row in rows] == [("dead", 1), ("paused", 1)]
+    assert " paused " in desk.run("ledger", "status").stdout
+    assert desk.said("status")["dead"] == {"mail": 1}
+
+
 def as_fields(job: Job) -> dict[str, Any]:
     """Return the arguments that make *job*."""
     return {name: getattr(job, name) for name in Job.__dataclass_fields__}
@@ -58,8 +85,8 @@ def test_upgrade_says_from_where_to_where(desk: Desk) -> None:
     """Again it is harmless."""
     first, again = desk.run("ledger", "upgrade"), desk.run("ledger", "upgrade")
 
-    assert first.stdout == f"sqlite:///{desk.path}: from no schema to schema 0004.\n"
-    assert again.stdout == f"sqlite:///{desk.path} has schema 0004 already.\n"
+    assert first.stdout == f"sqlite:///{desk.path}: from no schema to schema 0005.\n"
+    assert again.stdout == f"sqlite:///{desk.path} has schema 0005 already.\n"
     assert (first.exit_code, again.exit_code) == (0, 0)
 
 

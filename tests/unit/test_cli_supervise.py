@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from resilience.cli.program import Program
 from resilience.cli.supervise import configuration, longer_pause, supervise
 from resilience.errors import ConfigurationError
-from resilience.testing.process import is_alive
+from resilience.testing.process import import_path, inherited_env, is_alive
 from resilience.testing.waiting import wait_until
 from tests.foreground import SECONDS, Foreground, foreground, supervising
 
@@ -26,6 +26,24 @@ STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 WAIT = "import signal; print('up'); signal.pause()"
 IGNORE = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 CHILD = "import subprocess; child = subprocess.Popen(['sleep', '600']); print('child', child.pid)"
+LOCK = "import fcntl, os; lock = open(os.environ['LOCK'], 'w')"
+HOLD = "fcntl.flock(lock, fcntl.LOCK_EX)"
+
+EMBEDDED = """
+import signal
+import sys
+from resilience.cli.program import Program
+from resilience.cli.supervise import SIGNALS, supervise
+
+def own(*_):
+    pass
+
+for number in SIGNALS:
+    signal.signal(number, own)
+stop = "import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()"
+assert supervise([Program("stops", [sys.executable, "-c", stop])]) == 0
+print("not restored:", [number.name for number in SIGNALS if signal.getsignal(number) is not own])
+"""
 
 
 class Run(Protocol):
@@ -75,6 +93,25 @@ def test_nothing_is_left_when_a_program_ignores_the_stop(run: Run) -> None:
 
         assert running.wait() == 0
         assert not running.family()
+
+
+def test_each_program_is_killed_after_its_own_stop_seconds(run: Run, tmp_path: Path) -> None:
+    """One that has time sees the end of one that has none left, both told to stop at once."""
+    outlive = f"signal.signal(signal.SIGTERM, lambda *_: ({HOLD}, print('outlived'), sys.exit()))"
+    lock = {"LOCK": str(tmp_path / "lock")}
+    hasty = python("hasty", LOCK, HOLD, IGNORE, WAIT, stop_seconds=0.5, environment=lock)
+    patient = python(
+        *("patient", LOCK, "import signal, sys", outlive, WAIT), stop_seconds=600, environment=lock
+    )
+    with run(hasty, patient) as running:
+        running.wait_for("hasty | up")
+        running.wait_for("patient | up")
+
+        running.signal(signal.SIGTERM)
+
+        assert running.wait() == 0
+        assert "patient | outlived" in running.lines
+        assert "supervisor | stopped: hasty (terminated by SIGKILL)" in running.lines
 
 
 def test_program_may_finish_its_work_when_stopped(run: Run) -> None:
@@ -181,6 +218,21 @@ def test_output_that_is_not_read_any_more_ends_it(tmp_path: Path) -> None:
         assert not running.family()
     finally:
         running.kill()
+
+
+def test_caller_has_its_signals_back_afterwards() -> None:
+    """A process that supervises and then goes on reacts to every signal as before."""
+    done = subprocess.run(  # noqa: S603 - tests start what they name
+        [sys.executable, "-c", EMBEDDED],
+        env=inherited_env({"PYTHONPATH": import_path()}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "not restored: []"
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,28 @@ def test_kubernetes_has_a_deployment_per_worker() -> None:
         assert "resources" not in container
 
 
-@pytest.mark.parametrize("user", ["root", "0"])
+def test_kubernetes_gives_a_worker_time_to_start_and_to_connect_again() -> None:
+    """A minute to start; two minutes without an event loop before it is killed."""
+    for one in yaml.safe_load_all(topology("--format", "kubernetes")):
+        [container] = one["spec"]["template"]["spec"]["containers"]
+        seconds = {
+            name: container[name]["periodSeconds"] * container[name].get("failureThreshold", 3)
+            for name in ("startupProbe", "livenessProbe")
+        }
+        assert seconds == {"startupProbe": 60, "livenessProbe": 120}
+
+
+def test_kubernetes_name_is_a_label_however_long_the_dependency_is_called() -> None:
+    """At most 63 characters, which begin and end with a letter or digit."""
+    long = "a" * 55 + "_" + "b" * 8
+    name = yaml.safe_load(topology("--format", "kubernetes", names=(long,)).split("---\n")[0])[
+        "metadata"
+    ]["name"]
+
+    assert name == f"worker-{'a' * 55}"
+
+
+@pytest.mark.parametrize("user", ["root", "0", "uid 0"])
 def test_systemd_unit_does_not_run_as_root(user: str) -> None:
     """Who prints as root must say who runs the workers."""
     said = topology("--format", "systemd", "--user", user, exit_code=2)

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 from celery.app.task import Context
 
+from resilience.outcome import Hop
 from resilience.tasks import envelope
+from resilience.tasks.envelope import (
+    BUDGET_HEADER,
+    JOB_HEADER,
+    Deadline,
+    deadline_of,
+    ledger_header,
+)
 
 BUDGET: dict[str, Any] = {"deadline": 20.0, "total": 10.0, "sent": 10.0, "hops": []}
 OURS = {
@@ -70,3 +78,29 @@ def test_odd_headers_are_none(odd: object) -> None:
         assert envelope.deadline_of(headers) is None
         assert envelope.ledger_header(headers) == {}
         assert envelope.lane_in(headers) == "normal"
+
+
+def test_deadline_never_leaves_more_than_its_total() -> None:
+    """Whatever the clock of the publisher said."""
+    deadline = Deadline(at=1000.0, total=5.0, sent=995.0)
+
+    assert deadline.left(998.0) == 2.0
+    assert deadline.left(10.0) == 5.0
+
+
+def test_last_hops_of_a_long_chain_travel() -> None:
+    """Those before them are of less use to who asks where the time went."""
+    hops = tuple(Hop(f"task {number}", 0.0, 0.0, 1.0) for number in range(20))
+    header = Deadline(at=1000.0, total=5.0, sent=995.0, hops=hops).header()
+    found = deadline_of({BUDGET_HEADER: header})
+
+    assert found is not None
+    assert found.hops == hops[-16:]
+
+
+def test_what_the_ledger_knew_travels_whole() -> None:
+    """How often its message was lost included; what is malformed is left out."""
+    known = {"born": 5.0, "attempts": 2, "dispatches": 3, "lost": 1}
+
+    assert ledger_header({JOB_HEADER: known}) == {**known, "origin": None, "serializer": None}
+    assert "lost" not in ledger_header({JOB_HEADER: {**known, "lost": -1}})

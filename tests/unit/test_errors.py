@@ -103,6 +103,27 @@ def test_rejection_says_when_to_come_back() -> None:
     assert str(RejectedError("payments")) == "payments was not called"
 
 
+@pytest.mark.parametrize(
+    ("kind", "args"),
+    [
+        (RejectedError, ("payments",)),
+        (CircuitOpenError, ("payments",)),
+        (BulkheadFullError, ("payments",)),
+        (FeatureShedError, ("ranking", 2, "too slow", "order")),
+        (DatabaseUnavailableError, ("shop", "refused")),
+        (OwnWriteUnavailableError, ("shop", "cart:7", "refused")),
+    ],
+)
+def test_refusal_says_in_its_text_when_to_come_back(
+    kind: type[ResilienceError], args: tuple[object, ...]
+) -> None:
+    """In seconds, without decimals that nobody needs; and nothing where that is not known."""
+    text = str(kind(*args))
+
+    assert "retry after" not in text
+    assert str(kind(*args, 2.5)) == f"{text}; retry after 2.5 s"
+
+
 @pytest.mark.parametrize("error", SAMPLES, ids=repr)
 def test_error_is_no_builtin_timeout(error: ResilienceError) -> None:
     """Celery's `get()` takes a `TimeoutError` that a job ended in for one of its own."""

@@ -82,3 +82,19 @@ def test_command_says_which_extra_it_needs(tmp_path: Path) -> None:
     assert table.returncode == DECLARATION_ERROR
     assert table.stderr == "Error: this needs rich: pip install 'celery-resilience[cli]'\n"
     assert json.loads(run("dependencies", "--json").stdout)[0]["name"] == "mail"
+
+
+def test_budget_without_an_adopted_app_leaves_alone_what_steers_a_job(tmp_path: Path) -> None:
+    """A default hides no `Retry` of Celery's, though nothing of ours has imported Celery."""
+    code = """
+from celery.exceptions import Ignore, Reject, Retry
+from resilience import TimeoutBudget
+def body(error): raise error
+for error in (Retry(), Ignore(), Reject(), ExceptionGroup("parts", [Retry()])):
+    try:
+        TimeoutBudget(5).run(body, error, default=None)
+    except type(error):
+        continue
+    raise SystemExit(f"{error!r} is hidden")
+"""
+    assert "resilience.tasks" not in imported_by(code, tmp_path)

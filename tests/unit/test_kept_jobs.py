@@ -1,4 +1,4 @@
-"""What a job's message says after the ledger had it, and which copies of a job run."""
+"""What the message of a job says that comes from the ledger, and which copies of a job run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ class Post:
     """An adopted app on a broker in memory, with a ledger of its own."""
 
     def __init__(self, path: Path) -> None:
-        """Declare the task `send`, which notes what it was sent."""
+        """Declare the task `send`, which notes its argument in `sent`."""
         self.app: Celery[Any] = Celery("post", broker="memory://", set_as_current=False)
         self.resilience = Resilience(
             self.app,
@@ -45,7 +45,7 @@ class Post:
         )(send)
 
     def job(self, task_id: str, ledger: dict[str, Any], **headers: Any) -> Any:  # noqa: ANN401
-        """Return what the ledger keeps of a job with *ledger* in its header, and *headers*."""
+        """Return a job as the ledger keeps it: *ledger* is its own header, *headers* the others."""
         options = {"task_id": task_id, "expires": EXPIRES, "headers": headers}
         return job_of(
             self.send, ["hello"], {}, options, queue="mail", ledger=ledger, age_seconds=HOUR
@@ -82,7 +82,7 @@ def post(tmp_path: Path) -> Iterator[Post]:
 
 
 def test_replayed_letter_has_no_deadline_no_expiry_and_no_crashes(post: Post) -> None:
-    """What the letter died of, or may have, does not end its replay before it has begun."""
+    """What may have killed the job does not end its replay before that has begun."""
     budget = {"deadline": 1.0, "total": 1.0, "sent": 0.0, "hops": []}
     known = {"born": 1.0, "attempts": 7, "lost": 3, "serializer": "json"}
     job = post.job("a", known, **{"resilience-budget": budget, "resilience-crashes": 3})
@@ -121,7 +121,7 @@ def test_retried_job_keeps_its_deadline_its_expiry_and_its_age(post: Post) -> No
 
 
 def test_job_that_an_open_circuit_refused_is_due_within_a_second(post: Post) -> None:
-    """However long it is open: the relay waits for it, and no two jobs come at the same moment."""
+    """The relay itself waits for the circuit; the spread keeps jobs from coming all at once."""
     request = Context({"id": "a", "args": ["hello"], "kwargs": {}, "headers": {}})
 
     waits = [post.send.keep_failed(request, CircuitOpenError("mail", 30.0)) for _ in range(30)]
@@ -130,7 +130,7 @@ def test_job_that_an_open_circuit_refused_is_due_within_a_second(post: Post) -> 
 
 
 def test_late_copy_of_a_job_that_has_ended_does_not_run(post: Post) -> None:
-    """A message that was delivered twice runs its job once: the ledger has forgotten it."""
+    """A message that is delivered twice runs its job once: the ledger no longer has the job."""
     post.ledger.add([post.job("a", {})])
     message = post.dispatch()
     assert post.run(message) == "SUCCESS"
@@ -141,7 +141,7 @@ def test_late_copy_of_a_job_that_has_ended_does_not_run(post: Post) -> None:
 
 
 def test_late_copy_of_a_dead_letter_does_not_run(post: Post) -> None:
-    """A job that was given up waits for an operator, whatever the broker still has of it."""
+    """A job that was given up waits for an operator, even if the broker still has a message."""
     post.ledger.add([post.job("a", {})])
     message = post.dispatch()
     dispatched = post.job("a", {"dispatches": 1})

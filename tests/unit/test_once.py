@@ -1,5 +1,6 @@
 """A job with an idempotency key, while it runs and after it."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 
 from resilience.errors import AlreadyRunningError
 from resilience.ledger import Ledger, Running
-from resilience.tasks.once import run_once
+from resilience.tasks import once
+from resilience.tasks.once import Renewals, key_of, run_once
 from resilience.testing.waiting import wait_until
 
 SECONDS = 120.0
@@ -69,3 +71,48 @@ def test_second_job_waits_no_longer_than_it_is_told(ledger: Ledger) -> None:
         run(ledger, lambda: run(ledger, list))
 
     assert caught.value.retry_after == pytest.approx(10.0, abs=1.0)
+
+
+def test_lease_of_a_short_job_is_not_renewed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends within three seconds costs no renewal, whatever else runs in the process."""
+    renewals = Renewals()
+    ledger.claims.claim("k", owner="o", lease_seconds=5.0)
+    renewals.hold(ledger.claims, "k", "o")
+
+    assert 0 < renewals.renew_due() <= 3.0
+    assert lease_left(ledger) <= 5.0
+
+    monkeypatch.setattr(once, "RENEW_SECONDS", 0.0)
+    renewals.hold(ledger.claims, "k", "o")
+    renewals.renew_due()
+    renewals.drop("o")
+
+    assert lease_left(ledger) > 5.0
+
+
+def test_forked_child_renews_what_runs_in_it_and_nothing_else() -> None:
+    """The leases of its parent are the parent's, and so is the thread that renews them."""
+    renewals = Renewals()
+    renewals.hold(None, "k", "parent")  # type: ignore[arg-type] # it ends before it is due
+    child = os.fork()
+    if child == 0:
+        alone = not renewals._held  # noqa: SLF001 - nothing else tells
+        renewals.hold(None, "k", "child")  # type: ignore[arg-type] # as above
+        thread = renewals._thread  # noqa: SLF001 - as above
+        os._exit(0 if alone and thread is not None and thread.is_alive() else 1)
+    _, status = os.waitpid(child, 0)
+    renewals.drop("parent")
+
+    assert status == 0
+
+
+def test_argument_that_the_key_does_not_name_is_not_looked_at() -> None:
+    """A large one costs nothing, and one without a text is no error."""
+
+    class Secret:
+        def __str__(self) -> str:
+            raise AssertionError
+
+    assert key_of("send", "order:{id}", {"id": "a/1", "body": Secret()}) == "send:order:a%2F1"

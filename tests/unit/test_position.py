@@ -113,6 +113,22 @@ def test_token_travels_whole() -> None:
     assert Token.from_json({**token.to_json(), "of a later release": 1}) == token
 
 
+def test_session_that_has_a_key_keeps_it_when_it_joins_a_token() -> None:
+    """What another user has seen does not make it that user's."""
+    session = ConsistentSession("user:7")
+    session.join(Token(session="user:8", numbers={"carts": 3}))
+
+    assert session.key == "user:7"
+    assert session.number("carts") == 3
+
+
+def test_writes_that_have_no_room_in_a_token_are_unknown_since_they_were_made() -> None:
+    """A number is the time of its write, in microseconds; times are in seconds."""
+    token = Token(numbers={f"source {place}": 10**15 + place for place in range(17)})
+
+    assert token.bounded().unknown == {"*": 10**9}
+
+
 def test_token_forgets_what_is_old() -> None:
     """What became known before the moment is left out, the rest stays."""
     token = Token(
@@ -275,6 +291,21 @@ def test_share_bounds_what_falls_back() -> None:
     assert 100 <= allowed <= 120
     clock.advance(11.0)
     share.read()
+    assert share.allows()
+
+
+def test_share_is_never_exceeded_by_one() -> None:
+    """Five of twenty reads are a quarter; a sixth would be more."""
+    share = FallbackShare(0.25, HandClock())
+    for _ in range(15):
+        share.read()
+    for _ in range(5):
+        share.read()
+        share.fell_back()
+
+    assert not share.allows()
+    for _ in range(4):
+        share.read()
     assert share.allows()
 
 

@@ -1,7 +1,8 @@
-"""An app without databases hands positions on, and pays for nothing else."""
+"""An app without databases passes positions on to the jobs that it publishes; nothing else."""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ assert not loaded, loaded
 
 @pytest.fixture
 def app() -> Celery[Any]:
-    """An adopted app with tasks of both kinds, and no databases."""
+    """An adopted app without databases, with a plain and a resilient task."""
     made: Celery[Any] = Celery("handing", broker="memory://", set_as_current=False)
     Resilience(made, dependencies=[Dependency("db")], settings=Settings(), listeners=())
     make: Any = made.task
@@ -45,8 +46,8 @@ def app() -> Celery[Any]:
 
 
 @pytest.fixture
-def published() -> Any:  # noqa: ANN401 - a list that grows
-    """Return the headers of what is published from now on."""
+def published() -> Iterator[list[dict[str, Any]]]:
+    """The headers of all messages published from now on: a list that grows."""
     seen: list[dict[str, Any]] = []
 
     def note(headers: dict[str, Any], **_: object) -> None:
@@ -58,7 +59,7 @@ def published() -> Any:  # noqa: ANN401 - a list that grows
 
 
 def test_app_without_databases_connects_and_imports_nothing() -> None:
-    """No signal calls anybody for its jobs, and no module of SQL sessions is loaded."""
+    """No receiver is connected to the signals of jobs, and no module of SQL sessions is loaded."""
     done = subprocess.run(  # noqa: S603 - the text above
         [sys.executable, "-c", ADOPTED], capture_output=True, check=False
     )
@@ -69,14 +70,14 @@ def test_app_without_databases_connects_and_imports_nothing() -> None:
 def test_job_hands_on_what_it_was_given(
     app: Celery[Any], published: list[dict[str, Any]], name: str
 ) -> None:
-    """Whoever follows it may have databases."""
+    """The app that runs the jobs it publishes may have databases."""
     app.tasks[name].apply((name,), headers=HEADERS).get()
 
     assert published[0][POSITION_HEADER] == TOKEN.to_json()
 
 
 def test_resilient_job_with_a_position_runs_in_a_session(app: Celery[Any]) -> None:
-    """For a `ConsistentReader`; it ends with the job."""
+    """A `ConsistentReader` finds that session; it ends with the job."""
     assert app.tasks["resilient"].apply(("plain",), headers=HEADERS).get() == TOKEN.to_json()
     assert current_session() is None
     assert app.tasks["resilient"].apply(("plain",)).get() is None
@@ -85,7 +86,7 @@ def test_resilient_job_with_a_position_runs_in_a_session(app: Celery[Any]) -> No
 def test_publisher_in_a_session_adds_to_what_the_message_says(
     app: Celery[Any], published: list[dict[str, Any]]
 ) -> None:
-    """The message then stands for both."""
+    """The message then carries both positions."""
     here = Token(positions={"db": Position.at("1/1", 9)}, numbers={"kv": 3})
     with in_session(ConsistentSession(token=here)):
         app.tasks["plain"].apply_async(("plain",), headers=HEADERS)
@@ -93,10 +94,10 @@ def test_publisher_in_a_session_adds_to_what_the_message_says(
     assert Token.from_json(published[0][POSITION_HEADER]) == TOKEN.merged(here)
 
 
-def test_publisher_that_knows_nothing_adds_nothing(
+def test_publisher_without_a_position_adds_no_header(
     app: Celery[Any], published: list[dict[str, Any]]
 ) -> None:
-    """No message is longer than it was."""
+    """Neither in an empty session nor outside of any."""
     with in_session(ConsistentSession()):
         app.tasks["plain"].apply_async(("plain",))
     app.tasks["plain"].apply_async(("plain",))

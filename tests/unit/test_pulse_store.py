@@ -1,4 +1,4 @@
-"""What a process does when its store is lost, found, or shared with its children."""
+"""What a process does when it loses or finds its store, or shares it with forked children."""
 
 import asyncio
 import json
@@ -23,9 +23,8 @@ from resilience.testing.waiting import wait_until
 from tests.unit import breaker_forker
 from tests.unit.processes import LONG, Process
 
-PULSE_SECONDS = 0.25
-
 SECONDS = 120
+PULSE_SECONDS = 0.25
 WHO: dict[str, Any] = {"actor": "ann", "reason": "maintenance"}
 
 
@@ -45,7 +44,7 @@ def server(module_server: ValkeyProcess) -> Iterator[ValkeyProcess]:
 
 
 def test_lost_store_leaves_the_process_with_what_was_agreed(server: ValkeyProcess) -> None:
-    """An open circuit stays open for its time, also if it opened in the very last moment."""
+    """An open circuit stays open for its time, even if it opened just before the store was lost."""
     process = Process(server.url)
     process.open()
     server.kill()
@@ -62,7 +61,7 @@ def test_lost_store_leaves_the_process_with_what_was_agreed(server: ValkeyProces
 
 
 def test_process_decides_alone_without_a_store(server: ValkeyProcess) -> None:
-    """The same rules hold for what one process sees itself; one word when it is lost and found."""
+    """It applies the same rules to what it sees; loss and return are announced once each."""
     process = Process(server.url)
     process.breaker.call(str)
     server.kill()
@@ -71,7 +70,7 @@ def test_process_decides_alone_without_a_store(server: ValkeyProcess) -> None:
     scopes = [e.scope for e in process.listening.heard if isinstance(e, CircuitOpened)]
     assert scopes == ["local"]
     server.start()
-    wait_until(lambda: not process.refused(), SECONDS, "the fleet knows better")
+    wait_until(lambda: not process.refused(), SECONDS, "the circuit of the fleet is closed")
 
     assert process.kinds() == ["StoreLost", "StoreFound"]
     assert process.pulse.scope == "fleet"
@@ -84,7 +83,7 @@ def test_process_that_never_met_the_store_works(server: ValkeyProcess) -> None:
 
     process.open()
     server.start()
-    wait_until(lambda: process.breaker.state is State.CLOSED, SECONDS, "it has joined")
+    wait_until(lambda: process.breaker.state is State.CLOSED, SECONDS, "it has joined the fleet")
     process.open()
 
     scopes = [e.scope for e in process.listening.heard if isinstance(e, CircuitOpened)]
@@ -92,7 +91,7 @@ def test_process_that_never_met_the_store_works(server: ValkeyProcess) -> None:
 
 
 def test_order_that_cannot_reach_the_fleet_is_an_error(server: ValkeyProcess) -> None:
-    """Nobody believes that he forced what only his own process has heard of."""
+    """No operator believes an order in force that only their own process knows of."""
     process = Process(server.url)
     server.kill()
 
@@ -111,7 +110,7 @@ def full_server(server: ValkeyProcess) -> Iterator[ValkeyProcess]:
 
 
 def test_order_that_the_store_refuses_is_an_error(full_server: ValkeyProcess) -> None:
-    """A store that answers but keeps nothing has told nobody; nor does a listener hear of it."""
+    """A store that answers but keeps nothing has told no other process; no event is announced."""
     process = Process(full_server.url)
 
     with pytest.raises(StoreUnavailableError, match="forced_open"):
@@ -121,16 +120,16 @@ def test_order_that_the_store_refuses_is_an_error(full_server: ValkeyProcess) ->
     assert not process.listening.heard
 
 
-def test_process_counts_on_between_answers_of_a_store_that_takes_nothing(
+def test_process_goes_on_counting_while_the_store_takes_no_writes(
     full_server: ValkeyProcess,
 ) -> None:
-    """A store that can be read but not written to is back for a moment, again and again."""
+    """Such a store answers reads in between: failures seen before that must still count."""
     process = Process(full_server.url)
 
     for _ in range(8):
         process.fail(1)
-        process.pulse.refresh()  # with what was seen
-        process.pulse.refresh()  # with nothing, so that it is answered
+        process.pulse.refresh()  # with the failure: the store refuses the write
+        process.pulse.refresh()  # without evidence: the store answers
 
     assert process.breaker.state is State.OPEN
 
@@ -139,7 +138,7 @@ def test_process_counts_on_between_answers_of_a_store_that_takes_nothing(
 def test_circuit_of_another_version_is_closed_until_it_changes(
     server: ValkeyProcess, body: str
 ) -> None:
-    """During an upgrade a circuit that only the others can read fails no call, and can open."""
+    """In an upgrade, a circuit that only newer processes can read fails no call, and can open."""
     process = Process(server.url)
     server.client().hset(process.store.key("circuits"), "users", f"3|0|{body}")
 
@@ -150,7 +149,7 @@ def test_circuit_of_another_version_is_closed_until_it_changes(
 
 
 def test_generation_does_not_repeat_after_a_flush(server: ValkeyProcess) -> None:
-    """A circuit that opens again after the store has forgotten it bears a number of its own."""
+    """A circuit that opens again after the store has forgotten it gets a new number."""
     process = Process(server.url)
     process.open()
     before = process.breaker.circuit.generation
@@ -162,8 +161,24 @@ def test_generation_does_not_repeat_after_a_flush(server: ValkeyProcess) -> None
     assert process.breaker.circuit.generation > before > 0
 
 
+def test_process_notices_that_a_failover_undid_its_own_change(server: ValkeyProcess) -> None:
+    """A primary that dies may take the last change with it: what is left is what is agreed."""
+    process = Process(server.url)
+    process.breaker.reset(**WHO)
+    process.pulse.refresh()
+    client, key = server.client(), process.store.key("circuits")
+    before: Any = client.hget(key, "users")
+    process.breaker.force_open(seconds=60, **WHO)
+    assert process.breaker.known_state is State.FORCED_OPEN
+
+    client.hset(key, "users", before)
+    process.pulse.refresh()
+
+    assert process.breaker.known_state is State.CLOSED
+
+
 def test_call_that_began_before_a_flush_counts_for_no_later_circuit(server: ValkeyProcess) -> None:
-    """A process that noticed nothing of a flush and the next change tells of a call in vain."""
+    """Its result is dropped, even if its process has not noticed the flush and the new circuit."""
     namespace, policy = uuid4().hex, replace(LONG, minimum_calls=1)
     early, late = (Process(server.url, policy, namespace=namespace) for _ in range(2))
     early.breaker.reset(**WHO)
@@ -180,11 +195,11 @@ def test_call_that_began_before_a_flush_counts_for_no_later_circuit(server: Valk
 
     assert not late.refused()
     late.fail(1)
-    wait_until(late.refused, SECONDS, "a call that began afterwards counts")
+    wait_until(late.refused, SECONDS, "a call that began after the flush counts")
 
 
 def test_store_in_other_hands_fails_no_call(server: ValkeyProcess) -> None:
-    """What somebody else wrote where circuits belong is no circuit, but a breaker still works."""
+    """A foreign value among the circuits is ignored, and breakers still work."""
     process = Process(server.url)
     server.client().hset(process.store.key("circuits"), "orders", "mine!")
 
@@ -205,7 +220,7 @@ def test_lone_process_needs_no_other_to_see_what_it_sees(server: ValkeyProcess) 
 
 
 def test_pulse_of_an_event_loop_that_stopped_is_not_waited_for(server: ValkeyProcess) -> None:
-    """A coroutine that nobody goes on with does not leave its process without a breaker."""
+    """A coroutine that is never resumed does not leave its process without a breaker."""
     process = Process(server.url)
     loop = asyncio.new_event_loop()
     server.client().client_pause(300)
@@ -223,13 +238,13 @@ def test_pulse_of_an_event_loop_that_stopped_is_not_waited_for(server: ValkeyPro
 
 
 def test_order_on_an_event_loop_does_not_wait_for_its_own_pulse(server: ValkeyProcess) -> None:
-    """An order given while a coroutine of this thread waits for the fleet gets through."""
+    """An order gets through while a coroutine of the same thread waits for the store's answer."""
     process = Process(server.url)
 
     async def order() -> None:
         process.breaker.call(str)
+        await asyncio.sleep(PULSE_SECONDS * 1.1)  # until the next call sends a pulse
         server.client().client_pause(300)
-        await asyncio.sleep(PULSE_SECONDS * 1.1)
         pulsing = asyncio.create_task(process.breaker.refusal_async())
         await asyncio.sleep(0.01)
         with suppress(StoreUnavailableError):
@@ -244,7 +259,7 @@ def test_order_on_an_event_loop_does_not_wait_for_its_own_pulse(server: ValkeyPr
 
 
 def forked(url: str, namespace: str, *, kill: int = 0) -> float:
-    """Let a child open the circuit, or find it open and the store dead; return for how long."""
+    """Run `breaker_forker`; return for how many seconds the circuit is open in its child."""
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", breaker_forker.__name__, url, namespace, str(kill)],
         env=inherited_env({"PYTHONPATH": import_path()}),
@@ -257,7 +272,7 @@ def forked(url: str, namespace: str, *, kill: int = 0) -> float:
 
 
 def test_breaker_used_before_a_fork_is_shared_with_the_child(server: ValkeyProcess) -> None:
-    """A child counts for the same circuit as everybody, on connections of its own."""
+    """The circuit that a child opens, on connections of its own, is open for all processes."""
     namespace = uuid4().hex
 
     forked(server.url, namespace)

@@ -24,6 +24,13 @@ def test_settings_read_the_environment_that_is_handed_in() -> None:
     )
 
 
+def test_names_to_hide_are_separated_by_commas() -> None:
+    """Spaces around a name are not part of it, and no name is none."""
+    settings = Settings.from_environment({"RESILIENCE_REDACT": "pin, card number ,,iban"})
+
+    assert settings.redact == {"pin", "card number", "iban"}
+
+
 def test_settings_ignore_the_process_when_an_environment_is_handed_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -78,6 +85,7 @@ def test_settings_list_all_names_when_none_is_near() -> None:
         ("RESILIENCE_STORE_TIMEOUT_SECONDS", "nan"),
         ("RESILIENCE_STORE_TIMEOUT_SECONDS", "soon"),
         ("RESILIENCE_PUBLISH_TIMEOUT_SECONDS", "-0.1"),
+        ("RESILIENCE_HEALTH_SECONDS", "0.9"),
         ("RESILIENCE_NAMESPACE", ""),
         ("RESILIENCE_NAMESPACE", "two words"),
         ("RESILIENCE_NAMESPACE", "shop\n"),

@@ -1,5 +1,6 @@
 """Which feature is shed or restored next."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -79,6 +80,15 @@ def test_costliest_feature_is_shed_first_and_one_in_a_dwell(fleet: Fleet) -> Non
     assert fleet.shed(0.1, open_search=1) == ["ranking", "spelling"]
     assert fleet.shed(DWELL, open_search=1) == ["ranking", "spelling", "similar"]
     assert fleet.shed(DWELL, open_search=1) == ["ranking", "spelling", "similar"]
+
+
+@pytest.mark.parametrize("kind", ["open", "held", "depth", "age", "p95"])
+def test_rule_sheds_from_its_threshold_on_and_not_below(fleet: Fleet, kind: str) -> None:
+    """What is measured just below it is no trouble, least of all nothing."""
+    rule = f"{kind}_search"
+    assert fleet.shed(**{rule: 0.0}) == []
+    assert fleet.shed(**{rule: math.nextafter(1.0, 0.0)}) == []
+    assert fleet.shed(**{rule: 1.0}) == ["ranking"]
 
 
 def test_load_sheds_any_feature(fleet: Fleet) -> None:

@@ -1,4 +1,4 @@
-"""The session of a user: what it shares with the others, and what it does not know."""
+"""The session of a user: what it shares with other sessions, and what it reports as unknown."""
 
 from types import SimpleNamespace
 
@@ -17,19 +17,19 @@ TOKEN = Token(positions={"db": Position.at("1/1", 5, known=3.0)})
 
 
 def session_of(key: str | None, token: Token | None = None) -> UserSession:
-    """Return the session of the user *key*, where there is no store."""
+    """Return the session of the user *key*; None: of nobody. There is no store."""
     shared = SharedPositions(NoStore("none"))
     return UserSession(key, token=token, shared=shared, fleet_time=lambda: FLEET_TIME)
 
 
 def test_what_the_store_kept_is_unknown_as_of_fleet_time_while_the_store_is_down() -> None:
-    """By that time it expires, and recent writes are compared; this host's clock may be wrong."""
+    """Positions expire, and are compared, by fleet time; this host's clock may be wrong."""
     with session_of("7") as session:
         assert session.token().unknown == {EVERYWHERE: FLEET_TIME}
 
 
 def test_what_a_part_saw_is_unknown_as_of_fleet_time_if_its_text_is_malformed() -> None:
-    """What the other parts saw is known as ever."""
+    """What the other parts saw is still known."""
     resilience = SimpleNamespace(fleet_time=lambda: FLEET_TIME)
     token = token_of_parts(resilience, [b"[]", b'{"numbers": {"kv": 3}}'])
 
@@ -38,7 +38,7 @@ def test_what_a_part_saw_is_unknown_as_of_fleet_time_if_its_text_is_malformed() 
 
 
 def test_block_sees_what_the_session_around_it_has_seen_and_the_other_way_round() -> None:
-    """Marks count for both; the session around goes on afterwards."""
+    """A mark counts for both sessions; after the block, the session around it is current again."""
     outer = ConsistentSession(token=TOKEN)
     mark = Mark(source="db", reason="lag", lag_seconds=2.0)
     with in_session(outer):

@@ -1,4 +1,4 @@
-"""Processes with recent writes on a server of their own."""
+"""Fixtures: processes that share recent writes, on a server that tests may kill."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from tests.unit.sources import WAYS, Make
 
 @pytest.fixture(params=WAYS.values(), ids=WAYS)
 def make(request: pytest.FixtureRequest) -> Make:
-    """Both kinds of reader: what holds for one holds for the other."""
+    """How to make a reader, synchronous and asynchronous: the same holds for both."""
     way: Make = request.param
     return way
 
@@ -35,5 +35,5 @@ def server(module_server: ValkeyProcess) -> ValkeyProcess:
 
 @pytest.fixture
 def fleet(make: Make, server: ValkeyProcess) -> Fleet:
-    """Processes of which there is none yet."""
+    """A fleet without processes so far."""
     return Fleet(make, server.url)

@@ -8,7 +8,12 @@ from contextlib import suppress
 
 import pytest
 
-from resilience.consistency import ConsistentSession, OwnWriteUnavailableError
+from resilience.consistency import (
+    EVERYWHERE,
+    ConsistentSession,
+    OwnWriteUnavailableError,
+    Token,
+)
 from resilience.consistency.reader import AsyncConsistentReader
 from resilience.levels import Level
 from resilience.store import Store
@@ -27,7 +32,7 @@ UNKNOWN = "ConnectionError; recent writes are unknown"
 def test_records_end_by_the_time_of_the_server(
     fleet: Fleet, server: ValkeyProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They go after their life, also those of a session that goes on; the hash goes by itself."""
+    """A record ends after its life even if its session goes on; the hash expires by itself."""
     for module in ("steps", "records"):
         monkeypatch.setattr(f"resilience.consistency.{module}.LIFE_US", 300_000)
     fleet.process().write("k", "mine", session=user())
@@ -61,7 +66,7 @@ def test_records_end_by_the_time_of_the_server(
 def test_malformed_record_lets_only_the_primary_answer(
     fleet: Fleet, server: ValkeyProcess, text: bytes
 ) -> None:
-    """Whatever is in the store, nothing is shown that cannot be read, and nothing raises."""
+    """Whatever the store holds, no answer is made from it that may be wrong; no parser raises."""
     here, there = fleet.process(), fleet.process()
     here.write("k", "mine", session=user())
     number = int(server.client().hget(fleet.key(), "n"))
@@ -81,7 +86,7 @@ def test_malformed_record_lets_only_the_primary_answer(
 def test_malformed_number_raises_nothing(
     fleet: Fleet, server: ValkeyProcess, field: str, number: bytes
 ) -> None:
-    """A number that no script wrote counts for none: reads and writes go on, and are right."""
+    """A number that no script can have written is ignored: reads and writes stay right."""
     here, there = fleet.process(), fleet.process()
     session = user()
     here.write("k", "mine", session=session)
@@ -94,7 +99,7 @@ def test_malformed_number_raises_nothing(
 
 
 def test_key_of_another_type_is_taken_over(fleet: Fleet, server: ValkeyProcess) -> None:
-    """Somebody else's key in the way costs what it replaced, and no error."""
+    """A foreign value under the key costs the records that it replaced, and raises nothing."""
     here = fleet.process()
     session = user()
     here.write("k", "mine", session=session)
@@ -109,7 +114,7 @@ def test_key_of_another_type_is_taken_over(fleet: Fleet, server: ValkeyProcess) 
 
 
 def test_restored_backup_is_not_believed(fleet: Fleet, server: ValkeyProcess) -> None:
-    """What a store holds that has lost the last writes of a session is older than they are."""
+    """A backup lacks the last writes of a session, so its records are not used."""
     session, client = user(), server.client()
     fleet.process().write("k", "older", session=session)
     backup = client.dump(fleet.key())
@@ -123,7 +128,7 @@ def test_restored_backup_is_not_believed(fleet: Fleet, server: ValkeyProcess) ->
 
 
 def test_flushed_store_is_noticed(fleet: Fleet, server: ValkeyProcess) -> None:
-    """A store that has lost the records is not taken for one in which there are none."""
+    """After a flush, missing records do not mean that there were no writes."""
     here, there = fleet.process(), fleet.process()
     session = user()
     here.write("k", "mine", session=session)
@@ -138,7 +143,7 @@ def test_flushed_store_is_noticed(fleet: Fleet, server: ValkeyProcess) -> None:
 def test_write_through_a_dead_store_lets_only_the_primary_answer(
     fleet: Fleet, server: ValkeyProcess
 ) -> None:
-    """It succeeds, and all know that they do not know it; what was not written is marked."""
+    """The write succeeds. Until the primary answers, its key has no answer, other keys a mark."""
     here, there = fleet.process(), fleet.process()
     session = user()
     here.write("k", "older", session=session)
@@ -162,7 +167,7 @@ def test_write_through_a_dead_store_lets_only_the_primary_answer(
 def test_write_through_a_dead_store_is_not_forgotten_when_it_is_back(
     fleet: Fleet, server: ValkeyProcess
 ) -> None:
-    """What the store kept before is older; later writes and merged tokens do not hide that."""
+    """The older record in the store is not used, even after later writes and merged tokens."""
     here, there = fleet.process(), fleet.process()
     session = user()
     there.write("k", "older", session=session)
@@ -189,7 +194,7 @@ def test_write_through_a_dead_store_is_not_forgotten_when_it_is_back(
 def test_write_past_the_store_is_not_hidden_once_its_process_forgot_it(
     fleet: Fleet, by: str
 ) -> None:
-    """Later writes past the store, by requests that do not know of it, do not hide that either."""
+    """Nor do later writes without the store hide it, by requests that do not know of it."""
     store = CuttableStore(fleet.url, namespace=fleet.namespace, timeout_seconds=10)
     here, there = fleet.process(store=store), fleet.process()
     first = user()
@@ -215,7 +220,7 @@ def test_write_past_the_store_is_not_hidden_once_its_process_forgot_it(
 
 
 def test_answer_of_the_store_that_comes_late_does_not_hide_a_write(fleet: Fleet) -> None:
-    """A thread that asked before another one wrote, and is answered afterwards, learns nothing."""
+    """A thread that asked before another thread wrote must not use the answer that comes after."""
     here = fleet.process()
     store = Store(fleet.url, namespace=fleet.namespace)
     late = WriteStore(store, "kv:profiles", life_us=30_000_000).run(KEY, 0)
@@ -228,7 +233,7 @@ def test_answer_of_the_store_that_comes_late_does_not_hide_a_write(fleet: Fleet)
 
 
 def test_read_of_unknown_writes_is_marked(fleet: Fleet, server: ValkeyProcess) -> None:
-    """With the store and the primary down, a replica's answer says that writes are unknown."""
+    """With store and primary down, the replica's answer says that recent writes are unknown."""
     there = fleet.process()
     server.kill()
     assert there.read("k", session=user()).level is Level.FULL
@@ -241,8 +246,68 @@ def test_read_of_unknown_writes_is_marked(fleet: Fleet, server: ValkeyProcess) -
     assert session.level is Level.STALE
 
 
+def test_write_past_a_store_whose_clock_was_set_back_is_not_hidden(
+    fleet: Fleet, server: ValkeyProcess
+) -> None:
+    """Numbers go on from before, ahead of the time: a process that knows of the write says so."""
+    store = CuttableStore(fleet.url, namespace=fleet.namespace, timeout_seconds=10)
+    here, there = fleet.process(store=store), fleet.process()
+    there.write("k", "older", session=user())
+    ahead = int(server.client().hget(fleet.key(), "n")) + 5_000_000
+    server.client().hset(fleet.key(), mapping={"n": ahead, "k:k": b'%d|=:"older"' % ahead})
+    session = user()
+    assert here.read("k", session=session).value == "older"
+    store.cut = "question"
+    here.write("k", "newer", session=session)
+    store.cut = None
+    fleet.primary.down = DOWN
+
+    with pytest.raises(OwnWriteUnavailableError):
+        fleet.process().read("k", session=user(session.token()))
+
+
+def server_time(server: ValkeyProcess) -> float:
+    """Return what the store's clock says, in seconds."""
+    seconds, microseconds = server.client().time()
+    return float(seconds + microseconds / 1e6)
+
+
+def test_lost_token_that_travelled_hides_what_was_written_a_moment_before(
+    fleet: Fleet, server: ValkeyProcess
+) -> None:
+    """On its way the time of the loss is rounded, maybe to one before the write."""
+    fleet.process().write("k", "older", session=user())
+    number = int(server.client().hget(fleet.key(), "n"))
+    lost = Token(unknown={EVERYWHERE: (number - 499) / 1e6})  # half a millisecond too early
+    fleet.primary.down = DOWN
+
+    with pytest.raises(OwnWriteUnavailableError):
+        fleet.process().read("k", session=user(lost))
+
+
+@pytest.mark.parametrize("source", [EVERYWHERE, "kv:profiles"])
+def test_lost_token_hides_what_was_written_before_it_was_lost_and_nothing_later(
+    fleet: Fleet, server: ValkeyProcess, source: str
+) -> None:
+    """A user whose token was lost once sees new writes at once, also while the primary is down."""
+    fleet.process().write("before", "mine", session=user())
+    at = server_time(server)
+    lost = Token(unknown={source: at})
+    wait_until(lambda: server_time(server) > at + 0.001, 20, "the store is a millisecond further")
+    fleet.process().write("after", "mine", session=user(lost))
+    fleet.primary.down = DOWN
+
+    for session in (user(lost), user(lost)):
+        process = fleet.process()
+        outcome = process.read("after", session=session)
+        assert (outcome.value, outcome.level) == ("mine", Level.FULL)
+        with pytest.raises(OwnWriteUnavailableError, match="recent writes are unknown"):
+            process.read("before", session=session)
+        assert process.read("never written", session=session).reason == UNKNOWN
+
+
 def test_dead_store_costs_next_to_nothing(make: Make, server: ValkeyProcess) -> None:
-    """A reader never waits for a store that is known to be down."""
+    """A reader does not wait for a store that is known to be down."""
     fleet = Fleet(make, server.url)
     here = fleet.process()
     here.write("k", "mine", session=user())
@@ -259,7 +324,7 @@ def test_dead_store_costs_next_to_nothing(make: Make, server: ValkeyProcess) -> 
 def test_forked_child_does_not_believe_that_it_knows_its_parents_writes(
     server: ValkeyProcess,
 ) -> None:
-    """What the parent writes past a dead store after the fork, the child cannot show."""
+    """It does not answer from what it inherited: its parent may have written since the fork."""
     fleet = Fleet(WAYS["sync"], server.url)
     here = fleet.process()
     session = user()
@@ -284,7 +349,7 @@ def test_forked_child_does_not_believe_that_it_knows_its_parents_writes(
 
 
 def test_cancelled_write_lets_only_the_primary_answer(server: ValkeyProcess) -> None:
-    """A write that was cut on an event loop may have been done."""
+    """A write that was cancelled on an event loop may have been done."""
     fleet = Fleet(WAYS["async"], server.url)
     there = fleet.process()
 
@@ -316,7 +381,7 @@ def test_cancelled_write_lets_only_the_primary_answer(server: ValkeyProcess) -> 
 
 
 def test_threads_of_one_session_never_hide_the_last_write(fleet: Fleet) -> None:
-    """Whatever overlaps, what is shown in full is what the primary has."""
+    """However their writes overlap, an unmarked answer is the primary's value."""
     here, there = fleet.process(), fleet.process()
 
     def write(process: AnyReader, name: str) -> None:

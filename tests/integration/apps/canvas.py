@@ -3,6 +3,7 @@
 Workers import it through `canvas_adopted` and `canvas_bare`.
 """
 
+import gc
 import json
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +82,12 @@ def attempts(key: str) -> int:
     with desk() as client:
         number: int = client.rpush(key, "attempt")
     return number
+
+
+@declare(bind=True)
+def collected(task: Any) -> bool:  # noqa: ANN401 - a task
+    """Tell whether the garbage collector looks at what the worker had loaded before it forked."""
+    return any(one is task.app for one in gc.get_objects())
 
 
 @declare()

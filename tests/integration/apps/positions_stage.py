@@ -25,7 +25,7 @@ SECONDS = 120.0
 
 
 class Stage:
-    """Servers, and the app of a client.
+    """Servers, a worker, and the app of a client.
 
     Attributes:
         primary: Takes writes.
@@ -34,9 +34,10 @@ class Stage:
         primary_url: Address of the stage's own database, as SQLAlchemy takes it.
         replica_url: The same on the replica.
         broker: Takes messages.
-        store: Of the library; `desk`: where results go, and where tests and tasks meet.
-        app: Of the client.
-        worker: Of the app.
+        store: The library's store.
+        desk: Keeps results, and what tests and tasks leave for each other.
+        app: The client's app.
+        worker: Runs the tasks of the app.
         seen: What tests have written before.
     """
 
@@ -74,7 +75,7 @@ class Stage:
         }
 
     def another_app(self) -> Celery[Any]:
-        """Return an app of one more client."""
+        """Return the app of another client."""
         settings = Settings(
             store_url=self.store.url,
             store_timeout_seconds=0.5,
@@ -103,28 +104,29 @@ class Stage:
         return self.app.tasks[task].si(*args)
 
     def answers(self) -> bool:
-        """Tell whether a job's session is shared again, as its worker has found the store."""
+        """Tell whether the worker has found the store again, and shares the session of a job."""
         known: Any = self.s("plain.share").apply_async().get(timeout=SECONDS)
         return bool(known)
 
     def write(self, key: str) -> str:
-        """Write the row *key* here."""
+        """Write the row *key* in this process, and return *key*."""
         with self.adopted.sources["default"].Session.begin() as session:
             session.execute(NOTES.insert().values(id=key))
         return key
 
     def fall_behind(self) -> None:
-        """Let the replica lag from now on, and the worker's processes read from it as ever."""
+        """Let the replica lag from now on, while the worker's processes go on reading from it."""
         self.link.resume()
         position = self.adopted.sources["default"].measure_primary()
         assert position is not None
 
         def is_known() -> bool:
-            sample = Sample(self.adopted.fleet_time() - 0.1, position)  # the clock is in doubt
+            # A little earlier: fleet time is known with some doubt.
+            sample = Sample(self.adopted.fleet_time() - 0.1, position)
             seen = self.adopted.positions.exchange("default", sample=sample)
             return any(one.position.covers(position) for one in seen.samples)
 
-        # How far a replica lags is told by where the primary was, as far as that is known.
+        # The lag of a replica is computed from where the primary was, so that must be known.
         wait_until(is_known, SECONDS, "it is known where the primary was")
         before, key = new_keys(2)
         self.write(before)
@@ -139,7 +141,7 @@ class Stage:
         wait_until(all_miss, SECONDS, "the worker reads from the replica")
 
     def stall_again(self) -> None:
-        """Let the replica have all there is so far, and nothing more."""
+        """Let the replica catch up, and lag again from there."""
         self.catch_up()
         self.link.stall()
 
@@ -148,19 +150,19 @@ class Stage:
         self.desk.client().rpush(f"{key}:go", "go")
 
     def catch_up(self) -> None:
-        """Let the replica replay all there is."""
+        """Let the replica replay all that was committed."""
         self.link.resume()
         lsn = self.primary.flushed_lsn()
         wait_until(lambda: self.replica.has_replayed(lsn), SECONDS, "the replica has caught up")
 
     def noted(self, target: str, number: int = 1) -> list[str]:
-        """Return what was pushed to the list *target*, once there are *number* things."""
+        """Return what was pushed to the list *target*, once it has *number* entries."""
         client = self.desk.client()
 
         def read() -> list[str]:
             return [text.decode() for text in client.lrange(target, 0, -1)]
 
-        wait_until(lambda: len(read()) >= number, SECONDS, f"{number} things are in {target}")
+        wait_until(lambda: len(read()) >= number, SECONDS, f"{number} entries are in {target}")
         return read()
 
 
@@ -173,7 +175,7 @@ def close_app(app: Celery[Any]) -> None:
 
 
 def new_keys(number: int) -> list[str]:
-    """Return names that nobody used yet."""
+    """Return new keys, sorted."""
     return sorted(uuid4().hex for _ in range(number))
 
 

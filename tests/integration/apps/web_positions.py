@@ -59,9 +59,10 @@ def write() -> dict[str, Any]:
     return {"written": number}
 
 
-def read() -> dict[str, Any]:
-    """Read from the replica, which has replayed nothing, or from the primary."""
-    covered = Position.at(LINE, 0).covers(session().needed(SOURCE))
+def read(key: str | None = None) -> dict[str, Any]:
+    """Read *key*, or all, from the replica, which has replayed nothing, or from the primary."""
+    needed = session().needed(SOURCE, () if key is None else (key,))
+    covered = Position.at(LINE, 0).covers(needed)
     lost = session().is_unknown(SOURCE)
     return {"from": "replica" if covered and not lost else "primary", "key": session().key}
 
@@ -137,9 +138,12 @@ def make_wsgi() -> Any:  # noqa: ANN401 - a WSGI app
     """Return the WSGI app; it refuses to serve in a thread with somebody's session."""
     app = flask.Flask("web")
     app.post("/write")(write)
-    app.get("/read")(read)
     app.get("/many")(note_many)
     app.get("/nothing")(dict)
+
+    @app.get("/read")
+    def read_here() -> dict[str, Any]:
+        return read(flask.request.args.get("key"))
 
     @app.get("/stale")
     def stale() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Due jobs by dependency and queue, so that what is held costs nothing to pass."""
+"""Index due jobs by dependency and queue, so that relays skip what is held at no cost."""
 
 from alembic import op
 
@@ -7,7 +7,8 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Make the index in place of the one by time alone."""
+    """Create the index, and drop the one by time alone."""
     columns = ["dependency", "queue", "due", "state"]
-    op.create_index("resilience_jobs_place", "resilience_jobs", columns)
-    op.drop_index("resilience_jobs_due", "resilience_jobs")
+    # On MariaDB an upgrade that is interrupted keeps what it has done: it must be able to go on.
+    op.create_index("resilience_jobs_place", "resilience_jobs", columns, if_not_exists=True)
+    op.drop_index("resilience_jobs_due", "resilience_jobs", if_exists=True)

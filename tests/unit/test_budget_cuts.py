@@ -1,0 +1,86 @@
+"""What becomes of a cut on its way out of a call."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from resilience.budget import call_within
+from resilience.testing.process import import_path, inherited_env
+
+SECONDS = 120
+ENDLESS_SECONDS = 5.0
+TRACED = """
+import sys, threading
+from time import perf_counter
+from resilience.budget import call_within
+
+def trace(*_):
+    return trace
+
+def wait():
+    blocked.acquire(timeout=20)
+
+def limited():
+    began = perf_counter()
+    try:
+        call_within(0.1, TimeoutError, wait)
+    except TimeoutError:
+        print(perf_counter() - began)
+    blocked.release()
+
+blocked = threading.Lock()
+blocked.acquire()
+threading.settrace(trace)
+thread = threading.Thread(target=limited)
+thread.start()
+thread.join()
+"""
+
+
+class LateError(Exception):
+    """What the limit of a test raises."""
+
+
+def test_cut_that_a_lock_turns_into_an_error_of_its_own_is_a_cut() -> None:
+    """A `Condition` gives back its lock while it waits; if it cannot, it raises RuntimeError."""
+
+    def wait() -> None:
+        lock = threading.Lock()
+        with lock:
+            lock.release()
+            time.sleep(ENDLESS_SECONDS)  # noqa: TID251 - sleeping is what is cut
+
+    with pytest.raises(LateError) as caught:
+        call_within(0.05, LateError, wait)
+
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_error_that_a_call_raises_after_its_cut_is_its_own() -> None:
+    """Code that handles the cut may raise what steers its job."""
+
+    def wait() -> None:
+        try:
+            time.sleep(ENDLESS_SECONDS)  # noqa: TID251 - sleeping is what is cut
+        except BaseException:  # noqa: BLE001 - as such code does
+            raise KeyError("own")  # noqa: B904, EM101 - as such code does
+
+    with pytest.raises(KeyError, match="own"):
+        call_within(0.05, LateError, wait)
+
+
+def test_call_in_a_thread_is_left_in_time_under_a_tracer() -> None:
+    """CPython 3.11 goes in circles in a traced thread while another is to be cut in C code."""
+    took = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", TRACED],
+        env=inherited_env({"PYTHONPATH": import_path()}),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=SECONDS,
+    ).stdout
+
+    assert 0.1 <= float(took) < 10
