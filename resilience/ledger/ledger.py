@@ -17,6 +17,7 @@ from resilience.ledger.identity import Identity, read_identity
 from resilience.ledger.job import Job, State
 from resilience.ledger.letters import AT_ONCE, Letters
 from resilience.ledger.orders import Orders
+from resilience.ledger.overview import Overview
 from resilience.ledger.statements import Statements
 
 UNREADABLE = "unreadable"
@@ -40,6 +41,7 @@ class Ledger:
         letters: The dead letters.
         claims: The idempotency records.
         orders: The orders about features.
+        overview: What it holds, added up.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Ledger:
         self.letters = Letters(self._database, redact=frozenset(redact))
         self.claims = Claims(self._database)
         self.orders = Orders(self._database, namespace)
+        self.overview = Overview(self._database)
 
     def upgrade(self) -> None:
         """Bring the schema up to date; harmless if it is."""

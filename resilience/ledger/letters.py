@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     delete,
+    func,
     insert,
     null,
     select,
@@ -42,6 +43,8 @@ class Which:
         task: Name of their task.
         fingerprint: Their cause.
         min_age_seconds: How long they have been dead at least.
+        ids: Only these.
+        died_by: Only those that were dead at this time, in epoch seconds: what somebody saw then.
     """
 
     id: str | None = None
@@ -49,6 +52,8 @@ class Which:
     task: str | None = None
     fingerprint: str | None = None
     min_age_seconds: float | None = None
+    ids: tuple[str, ...] | None = None
+    died_by: float | None = None
 
 
 class Letters:
@@ -70,6 +75,56 @@ class Letters:
         with self._database.reading() as connection:
             row = connection.execute(select(JOBS).where(JOBS.c.id == name)).mappings().one_or_none()
         return read_letter(row, self._redact) if row else None
+
+    def extent(self, which: Which) -> tuple[int, float | None]:
+        """Return how many of *which* letters there are, and when the last of them died."""
+        sums = self._select(which, func.count(), func.max(JOBS.c.died)).order_by(None)
+        with self._database.reading() as connection:
+            jobs, newest = connection.execute(sums).one()
+        return jobs, newest
+
+    def states(self, ids: Collection[str]) -> dict[str, tuple[str, int]]:
+        """Return state and failed calls of those of the jobs *ids* that the ledger still has."""
+        found: dict[str, tuple[str, int]] = {}
+        columns = select(JOBS.c.id, JOBS.c.state, JOBS.c.attempts)
+        with self._database.reading() as connection:
+            for some in _batches(list(ids)):
+                rows = connection.execute(columns.where(JOBS.c.id.in_(some))).all()
+                found |= {row.id: (row.state, row.attempts) for row in rows}
+        return found
+
+    def note(self, action: str, name: str, *, actor: str, reason: str) -> None:
+        """Keep in the audit that *actor* ordered *action* about the dependency or queue *name*."""
+        row = {"action": action, "actor": actor, "reason": reason, "job": name, "task": ""}
+        with self._database.writing() as connection:
+            connection.execute(insert(AUDIT).values(at=self._database.now), row)
+
+    def replay_edited(
+        self,
+        which: Which,
+        edit: Callable[[str], str],
+        *,
+        actor: str,
+        reason: str,
+        new_id: Callable[[], str],
+    ) -> dict[str, str]:
+        """Make a job again of one letter, as `replay`, with the message that *edit* makes of its.
+
+        Returns:
+            The new id by the old one; empty if there is no such letter any more.
+        """
+        [name, *_] = self._ids(which, 1) or [""]
+        made = new_id()
+        with self._database.writing() as connection:
+            letters = self._lock(connection, [name])
+            pairs = {letter.id: made for letter in letters}
+            for old in pairs:
+                row = JOBS.c.id == old
+                text = connection.scalars(select(JOBS.c.message).where(row)).one()
+                connection.execute(update(JOBS).where(row).values(message=edit(text)))
+            self._revive(connection, pairs, 0.0, first=0)
+            self._note(connection, letters, "edit", actor, reason, pairs)
+        return pairs
 
     def audit(self, *, job: str | None = None, limit: int = AUDIT_LIMIT) -> list[AuditEntry]:
         """Return who did what to letters, newest first.
@@ -189,6 +244,10 @@ class Letters:
                 dead = dead.where(JOBS.c[name] == value)
         if which.min_age_seconds is not None:
             dead = dead.where(JOBS.c.died <= self._database.now - which.min_age_seconds)
+        if which.ids is not None:
+            dead = dead.where(JOBS.c.id.in_(which.ids))
+        if which.died_by is not None:
+            dead = dead.where(JOBS.c.died <= which.died_by)
         return dead
 
     def _ids(self, which: Which, limit: int) -> list[str]:

@@ -52,6 +52,12 @@ class Orders:
             rows = connection.execute(orders.limit(limit)).mappings().all()
         return [order for _, order in _read(rows)]
 
+    def recent(self, *, limit: int) -> list[tuple[str, Order]]:
+        """Return the last *limit* orders of all features with their names, newest first."""
+        orders = select(ORDERS).where(self._ours).order_by(ORDERS.c.number.desc()).limit(limit)
+        with self._database.reading() as connection:
+            return _read(connection.execute(orders).mappings().all())
+
 
 def _read(rows: Iterable[RowMapping]) -> list[tuple[str, Order]]:
     """Return names and orders of *rows*; one that somebody has changed by hand is left out."""

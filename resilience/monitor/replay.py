@@ -79,16 +79,16 @@ class Replay:
         until = SystemClock.monotonic() + seconds
         pause = threading.Event()
         while True:
-            failed = 0
+            jobs, failed = self._letters.states(waiting), 0
             for name in sorted(waiting):
-                job = self._letters.show(name)
-                if job is None:  # whoever finishes a job removes it
+                state, attempts = jobs.get(name, (None, 0))
+                if state is None:  # whoever finishes a job removes it
                     seen = replace(seen, done=seen.done + 1)
                     waiting.discard(name)
-                elif job.state == State.DEAD:
+                elif state == State.DEAD:
                     seen = replace(seen, dead=seen.dead + 1)
                     waiting.discard(name)
-                elif job.attempts:
+                elif attempts:
                     failed += 1
             if not waiting or SystemClock.monotonic() >= until:
                 return replace(seen, failed=failed, under_way=len(waiting) - failed)

@@ -1,0 +1,133 @@
+"""What Flower remembers of degradation, beside what it remembers of tasks."""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from celery.events.state import Task
+from flower.events import EventsState  # type: ignore[import-untyped]
+
+from resilience.clock import SystemClock
+from resilience.levels import Level
+
+ANSWERS = 200
+INCIDENTS = 1_000
+LEVELS = 720
+"""One every five seconds: an hour."""
+TEXT_LENGTH = 300
+FIELDS = 40
+OURS = ("breaker", "bulkhead", "feature", "job", "ledger", "read", "store")
+"""First words of the events of this library that are no task's."""
+ENVELOPE = frozenset(
+    ("type", "uuid", "clock", "hostname", "pid", "utcoffset", "timestamp", "local_received")
+)
+SHOWN = ("level", "reason", "error", "source", "age", "dependency")
+
+
+class DegradedTask(Task):  # type: ignore[misc] # celery-types has none of it
+    """A task of Flower that shows how good its answer was.
+
+    Attributes:
+        degradation: Level and reason, for the column of the task list.
+        degradation_details: What else is known, for the page of the task.
+    """
+
+    degradation = None
+    degradation_details = None
+    _fields = (*Task._fields, "degradation", "degradation_details")  # noqa: SLF001 - Flower's views show these
+
+    def event(self, type_: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as Celery has it
+        """Note a degraded answer; let Celery do the rest, which would take it for a state."""
+        if type_ != "degraded":
+            super().event(type_, *args, **kwargs)
+            return
+        fields: Mapping[str, Any] = kwargs.get("fields") or args[2]
+        said = {name: short(fields[name]) for name in SHOWN if fields.get(name) is not None}
+        level, reason = level_name(fields.get("level")), said.pop("reason", "")
+        said.pop("level", None)
+        self.degradation = f"{level}: {reason}" if reason else level
+        self.degradation_details = ", ".join(f"{name}: {text}" for name, text in said.items())
+        if self.name is None:
+            self.name = fields.get("name")
+
+
+class DegradationState(EventsState):  # type: ignore[misc] # Flower has no types
+    """Flower's view of the cluster, with the last answers and incidents of this library.
+
+    Attributes:
+        answers: Degraded and partial answers, oldest first.
+        incidents: Other events of this library, oldest first.
+        levels: Time and level of the app, oldest first; None: not known.
+        heard: When the last event of any worker came, by this host's clock.
+    """
+
+    Task = DegradedTask
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as Flower has it
+        super().__init__(*args, **kwargs)
+        self.answers: deque[dict[str, Any]] = deque(maxlen=ANSWERS)
+        self.incidents: deque[dict[str, Any]] = deque(maxlen=INCIDENTS)
+        self.levels: deque[tuple[float, int | None]] = deque(maxlen=LEVELS)
+        self.heard: float | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = {name: getattr(self, name) for name in ("answers", "incidents", "levels")}
+        return (*super().__reduce__()[:2], kept)
+
+    @classmethod
+    def of(cls, state: EventsState) -> "DegradationState":
+        """Return *state*, which Flower may have saved before this library was there."""
+        if isinstance(state, cls):
+            return state
+        for task in state.tasks.values():
+            task.__class__ = DegradedTask
+        return cls(*state.__reduce__()[1])
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Take note of an *event* of any kind; a fan-out is no task, and gets no row."""
+        self.heard = SystemClock().now()
+        kind = str(event.get("type"))
+        if kind in ("task-degraded", "task-partial"):
+            self.answers.append(noted(event))
+        elif kind.partition("-")[0] in OURS:
+            self.incidents.append(noted(event))
+        if kind != "task-partial":
+            super().event(event)
+
+
+def noted(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of an *event* that some process sent: short, and nothing but JSON."""
+    some = {str(name)[:TEXT_LENGTH]: short(one) for name, one in islice(event.items(), FIELDS)}
+    at = some.get("timestamp")
+    return {
+        "at": at if isinstance(at, int | float) else SystemClock().now(),
+        "kind": some.get("type"),
+        "id": str(some.get("uuid") or ""),
+        "worker": some.get("hostname"),
+        "level": level_name(some["level"]) if "level" in some else None,
+        "fields": {
+            name: one
+            for name, one in some.items()
+            if name not in ENVELOPE and one not in (None, "")
+        },
+    }
+
+
+def short(value: object) -> Any:  # noqa: ANN401 - JSON
+    """Return *value* as it is if it is a finite number, else as a text that is cut if it is long."""
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(short(one)) for one in value[:FIELDS])
+    text = str(value)
+    return text if len(text) <= TEXT_LENGTH else f"{text[:TEXT_LENGTH]}…"
+
+
+def level_name(value: object) -> str:
+    """Return the name of the level that an event gave as a number, or what it gave."""
+    try:
+        return Level(value).name  # type: ignore[arg-type]
+    except ValueError:
+        return str(short(value))
