@@ -1,13 +1,11 @@
 """What somebody can order on the page: each order names the version that it is about."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from resilience.breaker import Breaker
 from resilience.errors import ConfigurationError, OrderConflictError, ResilienceError, text_of
-from resilience.flags.document import State
 from resilience.ledger import Which
 from resilience.levels import Level
 from resilience.monitor.flower.letters import Desk, Edited
@@ -16,10 +14,15 @@ from resilience.tasks.resilience import Resilience
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+BREAKER_ORDERS = {
+    "open": Breaker.force_open,
+    "close": Breaker.force_closed,
+    "observe": Breaker.observe,
+}
 
 
-class Letters(BaseModel):
-    """A filter for dead letters; what is None does not matter."""
+class Filter(BaseModel):
+    """Which dead letters; what is None does not matter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,14 +36,14 @@ class Order(BaseModel):
     """An order of an operator.
 
     Attributes:
-        action: What to do: a key of `ACTIONS`.
+        action: What to do; see `act`.
         name: Of the dependency, queue or feature.
         reason: Why; it is kept.
-        version: Of what the operator saw; a newer one is left alone.
+        version: Of what the operator saw; what has changed since is left alone.
         seconds: How long it holds.
         level: Of a brownout.
         share: Of the calls, for a trial.
-        which: Dead letters: a filter.
+        which: Dead letters.
         jobs: How many letters the operator saw.
         edited: New arguments of a letter.
     """
@@ -48,18 +51,18 @@ class Order(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     action: Name
-    name: Name | None = None
+    name: Name = "brownout"
     reason: Reason
     version: float = Field(allow_inf_nan=False)
     seconds: float = Field(default=1800.0, gt=0, le=30 * 86400)
     level: Level = Level.FULL
     share: float = Field(default=0.01, gt=0, le=0.5)
-    which: Letters = Letters()
+    which: Filter = Filter()
     jobs: int = Field(default=1, ge=1)
     edited: Edited | None = None
 
 
-def act(application: Any, order: Order, actor: str) -> dict[str, str]:  # noqa: ANN401 - Flower's
+def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, str]:
     """Carry out *order*; return what became of it.
 
     Raises:
@@ -67,114 +70,69 @@ def act(application: Any, order: Order, actor: str) -> dict[str, str]:  # noqa: 
         OrderConflictError: Something has changed since the version that it names.
         ResilienceError: The store or the ledger does not answer.
     """
-    if order.action not in ACTIONS:
-        msg = f"there is no action {order.action!r}"
-        raise ConfigurationError(msg)
-    kind, do = ACTIONS[order.action]
-    given = {"actor": actor, "reason": order.reason}
-    if kind == "letters":
-        return {"done": do(application.desk, order, given)}
-    adopted = application.adopted
-    done = do(adopted, order, given)
-    if kind == "audited":
-        return {"done": done}
-    try:
-        adopted.ledger.letters.note(order.action, str(order.name), **given)
+    by = {"actor": actor, "reason": order.reason}
+    seen, held, flags = int(order.version), {**by, "seconds": order.seconds}, adopted.flags
+    match order.action.split():
+        case [("replay" | "discard" | "edit") as what]:
+            return {"done": _letters(desk, what, order, by)}
+        case ["flag", ("on" | "off" | "auto") as state]:
+            flags.order(order.name, state, seen=seen, **held)
+            return {"done": f"{order.name} is {state}"}
+        case ["brownout"]:
+            made = flags.brownout(order.level, seen=seen, **held)
+            return {"done": f"the brownout is {made.said}"}
+        case ["breaker", what]:
+            done = _breaker(adopted, what, order, by)
+        case ["hold"] if order.name in (*adopted.dependencies, *queues_of(adopted)):
+            adopted.holds.hold(order.name, seen=order.version, **held)
+            done = f"{order.name} is held"
+        case ["release"]:
+            adopted.holds.release(order.name, seen=order.version, **by)
+            done = f"{order.name} is released"
+        case ["trial"]:
+            done = _trial(adopted, order, held)
+        case _:
+            msg = f"{order.action!r} is nothing that can be done to {order.name!r}"
+            raise ConfigurationError(msg)
+    try:  # flags and letters have an audit of their own
+        adopted.ledger.letters.note(order.action, order.name, **by)
     except ResilienceError as error:  # the order is in force all the same
         done += f", but the audit does not know: {text_of(error)}"
     return {"done": done}
 
 
-def _breaker(give: Callable[[Breaker, Order, dict[str, Any]], None]) -> tuple[str, Any]:
-    def do(adopted: Resilience, order: Order, given: dict[str, Any]) -> str:
-        breaker = adopted.breaker(str(order.name))
-        if not isinstance(breaker, Breaker):
-            msg = f"no breaker guards {order.name!r}"
-            raise ConfigurationError(msg)
-        give(breaker, order, {**given, "seen": int(order.version)})
-        return f"the circuit of {order.name} is {breaker.state}"
-
-    return "order", do
-
-
-def _hold(adopted: Resilience, order: Order, given: dict[str, Any]) -> str:
-    names = [*adopted.dependencies, *queues_of(adopted)]
-    if order.name not in names:
-        msg = f"no dependency or queue is called {order.name!r}"
+def _breaker(adopted: Resilience, what: str, order: Order, by: dict[str, str]) -> str:
+    breaker, seen = adopted.breaker(order.name), int(order.version)
+    if not isinstance(breaker, Breaker):
+        msg = f"no breaker guards {order.name!r}"
         raise ConfigurationError(msg)
-    adopted.holds.hold(order.name, seen=order.version, **_for(order, given))
-    return f"{order.name} is held"
+    if what in BREAKER_ORDERS:
+        BREAKER_ORDERS[what](breaker, seen=seen, seconds=order.seconds, **by)
+    else:
+        breaker.reset(seen=seen, **by)
+    return f"the circuit of {order.name} is {breaker.state}"
 
 
-def _release(adopted: Resilience, order: Order, given: dict[str, Any]) -> str:
-    adopted.holds.release(str(order.name), seen=order.version, **given)
-    return f"{order.name} is released"
-
-
-def _flag(state: State) -> tuple[str, Any]:
-    def do(adopted: Resilience, order: Order, given: dict[str, Any]) -> str:
-        seen = int(order.version)
-        adopted.flags.order(str(order.name), state, seen=seen, **_for(order, given))
-        return f"{order.name} is {state}"
-
-    return "audited", do
-
-
-def _brownout(adopted: Resilience, order: Order, given: dict[str, Any]) -> str:
-    made = adopted.flags.brownout(order.level, seen=int(order.version), **_for(order, given))
-    return f"the brownout is {made.said}"
-
-
-def _trial(adopted: Resilience, order: Order, given: dict[str, Any]) -> str:
-    name, flags = str(order.name), adopted.flags
+def _trial(adopted: Resilience, order: Order, held: dict[str, Any]) -> str:
+    """Begin a trial, or end the one that runs."""
     adopted.pulse.refresh()
-    running = flags.document.trials.get(name)
+    running = adopted.flags.document.trials.get(order.name)
     if (running.until if running else 0.0) != order.version:
-        msg = f"{name}: a trial has begun or ended since; look again"
+        msg = f"{order.name}: a trial has begun or ended since; look again"
         raise OrderConflictError(msg)
     if running:
-        flags.stop_trial(name)
-        return f"the trial of {name} is over"
-    flags.start_trial(name, share=order.share, **_for(order, given))
-    return f"a trial of {name} has begun"
+        adopted.flags.stop_trial(order.name)
+        return f"the trial of {order.name} is over"
+    adopted.flags.start_trial(order.name, share=order.share, **held)
+    return f"a trial of {order.name} has begun"
 
 
-def _letters(change: Callable[[Desk, Which, Order, dict[str, Any]], str]) -> tuple[str, Any]:
-    def do(desk: Desk, order: Order, given: dict[str, Any]) -> str:
-        chosen = order.which.model_dump()
-        if not any(chosen.values()):
-            msg = "say which letters: ids, a dependency, a task or a fingerprint"
-            raise ConfigurationError(msg)
-        return change(desk, Which(**chosen, died_by=order.version), order, given)
-
-    return "letters", do
-
-
-def _edit(desk: Desk, which: Which, order: Order, given: dict[str, Any]) -> str:
-    if order.edited is None or len(which.ids or ()) != 1:
-        msg = "one letter is edited, and its new arguments are named"
+def _letters(desk: Desk, what: str, order: Order, by: dict[str, str]) -> str:
+    chosen = order.which.model_dump()
+    if not any(chosen.values()):
+        msg = "say which letters: ids, a dependency, a task or a fingerprint"
         raise ConfigurationError(msg)
-    return desk.edit(which, order.edited, given)
-
-
-def _for(order: Order, given: dict[str, Any]) -> dict[str, Any]:
-    return {**given, "seconds": order.seconds}
-
-
-ACTIONS: dict[str, tuple[str, Any]] = {
-    "breaker open": _breaker(lambda one, order, given: one.force_open(**_for(order, given))),
-    "breaker close": _breaker(lambda one, order, given: one.force_closed(**_for(order, given))),
-    "breaker observe": _breaker(lambda one, order, given: one.observe(**_for(order, given))),
-    "breaker reset": _breaker(lambda one, _order, given: one.reset(**given)),
-    "hold": ("order", _hold),
-    "release": ("order", _release),
-    "flag on": _flag("on"),
-    "flag off": _flag("off"),
-    "flag auto": _flag("auto"),
-    "trial": ("order", _trial),
-    "brownout": ("audited", _brownout),
-    "replay": _letters(lambda desk, which, order, given: desk.replay(which, order.jobs, given)),
-    "discard": _letters(lambda desk, which, order, given: desk.discard(which, order.jobs, given)),
-    "edit": _letters(_edit),
-}
-"""What can be ordered, and who audits it: this module (`order`), the flags, or the letters."""
+    which = Which(**chosen, died_by=order.version)
+    if what == "edit":
+        return desk.edit(which, order.edited or Edited(args=[], kwargs={}), by)
+    return (desk.replay if what == "replay" else desk.discard)(which, order.jobs, by)

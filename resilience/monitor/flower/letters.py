@@ -50,7 +50,7 @@ class Desk:
     def find(self, which: Which, limit: int) -> dict[str, Any]:
         """Return the first of *which* letters, how many there are, and when the last one died."""
         jobs, newest = self._letters.extent(which)
-        found = [_row(one) for one in self._letters.find(which, limit=limit)]
+        found = [letter_row(one) for one in self._letters.find(which, limit=limit)]
         return {"jobs": jobs, "version": newest, "letters": found}
 
     def check(self, which: Which, jobs: int) -> None:
@@ -141,7 +141,7 @@ class Desk:
             threading.Event().wait(STEP_SECONDS)
 
 
-def _row(letter: Letter) -> dict[str, Any]:
+def letter_row(letter: Letter) -> dict[str, Any]:
     """Return what the page shows of *letter*; only its own arguments may be long."""
     row = letter.to_json()
     message = row.pop("message")

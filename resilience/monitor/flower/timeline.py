@@ -6,9 +6,14 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from resilience.levels import Level
+
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~-])")
-NAMES = ("dependency", "feature", "queue", "job", "source", "task")
-ACTOR, REASON = "actor", "reason"
+NAMES = ("dependency", "feature", "queue", "source", "task")
+CIRCUITS = "breaker-"
+TIME_MAX = 1e11
+CELLS = ("what", "name", "actor", "text")
+TO_WRITE = ("What users saw", "Why it happened", "What helped", "What we change")
 
 
 def timeline(
@@ -17,23 +22,26 @@ def timeline(
     """Return all that happened, newest first: `at`, `what`, `name`, `actor`, `text`.
 
     Args:
-        incidents: Events, as `state.noted` returns them.
-        audited: Entries of the audit, and orders about features.
+        incidents: Events, as `state.noted` returns them. Those of circuits are left out if
+            *audited* has any: the store knows all of them.
+        audited: Orders, and changes of circuits: `at`, `what`, `name`, `actor`, `reason`, others.
     """
-    entries = [_heard(one["at"], str(one["kind"]), dict(one["fields"])) for one in incidents]
-    for one in audited:
-        fields = {name: one[name] for name in ("job", ACTOR, REASON, "task") if one.get(name)}
-        entries.append(_heard(one["at"], str(one["action"]), fields))
-    return sorted(entries, key=lambda one: float(one["at"]), reverse=True)
+    known = [dict(one) for one in audited]
+    circuits = any("event" in one for one in known)
+    for one in incidents:
+        fields = dict(one["fields"])
+        name = next((fields.pop(key) for key in NAMES if fields.get(key)), "")
+        if not (circuits and one["kind"].startswith(CIRCUITS)):
+            known.append({"at": one["at"], "what": one["kind"], "name": name, **fields})
+    return sorted(map(_entry, known), key=lambda one: float(one["at"]), reverse=True)
 
 
-def _heard(at: float, what: str, fields: dict[str, Any]) -> dict[str, Any]:
+def _entry(fields: dict[str, Any]) -> dict[str, Any]:
     fields.pop("event", None)
-    name = next((str(fields.pop(one)) for one in NAMES if fields.get(one)), "")
-    actor, reason = str(fields.pop(ACTOR, "")), str(fields.pop(REASON, ""))
-    rest = ", ".join(f"{key} {_rounded(value)}" for key, value in fields.items())
-    text = "; ".join(part for part in (reason, rest) if part)
-    return {"at": at, "what": what, "name": name, "actor": actor, "text": text}
+    entry = {key: fields.pop(key) for key in ("at", "what", "name")}
+    actor, reason = fields.pop("actor", None), fields.pop("reason", None)
+    rest = [f"{key} {_rounded(value)}" for key, value in fields.items() if value not in (None, "")]
+    return entry | {"actor": actor or "", "text": "; ".join([*filter(None, [reason]), *rest])}
 
 
 def _rounded(value: object) -> object:
@@ -49,28 +57,25 @@ def post_mortem(found: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], 
         app: Name of the app.
     """
     ordered = sorted(entries, key=lambda one: float(one["at"]))
-    span = f"{_moment(ordered[0]['at'])} to {_moment(ordered[-1]['at'])}" if ordered else "no events"
-    worst = max((level for level in found["levels"][1] if level is not None), default=None)
-    lines = [
-        f"# Post-mortem: {plain(app)}",
-        "",
-        f"- Period: {span}",
-        f"- Worst level of the last hour: {'not known' if worst is None else worst}",
-        f"- Level when this was written: {plain(found.get('level') or 'not known')}",
-        *(f"- Not known here: {plain(name)}: {plain(why)}" for name, why in found["unknown"].items()),
-        *("", "## What keeps answers from being full", ""),
-        *(
-            f"- {plain(one['kind'])} {plain(one['name'])} ({plain(one['level'])}): {plain(one['why'])}"
+    levels = [level for level in found["levels"][1] if level is not None]
+    facts = {
+        "First event": _moment(ordered[0]["at"]) if ordered else "none",
+        "Last event": _moment(ordered[-1]["at"]) if ordered else "none",
+        "Worst level of the last hour": Level(max(levels)).name if levels else "not known",
+        "Level now": found.get("level") or "not known",
+        **{f"Not known: the {name}": why for name, why in found["unknown"].items()},
+        **{
+            f"{one['kind']} {one['name']}, {one['level']}": one["why"]
             for one in found.get("reasons", ())
-        ),
-        *("", "## Timeline", "", "| time (UTC) | what | who or what | by | why |"),
-        "|---|---|---|---|---|",
-    ]
+        },
+    }
+    lines = [f"# Post-mortem: {plain(app)}", ""]
+    lines += [f"- {plain(name)}: {plain(value)}" for name, value in facts.items()]
+    lines += ["", "## Timeline", "", "| time (UTC) | what | where | by | why |", "|" + "---|" * 5]
     for one in ordered:
-        cells = [_moment(one["at"]), *(plain(one[key]) for key in ("what", "name", "actor", "text"))]
+        cells = map(plain, (_moment(one["at"]), *(one[key] for key in CELLS)))
         lines.append(f"| {' | '.join(cells)} |")
-    for heading in ("What users saw", "Why it happened", "What helped", "What we change"):
-        lines += ["", f"## {heading}", "", "…"]
+    lines += [f"\n## {heading}\n\n…" for heading in TO_WRITE]
     return "\n".join(lines) + "\n"
 
 
@@ -81,6 +86,6 @@ def plain(text: object) -> str:
 
 
 def _moment(at: object) -> str:
-    if not isinstance(at, int | float) or not math.isfinite(at) or not 0 <= at < 1e11:
+    if not isinstance(at, int | float) or not math.isfinite(at) or not 0 <= at < TIME_MAX:
         return "?"
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")

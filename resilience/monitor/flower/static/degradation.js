@@ -237,10 +237,10 @@
       { ...about(one.trial ? "End trial" : "Trial", "trial", { version: one.trial || 0 }, one.feature, one.trial ? [] : ["share", "seconds"]) },
     ]);
     fill("due", data.due || [], (one) => `${one.dependency} ${one.state}`, (one) => [
-      one.dependency, one.state, one.jobs, one.first_seconds < 0 ? cell(`overdue ${duration(-one.first_seconds)}`, "dg-warn") : `in ${duration(one.first_seconds)}`, ...one.within,
+      one.dependency, one.state, one.jobs, one.first_seconds < 0 ? cell(`overdue ${duration(-one.first_seconds)}`, "dg-warn") : `in ${duration(one.first_seconds)}`, one.within_0, one.within_60, one.within_600, one.within_3600,
     ]);
     fill("causes", data.causes || [], (one) => one.fingerprint, (one) => [
-      one.jobs, `${one.task || ""} (${one.dependency || ""})`, `${one.reason || ""}: ${one.error || one.fingerprint}`, ago(one.oldest), ago(one.newest),
+      one.jobs, `${one.task || ""} (${one.dependency || ""})`, `${one.reason || ""}: ${one.error ? `${one.error.type}: ${one.error.text}` : one.fingerprint}`, ago(one.oldest), ago(one.newest),
     ], (one) => one.fingerprint ? [
       { label: "Show", reads: () => filterBy(one.fingerprint) },
       someLetters("Replay all", "replay", { fingerprint: one.fingerprint }, one.jobs, one.newest),
