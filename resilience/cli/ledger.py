@@ -4,6 +4,7 @@ import json
 
 import click
 
+from resilience.cli.rows import console
 from resilience.cli.words import briefly, confirm, plain
 from resilience.clock import SystemClock
 from resilience.ledger import COUNT_LIMIT, Count, Ledger
@@ -93,7 +94,6 @@ def status(context: click.Context, *, exact: bool, as_json: bool) -> None:
     click.echo(f"{place}{'' if counts else ' holds no jobs.'}")
     if not counts:
         return
-    from rich.console import Console  # noqa: PLC0415 - an extra
     from rich.table import Table  # noqa: PLC0415 - an extra
     from rich.text import Text  # noqa: PLC0415 - an extra
 
@@ -102,7 +102,7 @@ def status(context: click.Context, *, exact: bool, as_json: bool) -> None:
         table.add_row(
             Text(plain(one.dependency)), str(one.state), Text(one.amount, "bold"), _oldest(one)
         )
-    Console().print(table)
+    console().print(table)
 
 
 def _row(one: Count) -> dict[str, object]:
