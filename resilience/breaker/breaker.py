@@ -3,31 +3,26 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from types import CoroutineType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from resilience.breaker import blocks
 from resilience.breaker.classify import FAILED
-from resilience.breaker.keeper import NO_VALUE, Keeper, Pass
-from resilience.breaker.state import Circuit, State, closed, state_at
-from resilience.declared import check_order
+from resilience.breaker.keeper import NO_VALUE, Pass
+from resilience.breaker.orders import Ordered
+from resilience.breaker.state import Circuit, State, state_at
 from resilience.errors import (
     CircuitOpenError,
     ConfigurationError,
-    StoreUnavailableError,
     as_bug,
     mark_wrong_call,
 )
-from resilience.events import CircuitForced
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ORDER_TRIES = 20
 
-
-class Breaker(Keeper):
+class Breaker(Ordered):
     """Refuses calls of a dependency that fails, for the whole fleet at once.
 
     A closed circuit costs a call no round trip: it is counted here and told with the next pulse.
@@ -304,51 +299,3 @@ class Breaker(Keeper):
             return value
 
         return guarded
-
-    def force_open(self, *, seconds: float, actor: str, reason: str) -> None:
-        """Refuse every call in the whole fleet for *seconds*.
-
-        Raises:
-            ConfigurationError: *seconds* is not more than 0, or nobody or no reason is named.
-            StoreUnavailableError: The order did not reach the fleet.
-        """
-        self._order(State.FORCED_OPEN, seconds, actor, reason)
-
-    def force_closed(self, *, seconds: float, actor: str, reason: str) -> None:
-        """Let every call through for *seconds*, whatever fails. Raises as `force_open`."""
-        self._order(State.FORCED_CLOSED, seconds, actor, reason)
-
-    def observe(self, *, seconds: float, actor: str, reason: str) -> None:
-        """Let every call through for *seconds*, but announce when the circuit would open.
-
-        Raises as `force_open`.
-        """
-        self._order(State.OBSERVED, seconds, actor, reason)
-
-    def reset(self, *, actor: str, reason: str) -> None:
-        """Close the circuit, end any order and forget what was counted. Raises as `force_open`."""
-        self._order(None, 0.0, actor, reason)
-
-    def _order(self, manual: State | None, seconds: float, actor: str, reason: str) -> None:
-        check_order(f"breaker {self.name}", actor, reason, seconds if manual else 1.0)
-        order = str(manual or "reset")
-        event = CircuitForced(
-            dependency=self.name, order=order, seconds=seconds, actor=actor, reason=reason
-        )
-        for _ in range(ORDER_TRIES):
-            now = self._pulse.refresh()
-            new: Circuit = replace(
-                closed(self._circuit, now),
-                manual=manual,
-                manual_until=now + seconds,
-                actor=actor,
-                reason=reason,
-            )
-            try:
-                if self._pulse.run(self.change(self._kept, new, event), alone=False):
-                    return
-            except StoreUnavailableError as error:
-                msg = f"breaker {self.name}: the order {order} did not reach the fleet: {error}"
-                raise StoreUnavailableError(msg) from error
-        msg = f"breaker {self.name}: the circuit changed {ORDER_TRIES} times meanwhile; try again"
-        raise StoreUnavailableError(msg)

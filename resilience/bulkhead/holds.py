@@ -3,12 +3,15 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from typing import Any, Self
 
 from resilience.declared import check_order
-from resilience.errors import StoreUnavailableError
+from resilience.errors import OrderConflictError, StoreUnavailableError
 from resilience.events import Listener, QueueHeld, QueueReleased, announce
 from resilience.store import Store
+
+CHANGE = files("resilience.store").joinpath("hold.lua").read_text()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +67,21 @@ class Holds:
         self._listeners = listeners
         self._known: Mapping[str, Hold] = {}
 
-    def hold(self, name: str, *, seconds: float, actor: str, reason: str) -> Hold:
+    def hold(
+        self, name: str, *, seconds: float, actor: str, reason: str, seen: float | None = None
+    ) -> Hold:
         """Let no worker take jobs of *name* for *seconds*; a new order replaces an older one.
+
+        Args:
+            name: Of a dependency or a queue.
+            seconds: How long, more than 0.
+            actor: Who orders it.
+            reason: Why.
+            seen: When the order that *actor* has seen ends, 0 for none; None: whatever there is.
 
         Raises:
             ConfigurationError: *seconds* is not more than 0, or nobody or no reason is named.
+            OrderConflictError: Somebody has given another order than the one *seen*.
             StoreUnavailableError: The order did not reach the fleet.
         """
         check_order(f"hold {name}", actor, reason, seconds)
@@ -76,23 +89,37 @@ class Holds:
         now = self._time()
         since = now if before is None else before.since
         made = Hold(name=name, until=now + seconds, actor=actor, reason=reason, since=since)
-        self._store.run(lambda client: client.hset(self._key, name, json.dumps(asdict(made))))
+        self._change(name, json.dumps(asdict(made)), seen, now)
         self.look()
         said = QueueHeld(queue=name, worker=None, reason=reason, actor=actor, until=made.until)
         announce(said, self._listeners)
         return made
 
-    def release(self, name: str, *, actor: str, reason: str) -> bool:
+    def release(self, name: str, *, actor: str, reason: str, seen: float | None = None) -> bool:
         """End the order to hold *name*; tell whether there was one. Raises as `hold`."""
         check_order(f"hold {name}", actor, reason)
         held = self.all().get(name)
-        self._store.run(lambda client: client.hdel(self._key, name))
+        self._change(name, "", seen, self._time())
         self.look()
         if held is None:
             return False
         said = QueueReleased(queue=name, worker=None, reason=reason, actor=actor, until=held.until)
         announce(said, self._listeners)
         return True
+
+    def _change(self, name: str, text: str, seen: float | None, now: float) -> None:
+        """Keep *text* as the order about *name*, or none; only if the one *seen* is in force."""
+        kept = ""
+        if seen is not None:
+            raw: Any = self._store.run(lambda client: client.hget(self._key, name))
+            kept = (raw or b"").decode()
+            found = Hold.parse(kept.encode())
+            until = found.until if found is not None and found.until > now else 0.0
+            if until != seen:
+                raise _conflict(name, found)
+        values = (name, kept, text, str(int(seen is None)))
+        if not self._store.run(lambda client: client.eval(CHANGE, 1, self._key, *values)):
+            raise _conflict(name, None)
 
     def all(self) -> Mapping[str, Hold]:
         """Return the orders in force, by name.
@@ -131,3 +158,8 @@ class Holds:
         kept: dict[Any, Any] = self._store.run(lambda client: client.hgetall(self._key))
         orders = map(Hold.parse, kept.values())
         return {one.name: one for one in orders if one is not None}
+
+
+def _conflict(name: str, now: Hold | None) -> OrderConflictError:
+    who = f"{now.actor} has given another order since ({now.reason})" if now else "it has ended"
+    return OrderConflictError(f"hold {name}: {who}; look again")

@@ -15,6 +15,7 @@ MODULES = {
     "dead": "dead",
     "dependencies": "workers",
     "flag": "flags",
+    "flower": "flower",
     "health": "health",
     "hold": "holds",
     "holds": "holds",
@@ -27,7 +28,7 @@ MODULES = {
     "worker": "workers",
 }
 """The module of each command, which has the command's name there."""
-EXTRAS = {"rich", "supervisor"}
+EXTRAS = {"flower": "flower", "rich": "cli", "supervisor": "cli"}
 
 
 class DeclarationError(click.ClickException):
@@ -69,7 +70,7 @@ class Commands(click.Group):
             missing = str(error.name).partition(".")[0]
             if missing not in EXTRAS:
                 raise
-            msg = f"this needs {missing}: pip install 'celery-resilience[cli]'"
+            msg = f"this needs {missing}: pip install 'celery-resilience[{EXTRAS[missing]}]'"
             raise DeclarationError(msg) from error
         except (
             errors.LedgerUnavailableError,

@@ -11,10 +11,10 @@ import click
 from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
 from resilience.cli.letters import print_letter, print_letters
-from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
 from resilience.cli.rows import JSON, all_of
 from resilience.cli.words import briefly, confirm, duration, duration_in_seconds
 from resilience.ledger import Ledger, State, Which
+from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
 
 LIST = 50
 """Most letters that are listed unless told otherwise."""

@@ -71,7 +71,8 @@ def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, 
         ResilienceError: The store or the ledger does not answer.
     """
     by = {"actor": actor, "reason": order.reason}
-    seen, held, flags = int(order.version), {**by, "seconds": order.seconds}, adopted.flags
+    held: dict[str, Any] = {**by, "seconds": order.seconds}
+    seen, flags = int(order.version), adopted.flags
     match order.action.split():
         case [("replay" | "discard" | "edit") as what]:
             return {"done": _letters(desk, what, order, by)}

@@ -10,8 +10,8 @@ from tornado.template import Loader, Template
 
 from resilience.monitor.flower.handlers import ROUTES
 from resilience.monitor.flower.letters import Desk
-from resilience.monitor.flower.state import DegradationState
-from resilience.monitor.flower.view import LEVEL_SECONDS, View
+from resilience.monitor.flower.state import LEVEL_SECONDS, DegradationState
+from resilience.monitor.flower.view import View
 from resilience.tasks.resilience import Resilience
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -51,9 +51,7 @@ class DegradationFlower(Flower):  # type: ignore[misc] # Flower has no types
         settings["template_loader"] = PageLoader(settings["template_path"])
         super().__init__(options=options, capp=capp, **settings)
         prefix = self.options.url_prefix
-        self.add_handlers(
-            ".*", [rewrite_handler(one, prefix) if prefix else one for one in ROUTES]
-        )
+        self.add_handlers(".*", [rewrite_handler(one, prefix) if prefix else one for one in ROUTES])
         if self.options.tasks_columns == COLUMNS:
             self.options.tasks_columns += ",degradation"
         self.events.state = state = DegradationState.of(self.events.state)

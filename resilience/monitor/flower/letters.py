@@ -67,7 +67,9 @@ class Desk:
     def discard(self, which: Which, jobs: int, given: Mapping[str, str]) -> str:
         """Let letters go. Raises as `check`."""
         self.check(which, jobs)
-        gone = self._letters.discard(which, limit=jobs, actor=given["actor"], reason=given["reason"])
+        gone = self._letters.discard(
+            which, limit=jobs, actor=given["actor"], reason=given["reason"]
+        )
         return f"{len(gone)} discarded"
 
     def edit(self, which: Which, edited: Edited, given: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from resilience.levels import Level
 
 ANSWERS = 200
 INCIDENTS = 1_000
+LEVEL_SECONDS = 5.0
 LEVELS = 720
 """One every five seconds: an hour."""
 TEXT_LENGTH = 300
@@ -23,10 +24,10 @@ OURS = ("breaker", "bulkhead", "feature", "job", "ledger", "read", "store")
 ENVELOPE = frozenset(
     ("type", "uuid", "clock", "hostname", "pid", "utcoffset", "timestamp", "local_received")
 )
-SHOWN = ("level", "reason", "error", "source", "age", "dependency")
+SHOWN = ("reason", "error", "source", "age", "dependency")
 
 
-class DegradedTask(Task):  # type: ignore[misc] # celery-types has none of it
+class DegradedTask(Task):
     """A task of Flower that shows how good its answer was.
 
     Attributes:
@@ -34,23 +35,26 @@ class DegradedTask(Task):  # type: ignore[misc] # celery-types has none of it
         degradation_details: What else is known, for the page of the task.
     """
 
-    degradation = None
-    degradation_details = None
-    _fields = (*Task._fields, "degradation", "degradation_details")  # noqa: SLF001 - Flower's views show these
+    degradation: str | None = None
+    degradation_details: str | None = None
+    _fields = (*Task._fields, "degradation", "degradation_details")  # type: ignore[attr-defined]
 
-    def event(self, type_: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as Celery has it
+    def event(  # type: ignore[override] # its other options are for speed
+        self,
+        type_: str | None,
+        timestamp: float | None = None,
+        local_received: float | None = None,
+        fields: dict[str, Any] | None = None,
+        **options: Any,  # noqa: ANN401 - as Celery has it
+    ) -> str | None:
         """Note a degraded answer; let Celery do the rest, which would take it for a state."""
-        if type_ != "degraded":
-            super().event(type_, *args, **kwargs)
-            return
-        fields: Mapping[str, Any] = kwargs.get("fields") or args[2]
-        said = {name: short(fields[name]) for name in SHOWN if fields.get(name) is not None}
-        level, reason = level_name(fields.get("level")), said.pop("reason", "")
-        said.pop("level", None)
+        if type_ != "degraded" or fields is None:
+            return super().event(type_, timestamp, local_received, fields, **options)
+        said = {name: short(fields[name]) for name in SHOWN if fields.get(name) not in (None, "")}
+        reason, level = said.get("reason"), level_name(fields.get("level"))
         self.degradation = f"{level}: {reason}" if reason else level
         self.degradation_details = ", ".join(f"{name}: {text}" for name, text in said.items())
-        if self.name is None:
-            self.name = fields.get("name")
+        return None
 
 
 class DegradationState(EventsState):  # type: ignore[misc] # Flower has no types
@@ -106,7 +110,7 @@ def noted(event: Mapping[str, Any]) -> dict[str, Any]:
         "kind": some.get("type"),
         "id": str(some.get("uuid") or ""),
         "worker": some.get("hostname"),
-        "level": level_name(some["level"]) if "level" in some else None,
+        "level": None if some.get("level") is None else level_name(some["level"]),
         "fields": {
             name: one
             for name, one in some.items()
@@ -116,8 +120,12 @@ def noted(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short(value: object) -> Any:  # noqa: ANN401 - JSON
-    """Return *value* as it is if it is a finite number, else as a text that is cut if it is long."""
-    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+    """Return *value* if it is a finite number, else as a text that is cut if it is long."""
+    if (
+        value is None
+        or isinstance(value, int)
+        or (isinstance(value, float) and math.isfinite(value))
+    ):
         return value
     if isinstance(value, list | tuple):
         value = ", ".join(str(short(one)) for one in value[:FIELDS])

@@ -8,7 +8,7 @@ from typing import Any
 
 from resilience.levels import Level
 
-SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~-])")
+SPECIAL = re.compile(r"([\\`*_\[\]|<>~])")
 NAMES = ("dependency", "feature", "queue", "source", "task")
 CIRCUITS = "breaker-"
 TIME_MAX = 1e11
