@@ -1,0 +1,227 @@
+"""The Degradation page in a browser: live, by keyboard, in two colours, on a phone."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from resilience.testing.stack import run_worker
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.browser import Tab, running_browser
+from tests.integration.page_stage import (
+    APP_PATH,
+    SECONDS,
+    SECRET,
+    Stage,
+    running_flower,
+    running_stage,
+)
+
+pytestmark = pytest.mark.redis_broker("one browser for both brokers is enough")
+
+
+@pytest.fixture(scope="module")
+def stage(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The app, with a worker."""
+    valkey.flush()
+    with (
+        running_stage(valkey.url, valkey, tmp_path_factory.mktemp("page")) as made,
+        run_worker(APP_PATH, queues=made.shop.QUEUES, env=made.env),
+    ):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def url(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the page of a Flower that takes orders of everybody, behind a prefix."""
+    directory = tmp_path_factory.mktemp("flower")
+    with running_flower(APP_PATH, stage.env, directory, "--url-prefix=ops") as address:
+        yield f"{address}/ops/degradation"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """A browser."""
+    with running_browser(tmp_path_factory.mktemp("browser")) as tab:
+        yield tab
+
+
+@pytest.fixture
+def page(browser: Tab, url: str, stage: Stage) -> Iterator[Tab]:
+    """The page, seen on a desk; afterwards nothing was forbidden and nothing went wrong."""
+    stage.ask("DELETE FROM resilience_jobs")
+    stage.valkey.client().delete(stage.shop.BROKEN, stage.shop.RAN)
+    browser.show_as(width=1280)
+    browser.open(url)
+    browser.wait_for("document.querySelector('#live').textContent == 'Live'")
+    yield browser
+    assert browser.run("seen") == {"forbidden": [], "errors": []}
+
+
+def cell(row: str, column: int) -> str:
+    """Return a script with the text of a cell, by the key of its row."""
+    key = json.dumps(f'tr[data-key="{row}"]')
+    return f"document.querySelector({key})?.cells[{column}].innerText ?? ''"
+
+
+def give_reason(page: Tab) -> None:
+    """Type a reason into the dialog that is open, and send it."""
+    page.wait_for("document.activeElement.name == 'reason'")
+    page.press("#471 by hand", "Enter")
+    page.wait_for(
+        "!document.querySelector('dialog').open"
+        " || document.querySelector('#order-error').textContent"
+    )
+    assert page.run("document.querySelector('#order-error').textContent") == ""
+
+
+def press_button(page: Tab, label: str) -> None:
+    """Press a button with the keyboard."""
+    page.focus(f'button[aria-label="{label}"]')
+    page.press("Enter")
+
+
+def test_circuit_that_opens_is_seen_within_two_seconds_with_the_reason(
+    page: Tab, stage: Stage
+) -> None:
+    """Without a reload; the error of somebody else is text. Reset by keyboard, it is closed."""
+    page.run("window.kept = 1")
+    stage.valkey.client().set(stage.shop.BROKEN, "yes")
+    rank = stage.shop.rank
+    opened = [rank.delay() for _ in range(3)]
+    for one in opened:
+        one.get(timeout=SECONDS)
+    wait_until(lambda: stage.adopted.breaker("ranking").state == "open", SECONDS, "it is open")
+    page.wait_for(f"({cell('ranking', 1)}) == 'open'", seconds=2)
+    assert "3 of 3 calls failed" in page.run(cell("ranking", 4))
+    assert "ConnectionError: ranking <script>alert(1)</script> is down" in page.run(
+        cell("ranking", 5)
+    )
+    assert page.run("window.kept") == 1
+    page.wait_for("document.querySelector('#level').textContent == 'STATIC'")
+    stage.valkey.client().delete(stage.shop.BROKEN)
+    press_button(page, "Reset ranking")
+    give_reason(page)
+    page.wait_for(f"({cell('ranking', 1)}) == 'closed'")
+    page.wait_for("document.querySelector('#level').textContent == 'FULL'")
+
+
+def test_everything_can_be_ordered_with_the_keyboard_alone(page: Tab) -> None:
+    """Each order asks for a reason; Escape leaves the dialog; the focus stays where it was."""
+    press_button(page, "Hold mail")
+    page.wait_for("document.querySelector('dialog').open")
+    page.press("Escape")
+    page.wait_for("!document.querySelector('dialog').open")
+    assert page.run("document.activeElement.getAttribute('aria-label')") == "Hold mail"
+    page.press("Enter")
+    page.press("Enter")  # no reason: the browser says so, and nothing is sent
+    page.wait_for("document.activeElement.name == 'reason'")
+    give_reason(page)
+    page.wait_for(f"({cell('mail', 5)}).includes('#471 by hand')")
+    press_button(page, "Release mail")
+    give_reason(page)
+    page.wait_for(f"({cell('mail', 5)}) == ''")
+    for label in ("Off", "Auto"):
+        press_button(page, f"{label} search.spelling")
+        give_reason(page)
+        shown = "off (STALE)" if label == "Off" else "on"
+        page.wait_for(f"({cell('search.spelling', 1)}) == '{shown}'")
+    for label, state in (("Open", "forced_open"), ("Observe", "observed"), ("Reset", "closed")):
+        press_button(page, f"{label} ranking")
+        give_reason(page)
+        page.wait_for(f"({cell('ranking', 1)}) == '{state}'")
+
+
+def test_operator_whose_row_is_stale_is_told_so(page: Tab, stage: Stage) -> None:
+    """Somebody else was faster while the dialog was open: nothing happens, and it says why."""
+    press_button(page, "Hold mail")
+    page.wait_for("document.querySelector('dialog').open")
+    stage.adopted.holds.hold("mail", seconds=60, actor="bob", reason="first")
+    page.press("#471", "Enter")
+    page.wait_for("document.querySelector('#order-error').textContent.includes('bob has given')")
+    page.press("Escape")
+    assert stage.adopted.holds.all()["mail"].actor == "bob"
+    stage.adopted.holds.release("mail", actor="bob", reason="over")
+
+
+def test_letters_are_replayed_edited_and_discarded_from_the_page(page: Tab, stage: Stage) -> None:
+    """All of a cause, with a sample first; one with other arguments; those that are selected."""
+    stage.bury(12)
+    page.wait_for(f"({cell('refused', 0)}) == '12'")
+    press_button(page, "Replay all refused")
+    page.wait_for("document.querySelector('#order-what').textContent.includes('sample of 5')")
+    give_reason(page)
+    page.wait_for("/12 of 12/.test(document.querySelector('#replays').innerText)")
+    wait_until(lambda: len(stage.ran()) == 12, SECONDS, "all have run")
+    assert set(stage.ran().values()) == {1}
+
+    names = stage.bury(3, cause="again")
+    page.wait_for(f"({cell('again', 0)}) == '3'")
+    press_button(page, "Show again")
+    page.wait_for("document.querySelectorAll('#letters tbody tr').length == 3")
+    assert SECRET not in page.run("document.body.innerText")
+    press_button(page, f"Edit {names[0]}")
+    page.wait_for("document.querySelector('dialog').open")
+    page.run("document.querySelector('[name=args]').value = '[\"corrected\"]'")
+    give_reason(page)
+    wait_until(lambda: f"corrected {SECRET}" in stage.ran(), SECONDS, "it has run")
+    for name in names[1:]:
+        page.focus(f'input[aria-label="Select {name}"]')
+        page.press(" ")
+    page.wait_for("/Discard 2 selected/.test(document.querySelector('#letters-tools').innerText)")
+    page.run(
+        "[...document.querySelectorAll('#letters-tools button')]"
+        ".find((button) => /Discard 2/.test(button.textContent)).focus()"
+    )
+    page.press("Enter")
+    give_reason(page)
+    page.wait_for("document.querySelector('#said').textContent == '2 discarded'")
+    assert stage.ask("SELECT count(*) FROM resilience_jobs WHERE state = 'dead'") == [(0,)]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_page_has_no_serious_fault_for_people_who_see_or_hear_it_otherwise(
+    page: Tab, stage: Stage, url: str, *, dark: bool
+) -> None:
+    """axe-core finds none, with rows and without, on a desk and on a phone, with a dialog open."""
+    assert page.accessibility() == []  # with nothing but what is declared
+    stage.bury(2)
+    stage.adopted.holds.hold("mail", seconds=60, actor="bob", reason="<b>x")
+    page.show_as(width=390, dark=dark)
+    page.open(url)
+    page.wait_for(f"({cell('refused', 0)}).includes('2')")
+    press_button(page, "Show refused")
+    page.wait_for("document.querySelectorAll('#letters tbody tr').length == 2")
+    assert page.accessibility() == []
+    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+    press_button(page, "Open ranking")
+    page.wait_for("document.querySelector('dialog').open")
+    assert page.accessibility() == []
+    page.press("Escape")
+    stage.adopted.holds.release("mail", actor="bob", reason="over")
+
+
+def test_page_that_nobody_sees_asks_nothing(page: Tab) -> None:
+    """Polling stops with the tab hidden, and goes on at once when it is seen again."""
+    count = "performance.getEntriesByName(location.href + '/data').length"
+    hide = "Object.defineProperty(document, 'hidden', {configurable: true, get: () => %s});"
+    hide += "document.dispatchEvent(new Event('visibilitychange'))"
+    page.run(hide % "true")
+    page.wait_for("/Paused/.test(document.querySelector('#live').textContent)")
+    page.run("new Promise((done) => setTimeout(done, 300))")  # one may have been under way
+    before = page.run(count)
+    page.run("new Promise((done) => setTimeout(done, 1500))")
+    assert page.run(count) == before
+    page.run(hide % "false")
+    page.wait_for(f"{count} > {before}", seconds=5)
+
+
+def test_empty_parts_say_what_will_appear(page: Tab) -> None:
+    """Whoever opens it on a good day learns what it is for."""
+    shown = page.run(
+        "[...document.querySelectorAll('.dg-empty')]"
+        ".filter((one) => one.offsetParent).map((one) => one.innerText)"
+    )
+    assert len(shown) >= 4
+    assert all("will stand here" in one or "will show" in one or "heard of" in one for one in shown)
