@@ -12,13 +12,16 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := check
-.PHONY: .venv bench chaos check demo lint mutants sabotage test test-celery-5.6 test-rabbitmq timed timed-demo timed-shop untimed up
+.PHONY: .venv bench chaos check demo lint mutants sabotage screenshots test test-celery-5.6 test-rabbitmq timed timed-demo timed-shop untimed up
 
 demo: .venv ## a scripted outage with a verdict; ends by itself
 	$(BIN)/python -m demo
 
 up: .venv ## the same services, until Ctrl-C
 	$(BIN)/python -m demo up
+
+screenshots: .venv ## pictures of the Degradation page for docs/images; needs Chromium
+	$(BIN)/python -m tests.screenshots
 
 # TIMED: what a busy machine disturbs. The demo leaves open what it cannot judge while other programs use the processors, a trial of a
 # flag measures calls, and the rest run a whole shop or fleet. These files run after all others, in two runs side by side; that of the shop
