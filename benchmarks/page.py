@@ -54,7 +54,7 @@ async def _measure(url: str, directory: Path, looks: int) -> list[Figure]:
     app.finalize()
     _fill(adopted)
     flower = _flower(app)
-    seconds = []
+    seconds, text = [], ""
     for _ in range(looks):
         flower.view._began = float("-inf")  # noqa: SLF001 - else it is the look before
         began = perf_counter()

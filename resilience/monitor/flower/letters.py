@@ -45,7 +45,7 @@ class Desk:
 
     def progress(self) -> list[dict[str, Any]]:
         """Return how far the replays have come, newest first."""
-        return [dict(one) for one in reversed(self._replays)]
+        return [dict(one) for one in reversed(list(self._replays))]
 
     def find(self, which: Which, limit: int) -> dict[str, Any]:
         """Return the first of *which* letters, how many there are, and when the last one died."""
@@ -88,6 +88,8 @@ class Desk:
             actor=given["actor"],
             reason=given["reason"],
         )
+        if not made:
+            self.check(which, 1)
         return f"replayed as {', '.join(made.values())}"
 
     def replay(self, which: Which, jobs: int, given: Mapping[str, str]) -> str:
@@ -103,44 +105,43 @@ class Desk:
         what = which.fingerprint or which.task or which.dependency or "letters"
         shown = {"id": uuid(), "what": short(what), "at": SystemClock().now(), "total": jobs}
         shown |= {"replayed": 0, "state": "begins", "over": False, **given}
-        self._replays.append(shown)
         replay = Replay(self._letters, which, rate=RATE, **given)
-        threading.Thread(target=self._carry_out, args=(replay, shown), daemon=True).start()
+        sample = replay.start(min(SAMPLE, jobs))  # at once: the next operator sees fewer
+        self._replays.append(shown)
+        rest = threading.Thread(target=self._go_on, args=(replay, sample, shown), daemon=True)
+        rest.start()
         return f"{jobs} are replayed"
 
-    def _carry_out(self, replay: Replay, shown: dict[str, Any]) -> None:
+    def _go_on(
+        self, replay: Replay, replayed: dict[str, str | None], shown: dict[str, Any]
+    ) -> None:
+        total = shown["total"]
         try:
-            replayed = replay.start(min(SAMPLE, shown["total"]))
-            if shown["total"] > SAMPLE:
-                watched = self._watch(replay, replayed, shown, "sample", SAMPLE_SECONDS)
+            if total > SAMPLE:
+                watched = _watch(replay, replayed, shown, SAMPLE_SECONDS)
                 if watched.dead or watched.failed:
-                    left = shown["total"] - len(replayed)
+                    left = total - len(replayed)
                     shown["state"] = f"stopped: the sample failed; {left} were not replayed"
                     return
-                replayed |= replay.start(shown["total"] - len(replayed))
-            self._watch(replay, replayed, shown, "all", WATCH_SECONDS)
+                replayed |= replay.start(total - len(replayed))
+            _watch(replay, replayed, shown, WATCH_SECONDS)
         except Exception as error:  # noqa: BLE001 - of a thread; the page shows it
             shown["state"] = f"stopped: {text_of(error) or repr(error)}"
         finally:
             shown["over"] = True
 
-    def _watch(
-        self,
-        replay: Replay,
-        replayed: Mapping[str, str | None],
-        shown: dict[str, Any],
-        what: str,
-        seconds: float,
-    ) -> Watched:
-        shown["replayed"] = len(replayed)
-        until = SystemClock.monotonic() + seconds
-        waiting = dict(replayed)
-        while True:
-            watched = replay.watch(waiting, seconds=0.0)
-            shown |= asdict(watched) | {"state": f"{what}: {watched}"}
-            if not watched.under_way or SystemClock.monotonic() >= until:
-                return watched
-            threading.Event().wait(STEP_SECONDS)
+
+def _watch(
+    replay: Replay, replayed: Mapping[str, str | None], shown: dict[str, Any], seconds: float
+) -> Watched:
+    """Show how far the jobs have come until they have ended, at most so many seconds."""
+    until = SystemClock.monotonic() + seconds
+    while True:
+        watched = replay.watch(replayed, seconds=0.0)
+        shown |= asdict(watched) | {"replayed": len(replayed), "state": str(watched)}
+        if not watched.under_way or SystemClock.monotonic() >= until:
+            return watched
+        threading.Event().wait(STEP_SECONDS)
 
 
 def letter_row(letter: Letter) -> dict[str, Any]:

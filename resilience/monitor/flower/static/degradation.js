@@ -42,8 +42,11 @@
     const body = table.tBodies[0];
     const labels = [...table.tHead.rows[0].cells].map((one) => one.textContent);
     const kept = new Map([...body.rows].map((row) => [row.dataset.key, row]));
+    const used = new Set();
     rows.forEach((item, place) => {
-      const key = String(keyOf(item, place));
+      let key = String(keyOf(item));
+      while (used.has(key)) key += "'";
+      used.add(key);
       let row = kept.get(key);
       kept.delete(key);
       if (!row) {
@@ -79,13 +82,15 @@
     if (one.details) {
       const details = make("details");
       details.append(make("summary", "Details"));
-      one.details.forEach(([name, text]) => details.append(make("strong", name), make("pre", text)));
+      for (const [name, text] of one.details) {
+        details.append(make("strong", name), Object.assign(make("pre", text), { tabIndex: 0 }));
+      }
       place.append(details);
     }
   }
 
   function checkbox(id, label) {
-    const box = make("input", undefined, "form-check-input");
+    const box = make("input", undefined, "dg-check");
     box.type = "checkbox";
     box.checked = selected.has(id);
     box.setAttribute("aria-label", `Select ${label}`);
@@ -101,6 +106,7 @@
     const place = cellAt(row, column, label);
     const shown = data.no_actions ? actions.filter((one) => one.reads) : actions;
     const mark = shown.map((one) => one.label).join("|");
+    row.actions = shown; // also where the buttons stay: they carry the version of the row
     if (place.mark === mark) return;
     place.mark = mark;
     place.replaceChildren(
@@ -116,7 +122,6 @@
         return button;
       }),
     );
-    row.actions = shown;
   }
 
   // --- orders
@@ -249,11 +254,11 @@
     fill("replays", data.replays || [], (one) => one.id, (one) => [
       one.what, `${one.actor}: ${one.reason}`, `${one.replayed} of ${one.total}`, one.done === undefined ? "" : one.done, cell(one.state, /stopped/.test(one.state) ? "dg-bad" : ""),
     ]);
-    fill("answers", data.answers || [], (one, place) => `${one.at} ${one.id} ${place}`, (one) => [
+    fill("answers", data.answers || [], (one) => `${one.at} ${one.id}`, (one) => [
       clock(one.at), one.kind === "task-partial" || !one.id ? one.fields.name || one.id : { text: one.fields.name || one.id, href: taskPage(one.id) },
       cell(one.level, badness(one.level)), one.fields.reason || (one.fields.missing ? `missing: ${one.fields.missing}` : ""), rest(one.fields),
     ]);
-    fill("timeline", data.timeline || [], (one, place) => `${one.at} ${one.what} ${one.name} ${place}`, (one) => [clock(one.at), one.what, one.name, one.actor, one.text]);
+    fill("timeline", data.timeline || [], (one) => `${one.at} ${one.what} ${one.name}`, (one) => [clock(one.at), one.what, one.name, one.actor, one.text]);
   }
 
   const rest = (fields) => Object.entries(fields).filter(([name]) => !["name", "level", "reason", "event"].includes(name)).map(([name, value]) => `${name}: ${value}`).join(", ");
