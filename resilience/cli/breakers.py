@@ -11,7 +11,7 @@ import click
 from resilience.breaker import Breaker
 from resilience.cli.rows import JSON, check_known, print_rows
 from resilience.cli.words import duration_in_seconds, moment
-from resilience.monitor.circuits import HISTORY, breaker_rows, history_rows
+from resilience.monitor.circuits import Change, breaker_rows, history_of
 from resilience.monitor.rows import breakers_of, connected
 from resilience.tasks.resilience import Resilience
 
@@ -50,11 +50,10 @@ def history(context: click.Context, dependency: str, *, as_json: bool) -> None:
     """
     adopted = connected(Resilience.of(context.obj.app))
     check_known(dependency, breakers_of(adopted), "No breaker guards")
-    rows = history_rows(adopted, dependency)
-    if as_json:
-        print_rows(rows, HISTORY, as_json=True)
-    else:
-        print_rows([_readable(row) for row in rows], CHANGES, as_json=False)
+    rows = [change.model_dump() for change in history_of(adopted, dependency)]
+    if not as_json:
+        rows = [_readable(row) for row in rows]
+    print_rows(rows, list(Change.model_fields) if as_json else CHANGES, as_json=as_json)
 
 
 def _print_list(context: click.Context, *, as_json: bool) -> None:

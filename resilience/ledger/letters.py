@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     delete,
+    func,
     insert,
     null,
     select,
@@ -64,6 +65,25 @@ class Letters:
         with self._database.reading() as connection:
             rows = connection.execute(self._select(which, *JOBS.c).limit(limit)).mappings().all()
         return [read_letter(row, self._redact) for row in rows]
+
+    def causes(self, which: Which, *, limit: int) -> list[tuple[int, float, float, Letter]]:
+        """Return *which* letters by cause, dependency and task: the *limit* largest groups.
+
+        Returns:
+            How many letters each has, when the first and the last of them died, in epoch seconds,
+            and one of them.
+        """
+        same = [JOBS.c[name] for name in ("fingerprint", "dependency", "task")]
+        died = JOBS.c.died
+        facts = [func.count(), func.min(died), func.max(died), func.max(JOBS.c.id)]
+        groups = self._select(which, *facts).order_by(None).group_by(*same)
+        with self._database.reading() as connection:
+            rows = connection.execute(groups.order_by(facts[0].desc(), *same).limit(limit)).all()
+            chosen = select(JOBS).where(JOBS.c.id.in_([row[-1] for row in rows]))
+            found = connection.execute(chosen).mappings().all()
+        # One that is not found was replayed or discarded meanwhile.
+        letters = {row["id"]: read_letter(row, self._redact) for row in found}
+        return [(*facts, letters[name]) for *facts, name in rows if name in letters]
 
     def show(self, name: str) -> Letter | None:
         """Return what is known of the job *name*, in whatever state it is; None: nothing."""
