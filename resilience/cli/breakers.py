@@ -18,7 +18,7 @@ from resilience.tasks.resilience import Resilience
 HOLD_SECONDS = 600.0
 """How long an order holds unless told otherwise: nobody should have to remember to lift it."""
 COLUMNS = ("dependency", "state", "since", "seconds_left", "opened", "why")
-CHANGES = ("at", "change", "why", "error", "by")
+CHANGES = ("at", "event", "order", "reason", "error", "actor", "scope")
 
 
 @click.group(invoke_without_command=True)
@@ -52,7 +52,7 @@ def history(context: click.Context, dependency: str, *, as_json: bool) -> None:
     check_known(dependency, breakers_of(adopted), "No breaker guards")
     rows = [change.model_dump() for change in history_of(adopted, dependency)]
     if not as_json:
-        rows = [_readable(row) for row in rows]
+        rows = [{**row, "at": moment(row["at"])} for row in rows]
     print_rows(rows, list(Change.model_fields) if as_json else CHANGES, as_json=as_json)
 
 
@@ -69,17 +69,6 @@ def _briefly(row: Mapping[str, Any]) -> dict[str, Any]:
     order = f"{row['actor']}: {row['reason']}" if row["actor"] else None
     why = "\n".join(text for text in (order, row["why"], row["error"]) if text)
     return {**row, "since": row["since"] and moment(row["since"]), "why": why}
-
-
-def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a change of a circuit as `CHANGES` shows it."""
-    return {
-        "at": moment(row["at"]),
-        "change": row["order"] or row["event"].removeprefix("Circuit").lower(),
-        "why": row["reason"],
-        "error": row["error"],
-        "by": row["actor"] or row["scope"],
-    }
 
 
 def who() -> str:
