@@ -30,7 +30,7 @@ class _Status(click.Command):
         try:
             return super().make_context(*args, **options)
         except click.UsageError as error:
-            raise CannotTellError(error.message, error.ctx) from error
+            raise CannotTellError(error.format_message(), error.ctx) from error
 
     def invoke(self, context: click.Context) -> Any:  # noqa: ANN401 - click's
         try:
