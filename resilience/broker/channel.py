@@ -174,12 +174,6 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         """Tell whether any of *queues*, at least one, holds a message; kombu asks for each."""
         return bool(self.plain_client().exists(*(key for _, key in self._lists(queues))))
 
-    def next_in(self, queue: str) -> list[bytes]:
-        """Return the message that each list of *queue* gives next: the one that waits longest."""
-        client = self.plain_client()
-        found = [client.lindex(key, -1) for _, key in self._lists([queue])]
-        return [raw for raw in found if isinstance(raw, bytes)]
-
     def _lists(self, queues: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield queue and key of each list, as they are served."""
         names, prefix = list(queues), self.global_keyprefix

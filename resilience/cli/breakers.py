@@ -11,14 +11,14 @@ import click
 from resilience.breaker import Breaker
 from resilience.cli.rows import JSON, check_known, print_rows
 from resilience.cli.words import duration_in_seconds, moment
-from resilience.monitor.circuits import HISTORY, breaker_rows, history_rows
+from resilience.monitor.circuits import Change, breaker_rows, history_of
 from resilience.monitor.rows import breakers_of, connected
 from resilience.tasks.resilience import Resilience
 
 HOLD_SECONDS = 600.0
 """How long an order holds unless told otherwise: nobody should have to remember to lift it."""
 COLUMNS = ("dependency", "state", "since", "seconds_left", "opened", "why")
-CHANGES = ("at", "change", "why", "error", "by")
+CHANGES = ("at", "event", "order", "reason", "error", "actor", "scope")
 
 
 @click.group(invoke_without_command=True)
@@ -50,11 +50,10 @@ def history(context: click.Context, dependency: str, *, as_json: bool) -> None:
     """
     adopted = connected(Resilience.of(context.obj.app))
     check_known(dependency, breakers_of(adopted), "No breaker guards")
-    rows = history_rows(adopted, dependency)
-    if as_json:
-        print_rows(rows, HISTORY, as_json=True)
-    else:
-        print_rows([_readable(row) for row in rows], CHANGES, as_json=False)
+    rows = [change.model_dump() for change in history_of(adopted, dependency)]
+    if not as_json:
+        rows = [{**row, "at": moment(row["at"])} for row in rows]
+    print_rows(rows, list(Change.model_fields) if as_json else CHANGES, as_json=as_json)
 
 
 def _print_list(context: click.Context, *, as_json: bool) -> None:
@@ -70,17 +69,6 @@ def _briefly(row: Mapping[str, Any]) -> dict[str, Any]:
     order = f"{row['actor']}: {row['reason']}" if row["actor"] else None
     why = "\n".join(text for text in (order, row["why"], row["error"]) if text)
     return {**row, "since": row["since"] and moment(row["since"]), "why": why}
-
-
-def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a change of a circuit as `CHANGES` shows it."""
-    return {
-        "at": moment(row["at"]),
-        "change": row["order"] or row["event"].removeprefix("Circuit").lower(),
-        "why": row["reason"],
-        "error": row["error"],
-        "by": row["actor"] or row["scope"],
-    }
 
 
 def who() -> str:

@@ -31,7 +31,7 @@ def print_letters(letters: Iterable[Letter]) -> None:
                 (plain(letter.task), "bold"),
                 "\n",
                 (plain(letter.reason), "red"),
-                f": {_last_error(letter)}",
+                f": {last_error(letter)}",
             ),
             Text(f"{plain(letter.id)}\n{plain(letter.fingerprint)}"),
         )
@@ -85,7 +85,8 @@ def _say_error(number: int, error: Any, say: Any) -> None:  # noqa: ANN401 - any
         say(str(error["traceback"]).rstrip())
 
 
-def _last_error(letter: Letter) -> str:
+def last_error(letter: Letter) -> str:
+    """Return class and text of the last error of *letter*, on one line and shortened."""
     error = letter.errors[-1] if letter.errors else "no error was kept"
     if isinstance(error, dict):
         error = f"{str(error.get('type')).rpartition('.')[2]}: {error.get('text')}"

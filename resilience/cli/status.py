@@ -17,14 +17,8 @@ from resilience.tasks.resilience import Resilience
 WATCH_SECONDS = 2.0
 
 
-class CannotTellError(click.ClickException):
-    """The app was never adopted, or declares what cannot be: nothing is known of how it does."""
-
-    exit_code = Verdict.UNKNOWN
-
-
-class WrongUsageError(click.UsageError):
-    """The command was wrong: nothing is known of how the app does."""
+class CannotTellError(click.UsageError):
+    """The command is wrong, or the app is: nothing is known of how it does."""
 
     exit_code = Verdict.UNKNOWN
 
@@ -36,7 +30,13 @@ class _Status(click.Command):
         try:
             return super().make_context(*args, **options)
         except click.UsageError as error:
-            raise WrongUsageError(error.message, error.ctx) from error
+            raise CannotTellError(error.format_message(), error.ctx) from error
+
+    def invoke(self, context: click.Context) -> Any:  # noqa: ANN401 - click's
+        try:
+            return super().invoke(context)
+        except ConfigurationError as error:
+            raise CannotTellError(str(error)) from error
 
 
 @click.command(cls=_Status)
@@ -52,11 +52,8 @@ def status(context: click.Context, *, watch: bool, as_json: bool) -> None:
     The exit code is 0 if all is well, 1 if answers are degraded, 2 if some fail, and 3 if that
     cannot be told; --watch ends with 0.
     """
-    try:
-        adopted = Resilience.of(context.obj.app)
-        context.call_on_close(adopted.ledger.close)
-    except ConfigurationError as error:
-        raise CannotTellError(str(error)) from error
+    adopted = Resilience.of(context.obj.app)
+    context.call_on_close(adopted.ledger.close)
     command = " ".join(["celery", *celery_command(context)[3:], "resilience"])
     try:
         while True:

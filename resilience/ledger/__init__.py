@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from resilience.ledger.identity import Identity
     from resilience.ledger.ledger import Ledger
     from resilience.ledger.letter import AuditEntry, Letter, Purged
-    from resilience.ledger.letters import Letters, Which
+    from resilience.ledger.letters import Letters
+    from resilience.ledger.lookups import Which
 else:
     __getattr__ = exported_from(
         __name__,
@@ -25,7 +26,8 @@ else:
             "resilience.ledger.identity": ("Identity",),
             "resilience.ledger.ledger": ("Ledger",),
             "resilience.ledger.letter": ("AuditEntry", "Letter", "Purged"),
-            "resilience.ledger.letters": ("Letters", "Which"),
+            "resilience.ledger.letters": ("Letters",),
+            "resilience.ledger.lookups": ("Which",),
         },
     )
 

@@ -15,9 +15,9 @@ from resilience.ledger.database import Database, count_changes
 from resilience.ledger.failure import Failure, fingerprint
 from resilience.ledger.identity import Identity, read_identity
 from resilience.ledger.job import Job, State
-from resilience.ledger.letters import AT_ONCE, Letters
+from resilience.ledger.letters import Letters
+from resilience.ledger.lookups import AT_ONCE
 from resilience.ledger.orders import Orders
-from resilience.ledger.overview import Overview
 from resilience.ledger.statements import Statements
 
 UNREADABLE = "unreadable"
@@ -41,7 +41,6 @@ class Ledger:
         letters: The dead letters.
         claims: The idempotency records.
         orders: The orders about features.
-        overview: What it holds, added up.
     """
 
     def __init__(
@@ -76,7 +75,6 @@ class Ledger:
         self.letters = Letters(self._database, redact=frozenset(redact))
         self.claims = Claims(self._database)
         self.orders = Orders(self._database, namespace)
-        self.overview = Overview(self._database)
 
     def upgrade(self) -> None:
         """Bring the schema up to date; harmless if it is."""

@@ -1,7 +1,6 @@
 """Dead letters: jobs that were given up, and what an operator does with them."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -10,136 +9,28 @@ from sqlalchemy import (
     Connection,
     Double,
     Row,
-    Select,
     bindparam,
     delete,
-    func,
     insert,
     null,
     select,
-    tuple_,
     update,
 )
 
-from resilience.ledger.database import Database
 from resilience.ledger.job import State
-from resilience.ledger.letter import AuditEntry, Letter, Purged, read_letter
+from resilience.ledger.letter import Purged
+from resilience.ledger.lookups import AT_ONCE, LetterLookups, Which, batches
 from resilience.ledger.tables import AUDIT, CLAIMS, JOBS
 
-AT_ONCE = 200
-"""Letters per transaction: few enough to be done well within a statement's timeout."""
-PAGE = 5000
-"""Ids of letters per statement: any number of them is read, but none of the statements for long."""
-AUDIT_LIMIT = 1000
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Which:
-    """Which dead letters; what is None does not matter, so that `Which()` is all of them.
-
-    Attributes:
-        id: Only this one.
-        dependency: Whose bulkhead they belonged to.
-        task: Name of their task.
-        fingerprint: Their cause.
-        min_age_seconds: How long they have been dead at least.
-        ids: Only these.
-        died_by: Only those that were dead at this time, in epoch seconds: what somebody saw then.
-    """
-
-    id: str | None = None
-    dependency: str | None = None
-    task: str | None = None
-    fingerprint: str | None = None
-    min_age_seconds: float | None = None
-    ids: tuple[str, ...] | None = None
-    died_by: float | None = None
-
-
-class Letters:
+class Letters(LetterLookups):
     """The dead letters of a ledger; oldest first wherever there is an order."""
-
-    def __init__(self, database: Database, *, redact: frozenset[str]) -> None:
-        """Look into *database*; hide arguments whose names are in *redact*."""
-        self._database = database
-        self._redact = redact
-
-    def find(self, which: Which, *, limit: int) -> list[Letter]:
-        """Return the first *limit* of *which* letters."""
-        with self._database.reading() as connection:
-            rows = connection.execute(self._select(which, *JOBS.c).limit(limit)).mappings().all()
-        return [read_letter(row, self._redact) for row in rows]
-
-    def show(self, name: str) -> Letter | None:
-        """Return what is known of the job *name*, in whatever state it is; None: nothing."""
-        with self._database.reading() as connection:
-            row = connection.execute(select(JOBS).where(JOBS.c.id == name)).mappings().one_or_none()
-        return read_letter(row, self._redact) if row else None
-
-    def extent(self, which: Which) -> tuple[int, float | None]:
-        """Return how many of *which* letters there are, and when the last of them died."""
-        sums = self._select(which, func.count(), func.max(JOBS.c.died)).order_by(None)
-        with self._database.reading() as connection:
-            jobs, newest = connection.execute(sums).one()
-        return jobs, newest
-
-    def states(self, ids: Collection[str]) -> dict[str, tuple[str, int]]:
-        """Return state and failed calls of those of the jobs *ids* that the ledger still has."""
-        found: dict[str, tuple[str, int]] = {}
-        columns = select(JOBS.c.id, JOBS.c.state, JOBS.c.attempts)
-        with self._database.reading() as connection:
-            for some in _batches(list(ids)):
-                rows = connection.execute(columns.where(JOBS.c.id.in_(some))).all()
-                found |= {row.id: (row.state, row.attempts) for row in rows}
-        return found
 
     def note(self, action: str, name: str, *, actor: str, reason: str) -> None:
         """Keep in the audit that *actor* ordered *action* about the dependency or queue *name*."""
         row = {"action": action, "actor": actor, "reason": reason, "job": name, "task": ""}
         with self._database.writing() as connection:
             connection.execute(insert(AUDIT).values(at=self._database.now), row)
-
-    def replay_edited(
-        self,
-        which: Which,
-        edit: Callable[[str], str],
-        *,
-        actor: str,
-        reason: str,
-        new_id: Callable[[], str],
-    ) -> dict[str, str]:
-        """Make a job again of one letter, as `replay`, with the message that *edit* makes of its.
-
-        Returns:
-            The new id by the old one; empty if there is no such letter any more.
-        """
-        [name, *_] = self._ids(which, 1) or [""]
-        made = new_id()
-        with self._database.writing() as connection:
-            letters = self._lock(connection, [name])
-            pairs = {letter.id: made for letter in letters}
-            for old in pairs:
-                row = JOBS.c.id == old
-                text = connection.scalars(select(JOBS.c.message).where(row)).one()
-                connection.execute(update(JOBS).where(row).values(message=edit(text)))
-            self._revive(connection, pairs, 0.0, first=0)
-            self._note(connection, letters, "edit", actor, reason, pairs)
-        return pairs
-
-    def audit(self, *, job: str | None = None, limit: int = AUDIT_LIMIT) -> list[AuditEntry]:
-        """Return who did what to letters, newest first.
-
-        Args:
-            job: Only what was done to this letter, or made this job; None: all.
-            limit: Most entries.
-        """
-        shown = [column for column in AUDIT.c if column.name != "number"]
-        entries = select(*shown).order_by(AUDIT.c.number.desc()).limit(limit)
-        if job is not None:
-            entries = entries.where((AUDIT.c.job == job) | (AUDIT.c.replay == job))
-        with self._database.reading() as connection:
-            rows = connection.execute(entries).mappings().all()
-        return [AuditEntry(**row) for row in rows]
 
     def replay(
         self,
@@ -174,7 +65,7 @@ class Letters:
         if dry_run:
             return dict.fromkeys(ids)
         replayed: dict[str, str | None] = {}
-        for some in _batches(ids):
+        for some in batches(ids):
             # Before the transaction: none is held while something else is called.
             names = [new_id() for _ in some]
             with self._database.writing() as connection:
@@ -184,6 +75,33 @@ class Letters:
                 self._note(connection, letters, "replay", actor, reason, pairs)
             replayed |= pairs
         return replayed
+
+    def replay_edited(
+        self,
+        which: Which,
+        edit: Callable[[str], str],
+        *,
+        actor: str,
+        reason: str,
+        new_id: Callable[[], str],
+    ) -> dict[str, str]:
+        """Make a job again of one letter, as `replay`, with the message that *edit* makes of its.
+
+        Returns:
+            The new id by the old one; empty if there is no such letter any more.
+        """
+        [name, *_] = self._ids(which, 1) or [""]
+        made = new_id()
+        with self._database.writing() as connection:
+            letters = self._lock(connection, [name])
+            pairs = {letter.id: made for letter in letters}
+            for old in pairs:
+                row = JOBS.c.id == old
+                text = connection.scalars(select(JOBS.c.message).where(row)).one()
+                connection.execute(update(JOBS).where(row).values(message=edit(text)))
+            self._revive(connection, pairs, 0.0, first=0)
+            self._note(connection, letters, "edit", actor, reason, pairs)
+        return pairs
 
     def discard(
         self,
@@ -215,7 +133,7 @@ class Letters:
         if dry_run:
             return ids
         discarded: list[str] = []
-        for some in _batches(ids):
+        for some in batches(ids):
             with self._database.writing() as connection:
                 letters = self._lock(connection, some)
                 names = [letter.id for letter in letters]
@@ -236,35 +154,6 @@ class Letters:
             audit=self._purge(AUDIT.c.at, before),
             claims=self._purge(CLAIMS.c.until, now),
         )
-
-    def _select(self, which: Which, *columns: Any) -> Select[Any]:  # noqa: ANN401 - any column
-        dead = select(*columns).where(JOBS.c.died.is_not(None)).order_by(JOBS.c.died, JOBS.c.id)
-        for name in ("id", "dependency", "task", "fingerprint"):
-            if (value := getattr(which, name)) is not None:
-                dead = dead.where(JOBS.c[name] == value)
-        if which.min_age_seconds is not None:
-            dead = dead.where(JOBS.c.died <= self._database.now - which.min_age_seconds)
-        if which.ids is not None:
-            dead = dead.where(JOBS.c.id.in_(which.ids))
-        if which.died_by is not None:
-            dead = dead.where(JOBS.c.died <= which.died_by)
-        return dead
-
-    def _ids(self, which: Which, limit: int) -> list[str]:
-        ids: list[str] = []
-        page = self._select(which, JOBS.c.id, JOBS.c.died)
-        with self._database.reading() as connection:
-            while True:
-                most = min(PAGE, limit - len(ids))
-                rows = connection.execute(page.limit(most)).all()
-                ids += [row.id for row in rows]
-                if len(rows) < PAGE:
-                    return ids
-                last = rows[-1]
-                page = self._select(which, JOBS.c.id, JOBS.c.died).where(
-                    tuple_(JOBS.c.died, JOBS.c.id) > (last.died, last.id),
-                    JOBS.c.died >= last.died,  # MariaDB finds no pair in an index
-                )
 
     def _lock(self, connection: Connection, ids: list[str]) -> list[Row[Any]]:
         """Return those of the letters *ids* that are still there; nobody else changes them now.
@@ -333,7 +222,3 @@ class Letters:
             yield len(names)
             if len(names) < AT_ONCE:
                 return
-
-
-def _batches(ids: list[str]) -> Iterator[list[str]]:
-    return (ids[first : first + AT_ONCE] for first in range(0, len(ids), AT_ONCE))

@@ -1,8 +1,10 @@
 """What circuits do now, why they opened, and what became of them before."""
 
-import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from resilience.breaker import Breaker
 from resilience.breaker.state import TIME_MAX
@@ -11,11 +13,29 @@ from resilience.monitor.rows import breakers_of
 from resilience.store.fleet import AGAIN, history_key
 from resilience.tasks.resilience import Resilience
 
-OPENED = "CircuitOpened"
-TEXTS = ("event", "reason", "error", "actor", "order", "scope")
-NUMBERS = ("at", "calls", "failed", "slow", "seconds", "probes")
-HISTORY = ("at", *TEXTS, *NUMBERS[1:])
-"""What is known of a change: times are fleet time, and what does not apply is None."""
+Seconds = Annotated[float, Field(ge=0, le=TIME_MAX)]
+
+
+class Change(BaseModel):
+    """What the store keeps of a change of a circuit; what does not apply is None.
+
+    Attributes:
+        at: When, in fleet time.
+        event: Name of the event that was announced, whose fields the others are.
+    """
+
+    at: Seconds
+    event: str
+    order: str | None = None
+    reason: str | None = None
+    error: str | None = None
+    actor: str | None = None
+    scope: str | None = None
+    seconds: Seconds | None = None
+    calls: int | None = None
+    failed: int | None = None
+    slow: int | None = None
+    probes: int | None = None
 
 
 def breaker_rows(adopted: Resilience) -> list[dict[str, Any]]:
@@ -30,14 +50,14 @@ def breaker_rows(adopted: Resilience) -> list[dict[str, Any]]:
         StoreUnavailableError: The store does not answer.
     """
     breakers = breakers_of(adopted)
-    histories = _histories(adopted, breakers)
+    histories = _histories(adopted, list(breakers))
     return [_row(one, histories[name]) for name, one in breakers.items()]
 
 
-def history_rows(adopted: Resilience, name: str) -> list[dict[str, Any]]:
-    """Return the last changes of the circuit of *name*, newest first; `HISTORY` names the values.
+def history_of(adopted: Resilience, name: str) -> list[Change]:
+    """Return the last changes of the circuit of *name*, newest first.
 
-    A circuit that opens again and again without closing has two rows: the first time and the last.
+    One that opened again and again without closing is there twice: the first time and the last.
 
     Raises:
         StoreUnavailableError: The store does not answer.
@@ -45,17 +65,12 @@ def history_rows(adopted: Resilience, name: str) -> list[dict[str, Any]]:
     return _histories(adopted, [name])[name]
 
 
-def _row(one: Breaker, history: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    state, circuit = one.state, one.circuit
-    left = one.seconds_left
-    causes = []
-    if circuit.attempt:
-        for row in history:  # newest first
-            if row["event"] != OPENED:
-                break
-            causes.append(row)
-    cause = causes[0] if causes else {}
-    since = circuit.generation / 1e6 if circuit.attempt or circuit.manual else None
+def _row(one: Breaker, history: Iterable[Change]) -> dict[str, Any]:
+    state, circuit, left = one.state, one.circuit, one.seconds_left
+    opened = takewhile(lambda change: change.event == "CircuitOpened", history)
+    causes = list(opened) if circuit.attempt else []
+    cause = causes[0] if causes else None
+    changed = circuit.generation / 1e6 if circuit.attempt or circuit.manual else None
     return {
         "dependency": one.name,
         "state": str(state),
@@ -65,43 +80,35 @@ def _row(one: Breaker, history: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "reason": circuit.reason or None,
         "version": circuit.generation,
         "unreadable": one.unreadable,
-        "since": causes[-1]["at"] if causes else since,
-        "why": cause.get("reason"),
-        "error": next((row["error"] for row in causes if row["error"]), None),
-        **{name: cause.get(name) for name in ("calls", "failed", "slow")},
+        "since": causes[-1].at if causes else changed,
+        "why": cause and cause.reason,
+        "error": next((change.error for change in causes if change.error), None),
+        **{name: cause and getattr(cause, name) for name in ("calls", "failed", "slow")},
     }
 
 
-def _histories(adopted: Resilience, names: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    store, names = adopted.store, list(names)
-    keys = [store.key(*history_key(name)) for name in names]
-    found = store.run(lambda client: _lists(client, keys))
-    redact = adopted.settings.redact
+def _histories(adopted: Resilience, names: Sequence[str]) -> dict[str, list[Change]]:
+    store, redact = adopted.store, adopted.settings.redact
+
+    def ask(client: Any) -> list[Any]:  # noqa: ANN401 - redis-py's
+        with client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.lrange(store.key(*history_key(name)), 0, -1)
+            return list(pipe.execute(raise_on_error=False))
+
+    # What is no list, but an error, is another program's key.
+    found = (texts if isinstance(texts, list) else [] for texts in store.run(ask))
     return {
-        name: [row for text in texts if (row := _read(text, redact)) is not None]
+        name: [change for text in texts for change in _read(text, redact)]
         for name, texts in zip(names, found, strict=True)
     }
 
 
-def _lists(client: Any, keys: Iterable[str]) -> list[list[bytes]]:  # noqa: ANN401 - redis-py's
-    with client.pipeline(transaction=False) as pipe:
-        for key in keys:
-            pipe.lrange(key, 0, -1)
-        found = pipe.execute(raise_on_error=False)
-    return [one if isinstance(one, list) else [] for one in found]  # another type is not ours
-
-
-def _read(text: bytes, redact: Iterable[str]) -> dict[str, Any] | None:
-    """Return a change that the store keeps; None if it cannot be read."""
+def _read(text: bytes, redact: Iterable[str]) -> list[Change]:
+    """Return the change that the store keeps as *text*, or nothing if it cannot be read."""
     try:
-        kept = json.loads(text.removeprefix(AGAIN.encode()))
-        row = {name: kept.get(name) for name in HISTORY}
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    for name in TEXTS:
-        text_in = row[name]
-        row[name] = hide_in_text(text_in, redact) if isinstance(text_in, str) else None
-    for name in NUMBERS:
-        if type(row[name]) not in (int, float) or not abs(row[name]) < TIME_MAX:
-            row[name] = None
-    return row if row["event"] and row["at"] is not None else None
+        change = Change.model_validate_json(text.removeprefix(AGAIN.encode()))
+    except ValidationError:
+        return []
+    error = change.error and hide_in_text(change.error, redact)
+    return [change.model_copy(update={"error": error})]

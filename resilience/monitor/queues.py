@@ -1,21 +1,19 @@
-"""What the broker knows of queues: how much waits there, for how long, and who takes it."""
+"""What the broker knows of queues: how much waits there, and who takes it."""
 
-import math
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
-from kombu.utils.json import loads
-
 from resilience.monitor.rows import queues_of
 from resilience.tasks.admission import depth_of
-from resilience.tasks.envelope import BUDGET_HEADER, header
 from resilience.tasks.resilience import Resilience
 
 WORKERS_SECONDS = 1.0
 """Workers have so long to answer what they consume."""
+REMEMBERED_SECONDS = 300
+"""Who finds out later that a queue still has no consumer does not know that it had none before."""
 
 
 class Queues:
@@ -23,8 +21,7 @@ class Queues:
 
     Attributes:
         depths: Messages by queue.
-        waits: Seconds that the next job of a queue has waited; None: nobody knows.
-        consumers: Workers by queue, of those that were counted.
+        consumers: Workers by queue, of those with messages.
     """
 
     def __init__(self, adopted: Resilience, *, ask_workers: bool) -> None:
@@ -32,7 +29,6 @@ class Queues:
         self._adopted = adopted
         self._ask_workers = ask_workers
         self.depths: dict[str, int] = {}
-        self.waits: dict[str, float | None] = {}
         self.consumers: dict[str, int] = {}
 
     def ask(self, given_up: threading.Event) -> None:
@@ -43,30 +39,13 @@ class Queues:
                 if given_up.is_set():
                     return
                 depth = self.depths[name] = depth_of(app, producer, name)
-                if depth:
-                    self._look_at(producer.channel, app.amqp.queues[name].name, name)
-        if self.waits and not self.consumers and self._ask_workers:
-            self._count_workers(self.waits)
-
-    def _look_at(self, channel: Any, queue: str, name: str) -> None:  # noqa: ANN401 - kombu's
-        """Learn what the broker knows of a queue in which jobs wait."""
-        if hasattr(channel, "next_in"):  # Redis
-            self.waits[name] = self._waited(channel.next_in(queue))
-        elif hasattr(channel, "_size"):  # another virtual transport: it cannot say
-            self.waits[name] = None
-        else:
-            self.waits[name] = None
-            self.consumers[name] = channel.queue_declare(queue, passive=True).consumer_count
-
-    def _waited(self, raw: Iterable[bytes]) -> float | None:
-        times = []
-        for text in raw:
-            try:
-                sent = header(loads(text)["headers"], BUDGET_HEADER)["sent"]
-                times.append(self._adopted.fleet_time() - float(sent))
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                continue
-        return max(filter(math.isfinite, times), default=None)
+                channel: Any = producer.channel
+                if depth and not hasattr(channel, "_size"):  # RabbitMQ counts consumers itself
+                    declared = channel.queue_declare(app.amqp.queues[name].name, passive=True)
+                    self.consumers[name] = declared.consumer_count
+        waiting = [name for name, depth in self.depths.items() if depth]
+        if self._ask_workers and waiting and not self.consumers:
+            self._count_workers(waiting)
 
     def _count_workers(self, names: Iterable[str]) -> None:
         app = self._adopted.app
@@ -74,5 +53,30 @@ class Queues:
             return
         answers: Any = app.control.inspect(timeout=WORKERS_SECONDS).active_queues() or {}
         taken = [queues for queues in answers.values() if isinstance(queues, list)]
-        counted = Counter(one.get("name") for one in chain(*taken) if isinstance(one, dict))
+        counted = Counter(str(one.get("name")) for one in chain(*taken) if isinstance(one, dict))
         self.consumers = {name: counted[name] for name in names}
+
+
+def unserved(adopted: Resilience, consumers: Mapping[str, int]) -> dict[str, int]:
+    """Return since when each queue without a consumer was seen so, in fleet time.
+
+    Whoever looks leaves a note in the store; the queue must be looked at every few minutes.
+
+    Raises:
+        StoreUnavailableError: The store does not answer.
+        ValueError: Somebody else has written there.
+    """
+    key, now = adopted.store.key("unserved"), int(adopted.fleet_time())
+
+    def ask(client: Any) -> dict[str, int]:  # noqa: ANN401 - redis-py's
+        found = {}
+        for name, workers in consumers.items():
+            if workers:
+                client.hdel(key, name)
+            else:
+                client.hsetnx(key, name, now)
+                found[name] = int(client.hget(key, name) or now)
+        client.expire(key, REMEMBERED_SECONDS)
+        return found
+
+    return adopted.store.run(ask)

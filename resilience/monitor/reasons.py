@@ -1,6 +1,7 @@
 """Why answers are not FULL, in words: what is wrong, what users get, and what to do."""
 
 from collections.abc import Iterable, Mapping
+from shlex import quote
 from typing import Any
 
 from resilience.flags import Source
@@ -83,4 +84,4 @@ def _held(adopted: Resilience, one: Reason, rows: Iterable[Mapping[str, Any]]) -
     if since is not None and adopted.fleet_time() - since > FORGOTTEN_SECONDS:
         why += " (was it forgotten?)"
     users = "wait: jobs stay in the queue until it is released"
-    return {"why": why, "since": since, "users": users, "next": [f"release {one.name}"]}
+    return {"why": why, "since": since, "users": users, "next": [f"release {quote(one.name)}"]}

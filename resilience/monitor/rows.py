@@ -7,6 +7,7 @@ from typing import Any
 from resilience.breaker import Breaker
 from resilience.errors import StoreUnavailableError
 from resilience.flags.document import Document
+from resilience.ledger import Count
 from resilience.tasks.resilience import Resilience
 
 
@@ -44,6 +45,18 @@ def _flag_row(adopted: Resilience, name: str, document: Document) -> dict[str, A
         cost = document.costs[name].model_dump()
     version = order.version if order else 0
     return {**asdict(found), "level": found.level.name, "order_version": version, "cost": cost}
+
+
+def count_row(one: Count) -> dict[str, Any]:
+    """Return a count of the ledger's jobs."""
+    overdue = one.overdue_seconds
+    return {
+        "dependency": one.dependency,
+        "state": str(one.state),
+        "jobs": one.jobs,
+        "more": one.more,
+        "overdue_seconds": None if overdue is None else round(overdue, 1),
+    }
 
 
 def queues_of(adopted: Resilience) -> list[str]:

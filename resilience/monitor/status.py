@@ -1,24 +1,29 @@
 """What degrades now, why, and what to do next: all that can be known, as plain values."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from enum import IntEnum
+from shlex import quote
 from typing import Any
 
 from redis import RedisError
 
-from resilience.errors import ResilienceError, text_of
-from resilience.ledger import Count, State
+from resilience.dependency import DEFAULT_WORKER
+from resilience.errors import ResilienceError, StoreUnavailableError, text_of
+from resilience.ledger import State
 from resilience.levels import Level
 from resilience.monitor.circuits import breaker_rows
-from resilience.monitor.queues import Queues
+from resilience.monitor.queues import Queues, unserved
 from resilience.monitor.reasons import LATE_SECONDS, reason_row
-from resilience.monitor.rows import connected, flag_rows
+from resilience.monitor.rows import connected, count_row, flag_rows
 from resilience.tasks.publishing import PUBLISH_ERRORS, publish_within
 from resilience.tasks.resilience import Resilience
 
 BROKER_SECONDS = 3.0
 """Longest wait for the broker and the workers."""
+LISTS = ("reasons", "notes", "breakers", "holds", "flags", "jobs", "more_dead", "next")
+MAPPINGS = ("queues", "consumers", "unserved", "dead", "unknown")
 AWAY = (ResilienceError, RedisError, *PUBLISH_ERRORS)
 
 
@@ -46,12 +51,12 @@ def look(
       `no_consumer`, `overdue`), `name` (of the dependency, queue or feature), `level`, `why` (a
       sentence), `since`, `until`, `users` (what they get: a phrase whose subject is "users") and
       `next`, commands.
-    - `notes`: what degrades no answer, but needs somebody: `kind` (`dead`, `no_consumer`,
-      `unreadable`), `name`, `why`, `next`.
+    - `notes`: what degrades no answer, but needs somebody, with the same keys; `level` and `users`
+      are None. `kind` is `dead`, `no_consumer` or `unreadable`.
     - `breakers`: as `circuits.breaker_rows`; `holds`: `name`, `until`, `actor`, `reason`, `since`;
       `flags`: as `rows.flag_rows`.
-    - `queues`: messages by queue; `waits`: seconds that the next job of a queue has waited, None
-      if nobody knows; `consumers`: workers by queue, of those that were counted.
+    - `queues`: messages by queue; `consumers`: workers by queue, of those with messages that were
+      counted; `unserved`: since when a queue with messages and without a worker has been seen so.
     - `jobs`: counts of the ledger: `dependency`, `state`, `jobs`, `more`, `overdue_seconds`.
     - `dead`: dead letters by dependency, and in `more_dead` those where counting ended early.
     - `next`: all commands of reasons and notes, each once.
@@ -66,9 +71,8 @@ def look(
         ask_workers: Whether workers are asked what they consume, if jobs wait in Redis: that takes
             a second, and each worker answers. RabbitMQ knows by itself.
     """
-    found: dict[str, Any] = {"level": None, "since": None, "reasons": [], "notes": []}
-    found |= {"breakers": [], "holds": [], "flags": [], "unknown": {}}
-    found |= {"queues": {}, "waits": {}, "consumers": {}, "jobs": [], "dead": {}, "more_dead": []}
+    found: dict[str, Any] = {"level": None, "since": None}
+    found |= {name: [] for name in LISTS} | {name: {} for name in MAPPINGS}
     sources: dict[str, Callable[[], Mapping[str, Any]]] = {
         "store": lambda: _from_store(adopted),
         "broker": lambda: _from_broker(adopted, ask_workers=ask_workers),
@@ -83,8 +87,7 @@ def look(
     _judge(adopted, found)
     for row in (*found["reasons"], *found["notes"]):
         row["next"] = [f"{command} {words}" for words in row["next"]]
-        found.setdefault("next", []).extend(row["next"])
-    found["next"] = list(dict.fromkeys(found.get("next", [])))
+        found["next"] += (words for words in row["next"] if words not in found["next"])
     return found
 
 
@@ -106,99 +109,90 @@ def _from_broker(adopted: Resilience, *, ask_workers: bool) -> Mapping[str, Any]
     if not publish_within(BROKER_SECONDS, queues.ask):
         msg = f"the broker did not answer within {BROKER_SECONDS:g} s"
         raise TimeoutError(msg)
-    return {"queues": queues.depths, "waits": queues.waits, "consumers": queues.consumers}
+    return {"queues": queues.depths, "consumers": queues.consumers}
 
 
 def _from_ledger(adopted: Resilience) -> Mapping[str, Any]:
     counts = adopted.ledger.counts()
     dead = [one for one in counts if one.state is State.DEAD]
     return {
-        "jobs": [_count_row(one) for one in counts],
+        "jobs": [count_row(one) for one in counts],
         "dead": {one.dependency: one.jobs for one in dead},
         "more_dead": [one.dependency for one in dead if one.more],
     }
 
 
-def _count_row(one: Count) -> dict[str, Any]:
-    overdue = one.overdue_seconds
-    return {
-        "dependency": one.dependency,
-        "state": str(one.state),
-        "jobs": one.jobs,
-        "more": one.more,
-        "overdue_seconds": None if overdue is None else round(overdue, 1),
-    }
-
-
 def _judge(adopted: Resilience, found: dict[str, Any]) -> None:
-    """Add to *found* the reasons that no single source knows, the level and the verdict."""
-    reasons, notes = found["reasons"], found["notes"]
-    waits_on_purpose = {one["name"] for one in reasons if one["kind"] in ("open", "held")}
-    for row in _without_consumer(adopted, found, waits_on_purpose):
-        (notes if row.get("level") is None else reasons).append(row)
-    reasons += _overdue(found, waits_on_purpose)
-    notes += _notes(found)
-    levels = [Level[one["level"]] for one in reasons]
-    worst = max(levels, default=Level.FULL)
-    if found["level"] is not None or levels:
+    """Add to *found* what no single source knows: more reasons, the notes, level and verdict."""
+    reasons = found["reasons"]
+    on_purpose = {one["name"] for one in reasons if one["kind"] in ("open", "held")}
+    for row in (
+        *_without_consumer(adopted, found, on_purpose),
+        *_overdue(found, on_purpose),
+        *_to_see_to(found),
+    ):
+        (reasons if row["level"] else found["notes"]).append(row)
+    worst = max((Level[one["level"]] for one in reasons), default=Level.FULL)
+    if found["level"] or reasons:
         found["level"] = worst.name
     found["since"] = min((one["since"] for one in reasons if one["since"]), default=None)
+    verdict = Verdict.DEGRADED if reasons else Verdict.WELL
+    if found["unknown"]:
+        verdict = Verdict.UNKNOWN
     if worst is Level.FAILED:
         verdict = Verdict.BROKEN
-    elif found["unknown"]:
-        verdict = Verdict.UNKNOWN
-    else:
-        verdict = Verdict.DEGRADED if reasons else Verdict.WELL
     found["verdict"] = verdict.name.lower()
 
 
+def _row(
+    kind: str,
+    name: str,
+    why: str,
+    *mends: str,
+    level: Level | None = None,
+    since: float | None = None,
+) -> dict[str, Any]:
+    """Return a reason for which jobs wait, or a note if it has no *level*."""
+    users = "wait: these jobs do not run" if level else None
+    row = {"kind": kind, "name": name, "level": level and level.name, "why": why, "since": since}
+    return {**row, "until": None, "users": users, "next": list(mends)}
+
+
 def _without_consumer(
-    adopted: Resilience, found: Mapping[str, Any], waits_on_purpose: set[str]
+    adopted: Resilience, found: dict[str, Any], on_purpose: set[str]
 ) -> Iterable[dict[str, Any]]:
     owners = {queue: one.name for one in adopted.dependencies.values() for queue in one.queues}
+    with suppress(StoreUnavailableError, ValueError):  # then nobody knows since when
+        found["unserved"] = unserved(adopted, found["consumers"])
     for queue, consumers in found["consumers"].items():
-        owner = owners.get(queue, "default")
-        if consumers or not found["queues"][queue] or {queue, owner} & waits_on_purpose:
+        owner, since = owners.get(queue), found["unserved"].get(queue)
+        if consumers or {queue, owner} & on_purpose:
             continue
-        waits = found["waits"].get(queue)
-        jobs = found["queues"][queue]
-        why = f"no worker takes the {jobs} job(s) that wait in its queue"
-        row = {"kind": "no_consumer", "name": queue, "next": [f"worker {owner}"]}
-        if waits is None:
-            level, why = Level.STALE, f"{why}; since when is not known"
-        elif waits < LATE_SECONDS:
-            yield row | {"why": why}
-            continue
-        else:
-            level = Level.FAILED
-        since = None if waits is None else found["at"] - waits
-        users = "wait: these jobs do not run"
-        yield row | _reason(level, why, since, users)
+        mend = f"worker {owner}" if owner else f"worker {DEFAULT_WORKER} -Q {queue}"
+        why = f"no worker takes the {found['queues'][queue]} job(s) in this queue"
+        late = since is not None and found["at"] - since > LATE_SECONDS
+        level = Level.FAILED if late else None
+        yield _row("no_consumer", queue, why, mend, level=level, since=since)
 
 
-def _overdue(found: Mapping[str, Any], waits_on_purpose: set[str]) -> Iterable[dict[str, Any]]:
+def _overdue(found: Mapping[str, Any], on_purpose: set[str]) -> Iterable[dict[str, Any]]:
     for row in found["jobs"]:
-        late, name = row["overdue_seconds"], row["dependency"]
-        if late is None or late < LATE_SECONDS or name in waits_on_purpose:
-            continue
-        jobs = f"{row['jobs']}{'+' if row['more'] else ''}"
-        why = f"no relay publishes its {jobs} job(s) in the ledger ({row['state']})"
-        users = "wait: these jobs do not run"
-        reason = _reason(Level.STALE, why, found["at"] - late, users)
-        yield {"kind": "overdue", "name": name, "next": ["ledger status", "relay"]} | reason
+        late, name = row["overdue_seconds"] or 0.0, row["dependency"]
+        if late > LATE_SECONDS and name not in on_purpose:
+            jobs = f"{row['jobs']}{'+' if row['more'] else ''}"
+            why = f"no relay publishes {jobs} job(s) of the ledger that are due ({row['state']})"
+            since = found["at"] - late
+            mends = ("ledger status", "relay")
+            yield _row("overdue", name, why, *mends, level=Level.STALE, since=since)
 
 
-def _reason(level: Level, why: str, since: float | None, users: str) -> dict[str, Any]:
-    return {"level": level.name, "why": why, "since": since, "until": None, "users": users}
-
-
-def _notes(found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+def _to_see_to(found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     for name, jobs in found["dead"].items():
-        amount = f"{jobs}{'+' if name in found['more_dead'] else ''}"
-        why = f"{amount} dead letter(s) wait for somebody to replay or discard them"
-        yield {"kind": "dead", "name": name, "why": why, "next": [f"dead list --dependency {name}"]}
+        more = "+" if name in found["more_dead"] else ""
+        why = f"{jobs}{more} dead letter(s) are to be replayed or discarded"
+        yield _row("dead", name, why, f"dead list --dependency {quote(name)}")
     for row in found["breakers"]:
         if row["unreadable"]:
-            why = "the store keeps what is no circuit, or another version's; it counts as closed"
-            mend = [f"breaker reset {row['dependency']} --reason …"]
-            yield {"kind": "unreadable", "name": row["dependency"], "why": why, "next": mend}
+            name = row["dependency"]
+            why = "the store keeps what is no circuit of this version; it counts as closed"
+            yield _row("unreadable", name, why, f"breaker reset {name} --reason …")

@@ -102,7 +102,7 @@ class Desk:
     def status(self) -> dict[str, Any]:
         """Return what `status` knows."""
         done = self.run("status", "--json")
-        assert not done.stderr, done.output
+        assert done.stdout, done.output
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 

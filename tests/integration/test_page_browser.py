@@ -148,8 +148,8 @@ def test_operator_whose_row_is_stale_is_told_so(page: Tab, stage: Stage) -> None
 def test_letters_are_replayed_edited_and_discarded_from_the_page(page: Tab, stage: Stage) -> None:
     """All of a cause, with a sample first; one with other arguments; those that are selected."""
     stage.bury(12)
-    page.wait_for(f"({cell('refused', 0)}) == '12'")
-    press_button(page, "Replay all refused")
+    page.wait_for(f"({cell('shop.deliver refused', 0)}) == '12'")
+    press_button(page, "Replay all shop.deliver refused")
     page.wait_for("document.querySelector('#order-what').textContent.includes('sample of 5')")
     give_reason(page)
     page.wait_for("/12 of 12/.test(document.querySelector('#replays').innerText)")
@@ -157,8 +157,8 @@ def test_letters_are_replayed_edited_and_discarded_from_the_page(page: Tab, stag
     assert set(stage.ran().values()) == {1}
 
     names = stage.bury(3, cause="again")
-    page.wait_for(f"({cell('again', 0)}) == '3'")
-    press_button(page, "Show again")
+    page.wait_for(f"({cell('shop.deliver again', 0)}) == '3'")
+    press_button(page, "Show shop.deliver again")
     page.wait_for("document.querySelectorAll('#letters tbody tr').length == 3")
     assert SECRET not in page.run("document.body.innerText")
     press_button(page, f"Edit {names[0]}")
@@ -190,8 +190,8 @@ def test_page_has_no_serious_fault_for_people_who_see_or_hear_it_otherwise(
     stage.adopted.holds.hold("mail", seconds=60, actor="bob", reason="<b>x")
     page.show_as(width=390, dark=dark)
     page.open(url)
-    page.wait_for(f"({cell('refused', 0)}).includes('2')")
-    press_button(page, "Show refused")
+    page.wait_for(f"({cell('shop.deliver refused', 0)}).includes('2')")
+    press_button(page, "Show shop.deliver refused")
     page.wait_for("document.querySelectorAll('#letters tbody tr').length == 2")
     assert page.accessibility() == []
     assert page.run("document.documentElement.scrollWidth <= innerWidth")

@@ -10,7 +10,7 @@ from resilience.errors import text_of
 from resilience.flags.document import BROWNOUT
 from resilience.ledger import Which
 from resilience.levels import Level
-from resilience.monitor.circuits import history_rows
+from resilience.monitor.circuits import history_of
 from resilience.monitor.flower.letters import letter_row
 from resilience.monitor.flower.state import DegradationState
 from resilience.monitor.flower.timeline import timeline
@@ -58,12 +58,12 @@ class View:
         self._state = state
         self._workers = workers
         self._run = run
+        self._letters = adopted.ledger.letters
         self._looking: asyncio.Future[dict[str, Any]] | None = None
         self._began = float("-inf")
         self._last: dict[str, Any] = {"unknown": {"page": "its first look is not over"}}
         self._rests: dict[str, float] = {}
         self._kept: dict[str, list[Any]] = {}
-        self._examples: dict[str, dict[str, Any]] = {}
 
     async def read(self) -> dict[str, Any]:
         """Return what is known, at most a second old unless a source does not answer in time."""
@@ -133,7 +133,7 @@ class View:
             found["brownout"] = {"version": order.version if order else 0, "order": said}
         for name, source, ask in (
             ("causes", "ledger", self._causes),
-            ("due", "ledger", adopted.ledger.overview.due),
+            ("due", "ledger", self._letters.due),
             ("audits", "ledger", self._audits),
             ("changes", "store", self._changes),
         ):
@@ -156,37 +156,30 @@ class View:
 
     def _causes(self) -> list[dict[str, Any]]:
         """Return the causes of dead letters, each with one of its letters."""
-        letters = self._adopted.ledger.letters
-        causes = self._adopted.ledger.overview.causes(limit=CAUSES)
-        known = {}
-        for row in causes:
-            name = row["fingerprint"]
-            example = self._examples.get(name)
-            if example is None:
-                example = next(map(letter_row, letters.find(Which(fingerprint=name), limit=1)), {})
-            known[name] = example
-            row |= {one: example.get(one) for one in ("task", "dependency", "reason", "error")}
-        self._examples = known
-        return causes
+        names = ("fingerprint", "task", "dependency", "reason", "error")
+        return [
+            {"jobs": jobs, "oldest": oldest, "newest": newest} | {name: row[name] for name in names}
+            for jobs, oldest, newest, letter in self._letters.causes(Which(), limit=CAUSES)
+            for row in [letter_row(letter)]
+        ]
 
     def _audits(self) -> list[dict[str, Any]]:
         """Return who ordered what, as far as the ledger knows."""
-        ledger = self._adopted.ledger
         orders = [
             {"at": one.at, "what": f"flag {one.said}", "name": name, **_by(one)}
-            for name, one in ledger.orders.recent(limit=SHOWN)
+            for name, one in self._adopted.ledger.orders.recent(limit=SHOWN)
         ]
         return orders + [
             {"at": one.at, "what": one.action, "name": one.job, "task": one.task, **_by(one)}
-            for one in ledger.letters.audit(limit=SHOWN)
+            for one in self._letters.audit(limit=SHOWN)
         ]
 
     def _changes(self) -> list[dict[str, Any]]:
         """Return the last changes of all circuits."""
         return [
-            {**row, "what": row["event"], "name": name}
+            {"what": change.event, "name": name, **change.model_dump(exclude_none=True)}
             for name in self._adopted.dependencies
-            for row in history_rows(self._adopted, name)
+            for change in history_of(self._adopted, name)
         ]
 
     def _bulkheads(self, found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

@@ -196,6 +196,9 @@
     return { label, what, title: `${label}: ${jobs} dead letter${jobs === 1 ? "" : "s"}`, order: { action, which, jobs, version } };
   }
 
+  const sameAs = ({ fingerprint, task, dependency }) => ({ fingerprint, task, dependency });
+  const causeOf = (one) => `${one.task} ${one.fingerprint}`;
+
   // --- what is shown
 
   function showHead() {
@@ -244,12 +247,12 @@
     fill("due", data.due || [], (one) => `${one.dependency} ${one.state}`, (one) => [
       one.dependency, one.state, one.jobs, one.first_seconds < 0 ? cell(`overdue ${duration(-one.first_seconds)}`, "dg-warn") : `in ${duration(one.first_seconds)}`, one.within_0, one.within_60, one.within_600, one.within_3600,
     ]);
-    fill("causes", data.causes || [], (one) => one.fingerprint, (one) => [
+    fill("causes", data.causes || [], causeOf, (one) => [
       one.jobs, `${one.task || ""} (${one.dependency || ""})`, `${one.reason || ""}: ${one.error ? `${one.error.type}: ${one.error.text}` : one.fingerprint}`, ago(one.oldest), ago(one.newest),
     ], (one) => one.fingerprint ? [
-      { label: "Show", reads: () => filterBy(one.fingerprint) },
-      someLetters("Replay all", "replay", { fingerprint: one.fingerprint }, one.jobs, one.newest),
-      someLetters("Discard all", "discard", { fingerprint: one.fingerprint }, one.jobs, one.newest),
+      { label: "Show", reads: () => filterBy(sameAs(one)) },
+      someLetters("Replay all", "replay", sameAs(one), one.jobs, one.newest),
+      someLetters("Discard all", "discard", sameAs(one), one.jobs, one.newest),
     ] : []);
     fill("replays", data.replays || [], (one) => one.id, (one) => [
       one.what, `${one.actor}: ${one.reason}`, `${one.replayed} of ${one.total}`, one.done === undefined ? "" : one.done, cell(one.state, /stopped/.test(one.state) ? "dg-bad" : ""),
@@ -272,9 +275,9 @@
 
   const filter = byId("filter");
   const filtered = () => Object.fromEntries([...new FormData(filter)].filter(([, value]) => value.trim()));
-  function filterBy(fingerprint) {
+  function filterBy(which) {
     filter.reset();
-    filter.elements.fingerprint.value = fingerprint;
+    for (const [name, value] of Object.entries(which)) filter.elements[name].value = value;
     open();
   }
   function open() {
