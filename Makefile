@@ -29,7 +29,7 @@ screenshots: .venv ## pictures of the Degradation page for docs/images; needs Ch
 BESIDE := --numprocesses=6 --dist=worksteal --durations=30
 TIMED_DEMO := tests/acceptance/test_demo.py tests/integration/test_flags_flip.py
 TIMED_SHOP := tests/integration/test_flags_trial.py \
-  $(addprefix tests/acceptance/test_,own_orders.py shop.py shop_flags.py shop_mistakes.py)
+  $(addprefix tests/acceptance/test_,own_orders.py shop.py shop_flags.py shop_mistakes.py shop_page.py)
 TIMED := $(TIMED_DEMO) $(TIMED_SHOP)
 
 test: .venv ## all tests; prints the branch coverage of the library, without processes that a test killed
