@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import islice, zip_longest
 from typing import Any
 
 from celery.utils import uuid
@@ -187,8 +188,7 @@ def _filled(new: Any, shown: Any, kept: Any) -> Any:  # noqa: ANN401 - any JSON
     if isinstance(new, dict) and isinstance(shown, dict) and isinstance(kept, dict):
         return {name: _filled(one, shown.get(name), kept.get(name)) for name, one in new.items()}
     if isinstance(new, list) and isinstance(shown, list) and isinstance(kept, list):
-        pairs = zip(new, (*shown, *new[len(shown) :]), (*kept, *new[len(kept) :]), strict=False)
-        return [_filled(*three) for three in pairs]
+        return [_filled(*three) for three in islice(zip_longest(new, shown, kept), len(new))]
     if HIDDEN in json.dumps(new):
         msg = f"{HIDDEN} stands for a value that is not known there; write it out"
         raise ValueError(msg)

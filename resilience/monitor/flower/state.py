@@ -1,6 +1,5 @@
 """What Flower remembers of degradation, beside what it remembers of tasks."""
 
-import math
 from collections import deque
 from collections.abc import Mapping
 from itertools import islice
@@ -19,6 +18,7 @@ LEVELS = 720
 """One every five seconds: an hour."""
 TEXT_LENGTH = 300
 FIELDS = 40
+NUMBER_MAX = 1e300
 OURS = ("breaker", "bulkhead", "feature", "job", "ledger", "read", "store")
 """First words of the events of this library that are no task's."""
 ENVELOPE = frozenset(
@@ -107,7 +107,7 @@ def noted(event: Mapping[str, Any]) -> dict[str, Any]:
     at = some.get("timestamp")
     return {
         "at": at if isinstance(at, int | float) else SystemClock().now(),
-        "kind": some.get("type"),
+        "kind": str(some.get("type")),
         "id": str(some.get("uuid") or ""),
         "worker": some.get("hostname"),
         "level": None if some.get("level") is None else level_name(some["level"]),
@@ -121,11 +121,7 @@ def noted(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def short(value: object) -> Any:  # noqa: ANN401 - JSON
     """Return *value* if it is a finite number, else as a text that is cut if it is long."""
-    if (
-        value is None
-        or isinstance(value, int)
-        or (isinstance(value, float) and math.isfinite(value))
-    ):
+    if value is None or (isinstance(value, int | float) and abs(value) < NUMBER_MAX):
         return value
     if isinstance(value, list | tuple):
         value = ", ".join(str(short(one)) for one in value[:FIELDS])

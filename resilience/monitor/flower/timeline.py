@@ -32,16 +32,16 @@ def timeline(
         fields = dict(one["fields"])
         name = next((fields.pop(key) for key in NAMES if fields.get(key)), "")
         if not (circuits and one["kind"].startswith(CIRCUITS)):
-            known.append({"at": one["at"], "what": one["kind"], "name": name, **fields})
+            known.append({**fields, "at": one["at"], "what": one["kind"], "name": name})
     return sorted(map(_entry, known), key=lambda one: float(one["at"]), reverse=True)
 
 
 def _entry(fields: dict[str, Any]) -> dict[str, Any]:
     fields.pop("event", None)
     entry = {key: fields.pop(key) for key in ("at", "what", "name")}
-    actor, reason = fields.pop("actor", None), fields.pop("reason", None)
+    entry["actor"], reason = fields.pop("actor", None) or "", fields.pop("reason", None)
     rest = [f"{key} {_rounded(value)}" for key, value in fields.items() if value not in (None, "")]
-    return entry | {"actor": actor or "", "text": "; ".join([*filter(None, [reason]), *rest])}
+    return entry | {"text": "; ".join([*([str(reason)] if reason else []), *rest])}
 
 
 def _rounded(value: object) -> object:
