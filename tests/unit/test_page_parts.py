@@ -13,7 +13,7 @@ from resilience.monitor.flower.timeline import post_mortem, timeline
 
 ENVELOPE = {"hostname": "w@h", "timestamp": 5.0, "local_received": 5.0, "clock": 1}
 DEGRADED = {"level": 3, "reason": "CircuitOpenError", "source": "static", "dependency": "ranking"}
-EVERY = ("type", "uuid", "hostname", "timestamp", "level", "reason", "at", "what", "name", "actor")
+EVERY = ("type", "uuid", "hostname", "timestamp", "level", "reason", "at", "what", "name", "times")
 HOSTILE = "<img src=x onerror=alert(1)>\n\x1b[31m|`[x](y)` " + "long " * 100_000
 
 
@@ -95,6 +95,19 @@ def test_nothing_of_others_is_markup_in_a_post_mortem() -> None:
     assert len(table) == 4
     assert {line.count("|") for line in table} == {6}
     assert "Worst level of the last hour: STATIC" in text
+
+
+def test_crowd_of_events_is_one_entry_that_counts_them(state: DegradationState) -> None:
+    """Thousands of jobs that are parked push nothing else out of what Flower remembers."""
+    send(state, "feature-shed", feature="ads", rule="load")
+    for _ in range(3000):
+        send(state, "job-parked", dependency="mail", task="shop.deliver", id="x", times="x")
+        send(state, "job-parked", dependency="ranking", task="shop.rank", id="x")
+    assert [(one["name"], one.get("times")) for one in state.incidents] == [
+        ("ads", None),
+        ("mail", 3000),
+        ("ranking", 3000),
+    ]
 
 
 def test_circuits_are_listed_once() -> None:

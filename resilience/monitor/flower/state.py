@@ -19,11 +19,22 @@ LEVELS = 720
 TEXT_LENGTH = 300
 FIELDS = 40
 NUMBER_MAX = 1e300
-OURS = ("breaker", "bulkhead", "feature", "job", "ledger", "read", "store")
-"""First words of the events of this library that are no task's."""
+ANSWER_KINDS = frozenset(
+    (
+        "answer-degraded",
+        "budget-exceeded",
+        "fallbacks-exhausted",
+        "task-degraded",
+        "task-partial",
+    )
+)
+CELERYS = ("task", "worker")
+CROWD_SECONDS, CROWD = 60.0, 20
+"""Of events of one kind about one thing within so long, and so many others, one is kept."""
 ENVELOPE = frozenset(
     ("type", "uuid", "clock", "hostname", "pid", "utcoffset", "timestamp", "local_received")
 )
+NAMES = ("dependency", "feature", "queue", "source", "name", "task", "call")
 SHOWN = ("reason", "error", "source", "age", "dependency")
 
 
@@ -93,12 +104,21 @@ class DegradationState(EventsState):  # type: ignore[misc] # Flower has no types
         """Take note of an *event* of any kind; a fan-out is no task, and gets no row."""
         self.heard = SystemClock().now()
         kind = str(event.get("type"))
-        if kind in ("task-degraded", "task-partial"):
+        if kind in ANSWER_KINDS:
             self.answers.append(noted(event))
-        elif kind.partition("-")[0] in OURS:
-            self.incidents.append(noted(event))
+        elif kind.partition("-")[0] not in CELERYS:
+            self._note(noted(event))
         if kind != "task-partial":
             super().event(event)
+
+    def _note(self, incident: dict[str, Any]) -> None:
+        """Keep *incident*, or count it if one of its crowd is kept already."""
+        for one in islice(reversed(self.incidents), CROWD):
+            same = all(one[key] == incident[key] for key in ("kind", "name"))
+            if same and incident["at"] - one["at"] < CROWD_SECONDS:
+                one["times"] = one.get("times", 1) + 1
+                return
+        self.incidents.append(incident)
 
 
 def noted(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,8 +128,8 @@ def noted(event: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "at": at if isinstance(at, int | float) else SystemClock().now(),
         "kind": str(some.get("type")),
-        "id": str(some.get("uuid") or ""),
-        "worker": some.get("hostname"),
+        "id": str(some.get("uuid") or some.get("id") or ""),
+        "name": str(next((some[name] for name in NAMES if some.get(name)), "")),
         "level": None if some.get("level") is None else level_name(some["level"]),
         "fields": {
             name: one

@@ -9,7 +9,6 @@ from typing import Any
 from resilience.levels import Level
 
 SPECIAL = re.compile(r"([\\`*_\[\]|<>~])")
-NAMES = ("dependency", "feature", "queue", "source", "task")
 CIRCUITS = "breaker-"
 TIME_MAX = 1e11
 CELLS = ("what", "name", "actor", "text")
@@ -29,10 +28,10 @@ def timeline(
     known = [dict(one) for one in audited]
     circuits = any("event" in one for one in known)
     for one in incidents:
-        fields = dict(one["fields"])
-        name = next((fields.pop(key) for key in NAMES if fields.get(key)), "")
         if not (circuits and one["kind"].startswith(CIRCUITS)):
-            known.append({**fields, "at": one["at"], "what": one["kind"], "name": name})
+            fields = {key: value for key, value in one["fields"].items() if value != one["name"]}
+            fields |= {"at": one["at"], "what": one["kind"], "name": one["name"]}
+            known.append({**fields, "times": one.get("times")})
     return sorted(map(_entry, known), key=lambda one: float(one["at"]), reverse=True)
 
 

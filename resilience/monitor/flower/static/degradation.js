@@ -258,12 +258,16 @@
       one.what, `${one.actor}: ${one.reason}`, `${one.replayed} of ${one.total}`, one.done === undefined ? "" : one.done, cell(one.state, /stopped/.test(one.state) ? "dg-bad" : ""),
     ]);
     fill("answers", data.answers || [], (one) => `${one.at} ${one.id}`, (one) => [
-      clock(one.at), one.kind === "task-partial" || !one.id ? one.fields.name || one.id : { text: one.fields.name || one.id, href: taskPage(one.id) },
+      clock(one.at), named(one),
       cell(one.level, badness(one.level)), one.fields.reason || (one.fields.missing ? `missing: ${one.fields.missing}` : ""), rest(one.fields),
     ]);
     fill("timeline", data.timeline || [], (one) => `${one.at} ${one.what} ${one.name}`, (one) => [clock(one.at), one.what, one.name, one.actor, one.text]);
   }
 
+  function named(one) {
+    const text = one.fields.name || one.fields.task || one.fields.call || one.id;
+    return one.id && one.kind !== "task-partial" ? { text, href: taskPage(one.id) } : text;
+  }
   const rest = (fields) => Object.entries(fields).filter(([name]) => !["name", "level", "reason", "event"].includes(name)).map(([name, value]) => `${name}: ${value}`).join(", ");
   function cost(one) {
     if (!one || one.seconds === null || one.seconds === undefined) return "";
