@@ -88,8 +88,8 @@ def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, 
             adopted.holds.hold(order.name, seen=order.version, **held)
             done = f"{order.name} is held"
         case ["release"]:
-            adopted.holds.release(order.name, seen=order.version, **by)
-            done = f"{order.name} is released"
+            was = adopted.holds.release(order.name, seen=order.version, **by)
+            done = f"{order.name} is released" if was else f"{order.name} was not held"
         case ["trial"]:
             done = _trial(adopted, order, held)
         case _:
@@ -130,10 +130,10 @@ def _trial(adopted: Resilience, order: Order, held: dict[str, Any]) -> str:
 
 def _letters(desk: Desk, what: str, order: Order, by: dict[str, str]) -> str:
     chosen = order.which.model_dump()
-    if not any(chosen.values()):
-        msg = "say which letters: ids, a dependency, a task or a fingerprint"
+    if not any(chosen.values()) or (what == "edit") == (order.edited is None):
+        msg = "say which letters: ids, a dependency, a task, a fingerprint; and, to edit one, how"
         raise ConfigurationError(msg)
     which = Which(**chosen, died_by=order.version)
-    if what == "edit":
-        return desk.edit(which, order.edited or Edited(args=[], kwargs={}), by)
-    return (desk.replay if what == "replay" else desk.discard)(which, order.jobs, by)
+    if what == "edit" and order.edited is not None:
+        return desk.edit(which, order.edited, by)
+    return (desk.discard if what == "discard" else desk.replay)(which, order.jobs, by)
