@@ -1,13 +1,12 @@
-"""Looking into dead letters and waiting jobs: which there are, and what was done to them."""
+"""Looking into dead letters: which there are, and what was done to them."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 
 from resilience.ledger.database import Database
-from resilience.ledger.job import State
 from resilience.ledger.letter import AuditEntry, Letter, read_letter
 from resilience.ledger.tables import AUDIT, JOBS
 
@@ -16,7 +15,6 @@ AT_ONCE = 200
 PAGE = 5000
 """Ids of letters per statement: any number of them is read, but none of the statements for long."""
 AUDIT_LIMIT = 1000
-WITHIN_SECONDS = (0, 60, 600, 3600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,25 +85,6 @@ class LetterLookups:
         with self._database.reading() as connection:
             jobs, newest = connection.execute(sums).one()
         return jobs, newest
-
-    def due(self) -> list[dict[str, Any]]:
-        """Return when the jobs that wait for another call are due, by `dependency` and `state`.
-
-        Each row has `jobs`, `first_seconds` until the first is due, which is negative if it is
-        overdue, and how many are due `within_0`, `within_60`, `within_600` and `within_3600`
-        seconds from now. It takes longer the more jobs wait.
-        """
-        now, due = self._database.now, JOBS.c.due
-
-        def within(seconds: int) -> ColumnElement[int]:
-            return func.count(case((due <= now + seconds, 1))).label(f"within_{seconds}")
-
-        place = JOBS.c.dependency, JOBS.c.state
-        sums = func.count().label("jobs"), (func.min(due) - now).label("first_seconds")
-        found = select(*place, *sums, *map(within, WITHIN_SECONDS)).where(due.is_not(None))
-        waiting = found.where(JOBS.c.state != State.DEAD).group_by(*place).order_by(*place)
-        with self._database.reading() as connection:
-            return [dict(row) for row in connection.execute(waiting).mappings()]
 
     def states(self, ids: Collection[str]) -> dict[str, tuple[str, int]]:
         """Return state and failed calls of those of the jobs *ids* that the ledger still has."""

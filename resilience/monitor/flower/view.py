@@ -133,7 +133,6 @@ class View:
             found["brownout"] = {"version": order.version if order else 0, "order": said}
         for name, source, ask in (
             ("causes", "ledger", self._causes),
-            ("due", "ledger", self._letters.due),
             ("audits", "ledger", self._audits),
             ("changes", "store", self._changes),
         ):

@@ -60,6 +60,10 @@
       if (actionsOf) showActions(row, cells.length, actionsOf(item), labels[cells.length]);
     });
     kept.forEach((row) => row.remove());
+    const empty = table.nextElementSibling;
+    empty.well ??= empty.textContent;
+    const away = (table.dataset.source || "").split(" ").filter((name) => data.unknown[name]);
+    empty.textContent = away.length ? `Not known while there is no answer: ${away.join(", ")}.` : empty.well;
   }
 
   function cellAt(row, column, label) {
@@ -244,8 +248,10 @@
       about("On", "flag on", one, one.feature, ["seconds"]), about("Off", "flag off", one, one.feature, ["seconds"]), about("Auto", "flag auto", one, one.feature),
       { ...about(one.trial ? "End trial" : "Trial", "trial", { version: one.trial || 0 }, one.feature, one.trial ? [] : ["share", "seconds"]) },
     ]);
-    fill("due", data.due || [], (one) => `${one.dependency} ${one.state}`, (one) => [
-      one.dependency, one.state, one.jobs, one.first_seconds < 0 ? cell(`overdue ${duration(-one.first_seconds)}`, "dg-warn") : `in ${duration(one.first_seconds)}`, one.within_0, one.within_60, one.within_600, one.within_3600,
+    const waiting = (data.jobs || []).filter((one) => one.state !== "dead").sort((a, b) => b.overdue_seconds - a.overdue_seconds);
+    fill("due", waiting, (one) => `${one.dependency} ${one.state}`, (one) => [
+      one.dependency, one.state, one.jobs + (one.more ? "+" : ""),
+      one.overdue_seconds > 0 ? cell(`${duration(one.overdue_seconds)} ago`, one.overdue_seconds > 60 ? "dg-warn" : "") : `in ${duration(-one.overdue_seconds)}`,
     ]);
     fill("causes", data.causes || [], causeOf, (one) => [
       one.jobs, `${one.task || ""} (${one.dependency || ""})`, `${one.reason || ""}: ${one.error ? `${one.error.type}: ${one.error.text}` : one.fingerprint}`, ago(one.oldest), ago(one.newest),
