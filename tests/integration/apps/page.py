@@ -27,7 +27,9 @@ app.conf.worker_send_task_events = True
 Resilience(
     app,
     dependencies=[
-        Dependency("ranking", breaker=BreakerPolicy(minimum_calls=3, open_seconds=60)),
+        Dependency(
+            "ranking", breaker=BreakerPolicy(minimum_calls=3, open_seconds=60, open_seconds_max=60)
+        ),
         Dependency("mail", breaker=None, retry=RetryPolicy(max_attempts=1), retry_share=None),
     ],
     features=[
