@@ -31,16 +31,7 @@ from resilience.events import (
     log_event,
 )
 from resilience.pulse import PULSE_SECONDS, Pulse, Steps
-from resilience.store.fleet import (
-    AGAIN,
-    EndProbe,
-    Evidence,
-    Kept,
-    Probes,
-    Swap,
-    TakeProbe,
-    Window,
-)
+from resilience.store.fleet import EndProbe, Evidence, Kept, Probes, Swap, TakeProbe, Window
 
 NO_PERMIT_SECONDS = 0.05
 """A half-open circuit without a free permit is not asked again for so long."""
@@ -200,7 +191,8 @@ class Keeper:
         text = "the value that it returned counts as a failure"
         if error is not None:
             text = f"{type(error).__name__}: {text_of(error)}"
-        self._last_error = now, text[:ERROR_LENGTH]
+        # Halves of characters are no JSON.
+        self._last_error = now, text[:ERROR_LENGTH].encode(errors="backslashreplace").decode()
 
     def _kind(self, error: BaseException | None, value: object) -> Kind:
         if error is not None:
@@ -318,12 +310,12 @@ class Keeper:
         """Make *new* the circuit unless somebody was faster; announce it if not."""
         at = self._pulse.fleet_time(self._monotonic())
         change = json.dumps({"event": type(event).__name__, "at": at, **event.details()})
-        again = AGAIN if new.attempt > 1 else ""
+        again, after = new.attempt > 1, new.kept()
         swapped: bool = yield Swap(
-            name=self.name, expected=kept, new=new.kept(), change=again + change
+            name=self.name, expected=kept, new=after, change=change, again=again
         )
         if swapped:
-            self._follow(new.kept(), self._pulse.due)
+            self._follow(after, self._pulse.due)
             self._announce(event)
         else:
             self._pulse.hasten(self._monotonic())

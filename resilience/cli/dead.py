@@ -16,6 +16,7 @@ from resilience.cli.rows import JSON, all_of, print_rows
 from resilience.cli.words import briefly, confirm, duration, duration_in_seconds, moment, plain
 from resilience.declared import nearest
 from resilience.ledger import Ledger, State, Which
+from resilience.ledger.lookups import CAUSES_MOST
 from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
 from resilience.tasks.resilience import Resilience
 
@@ -90,7 +91,7 @@ def _list_causes(
     if not found and not as_json:
         _say_nothing_found(context, which)
         return
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "letters": letters,
             "oldest": oldest if as_json else moment(oldest),
@@ -101,9 +102,13 @@ def _list_causes(
         for letters, oldest, newest, example in found[:limit]
     ]
     print_rows(rows, list(rows[0]) if rows else (), as_json=as_json)
-    if not as_json:
-        more = f"The largest {limit}; there are more. " if len(found) > limit else ""
-        click.echo(f"{more}`dead list --fingerprint …` lists the letters of a cause.")
+    if as_json:
+        return
+    if len(found) > limit:
+        click.echo(f"The largest {limit}; there are more.")
+    if sum(row["letters"] for row in rows) >= CAUSES_MOST:
+        click.echo(f"The oldest {CAUSES_MOST:,} letters were counted; there may be more.")
+    click.echo("`dead list --fingerprint …` lists the letters of a cause.")
 
 
 @dead.command()

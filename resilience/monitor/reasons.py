@@ -1,6 +1,6 @@
 """Why answers are not FULL, in words: what is wrong, what users get, and what to do."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from shlex import quote
 from typing import Any
 
@@ -41,26 +41,26 @@ def reason_row(adopted: Resilience, one: Reason, found: Mapping[str, Any]) -> di
         "users": f"get {GETS[one.level]}",
     }
     if one.kind == "open":
-        return row | _open(adopted, one, found["breakers"])
+        rows = {row["dependency"]: row for row in found["breakers"]}
+        return row | _open(adopted, one, rows[one.name])
     if one.kind == "held":
-        return row | _held(adopted, one, found["holds"])
+        actors = {row["name"]: row["actor"] for row in found["holds"]}
+        return row | _held(adopted, one, actors.get(one.name, "somebody"))
     sources = {flag["feature"]: flag["source"] for flag in found["flags"]}
-    order = {
+    orders = {
         Source.BROWNOUT: "brownout off --reason …",
         Source.ORDER: f"flag auto {one.name} --reason …",
     }
-    return row | {
-        "next": [order.get(sources[one.name], f"flag on {one.name} --for 30m --reason …")]
-    }
+    mend = orders.get(sources[one.name], f"flag on {one.name} --for 30m --reason …")
+    return row | {"next": [mend]}
 
 
-def _open(adopted: Resilience, one: Reason, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    row = next(row for row in rows if row["dependency"] == one.name)
+def _open(adopted: Resilience, one: Reason, row: Mapping[str, Any]) -> dict[str, Any]:
     levels = levels_without(adopted.app, adopted.dependencies[one.name])
     users = _users(levels) if levels else f"get {GETS[one.level]}"
-    if str(row["state"]) == "forced_open":
+    if row["state"] == "forced_open":
         return {"users": users, "next": [f"breaker reset {one.name} --reason …"]}
-    why = ": ".join(str(text) for text in (one.why, row["why"]) if text)
+    why = f"{one.why}: {row['why']}" if row["why"] else one.why
     if row["error"]:
         why += f"; the last error was {row['error']}"
     since = row["since"] or one.since
@@ -77,11 +77,9 @@ def _users(levels: Mapping[str, Level]) -> str:
     return f"get {', '.join(texts)}"
 
 
-def _held(adopted: Resilience, one: Reason, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    row = next(row for row in rows if row["name"] == one.name)
-    why = f"{row['actor']} ordered to hold it: {one.why}"
-    since = row["since"]
-    if since is not None and adopted.fleet_time() - since > FORGOTTEN_SECONDS:
+def _held(adopted: Resilience, one: Reason, actor: str) -> dict[str, Any]:
+    why = f"{actor} ordered to hold it: {one.why}"
+    if one.since is not None and adopted.fleet_time() - one.since > FORGOTTEN_SECONDS:
         why += " (was it forgotten?)"
     users = "wait: jobs stay in the queue until it is released"
-    return {"why": why, "since": since, "users": users, "next": [f"release {quote(one.name)}"]}
+    return {"why": why, "users": users, "next": [f"release {quote(one.name)}"]}

@@ -144,17 +144,10 @@ def _judge(adopted: Resilience, found: dict[str, Any]) -> None:
     found["verdict"] = verdict.name.lower()
 
 
-def _row(
-    kind: str,
-    name: str,
-    why: str,
-    *mends: str,
-    level: Level | None = None,
-    since: float | None = None,
-) -> dict[str, Any]:
-    """Return a reason for which jobs wait, or a note if it has no *level*."""
-    users = "wait: these jobs do not run" if level else None
-    row = {"kind": kind, "name": name, "level": level and level.name, "why": why, "since": since}
+def _row(kind: str, name: str, why: str, *mends: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - below
+    """Return a note; with a `level`, and maybe a `since`, it is a reason for which jobs wait."""
+    row = {"kind": kind, "name": name, "level": None, "why": why, "since": None, **more}
+    users = "wait: these jobs do not run" if row["level"] else None
     return {**row, "until": None, "users": users, "next": list(mends)}
 
 
@@ -171,7 +164,7 @@ def _without_consumer(
         mend = f"worker {owner}" if owner else f"worker {DEFAULT_WORKER} -Q {queue}"
         why = f"no worker takes the {found['queues'][queue]} job(s) in this queue"
         late = since is not None and found["at"] - since > LATE_SECONDS
-        level = Level.FAILED if late else None
+        level = Level.FAILED.name if late else None
         yield _row("no_consumer", queue, why, mend, level=level, since=since)
 
 
@@ -183,7 +176,7 @@ def _overdue(found: Mapping[str, Any], on_purpose: set[str]) -> Iterable[dict[st
             why = f"no relay publishes {jobs} job(s) of the ledger that are due ({row['state']})"
             since = found["at"] - late
             mends = ("ledger status", "relay")
-            yield _row("overdue", name, why, *mends, level=Level.STALE, since=since)
+            yield _row("overdue", name, why, *mends, level=Level.STALE.name, since=since)
 
 
 def _to_see_to(found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

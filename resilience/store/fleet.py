@@ -54,10 +54,9 @@ class Kept:
         What is none has generation 0 and no body, as in pulse.lua: it can still be replaced.
         """
         found = NUMBERS.match(text)
-        numbers = map(int, found.groups()) if found else (0, 0)
-        body = text[found.end() :] if found else b""
-        generation, until = numbers
-        made = cls(generation=generation, until_ms=until, body=body.decode(errors="replace"))
+        generation, until = map(int, found.groups()) if found else (0, 0)
+        body = text[found.end() :].decode(errors="replace") if found else ""
+        made = cls(generation=generation, until_ms=until, body=body)
         return made if str(made.text()).encode() == text else replace(made, raw=text)
 
 
@@ -163,14 +162,15 @@ class Swap:
         name: The dependency.
         expected: The circuit that the caller knows; None: there is none.
         new: The circuit from now on.
-        change: What is kept of it in the history of the circuit; empty: nothing. One that begins
-            with `AGAIN` takes the place of one before it that does.
+        change: What is kept of it in the history of the circuit; empty: nothing.
+        again: Whether it opens without having closed; the last such change is kept.
     """
 
     name: str
     expected: Kept | None
     new: Kept
     change: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,10 +263,10 @@ class StoreFleet:
                     *(evidence.name for evidence in question.evidence),
                 ]
                 return "pulse", keys, values
-            case Swap(name=name, expected=expected, new=new, change=change):
+            case Swap(name=name, expected=expected, new=new, change=change, again=again):
                 before = expected.text() if expected else ""
                 keys = [circuits, key("probes", name), key(*history_key(name))]
-                return "swap", keys, [name, before, new.text(), change]
+                return "swap", keys, [name, before, new.text(), AGAIN * again + change]
             case TakeProbe(name=name, generation=generation, owner=owner):
                 lease = int(question.seconds * 1000)
                 values = [name, generation, owner, "take", question.most, lease]

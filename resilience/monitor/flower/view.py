@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from resilience.broker.lengths import oldest_of
 from resilience.clock import SystemClock
 from resilience.errors import text_of
 from resilience.flags.document import BROWNOUT
@@ -15,6 +17,7 @@ from resilience.monitor.flower.letters import letter_row
 from resilience.monitor.flower.state import DegradationState
 from resilience.monitor.flower.timeline import timeline
 from resilience.monitor.status import AWAY, look
+from resilience.tasks.publishing import publish_within
 from resilience.tasks.resilience import Resilience
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ QUIET_SECONDS = 30.0
 """Workers send heartbeats every two seconds."""
 COSTLY_SECONDS, REST = 0.05, 20
 """What takes longer is asked again only after so many times as long."""
+AGES_SECONDS = 0.5
 CAUSES = 50
 SHOWN = 100
 
@@ -64,6 +68,7 @@ class View:
         self._last: dict[str, Any] = {"unknown": {"page": "its first look is not over"}}
         self._rests: dict[str, float] = {}
         self._kept: dict[str, list[Any]] = {}
+        self._sent: dict[str, float | None] = {}
 
     async def read(self) -> dict[str, Any]:
         """Return what is known, at most a second old unless a source does not answer in time."""
@@ -122,6 +127,8 @@ class View:
     def _look(self) -> dict[str, Any]:
         adopted = self._adopted
         found = look(adopted, ask_workers=False)
+        if "broker" not in found["unknown"]:
+            publish_within(AGES_SECONDS, lambda up: self._ask_ages(up, found["queues"]))
         found |= {"began": SystemClock().now(), "bulkheads": list(self._bulkheads(found))}
         if "store" not in found["unknown"]:
             document = adopted.flags.document
@@ -181,6 +188,14 @@ class View:
             for change in history_of(self._adopted, name)
         ]
 
+    def _ask_ages(self, given_up: threading.Event, depths: Mapping[str, int]) -> None:
+        """Learn when the oldest message of each queue was published, where a broker knows that."""
+        self._sent = {}
+        with self._adopted.app.producer_or_acquire(None) as producer:
+            for name, depth in depths.items():
+                if depth and not given_up.is_set():
+                    self._sent[name] = oldest_of(producer.channel, name)
+
     def _bulkheads(self, found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         """Yield a row for each dependency, and for the other queues."""
         holds = {one["name"]: one for one in found["holds"]}
@@ -190,12 +205,12 @@ class View:
             hold = holds.get(name)
             depths = {one: found["queues"].get(one) for one in queues}
             known = [depth for depth in depths.values() if depth is not None]
-            waits = [wait for one in queues if (wait := found["waits"].get(one)) is not None]
+            sent = [at for one in queues if (at := self._sent.get(one)) is not None]
             yield {
                 "name": name,
                 "depth": sum(known) if known else None,
                 "queues": depths,
-                "oldest": max(waits, default=None),
+                "oldest": max(0.0, found["at"] - min(sent)) if sent else None,
                 "held": hold,
                 "held_queues": [one for one in queues if one in holds and one != name],
                 "version": hold["until"] if hold else 0,
