@@ -48,9 +48,11 @@ class Stage:
         """The ledger of the app."""
         return self.adopted.ledger
 
-    def bury(self, count: int, *, cause: str = "refused", password: str = SECRET) -> list[str]:
+    def bury(
+        self, count: int, *, cause: str = "refused", password: str = SECRET, key: str = ""
+    ) -> list[str]:
         """Make so many letters of one cause; each notes its number and password when it runs."""
-        jobs = [self._job(f"{cause}-{number}", password) for number in range(count)]
+        jobs = [self._job(key or f"{cause}-{number}", password) for number in range(count)]
         self.ledger.add(jobs)
         self.ask(
             "UPDATE resilience_jobs SET state = 'dead', due = NULL, died = 1000.0 + rowid,"

@@ -111,6 +111,7 @@ class Act(Answering, BaseApiHandler):  # type: ignore[misc] # Flower has no type
     async def post(self) -> None:
         """Carry out an order, and answer with what became of it."""
         await self.answer(self._act, self._actor())
+        self.application.view.outdate()
 
     def _act(self, actor: str) -> dict[str, str]:
         try:

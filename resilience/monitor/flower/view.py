@@ -83,6 +83,11 @@ class View:
             await asyncio.sleep(0)  # lets `_take` run first
         return self._last | self._heard()
 
+    def outdate(self) -> None:
+        """Look again when somebody asks: an order has changed what there is."""
+        self._began = float("-inf")
+        self._rests = {}
+
     async def note_level(self) -> None:
         """Keep the level for the chart."""
         found = await self.read()
