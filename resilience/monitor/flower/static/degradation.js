@@ -239,7 +239,7 @@
       one.name,
       cell([one.depth, Object.entries(one.queues).filter(([name, depth]) => depth && name !== one.name).map(([name, depth]) => `(${name}: ${depth})`).join(" ")].filter((part) => part !== null && part !== "").join(" ")),
       one.oldest === null ? "" : duration(one.oldest), cell(one.consumers, one.depth && !one.consumers ? "dg-bad" : ""), one.in_flight,
-      cell(one.held ? `by ${one.held.actor}: ${one.held.reason}, ${until(one.held.until)}` : one.held_queues.join(", "), "dg-warn"),
+      cell(one.held ? `by ${one.held.actor}: ${one.held.reason}; ends ${until(one.held.until)}` : one.held_queues.join(", "), "dg-warn"),
     ], (one) => [one.held ? about("Release", "release", one, one.name) : about("Hold", "hold", one, one.name, ["seconds"])]);
     fill("flags", data.flags || [], (one) => one.feature, (one) => [
       one.feature, cell(one.enabled ? "on" : `off (${one.level})`, one.enabled ? "dg-good" : "dg-warn"),
