@@ -51,6 +51,7 @@ def break_it(stage: Stage) -> None:
     stage.bury(3, cause="no template called 'order-v2'")
     by = {"actor": "ann", "reason": "#471 the mail server greylists us"}
     stage.adopted.holds.hold("mail", seconds=1800, **by)  # type: ignore[arg-type]
+    stage.ledger.letters.note("hold", "mail", **by)
     stage.adopted.flags.order("search.spelling", "off", **by)  # type: ignore[arg-type]
     with stage.shop.app.connection() as connection:
         dispatcher = stage.shop.app.events.Dispatcher(connection, hostname="ranking@host")
@@ -70,7 +71,7 @@ def shoot(browser: Tab, url: str, path: Path, how: dict[str, int]) -> None:
     """Show the page like that, and write what is seen."""
     browser.show_as(width=how["width"], height=how["height"], dark=bool(how["dark"]))
     browser.open(url)
-    browser.wait_for("document.querySelectorAll('#timeline tbody tr').length > 2")
+    browser.wait_for("document.querySelectorAll('#timeline tbody tr').length >= 2")
     browser.wait_for("document.querySelectorAll('#causes tbody tr').length == 2")
     browser.screenshot(path)
 

@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 FRESH_SECONDS = 0.9
 """However many people look, the store, the broker and the ledger are asked about once a second."""
-PATIENCE_SECONDS = 1.5
-"""Whoever asks meanwhile gets what was last known, with its age."""
+PATIENCE_SECONDS = 0.2
+"""Whoever has waited so long for a look gets the one before, with its age."""
 FIRST_SECONDS = 10.0
 QUIET_SECONDS = 30.0
 """Workers send heartbeats every two seconds."""
@@ -71,7 +71,7 @@ class View:
         self._sent: dict[str, float | None] = {}
 
     async def read(self) -> dict[str, Any]:
-        """Return what is known, at most a second old unless a source does not answer in time."""
+        """Return what is known: a look that is new, or the last one if that takes longer."""
         now = SystemClock.monotonic()
         if self._looking is None and now - self._began >= FRESH_SECONDS:
             self._began = now
