@@ -4,20 +4,21 @@ import json
 import pickle
 from typing import Any
 
+import flower.events  # type: ignore[import-untyped]
 import pytest
-from flower.events import EventsState  # type: ignore[import-untyped]
 
 from resilience.monitor.flower.letters import _filled
 from resilience.monitor.flower.state import DegradationState, noted
 from resilience.monitor.flower.timeline import post_mortem, timeline
 
+PLAIN = DegradationState.__base__
 ENVELOPE = {"hostname": "w@h", "timestamp": 5.0, "local_received": 5.0, "clock": 1}
 DEGRADED = {"level": 3, "reason": "CircuitOpenError", "source": "static", "dependency": "ranking"}
 EVERY = ("type", "uuid", "hostname", "timestamp", "level", "reason", "at", "what", "name", "times")
 HOSTILE = "<img src=x onerror=alert(1)>\n\x1b[31m|`[x](y)` " + "long " * 100_000
 
 
-def send(state: EventsState, kind: str, **fields: Any) -> None:  # noqa: ANN401 - JSON
+def send(state: Any, kind: str, **fields: Any) -> None:  # noqa: ANN401 - JSON; Flower has no types
     """Let Flower hear of an event."""
     state.event({**ENVELOPE, "type": kind, **fields})
 
@@ -48,7 +49,7 @@ def test_fan_out_is_an_answer_and_no_task(state: DegradationState) -> None:
 
 
 def test_what_was_heard_outlives_a_restart(state: DegradationState) -> None:
-    """With Flower's option `persistent`; also what it saved before it knew this library."""
+    """With Flower's option `persistent`."""
     send(state, "task-degraded", uuid="one", **DEGRADED)
     send(state, "breaker-opened", dependency="ranking")
     state.levels.append((1, 3))
@@ -57,9 +58,17 @@ def test_what_was_heard_outlives_a_restart(state: DegradationState) -> None:
     assert [one["kind"] for one in again.incidents] == ["breaker-opened"]
     assert list(again.levels) == [(1, 3)]
     assert again.tasks["one"].degradation == "STATIC: CircuitOpenError"
-    plain = EventsState(max_tasks_in_memory=100)
+
+
+def test_what_flower_saved_without_this_library_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tasks have the fields that the task list asks for."""
+    monkeypatch.setattr(flower.events, "EventsState", PLAIN)
+    plain = PLAIN(max_tasks_in_memory=100)
     send(plain, "task-received", uuid="old", name="shop.rank")
-    adopted = DegradationState.of(pickle.loads(pickle.dumps(plain)))  # noqa: S301 - as above
+    saved = pickle.dumps(plain)
+    monkeypatch.setattr(flower.events, "EventsState", DegradationState)
+    adopted = pickle.loads(saved)  # noqa: S301 - as Flower does
+    assert adopted.tasks["old"].as_dict()["degradation"] is None
     send(adopted, "task-degraded", uuid="old", **DEGRADED)
     assert adopted.tasks["old"].as_dict()["degradation"] == "STATIC: CircuitOpenError"
 

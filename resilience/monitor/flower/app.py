@@ -10,7 +10,7 @@ from tornado.template import Loader, Template
 
 from resilience.monitor.flower.handlers import ROUTES
 from resilience.monitor.flower.letters import Desk
-from resilience.monitor.flower.state import LEVEL_SECONDS, DegradationState
+from resilience.monitor.flower.state import LEVEL_SECONDS
 from resilience.monitor.flower.view import View
 from resilience.tasks.resilience import Resilience
 
@@ -54,9 +54,8 @@ class DegradationFlower(Flower):  # type: ignore[misc] # Flower has no types
         self.add_handlers(".*", [rewrite_handler(one, prefix) if prefix else one for one in ROUTES])
         if self.options.tasks_columns == COLUMNS:
             self.options.tasks_columns += ",degradation"
-        self.events.state = state = DegradationState.of(self.events.state)
         run = partial(self.io_loop.run_in_executor, self.executor)
-        self.view = View(self.adopted, state, self.workers, run)
+        self.view = View(self.adopted, self.events.state, self.workers, run)
         self.desk = Desk(self.adopted.ledger.letters)
         self._noting = PeriodicCallback(self._note, LEVEL_SECONDS * 1000)
 

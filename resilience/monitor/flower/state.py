@@ -86,19 +86,12 @@ class DegradationState(EventsState):  # type: ignore[misc] # Flower has no types
         self.incidents: deque[dict[str, Any]] = deque(maxlen=INCIDENTS)
         self.levels: deque[tuple[float, int | None]] = deque(maxlen=LEVELS)
         self.heard: float | None = None
+        for task in self.tasks.values():  # Flower may have saved it without this library
+            task.__class__ = DegradedTask
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = {name: getattr(self, name) for name in ("answers", "incidents", "levels")}
         return (*super().__reduce__()[:2], kept)
-
-    @classmethod
-    def of(cls, state: EventsState) -> "DegradationState":
-        """Return *state*, which Flower may have saved before this library was there."""
-        if isinstance(state, cls):
-            return state
-        for task in state.tasks.values():
-            task.__class__ = DegradedTask
-        return cls(*state.__reduce__()[1])
 
     def event(self, event: dict[str, Any]) -> None:
         """Take note of an *event* of any kind; a fan-out is no task, and gets no row."""
