@@ -53,4 +53,5 @@ def test_dependency_that_goes_down_is_on_the_page_within_two_seconds(
     assert "HTTPStatusError" in page.run(f"{ROW}.cells[5].innerText")
     assert page.text("#level") != "FULL"
     healthy_shop.upstreams["recommendations"].lift_fault()
-    page.wait_for("document.querySelector('#level').textContent == 'FULL'", PATIENCE_SECONDS)
+    healthy_shop.await_health()  # its requests probe
+    page.wait_for(f"{ROW}.cells[1].innerText == 'closed'", PATIENCE_SECONDS)
