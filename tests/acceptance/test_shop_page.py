@@ -53,5 +53,9 @@ def test_dependency_that_goes_down_is_on_the_page_within_two_seconds(
     assert "HTTPStatusError" in page.run(f"{ROW}.cells[5].innerText")
     assert page.text("#level") != "FULL"
     healthy_shop.upstreams["recommendations"].lift_fault()
-    healthy_shop.await_health()  # its requests probe
-    page.wait_for(f"{ROW}.cells[1].innerText == 'closed'", PATIENCE_SECONDS)
+
+    def closed() -> bool:
+        healthy_shop.front.get("/recommendations/7")  # a probe
+        return bool(page.run(f"{ROW}.cells[1].innerText == 'closed'"))
+
+    wait_until(closed, PATIENCE_SECONDS, "the page shows that it is closed")
