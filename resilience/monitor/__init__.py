@@ -1,0 +1,1 @@
+"""What lets people see how an app degrades; imported only by those who ask."""

@@ -1,0 +1,76 @@
+"""Checks an app, at its start or in CI."""
+
+import dataclasses
+import sys
+from typing import Any, NamedTuple
+
+from celery import Celery, current_app
+
+from resilience.errors import ConfigurationError
+from resilience.ledger.engines import is_relative
+from resilience.monitor.checking import broker, rules
+from resilience.monitor.checking.answers import Answer, answers_of
+from resilience.monitor.checking.rules import Finding
+from resilience.tasks.ledger_check import uses_ledger
+from resilience.tasks.resilience import Resilience
+
+ORDER = ("error", "warning", "note")
+
+
+class Report(NamedTuple):
+    """What was found.
+
+    Attributes:
+        answers: What happens when each task times out.
+        findings: What the rules object to, errors first.
+    """
+
+    answers: list[Answer]
+    findings: list[Finding]
+
+
+def check(app: Celery[Any] | None = None, *, probe: bool = True) -> list[Finding]:
+    """Return what is wrong with *app*, by default the current one, errors first.
+
+    Imports the app's tasks. docs/check.md lists the rules.
+
+    Args:
+        app: One that `Resilience` adopted, or any other.
+        probe: Whether to ask the broker and the workers that run, for five seconds at most.
+
+    Raises:
+        ConfigurationError: The app cannot work at all, or has no tasks.
+    """
+    return report_of(current_app if app is None else app, probe=probe).findings
+
+
+def report_of(app: Celery[Any], *, probe: bool = True) -> Report:
+    """Return the same, and the table of answers; raises as `check`."""
+    app.loader.import_default_modules()
+    adopted: Resilience | None = getattr(app, "resilience", None)
+    known = adopted.dependencies if adopted else {}
+    if adopted is not None:
+        adopted.check_tasks()
+    answers = answers_of(app, known)
+    if not answers:
+        msg = f"{app!r} has no tasks; name the module of the app: celery -A MODULE resilience check"
+        raise ConfigurationError(msg)
+    found, running = broker.probe(app) if probe else ([], set())
+    found += [finding for one in answers for finding in rules.check_task(one, answers)]
+    found += broker.check_settings(app, answers)
+    if adopted is not None:
+        found += rules.check_dependencies(known.values(), answers)
+        found += broker.check_queues(app, known, answers, running)
+        if uses_ledger(adopted) and is_relative(url := adopted.settings.ledger_url):
+            found.append(rules.found("relative-ledger", "setting RESILIENCE_LEDGER_URL", url=url))
+    file = _file_of(app)
+    found = [one if one.file else dataclasses.replace(one, file=file) for one in found]
+    return Report(answers, sorted(found, key=lambda one: ORDER.index(one.severity)))
+
+
+def _file_of(app: Celery[Any]) -> str | None:
+    """Return the module that holds *app*, for what is written nowhere else."""
+    for name, module in list(sys.modules.items()):
+        if not name.startswith("celery.") and any(one is app for one in [*vars(module).values()]):
+            return getattr(module, "__file__", None)
+    return None
