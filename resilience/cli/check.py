@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -12,7 +11,7 @@ import click
 import resilience
 from resilience.cli.rows import print_rows
 from resilience.cli.words import plain
-from resilience.monitor.checking.check import ORDER, Report, report_of
+from resilience.monitor.checking.check import report_of
 from resilience.monitor.checking.rules import RULES, Finding
 
 FORMATS = ("text", "json", "sarif", "github")
@@ -31,8 +30,8 @@ def check(context: click.Context, kind: str, *, strict: bool, no_probe: bool) ->
     Exit code 0: nothing is wrong; 1: there are errors, or with --strict warnings; 2: the command
     or the app is wrong; 3: nothing else is wrong, but something could not be asked.
     """
-    report = report_of(context.obj.app, probe=not no_probe)
-    rows, found = [one.row() for one in report.answers], report.findings
+    answers, found = report_of(context.obj.app, probe=not no_probe)
+    rows = [one.row() for one in answers]
     match kind:
         case "json":
             as_dicts = [dataclasses.asdict(one) for one in found]
@@ -43,7 +42,10 @@ def check(context: click.Context, kind: str, *, strict: bool, no_probe: bool) ->
             click.echo("".join(map(github, found)), nl=False)
         case _:
             print_rows(rows, [*rows[0]], as_json=False)
-            click.echo("\n".join(_lines(report)))
+            for one in found:
+                click.echo(f"{one.severity}: {one.rule}: {plain(_sentence(one))}")
+                click.echo(f"  at {plain(_path_of(one))}:{one.line}")
+            click.echo(f"{len(rows)} tasks, {len(found)} findings")
     severities = {one.severity for one in found}
     if "error" in severities or (strict and "warning" in severities):
         context.exit(WRONG)
@@ -52,43 +54,27 @@ def check(context: click.Context, kind: str, *, strict: bool, no_probe: bool) ->
 
 def sarif(found: list[Finding]) -> dict[str, Any]:
     """Return findings in SARIF 2.1.0, as code hosts read it."""
-    rules = [
-        {
-            "id": name,
-            "shortDescription": {"text": rule["summary"]},
-            "defaultConfiguration": {"level": rule["severity"]},
-        }
-        for name, rule in RULES.items()
-    ]
-    results = [
-        {
-            "ruleId": one.rule,
-            "level": one.severity,
-            "message": {"text": one.sentence},
-            "locations": [_location(one)],
-        }
-        for one in found
-    ]
+    rules = [{"id": name, "shortDescription": {"text": RULES[name]["summary"]}} for name in RULES]
     driver = {"name": "celery-resilience", "version": resilience.__version__, "rules": rules}
-    runs = [{"tool": {"driver": driver}, "results": results}]
-    return {"$schema": SCHEMA, "version": "2.1.0", "runs": runs}
+    run = {"tool": {"driver": driver}, "results": [*map(_result, found)]}
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _location(finding: Finding) -> dict[str, Any]:
-    logical = {"logicalLocations": [{"fullyQualifiedName": finding.place}]}
-    if finding.file is None:
-        return logical
-    path = _path_of(finding)
-    uri = Path(path).as_uri() if Path(path).is_absolute() else quote(path)
-    place = {"artifactLocation": {"uri": uri}, "region": {"startLine": finding.line}}
-    return {"physicalLocation": place, **logical}
+def _result(one: Finding) -> dict[str, Any]:
+    uri, region = quote(_path_of(one) or "."), {"startLine": one.line}
+    location = {
+        "physicalLocation": {"artifactLocation": {"uri": uri}, "region": region},
+        "logicalLocations": [{"fullyQualifiedName": one.place}],
+    }
+    text = {"text": _sentence(one)}
+    return {"ruleId": one.rule, "level": one.severity, "message": text, "locations": [location]}
 
 
-def github(finding: Finding) -> str:
+def github(one: Finding) -> str:
     """Return a finding as a workflow command, which GitHub shows beside the code."""
-    path, kind = _escape(_path_of(finding), ":,"), finding.severity.replace("note", "notice")
-    told = f"file={path},line={finding.line},title={finding.rule}"
-    return f"::{kind} {told}::{_escape(finding.sentence)}\n"
+    kind = one.severity.replace("note", "notice")
+    told = f"file={_escape(_path_of(one), ':,')},line={one.line},title={one.rule}"
+    return f"::{kind} {told}::{_escape(_sentence(one))}\n"
 
 
 def _escape(text: str, more: str = "") -> str:
@@ -96,16 +82,11 @@ def _escape(text: str, more: str = "") -> str:
     return "".join(f"%{ord(one):02X}" if one in f"%\r\n{more}" else one for one in text)
 
 
-def _path_of(finding: Finding) -> str:
+def _sentence(one: Finding) -> str:
+    return f"{one.place}: {one.message}. To mend it: {one.mend}"
+
+
+def _path_of(one: Finding) -> str:
     """Return the file of a finding as seen from the working directory; empty: none is known."""
-    path, here = Path(finding.file or ""), Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else finding.file or "")
-
-
-def _lines(report: Report) -> Iterator[str]:
-    for one in report.findings:
-        where = f" ({_path_of(one)}:{one.line})" if one.file else ""
-        yield f"{one.severity}: {one.rule}: {plain(one.place)}{where}: {plain(one.message)}"
-        yield f"  to mend it: {plain(one.mend)}"
-    counts = {kind: sum(one.severity == kind for one in report.findings) for kind in ORDER}
-    yield ", ".join(f"{number} {kind}s" for kind, number in counts.items())
+    path, here = Path(one.file), Path.cwd()
+    return str(path.relative_to(here)) if one.file and path.is_relative_to(here) else one.file

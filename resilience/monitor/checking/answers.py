@@ -76,10 +76,10 @@ class Answer:
         return self.timeout * (1 + steps + waits + bool(self.dependency.slots))
 
     @property
-    def where(self) -> tuple[str | None, int]:
+    def where(self) -> tuple[str, int]:
         """File and line of its body."""
         code = getattr(inspect.unwrap(self.task.run), "__code__", None)
-        return (code.co_filename, code.co_firstlineno) if code else (None, 1)
+        return (code.co_filename, code.co_firstlineno) if code else ("", 1)
 
     def row(self) -> dict[str, Any]:
         """Return its row of the table; a time without an end is None."""
@@ -105,13 +105,13 @@ class Answer:
 def answers_of(app: Celery[Any], known: Mapping[str, Dependency]) -> list[Answer]:
     """Return one per task of *app*; tasks of other apps in the process are left out."""
     found = []
+    entries = [one for one in (app.conf.beat_schedule or {}).values() if isinstance(one, dict)]
     for name, task in sorted(app.tasks.items()):
         named: str | None = getattr(task, "dependency", None)
         if name.startswith(BUILT_IN) or named not in {None, *known}:
             continue
         dependency, calls = known.get(str(named)), calls_of(task)
-        entries = [one for one in (app.conf.beat_schedule or {}).values() if one["task"] == name]
-        options = [one.get("options") or {} for one in entries]
+        options = [one.get("options") or {} for one in entries if one.get("task") == name]
         limits = LIMITS.get(dependency.pool if dependency else "prefork", ())
         given = [*(getattr(task, one) for one in limits), *(one.get("budget") for one in options)]
         budget = min((float(one) for one in given if one), default=None)

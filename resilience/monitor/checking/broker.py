@@ -1,12 +1,11 @@
 """Rules about the broker and its queues: as the app sets them, and as the broker says."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis
-from amqp.exceptions import NotFound, PreconditionFailed
 from celery import Celery
 from kombu.transport import pyamqp, virtual
 from kombu.transport import redis as kombu_redis
@@ -41,19 +40,11 @@ def check_settings(app: Celery[Any], answers: Iterable[Answer]) -> Iterator[Find
             if one.task.acks_late and held > float(given):
                 yield found("time-limit-over-visibility", place, held=held, visibility=float(given))
     elif issubclass(transport, pyamqp.Transport):
-        yield from _not_durable(app)
-
-
-def _not_durable(app: Celery[Any]) -> Iterator[Finding]:
-    """Yield queues, and messages, of RabbitMQ that do not outlive it."""
-    mode = app.conf.task_default_delivery_mode
-    if mode in TRANSIENT:
-        yield found("message-not-durable", "setting task_default_delivery_mode", why=mode)
-    for queue in app.amqp.queues.values():
-        mode = getattr(queue.exchange, "delivery_mode", None)
-        if not queue.durable or mode in TRANSIENT:
-            why = f"durable={queue.durable}, delivery_mode={mode}"
-            yield found("message-not-durable", f"queue {queue.name}", why=why)
+        for queue in app.amqp.queues.values():
+            mode = queue.exchange.delivery_mode or app.conf.task_default_delivery_mode
+            if not queue.durable or mode in TRANSIENT:
+                why = f"durable={queue.durable}, delivery_mode={mode}"
+                yield found("message-not-durable", f"queue {queue.name}", why=why)
 
 
 def probe(app: Celery[Any]) -> tuple[list[Finding], set[str]]:
@@ -64,7 +55,12 @@ def probe(app: Celery[Any]) -> tuple[list[Finding], set[str]]:
     def ask(_: threading.Event) -> None:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1)
-            said.extend(_ask(app, connection.default_channel))
+            transport, channel = transport_of(app), cast("Any", connection.default_channel)
+            if issubclass(transport, kombu_redis.Transport):
+                said.extend(ask_redis(channel.client))
+            elif transport.driver_type == "memory":
+                setting = "memory:// ends with the process"
+                said.append(found("broker-not-persistent", "broker", setting=setting))
         for queues in (app.control.inspect(timeout=1.0).active_queues() or {}).values():
             consumed.update(str(one["name"]) for one in queues)
 
@@ -77,43 +73,23 @@ def probe(app: Celery[Any]) -> tuple[list[Finding], set[str]]:
     return [*said, found("cannot-tell", "broker", what="what it does", why=why)], consumed
 
 
-def _ask(app: Celery[Any], channel: Any) -> Iterator[Finding]:  # noqa: ANN401 - kombu's
-    transport = transport_of(app)
-    if issubclass(transport, kombu_redis.Transport):
-        yield from ask_redis(channel.client)
-    elif transport.driver_type == "memory":
-        yield found("broker-not-persistent", "broker", setting="memory:// ends with the process")
-    for queue in app.amqp.queues.values() if issubclass(transport, pyamqp.Transport) else ():
-        bound = queue(channel.connection.channel())
-        with suppress(NotFound):
-            bound.queue_declare(passive=True)
-            try:
-                bound.queue_declare()  # it is there: the broker only compares
-            except PreconditionFailed as error:
-                yield found("message-not-durable", f"queue {queue.name}", why=error.reply_text)
-
-
 def ask_redis(client: Any) -> Iterator[Finding]:  # noqa: ANN401 - redis-py's, or kombu's of it
     """Yield what is wrong with the server of *client*, as far as it tells."""
-    memory, kept = _told(client.info, "memory"), _told(client.info, "persistence")
-    policy, limit = memory.get("maxmemory_policy"), memory.get("maxmemory")
-    if policy is None:
-        yield found("cannot-tell", "broker", what="its maxmemory-policy", why="it refuses INFO")
-    elif policy.startswith(DROPS_QUEUES):
+    said: dict[str, Any] = {}
+    asks = (client.info, "memory"), (client.info, "persistence"), (client.config_get, "save")
+    for ask, what in asks:
+        with suppress(redis.ResponseError):  # its user may not ask
+            said |= ask(what)
+    policy, limit = said.get("maxmemory_policy"), said.get("maxmemory")
+    log, saves = said.get("aof_enabled"), said.get("save")
+    if policy is None or log is None or (not log and saves is None):
+        what = "whether it evicts, and keeps jobs on disk,"
+        yield found("cannot-tell", "broker", what=what, why="it refuses INFO or CONFIG GET")
+    if policy is not None and policy.startswith(DROPS_QUEUES):
         severity = "warning" if limit == 0 else None  # never full, so far
         yield found("broker-evicts", "broker", severity, policy=policy, limit=limit)
-    saves = "" if kept.get("aof_enabled") else _told(client.config_get, "save").get("save")
-    if saves is None or not kept:
-        why = "it refuses INFO or CONFIG GET"
-        yield found("cannot-tell", "broker", what="whether it keeps jobs on disk", why=why)
-    elif not saves and not kept.get("aof_enabled"):
+    if log == 0 and saves == "":
         yield found("broker-not-persistent", "broker", setting='appendonly no, save ""')
-
-
-def _told(ask: Callable[[str], Any], what: str) -> dict[str, Any]:
-    with suppress(redis.ResponseError):  # its user may not ask
-        return dict(ask(what))
-    return {}
 
 
 def check_queues(

@@ -3,7 +3,6 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
@@ -16,7 +15,7 @@ from resilience.tasks import FanOut
 
 DEPTH: Final = 3
 """So many functions deep it is followed from one to the next, within one package."""
-AWAITING: Final = frozenset({"get", "aget", "join", "join_native", "wait"})
+AWAITING: Final = frozenset({"aget", "apply", "get", "join", "join_native", "wait"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +30,28 @@ class Calls:
     """
 
     tasks: set[str] = field(default_factory=set)
-    dependencies: set[str | None] = field(default_factory=set)
-    texts: set[tuple[Callable[..., Any], str]] = field(default_factory=set)
+    dependencies: set[object] = field(default_factory=set)
+    texts: set[tuple[object, object]] = field(default_factory=set)
     retries: list[ast.Call] = field(default_factory=list)
-
-    def add(self, task: Any) -> None:  # noqa: ANN401 - a task
-        """Note that *task* is run or waited for."""
-        self.tasks.add(task.name)
-        self.dependencies.add(getattr(task, "dependency", None))
 
 
 def calls_of(function: Any) -> Calls:  # noqa: ANN401 - anything callable
     """Return what *function* calls, itself if it is a task; nothing where there is no source."""
     calls = Calls()
-    if isinstance(function, Task):
-        calls.add(function)
+    _note(function, calls)
     _read(getattr(function, "run", function), calls, DEPTH)
     return calls
+
+
+def _note(called: Any, calls: Calls) -> None:  # noqa: ANN401 - whatever is called, or waited for
+    if isinstance(called, FanOut):
+        for part in called.parts.values():
+            _note(part.signature.type, calls)
+    elif isinstance(called, Pipeline):
+        calls.dependencies.add(called.dependency.name)
+    elif isinstance(called, Task):
+        calls.tasks.add(str(called.name))
+        calls.dependencies.add(getattr(called, "dependency", None))
 
 
 def _read(function: Any, calls: Calls, depth: int) -> None:  # noqa: ANN401 - as above
@@ -61,18 +65,19 @@ def _read(function: Any, calls: Calls, depth: int) -> None:  # noqa: ANN401 - as
             body.visit(one)
 
 
+@dataclass(frozen=True)
 class _Body(ast.NodeVisitor):
     """Reads the body of a function whose names stand for *names*."""
 
-    def __init__(
-        self, function: FunctionType, names: dict[str, Any], calls: Calls, depth: int
-    ) -> None:
-        self._function, self._names, self._calls, self._depth = function, names, calls, depth
-        self._assigned: dict[str, ast.expr] = {}
+    function: FunctionType
+    names: dict[str, Any]
+    calls: Calls
+    depth: int
+    assigned: dict[str, ast.expr] = field(default_factory=dict)
 
     def visit_Assign(self, node: ast.Assign) -> None:
         """Note what a name stands for."""
-        self._assigned[ast.unparse(node.targets[0])] = node.value
+        self.assigned[ast.unparse(node.targets[0])] = node.value
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -80,45 +85,34 @@ class _Body(ast.NodeVisitor):
         self.generic_visit(node)
         called, first = self._resolve(node.func), node.args[0] if node.args else None
         text = first.value if isinstance(first, ast.Constant) else None
-        if isinstance(called, Task):
-            self._calls.add(called)
-        elif isinstance(called, FunctionType):
-            self._calls.texts.add((called, str(text)))
-            if self._depth and _package(called) == _package(self._function):
-                _read(called, self._calls, self._depth - 1)
+        _note(called, self.calls)
+        if isinstance(called, FunctionType):
+            self.calls.texts.add((called, text))
+            if self.depth and _package(called) == _package(self.function):
+                _read(called, self.calls, self.depth - 1)
         elif isinstance(node.func, ast.Attribute):
-            self._note_method(node, node.func.value, node.func.attr, text)
-
-    def _note_method(self, node: ast.Call, owner: ast.expr, name: str, text: object) -> None:
-        known = self._resolve(owner)
-        if name == "retry" and (isinstance(known, Task) or ast.unparse(owner) == "self"):
-            self._calls.retries.append(node)
-        elif name == "pipeline" and isinstance(text, str):
-            self._calls.dependencies.add(text)
-        elif name.startswith("call") and isinstance(known, Pipeline):
-            self._calls.dependencies.add(known.dependency.name)
-        elif name == "apply" or name in AWAITING:
-            for task in self._tasks_in(self._assigned.get(ast.unparse(owner), owner)):
-                self._calls.add(task)
-
-    def _tasks_in(self, node: ast.expr) -> Iterator[Any]:
-        """Yield the tasks that stand in *node*, also as parts of a fan-out."""
-        for value in map(self._resolve, ast.walk(node)):
-            if isinstance(value, FanOut):
-                yield from (one.signature.type for one in value.parts.values())
-            elif isinstance(value, Task):
-                yield value
+            owner, name = node.func.value, node.func.attr
+            known = self._resolve(owner)
+            if name == "retry" and (isinstance(known, Task) or ast.unparse(owner) == "self"):
+                self.calls.retries.append(node)
+            elif name == "pipeline":
+                self.calls.dependencies.add(text)
+            elif name in AWAITING or isinstance(known, Pipeline):
+                for inner in ast.walk(self.assigned.get(ast.unparse(owner), owner)):
+                    _note(self._resolve(inner), self.calls)
 
     def _resolve(self, node: ast.AST) -> Any:  # noqa: ANN401 - whatever it is
         """Return what *node* names, None if that shows only when it runs."""
+        value = None
         with suppress(Exception):  # by a proxy of whatever kind, which stands for nothing yet
-            owner = self._resolve(node.value) if isinstance(node, ast.Attribute) else None
-            if isinstance(owner, ModuleType) and isinstance(node, ast.Attribute):
-                return getattr(owner, node.attr, None)
-            value = self._names.get(node.id) if isinstance(node, ast.Name) else None
+            if isinstance(node, ast.Name):
+                value = self.names.get(node.id)
+            elif isinstance(node, ast.Attribute):
+                owner = self._resolve(node.value)
+                value = getattr(owner, node.attr, None) if isinstance(owner, ModuleType) else None
             return value if value.__class__ else None
         return None
 
 
-def _package(function: Any) -> str:  # noqa: ANN401 - as above
+def _package(function: FunctionType) -> str:
     return str(function.__module__).partition(".")[0]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 from celery import Celery, current_app
 
@@ -14,19 +14,7 @@ from resilience.monitor.checking.rules import Finding
 from resilience.tasks.ledger_check import uses_ledger
 from resilience.tasks.resilience import Resilience
 
-ORDER = ("error", "warning", "note")
-
-
-class Report(NamedTuple):
-    """What was found.
-
-    Attributes:
-        answers: What happens when each task times out.
-        findings: What the rules object to, errors first.
-    """
-
-    answers: list[Answer]
-    findings: list[Finding]
+ORDER: Final = ("error", "warning", "note")
 
 
 def check(app: Celery[Any] | None = None, *, probe: bool = True) -> list[Finding]:
@@ -41,11 +29,11 @@ def check(app: Celery[Any] | None = None, *, probe: bool = True) -> list[Finding
     Raises:
         ConfigurationError: The app cannot work at all, or has no tasks.
     """
-    return report_of(current_app if app is None else app, probe=probe).findings
+    return report_of(current_app if app is None else app, probe=probe)[1]
 
 
-def report_of(app: Celery[Any], *, probe: bool = True) -> Report:
-    """Return the same, and the table of answers; raises as `check`."""
+def report_of(app: Celery[Any], *, probe: bool = True) -> tuple[list[Answer], list[Finding]]:
+    """Return what happens when each task times out, and what `check` returns; raises as that."""
     app.loader.import_default_modules()
     adopted: Resilience | None = getattr(app, "resilience", None)
     known = adopted.dependencies if adopted else {}
@@ -65,12 +53,12 @@ def report_of(app: Celery[Any], *, probe: bool = True) -> Report:
             found.append(rules.found("relative-ledger", "setting RESILIENCE_LEDGER_URL", url=url))
     file = _file_of(app)
     found = [one if one.file else dataclasses.replace(one, file=file) for one in found]
-    return Report(answers, sorted(found, key=lambda one: ORDER.index(one.severity)))
+    return answers, sorted(found, key=lambda one: ORDER.index(one.severity))
 
 
-def _file_of(app: Celery[Any]) -> str | None:
+def _file_of(app: Celery[Any]) -> str:
     """Return the module that holds *app*, for what is written nowhere else."""
     for name, module in list(sys.modules.items()):
         if not name.startswith("celery.") and any(one is app for one in [*vars(module).values()]):
-            return getattr(module, "__file__", None)
-    return None
+            return str(getattr(module, "__file__", ""))
+    return ""

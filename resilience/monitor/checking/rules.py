@@ -5,7 +5,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from celery import Task
 
@@ -30,7 +30,7 @@ class Finding:
         place: Which task, dependency, queue or setting it is about.
         message: What is wrong, with the value.
         mend: What to change.
-        file: Where it is written, if that is known.
+        file: Where it is written; empty: that is not known.
         line: Of that file.
     """
 
@@ -39,13 +39,8 @@ class Finding:
     place: str
     message: str
     mend: str
-    file: str | None = None
+    file: str = ""
     line: int = 1
-
-    @property
-    def sentence(self) -> str:
-        """All that it says."""
-        return f"{self.place}: {self.message}. To mend it: {self.mend}"
 
 
 def found(rule: str, place: str, severity: str | None = None, **values: object) -> Finding:
@@ -116,30 +111,17 @@ def _why_never(one: Dependency) -> tuple[str, str | None] | None:
     policy, timeout = one.breaker, one.timeout or math.inf
     if policy is None or (policy.slow_seconds is not None and policy.slow_seconds < timeout):
         return None
-    if not _can_fail(one):
+    judge = Classifier(dataclasses.replace(policy, failure_if=None), (), one.bugs)
+    errors = [AttemptTimeoutError("", 1.0), Exception(), *(a.__new__(a) for a in policy.count)]
+    if not policy.failure_if_result and all(judge.kind(error) != FAILED for error in errors):
         return "`ignore` or `bugs` covers every failure", None
-    if policy.consecutive_failures is not None:
-        return None
-    if policy.failure_ratio is None:
+    if policy.consecutive_failures is None and policy.failure_ratio is None:
         return f"slow_seconds={policy.slow_seconds}: a call is cut after {timeout:g} s", None
     at_once = one.slots or one.concurrency
     most = at_once * policy.window_seconds / timeout
-    if timeout == math.inf or most >= policy.minimum_calls:
+    if policy.consecutive_failures or timeout == math.inf or most >= policy.minimum_calls:
         return None
     said = f"minimum_calls={policy.minimum_calls}, but {at_once} at once that all time out make "
     said += f"{most:.3g} calls in {policy.window_seconds} s"
     # More workers make more calls, unless the whole fleet has no more slots.
     return (said, None) if one.slots else (f"{said} in one worker", "warning")
-
-
-def _can_fail(one: Dependency) -> bool:
-    """Tell whether any end of a call counts as a failure; what the app's functions say is open."""
-    policy: Any = one.breaker
-    judge = Classifier(dataclasses.replace(policy, failure_if=None), (), one.bugs)
-    samples = [
-        AttemptTimeoutError(one.name, 1.0),
-        Exception(),
-        *(a.__new__(a) for a in policy.count),
-    ]
-    failed = any(judge.kind(sample) == FAILED for sample in samples)
-    return failed or policy.failure_if_result is not None
