@@ -83,7 +83,7 @@ def _escape(text: str, more: str = "") -> str:
 
 
 def _sentence(one: Finding) -> str:
-    return f"{one.place}: {one.message}. To mend it: {one.mend}"
+    return f"{one.place}: {one.message}; to mend it: {one.mend}"
 
 
 def _path_of(one: Finding) -> str:

@@ -27,13 +27,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
     made.stop()
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 def found(url: str, **conf: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - settings of Celery
     """Return rules and severities of what is found in an app that has no mistake of its own."""
     app = Celery("shop", broker=url, set_as_current=False)
     app.conf.update(conf)
     Resilience(app, dependencies=[Dependency("bank")], settings=Settings())
-    app.task(base=ResilientTask, dependency="bank", name="ask", shared=False)(lambda: None)
-    app.task(name="rich", shared=False)(lambda: None)
+    app.task(base=ResilientTask, dependency="bank", name="ask", shared=False)(nothing)
+    app.task(name="rich", shared=False)(nothing)
     try:
         return [(one.rule, one.severity) for one in resilience.check(app)]
     finally:

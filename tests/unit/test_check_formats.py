@@ -28,9 +28,13 @@ def invoke(*words: str, **options: Any) -> Result:  # noqa: ANN401 - of the task
     app = Celery("shop", broker=REDIS, backend=REDIS, set_as_current=False)
     Resilience(app, dependencies=[Dependency("bank")])
     given = {"base": ResilientTask, "dependency": "bank", "shared": False, **options}
-    app.task(name="charge", **given)(lambda: None)
+    app.task(name="charge", **given)(nothing)
     context = CLIContext(app=app, no_color=True, workdir=None)
     return CliRunner().invoke(resilience, ["check", *words], obj=context)
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 FIXED = {"autoretry_for": (OSError,)}
@@ -57,16 +61,17 @@ def test_exit_code_says_what_was_found(words: list[str], options: Any, code: int
 def test_text_shows_the_table_and_every_finding_with_its_mend() -> None:
     """What people read."""
     said = invoke("--no-probe", **LOST).output
-    assert "when it times out" in said or "then" in said
+    assert "┃ task" in said
     assert re.search(r"^error: no-answer: task charge: ignore_result=True", said, re.MULTILINE)
-    assert "To mend it: base=FireAndForgetTask" in said
+    assert "to mend it: base=FireAndForgetTask" in said
 
 
 def test_json_has_tasks_and_findings() -> None:
     """What scripts read."""
     found = json.loads(invoke("--no-probe", "--format", "json", **LOST).output)
-    (task,), (finding,) = found["tasks"], found["findings"]
-    assert (task["task"], task["timeout"], task["worst_seconds"]) == ("charge", 5.0, 5.0)
+    (finding,) = found["findings"]
+    (task,) = [one for one in found["tasks"] if one["task"] == "charge"]
+    assert (task["timeout"], task["worst_seconds"]) == (5.0, 5.0)
     assert (finding["rule"], finding["severity"]) == ("no-answer", "error")
 
 
@@ -100,7 +105,7 @@ def test_github_command_is_one_line_whatever_the_names_are() -> None:
     assert line.count("\n") == 1
     assert line == (
         "::error file=/a b/ü%2C%3A.py,line=7,title=no-answer::"
-        "task a%25b%0A::error::x: 100 %25,%0D%0Areally. To mend it: mend: it\n"
+        "task a%25b%0A::error::x: 100 %25,%0D%0Areally; to mend it: mend: it\n"
     )
     assert github(Finding("cannot-tell", "note", "a", "b", "c")).startswith("::notice ")
 
