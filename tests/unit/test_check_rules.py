@@ -1,5 +1,6 @@
 """`resilience.check()`: every rule finds its mistake, and nothing else."""
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from kombu import Exchange, Queue
+from pydantic import ValidationError
 
 import resilience
 from resilience import (
@@ -308,6 +310,48 @@ def test_queue_that_does_not_outlive_rabbitmq_is_found(conf: dict[str, Any], pla
     assert not rules(made(charge, BANK, broker="amqp://127.0.0.1:9//"))
 
 
+def from_elsewhere(account: int) -> str:
+    """Answer from another service; log in the name of the bank, as the body does."""
+    logging.getLogger("bank").info("not there")
+    return fetch("archive", f"/{account}")
+
+
+def publishes_other(app: Celery) -> None:
+    """Declare a task that is retried, publishes one that is, and gets something else."""
+    retried = {"autoretry_for": (OSError,), "retry_backoff": True, "shared": False}
+    inner = app.task(name="inner", **retried)(fetch)
+
+    @app.task(name="outer", **retried)
+    def outer(settings: dict[str, str]) -> str | None:
+        logging.getLogger("bank").info("here")
+        inner.delay("bank", "/")
+        return settings.get("path")
+
+
+ODD = BreakerPolicy(count=(ValidationError,), ignore=(OSError,), consecutive_failures=None)
+
+
+@pytest.mark.parametrize(
+    ("declare", "options"),
+    [
+        pytest.param(publishes_other, {"tasks": ["x"]}, id="published-only"),
+        pytest.param(
+            lambda app: charge(app, fallbacks=[fallback.call(from_elsewhere)]), {}, id="step"
+        ),
+        pytest.param(lambda app: charge(app, fallbacks=[fallback.call(str)]), {}, id="built-in"),
+        pytest.param(lambda app: charge(app, fallbacks=[fallback.call(lambda _: "")]), {}, id="λ"),
+        pytest.param(charge, {"breaker": None, "timeout": 60.0}, id="no-breaker"),
+        pytest.param(charge, {"breaker": ODD, "timeout": 1.0}, id="odd-exception"),
+        pytest.param(charge, {"breaker": RARE, "timeout": 0.05}, id="enough-calls"),
+        pytest.param(lambda app: charge(app, max_retries=0, autoretry_for=(OSError,)), {}, id="0"),
+        pytest.param(lambda app: charge(app, time_limit=30), {"timeout": None}, id="time-limit"),
+    ],
+)
+def test_what_only_looks_like_a_mistake_is_none(declare: Declare, options: dict[str, Any]) -> None:
+    """Each resembles one that is planted above."""
+    assert not rules(made(declare, Dependency("bank", **options)))
+
+
 def test_answer_that_may_be_lost_is_no_mistake() -> None:
     """A job that may expire, one that beat publishes again, and one that says what to do then."""
 
@@ -338,6 +382,7 @@ def test_table_says_what_happens_when_a_task_times_out() -> None:
     def declare(app: Celery) -> None:
         steps = [fallback.stale(max_age=60), fallback.static("")]
         charge(app, "chain", fallbacks=steps, idempotency_key="{account}")
+        charge(app, "stale", fallbacks=steps[:1])
         charge(app, "kept", base=FireAndForgetTask)
         app.task(name="plain", shared=False)(fetch)
 
@@ -346,7 +391,8 @@ def test_table_says_what_happens_when_a_task_times_out() -> None:
     rows = {one.task.name: one.row() for one in answers_of(app, Resilience.of(app).dependencies)}
     assert rows["chain"]["worst_seconds"] == 6.0  # the call, a stale answer, another one's run
     assert rows["chain"]["chain"] == "stale (STALE) → static (STATIC)"
-    assert rows["chain"]["then"] == "the chain answers; else its caller gets the error"
+    assert rows["chain"]["then"] == "the chain answers"
+    assert rows["stale"]["then"] == "the chain answers; else its caller gets the error"
     assert rows["kept"]["worst_seconds"] == 3 * 2.0 + 1.0 + 2.0
     assert rows["kept"]["then"] == "it is tried again; else an operator has the dead letter"
     assert rows["plain"] | {"then": ""} == {

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from celery import Celery
 
@@ -21,20 +21,6 @@ SUMMED_MAX: Final = 1_000
 """The waits before so many attempts are added up; more count as endless."""
 
 
-class Retries(NamedTuple):
-    """How a task is tried again.
-
-    Attributes:
-        attempts: Calls in total, at most.
-        waits: Seconds between them in the worst case, all together.
-        lock_step: Whether jobs that failed together are tried together.
-    """
-
-    attempts: float = 1.0
-    waits: float = 0.0
-    lock_step: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What is known of a task.
@@ -43,17 +29,21 @@ class Answer:
         task: It.
         dependency: Whom its body calls, if anybody.
         budget: Seconds that a run has, by a time limit or the schedule; None: as its caller says.
-        retries: How it is tried again.
         calls: What its body calls.
         options: What beat publishes it with, once for each entry of the schedule.
+        attempts: Calls in total, at most.
+        waits: Seconds between them in the worst case, all together.
+        lock_step: Whether jobs that failed together are tried together.
     """
 
     task: Any
     dependency: Dependency | None
     budget: float | None
-    retries: Retries
     calls: Calls
     options: list[Mapping[str, Any]]
+    attempts: float
+    waits: float
+    lock_step: bool
 
     @property
     def timeout(self) -> float | None:
@@ -83,18 +73,20 @@ class Answer:
 
     def row(self) -> dict[str, Any]:
         """Return its row of the table; a time without an end is None."""
-        again, chain = self.retries.attempts > 1, getattr(self.task, "fallbacks", ())
-        worst = self.run_seconds * self.retries.attempts + self.retries.waits
+        again, chain = self.attempts > 1, getattr(self.task, "fallbacks", ())
+        worst = self.run_seconds * self.attempts + self.waits
         last = "nobody hears of it" if self.task.ignore_result else "its caller gets the error"
         last = "an operator has the dead letter" if self.is_kept else last
         said = [*["the chain answers"] * bool(chain), *["it is tried again"] * again, last]
+        if chain and isinstance(chain[-1], StaticStep):
+            said = said[:1]
         return {
             "task": self.task.name,
             "dependency": self.dependency.name if self.dependency else None,
             "timeout": self.timeout,
             "budget": self.budget,
             "chain": " → ".join(map(repr, chain)) or None,
-            "retry": f"{self.retries.attempts:g} calls" if again else None,
+            "retry": f"{self.attempts:g} calls" if again else None,
             "ledger": self.is_kept,
             "idempotency": getattr(self.task, "idempotency_key", None),
             "worst_seconds": round(worst, 3) if math.isfinite(worst) else None,
@@ -115,17 +107,18 @@ def answers_of(app: Celery[Any], known: Mapping[str, Dependency]) -> list[Answer
         limits = LIMITS.get(dependency.pool if dependency else "prefork", ())
         given = [*(getattr(task, one) for one in limits), *(one.get("budget") for one in options)]
         budget = min((float(one) for one in given if one), default=None)
-        retries = _retries(task, calls.retries)
-        found.append(Answer(task, dependency, budget, retries, calls, options))
+        again = _retries(task, calls.retries)
+        found.append(Answer(task, dependency, budget, calls, options, *again))
     return found
 
 
-def _retries(task: Any, by_hand: Iterable[ast.Call]) -> Retries:  # noqa: ANN401 - a task
+def _retries(task: Any, by_hand: Iterable[ast.Call]) -> tuple[float, float, bool]:  # noqa: ANN401 - a task
+    """Return attempts, the waits between them, and whether those are the same for all jobs."""
     if getattr(task, "_kept", False):
         policy = task.policy
-        longest = [policy._longest(number) for number in range(1, policy.max_attempts)]  # noqa: SLF001
+        longest = [policy._longest(number) for number in range(1, policy.max_attempts)]  # noqa: SLF001 - its own bound
         waits = min(sum(longest), policy.give_up_after_seconds or math.inf)
-        return Retries(policy.max_attempts, waits)
+        return policy.max_attempts, waits, False
     given = {one.arg: one.value for call in by_hand for one in call.keywords}
     options = {name: one.value for name, one in given.items() if isinstance(one, ast.Constant)}
     factor, is_fixed = 0.0, not {"eta", "countdown", None} & (given.keys() - options.keys())
@@ -134,11 +127,11 @@ def _retries(task: Any, by_hand: Iterable[ast.Call]) -> Retries:  # noqa: ANN401
         factor = float(getattr(task, "retry_backoff", 0))
         is_fixed = not (factor and getattr(task, "retry_jitter", True))
     elif not by_hand:
-        return Retries()
+        return 1, 0.0, False
     most = options.get("max_retries", task.max_retries)
     if most is None or most > SUMMED_MAX:
-        return Retries(math.inf, math.inf, is_fixed)
+        return math.inf, math.inf, is_fixed
     fixed: Any = options.get("countdown") or task.default_retry_delay
     longest = [factor * 2.0**number or fixed for number in range(most)]
     limit = getattr(task, "retry_backoff_max", 600) if factor else math.inf
-    return Retries(most + 1, sum(min(one, limit) for one in longest), bool(most) and is_fixed)
+    return most + 1, sum(min(one, limit) for one in longest), bool(most) and is_fixed

@@ -35,7 +35,7 @@ def check_settings(app: Celery[Any], answers: Iterable[Answer]) -> Iterator[Find
             yield found("visibility-below-heartbeat", place, given=given, least=GRACE_SECONDS)
     elif issubclass(transport, virtual.Transport) and given:
         for one in answers:
-            wait = one.retries.waits / max(1.0, one.retries.attempts - 1)
+            wait = one.waits / max(1.0, one.attempts - 1)
             held, place = max(wait, one.task.time_limit or 0.0), f"task {one.task.name}"
             if one.task.acks_late and held > float(given):
                 yield found("time-limit-over-visibility", place, held=held, visibility=float(given))
@@ -68,7 +68,7 @@ def probe(app: Celery[Any]) -> tuple[list[Finding], set[str]]:
     try:
         if publish_within(PROBE_SECONDS, ask):
             return said, consumed
-    except (redis.RedisError, LookupError, TypeError, *PUBLISH_ERRORS) as error:
+    except (redis.RedisError, AttributeError, LookupError, TypeError, *PUBLISH_ERRORS) as error:
         why = str(error) or repr(error)
     return [*said, found("cannot-tell", "broker", what="what it does", why=why)], consumed
 
@@ -104,7 +104,7 @@ def check_queues(
 
 def _queues_of(app: Celery[Any], one: Answer) -> set[str]:
     """Return the queues that jobs of a task go to, by its routes and by the schedule."""
-    own = {key: value for key, value in one.task._get_exec_options().items() if value is not None}  # noqa: SLF001
+    own = {key: value for key, value in one.task._get_exec_options().items() if value is not None}  # noqa: SLF001 - as Celery does
     queues = set()
     for options in one.options or [{}]:
         with suppress(Exception):  # by a route of the app's own, which needs arguments

@@ -25,7 +25,7 @@ class Calls:
     Attributes:
         tasks: Names of tasks that it runs, or whose results it waits for.
         dependencies: Those of the tasks, and of pipelines that it calls.
-        texts: Functions that it hands a literal text as their first argument, with that text.
+        texts: Functions of its package, with the literal text that it hands each as first argument.
         retries: Its calls of `self.retry`.
     """
 
@@ -86,9 +86,9 @@ class _Body(ast.NodeVisitor):
         called, first = self._resolve(node.func), node.args[0] if node.args else None
         text = first.value if isinstance(first, ast.Constant) else None
         _note(called, self.calls)
-        if isinstance(called, FunctionType):
+        if isinstance(called, FunctionType) and _package(called) == _package(self.function):
             self.calls.texts.add((called, text))
-            if self.depth and _package(called) == _package(self.function):
+            if self.depth:
                 _read(called, self.calls, self.depth - 1)
         elif isinstance(node.func, ast.Attribute):
             owner, name = node.func.value, node.func.attr

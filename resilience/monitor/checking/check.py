@@ -4,7 +4,8 @@ import dataclasses
 import sys
 from typing import Any, Final
 
-from celery import Celery, current_app
+from celery import Celery
+from celery._state import get_current_app
 
 from resilience.errors import ConfigurationError
 from resilience.ledger.engines import is_relative
@@ -29,13 +30,14 @@ def check(app: Celery[Any] | None = None, *, probe: bool = True) -> list[Finding
     Raises:
         ConfigurationError: The app cannot work at all, or has no tasks.
     """
-    return report_of(current_app if app is None else app, probe=probe)[1]
+    return report_of(get_current_app() if app is None else app, probe=probe)[1]
 
 
 def report_of(app: Celery[Any], *, probe: bool = True) -> tuple[list[Answer], list[Finding]]:
     """Return what happens when each task times out, and what `check` returns; raises as that."""
     app.loader.import_default_modules()
-    adopted: Resilience | None = getattr(app, "resilience", None)
+    own = getattr(app, "resilience", None)
+    adopted = own if isinstance(own, Resilience) else None
     known = adopted.dependencies if adopted else {}
     if adopted is not None:
         adopted.check_tasks()

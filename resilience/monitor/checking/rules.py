@@ -53,7 +53,7 @@ def found(rule: str, place: str, severity: str | None = None, **values: object) 
 def check_task(one: Answer, others: Iterable[Answer]) -> Iterator[Finding]:
     """Yield what is wrong with a task; *others* are all of its app."""
     file, line = one.where
-    for finding in [*_check_call(one), *_check_time(one), *_check_nested(one, others)]:
+    for finding in [*_check_call(one), *_check_retries(one, others)]:
         yield dataclasses.replace(finding, file=file, line=line)
 
 
@@ -65,9 +65,11 @@ def _check_call(one: Answer) -> Iterator[Finding]:
     if one.timeout is None and one.budget is None:
         base = type(task).__mro__[1].__name__
         yield found("no-timeout", place, dependency=name, timeout=known.timeout, base=base)
+    if one.timeout and one.budget is not None and one.run_seconds >= one.budget:
+        yield found("over-budget", place, run=one.run_seconds, budget=one.budget)
     may_be_lost = task.expires is not None or one.options
     heard = not task.ignore_result or type(task).on_failure is not Task.on_failure
-    if not (may_be_lost or heard or chain or one.retries.attempts > 1):
+    if not (may_be_lost or heard or chain or one.attempts > 1):
         # A part of a fan-out is heard although the app ignores results.
         severity = "warning" if task.app.conf.task_ignore_result else None
         yield found("no-answer", place, severity, dependency=name)
@@ -78,21 +80,14 @@ def _check_call(one: Answer) -> Iterator[Finding]:
             yield found("fallback-same-dependency", place, step=step.source, dependency=name)
 
 
-def _check_time(one: Answer) -> Iterator[Finding]:
+def _check_retries(one: Answer, others: Iterable[Answer]) -> Iterator[Finding]:
     place = f"task {one.task.name}"
-    if one.timeout and one.budget is not None and one.run_seconds >= one.budget:
-        yield found("over-budget", place, run=one.run_seconds, budget=one.budget)
-    if one.retries.lock_step:
-        yield found("lock-step-retries", place, retries=one.retries.attempts - 1)
-
-
-def _check_nested(one: Answer, others: Iterable[Answer]) -> Iterator[Finding]:
-    outer = one.retries.attempts
-    for other in others:
-        name, inner = other.task.name, other.retries.attempts
-        if other is not one and name in one.calls.tasks and outer > 1 and inner > 1:
-            place = f"task {one.task.name}"
-            yield found("retry-amplification", place, inner=name, calls=outer * inner)
+    if one.lock_step:
+        yield found("lock-step-retries", place, retries=one.attempts - 1)
+    for other in others if one.attempts > 1 else ():
+        name, calls = other.task.name, one.attempts * other.attempts
+        if other is not one and name in one.calls.tasks and other.attempts > 1:
+            yield found("retry-amplification", place, inner=name, calls=calls)
 
 
 def check_dependencies(known: Iterable[Dependency], answers: Iterable[Answer]) -> Iterator[Finding]:
@@ -112,8 +107,11 @@ def _why_never(one: Dependency) -> tuple[str, str | None] | None:
     if policy is None or (policy.slow_seconds is not None and policy.slow_seconds < timeout):
         return None
     judge = Classifier(dataclasses.replace(policy, failure_if=None), (), one.bugs)
-    errors = [AttemptTimeoutError("", 1.0), Exception(), *(a.__new__(a) for a in policy.count)]
-    if not policy.failure_if_result and all(judge.kind(error) != FAILED for error in errors):
+    named = any(not issubclass(kind, policy.ignore) for kind in policy.count)
+    fails = any(
+        judge.kind(error) == FAILED for error in (AttemptTimeoutError("", 1.0), Exception())
+    )
+    if not (fails or named or policy.failure_if_result):
         return "`ignore` or `bugs` covers every failure", None
     if policy.consecutive_failures is None and policy.failure_ratio is None:
         return f"slow_seconds={policy.slow_seconds}: a call is cut after {timeout:g} s", None
