@@ -43,8 +43,8 @@ def check(context: click.Context, kind: str, *, strict: bool, no_probe: bool) ->
         case _:
             print_rows(rows, [*rows[0]], as_json=False)
             for one in found:
-                click.echo(f"{one.severity}: {one.rule}: {plain(_sentence(one))}")
-                click.echo(f"  at {plain(_path_of(one))}:{one.line}")
+                where = f" ({_path_of(one)}:{one.line})" if one.file else ""
+                click.echo(plain(f"{one.severity}: {one.rule}: {_sentence(one)}{where}"))
             click.echo(f"{len(rows)} tasks, {len(found)} findings")
     severities = {one.severity for one in found}
     if "error" in severities or (strict and "warning" in severities):
@@ -73,8 +73,8 @@ def _result(one: Finding) -> dict[str, Any]:
 def github(one: Finding) -> str:
     """Return a finding as a workflow command, which GitHub shows beside the code."""
     kind = one.severity.replace("note", "notice")
-    told = f"file={_escape(_path_of(one), ':,')},line={one.line},title={one.rule}"
-    return f"::{kind} {told}::{_escape(_sentence(one))}\n"
+    at = f"file={_escape(_path_of(one), ':,')},line={one.line}," if one.file else ""
+    return f"::{kind} {at}title={one.rule}::{_escape(_sentence(one))}\n"
 
 
 def _escape(text: str, more: str = "") -> str:

@@ -107,7 +107,7 @@ def test_github_command_is_one_line_whatever_the_names_are() -> None:
         "::error file=/a b/ü%2C%3A.py,line=7,title=no-answer::"
         "task a%25b%0A::error::x: 100 %25,%0D%0Areally; to mend it: mend: it\n"
     )
-    assert github(Finding("cannot-tell", "note", "a", "b", "c")).startswith("::notice ")
+    assert github(Finding("cannot-tell", "note", "a", "b", "c")).startswith("::notice title=")
 
 
 def test_page_lists_every_rule_with_its_severity() -> None:

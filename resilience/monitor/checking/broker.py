@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import redis
 from celery import Celery
@@ -55,12 +55,9 @@ def probe(app: Celery[Any]) -> tuple[list[Finding], set[str]]:
     def ask(_: threading.Event) -> None:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1)
-            transport, channel = transport_of(app), cast("Any", connection.default_channel)
-            if issubclass(transport, kombu_redis.Transport):
+            channel: Any = connection.default_channel
+            if issubclass(transport_of(app), kombu_redis.Transport):
                 said.extend(ask_redis(channel.client))
-            elif transport.driver_type == "memory":
-                setting = "memory:// ends with the process"
-                said.append(found("broker-not-persistent", "broker", setting=setting))
         for queues in (app.control.inspect(timeout=1.0).active_queues() or {}).values():
             consumed.update(str(one["name"]) for one in queues)
 
@@ -89,7 +86,7 @@ def ask_redis(client: Any) -> Iterator[Finding]:  # noqa: ANN401 - redis-py's, o
         severity = "warning" if limit == 0 else None  # never full, so far
         yield found("broker-evicts", "broker", severity, policy=policy, limit=limit)
     if log == 0 and saves == "":
-        yield found("broker-not-persistent", "broker", setting='appendonly no, save ""')
+        yield found("broker-not-persistent", "broker")
 
 
 def check_queues(

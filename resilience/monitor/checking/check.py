@@ -1,7 +1,5 @@
 """Checks an app, at its start or in CI."""
 
-import dataclasses
-import sys
 from typing import Any, Final
 
 from celery import Celery
@@ -53,14 +51,4 @@ def report_of(app: Celery[Any], *, probe: bool = True) -> tuple[list[Answer], li
         found += broker.check_queues(app, known, answers, running)
         if uses_ledger(adopted) and is_relative(url := adopted.settings.ledger_url):
             found.append(rules.found("relative-ledger", "setting RESILIENCE_LEDGER_URL", url=url))
-    file = _file_of(app)
-    found = [one if one.file else dataclasses.replace(one, file=file) for one in found]
     return answers, sorted(found, key=lambda one: ORDER.index(one.severity))
-
-
-def _file_of(app: Celery[Any]) -> str:
-    """Return the module that holds *app*, for what is written nowhere else."""
-    for name, module in list(sys.modules.items()):
-        if not name.startswith("celery.") and any(one is app for one in [*vars(module).values()]):
-            return str(getattr(module, "__file__", ""))
-    return ""
