@@ -47,8 +47,8 @@ def check_settings(app: Celery[Any], answers: Iterable[Answer]) -> Iterator[Find
                 yield found("message-not-durable", f"queue {queue.name}", why=why)
 
 
-def probe(app: Celery[Any]) -> tuple[list[Finding], set[str]]:
-    """Ask the broker of *app* whether it keeps jobs, and workers which queues they consume."""
+def probe(app: Celery[Any], *, workers: bool) -> tuple[list[Finding], set[str]]:
+    """Ask the broker of *app* whether it keeps jobs, and *workers* for the queues they consume."""
     said: list[Finding] = []
     consumed: set[str] = set()
 
@@ -58,8 +58,9 @@ def probe(app: Celery[Any]) -> tuple[list[Finding], set[str]]:
             channel: Any = connection.default_channel
             if issubclass(transport_of(app), kombu_redis.Transport):
                 said.extend(ask_redis(channel.client))
-        for queues in (app.control.inspect(timeout=1.0).active_queues() or {}).values():
-            consumed.update(str(one["name"]) for one in queues)
+        answers = app.control.inspect(timeout=1.0).active_queues() if workers else {}
+        for queues in (answers or {}).values():
+            consumed.update(f"queue {one['name']}" for one in queues)
 
     why = f"no answer within {PROBE_SECONDS:g} s"
     try:
@@ -90,12 +91,12 @@ def ask_redis(client: Any) -> Iterator[Finding]:  # noqa: ANN401 - redis-py's, o
 
 
 def check_queues(
-    app: Celery[Any], known: Mapping[str, Dependency], answers: Iterable[Answer], running: set[str]
+    app: Celery[Any], known: Mapping[str, Dependency], answers: Iterable[Answer]
 ) -> Iterator[Finding]:
-    """Yield queues that jobs go to and that nobody consumes: no worker of `up`, none that runs."""
-    own = [queue for one in known.values() for queue in one.queues]
+    """Yield queues that jobs go to and that no worker of `up` consumes."""
+    own = {queue for one in known.values() for queue in one.queues}
     for one in answers:
-        for queue in _queues_of(app, one) - running.union(own, [app.conf.task_default_queue]):
+        for queue in _queues_of(app, one) - own - {app.conf.task_default_queue}:
             yield found("queue-without-worker", f"queue {queue}", of=one.task.name, queue=queue)
 
 

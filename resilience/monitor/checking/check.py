@@ -43,12 +43,13 @@ def report_of(app: Celery[Any], *, probe: bool = True) -> tuple[list[Answer], li
     if not answers:
         msg = f"{app!r} has no tasks; name the module of the app: celery -A MODULE resilience check"
         raise ConfigurationError(msg)
-    found, running = broker.probe(app) if probe else ([], set())
-    found += [finding for one in answers for finding in rules.check_task(one, answers)]
+    found = [finding for one in answers for finding in rules.check_task(one, answers)]
     found += broker.check_settings(app, answers)
     if adopted is not None:
         found += rules.check_dependencies(known.values(), answers)
-        found += broker.check_queues(app, known, answers, running)
         if uses_ledger(adopted) and is_relative(url := adopted.settings.ledger_url):
             found.append(rules.found("relative-ledger", "setting RESILIENCE_LEDGER_URL", url=url))
+    lost = [*broker.check_queues(app, known, answers)] if adopted else []
+    said, running = broker.probe(app, workers=bool(lost)) if probe else ([], set())
+    found += [*said, *(one for one in lost if one.place not in running)]
     return answers, sorted(found, key=lambda one: ORDER.index(one.severity))
