@@ -96,10 +96,15 @@ def test_redis_that_tells_nothing_is_neither_clean_nor_wrong(
 def test_broker_that_does_not_answer_is_waited_for_a_bounded_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever it is that it waits for."""
+    """Also by an app that sets no limit of its own, as one that was never adopted."""
     monkeypatch.setattr(broker, "PROBE_SECONDS", 0.3)
-    with black_hole() as url, no_later_than(10.0):
-        assert found(url) == [("cannot-tell", "note")]
+    app = Celery("plain", set_as_current=False)
+    app.task(name="ask", shared=False)(nothing)
+    with black_hole() as url:
+        app.conf.broker_url = url
+        with no_later_than(10.0):
+            (one,) = resilience.check(app)
+    assert (one.rule, one.severity) == ("cannot-tell", "note")
 
 
 def test_rabbitmq_with_the_queues_of_the_library_is_no_mistake(rabbitmq: RabbitProcess) -> None:

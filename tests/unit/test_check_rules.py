@@ -316,6 +316,17 @@ def from_elsewhere(account: int) -> str:
     return fetch("archive", f"/{account}")
 
 
+def logs_and_asks(app: Celery) -> None:
+    """Declare a task that logs in the name of the bank, as its fallback does."""
+
+    def run(account: int) -> str:
+        logging.getLogger("bank").info("here")
+        return fetch("bank", f"/{account}")
+
+    given = {"base": ResilientTask, "dependency": "bank", "shared": False}
+    app.task(name="charge", fallbacks=[fallback.call(from_elsewhere)], **given)(run)
+
+
 def publishes_other(app: Celery) -> None:
     """Declare a task that is retried, publishes one that is, and gets something else."""
     retried = {"autoretry_for": (OSError,), "retry_backoff": True, "shared": False}
@@ -335,9 +346,7 @@ ODD = BreakerPolicy(count=(ValidationError,), ignore=(OSError,), consecutive_fai
     ("declare", "options"),
     [
         pytest.param(publishes_other, {"tasks": ["x"]}, id="published-only"),
-        pytest.param(
-            lambda app: charge(app, fallbacks=[fallback.call(from_elsewhere)]), {}, id="step"
-        ),
+        pytest.param(logs_and_asks, {}, id="step"),
         pytest.param(lambda app: charge(app, fallbacks=[fallback.call(str)]), {}, id="built-in"),
         pytest.param(lambda app: charge(app, fallbacks=[fallback.call(lambda _: "")]), {}, id="λ"),
         pytest.param(charge, {"breaker": None, "timeout": 60.0}, id="no-breaker"),

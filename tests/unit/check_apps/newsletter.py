@@ -50,7 +50,13 @@ def fetch(self: Task, url: str) -> str:
         raise self.retry(exc=error, countdown=2**self.request.retries) from error
 
 
-@app.task(name="newsletter.digest", ignore_result=True, shared=False)
+@app.task(
+    name="newsletter.digest",
+    ignore_result=True,
+    autoretry_for=(ConnectionError,),
+    retry_backoff=5,
+    shared=False,
+)
 def digest() -> None:
     """Publish an issue to all readers; nobody waits for it."""
     group(send_issue.s(7, f"reader{number}@example.org") for number in range(3)).delay()
