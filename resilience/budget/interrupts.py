@@ -40,7 +40,6 @@ class Interruptible:
         self.seconds = seconds
         self._error = error
         self._lock = threading.Lock()
-        self._looks = 0
         self._thread = 0
         self.cuts = 0
         self.ended = False

@@ -28,7 +28,7 @@ def lock_at_stake(code: CodeType, at: int) -> bool:
     if not gives_back and _TAKING.isdisjoint(code.co_names):
         return False
     before = [one for one in dis.get_instructions(code) if one.offset <= at]
-    if before[-1].opname == "RESUME":
+    if not before or before[-1].opname == "RESUME":
         return gives_back
     return "CALL" in before[-1].opname and not before[-1].arg and _takes(before)
 

@@ -77,6 +77,7 @@ class Alarm:
         "_seen",
         "seconds",
     )
+    _seen: tuple[FrameType | None, int, int]
 
     def __init__(self, seconds: float, error: Callable[[], BaseException]) -> None:
         self.seconds = seconds
@@ -139,6 +140,7 @@ class Alarm:
             _setitimer(_REAL, MOMENT_SECONDS, interval)
             return
         self._cut = True
+        self._seen = None, 0, 0
         if self._outer_left:
             self._outer_left = max(self._outer_left - self._armed, MOMENT_SECONDS)
         self._armed = AGAIN_SECONDS
@@ -154,9 +156,10 @@ class Alarm:
         """
         if frame is None or not lock_at_stake(frame.f_code, frame.f_lasti):
             return False
-        before, at, times = getattr(self, "_seen", (None, 0, 0))
-        times = times + 1 if before is frame and at == frame.f_lasti else 1
-        self._seen = frame, frame.f_lasti, times
+        at = frame.f_lasti
+        last_frame, last_at, times = getattr(self, "_seen", (None, 0, 0))
+        times = times + 1 if last_frame is frame and last_at == at else 1
+        self._seen = frame, at, times
         return times < MOMENTS
 
     def _go_on(self, left: float) -> None:
