@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from itertools import islice
 from operator import attrgetter, methodcaller
+from types import CodeType
 from typing import Any
 
 from resilience.budget.locks import lock_at_stake
@@ -33,7 +34,7 @@ class Interruptible:
     left to itself.
     """
 
-    __slots__ = ("_error", "_lock", "_looks", "_thread", "cuts", "ended", "seconds")
+    __slots__ = ("_error", "_lock", "_looks", "_safe", "_thread", "cuts", "ended", "seconds")
 
     def __init__(self, seconds: float, error: Callable[[], BaseException]) -> None:
         """Describe a call that may take *seconds* and then ends in *error()*."""
@@ -69,6 +70,7 @@ class Interruptible:
         seen only where a cut might leave a lock taken, such as one that waits for that lock.
         """
         self._looks = LOOKS
+        self._safe: set[tuple[CodeType, int]] = set()
         kind = ctypes.py_object(_kind_of(self, self.seconds, self._error))
         late = SystemClock.monotonic() + AGAIN_SECONDS
         while not self._cut(kind, at_last=SystemClock.monotonic() > late):
@@ -95,10 +97,11 @@ class Interruptible:
         place = next(places)
         if lock_at_stake(*place):
             self._looks -= 1
-            return False
+        else:
+            self._safe.add(place)
         # No other thread runs between the second look, which is C code, and the cut: Python changes
         # threads only where it calls or jumps back.
-        for _ in filter(place.__eq__, islice(places, 1)):
+        for _ in filter(self._safe.__contains__, islice(places, 1)):
             if anyway or not _starting:
                 _raise_in_thread(thread, kind)
                 return True
