@@ -200,6 +200,7 @@ def test_app_that_was_not_adopted_is_told_so_in_one_line(words: list[str]) -> No
     assert result.exit_code == 2
     assert len(result.output.splitlines()) == 1
     assert "add Resilience(app, dependencies=[…])" in result.output
+    assert "celery -A module …" in result.output
 
 
 def test_dependencies_as_json_have_their_limits() -> None:
