@@ -48,7 +48,7 @@ def fail_until_open(breaker: Breaker, text: str = "refused") -> None:
         fail(breaker, ConnectionError(text))
         return breaker.state is State.OPEN
 
-    wait_until(is_open, 60, "the circuit is open")
+    wait_until(is_open, 20, "the circuit is open")
 
 
 def reasons(desk: Desk) -> dict[str, dict[str, Any]]:
