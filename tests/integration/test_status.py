@@ -302,6 +302,13 @@ def test_look_returns_what_json_can_say(desk: Desk) -> None:
     assert found["next"][0].startswith("celery -A shop resilience release")
 
 
+def test_queues_may_be_declared_as_a_mapping(desk: Desk) -> None:
+    """As Celery allows: they are shown, and can be held."""
+    desk.app.conf.task_queues = {"extra": {"exchange": "extra"}}
+    assert {"extra", "users"} <= {*desk.status()["queues"]}
+    assert desk.run("hold", "extra", "--reason", "x").exit_code == 0
+
+
 def run(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
     """Run the program `celery` as a user does."""
     return subprocess.run(  # noqa: S603 - our own words
