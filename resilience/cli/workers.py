@@ -126,4 +126,3 @@ def _check_options(extra: Sequence[str]) -> None:
             hint = "".join(f" Did you mean {near!r}?" for near in nearest(name, [*known, "--only"]))
             msg = f"`celery worker` has no option {name!r}.{hint}"
             raise ConfigurationError(msg)
-    click.echo(f"passed on to `celery worker`: {' '.join(extra)}", err=True)

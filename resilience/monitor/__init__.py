@@ -1,1 +1,1 @@
-"""What operators see of an app: its status, and listeners that report its events elsewhere."""
+"""What lets people see how an app degrades; imported only by those who ask."""
