@@ -44,6 +44,9 @@ CHOSEN = [
     (Which(min_age_seconds=0.0), ["a", "b", "c"]),
     (Which(min_age_seconds=HOUR), ["a"]),
     (Which(fingerprint="none"), []),
+    (Which(ids=("a", "c", "gone")), ["a", "c"]),
+    (Which(died_by=1e12), ["a", "b", "c"]),
+    (Which(died_by=1.0), []),
 ]
 """What each filter chooses of the letters of the test below."""
 
@@ -61,8 +64,31 @@ def test_filters_choose_letters(ledger: Ledger, ledger_url: str) -> None:
         assert ledger.letters.discard(which, **BY, limit=9, dry_run=True) == expected
         dry = ledger.letters.replay(which, **BY, new_id=ids(), limit=9, dry_run=True)
         assert dry == dict.fromkeys(expected)
+        jobs, newest = ledger.letters.extent(which)
+        assert (jobs, newest is None) == (len(expected), not expected)
     assert ledger.letters.audit() == []
     assert states(ledger) == {"dead": 3, "outbox": 1}
+
+
+def test_letter_is_replayed_with_another_message_or_stays_as_it_is(ledger: Ledger) -> None:
+    """In one step with the audit; an edit that fails changes nothing, and a letter has one."""
+    buried(ledger, "a")
+    again = {"edit": lambda text: text.replace("{", '{"more": 1, ', 1), "new_id": ids(), **BY}
+    with pytest.raises(ValueError, match="no edit"):
+        ledger.letters.replay_edited(Which(id="a"), _fail, new_id=ids(), **BY)
+    assert ledger.letters.states(["a", "b"]) == {"a": ("dead", 1)}
+    assert ledger.letters.replay_edited(Which(id="a"), **again) == {"a": "new-0000"}
+    assert ledger.letters.replay_edited(Which(id="a"), **again) == {}
+    made = shown(ledger, "new-0000")
+    assert (made.state, made.origin, made.message["more"]) == ("scheduled", "a", 1)
+    ledger.letters.note("breaker observe", "mail", **BY)
+    entries = [(one.action, one.job, one.replay) for one in ledger.letters.audit()]
+    assert entries == [("breaker observe", "mail", None), ("edit", "a", "new-0000")]
+
+
+def _fail(_text: str) -> str:
+    msg = "no edit"
+    raise ValueError(msg)
 
 
 def test_letters_of_one_cause_have_one_fingerprint(ledger: Ledger) -> None:
@@ -142,7 +168,7 @@ def test_letters_are_all_read_however_many_statements_it_takes(
     ledger: Ledger, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None is left out or taken twice where a page ends, also among letters that died at once."""
-    monkeypatch.setattr("resilience.ledger.letters.PAGE", 2)
+    monkeypatch.setattr("resilience.ledger.lookups.PAGE", 2)
     buried(ledger, *"abcdefg")
     by_hand(ledger_url, "UPDATE resilience_jobs SET died = 1e9 + 0.1 WHERE id < 'f'")
 

@@ -125,6 +125,8 @@ def test_without_users_everybody_sees_and_nobody_orders(
     found = answers(make_app, every())
     assert codes(found) == [200, 200, 200, 200, 401]
     assert "basic_auth" in found[1].json()["no_actions"]
+    assert "heard of no worker" in found[1].json()["unknown"]["events"]
+    assert "no store" in found[1].json()["unknown"]["store"]
     monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
     found = answers(make_app, every())
     assert codes(found) == [200, 200, 200, 200, 400]
