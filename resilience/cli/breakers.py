@@ -61,7 +61,7 @@ def _print_list(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    print_rows([_briefly(row) for row in rows], COLUMNS, as_json=False)
+    print_rows([_briefly(row) for row in rows], COLUMNS, as_json=False, whole=COLUMNS[:2])
 
 
 def _briefly(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
 from resilience.cli.letters import last_error, print_letter, print_letters
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import briefly, confirm, duration, duration_in_seconds, moment, plain
+from resilience.cli.words import briefly, confirm, duration, duration_in_seconds, plain
+from resilience.clock import SystemClock
 from resilience.declared import nearest
 from resilience.ledger import Ledger, State, Which
 from resilience.ledger.lookups import CAUSES_MOST
@@ -23,6 +24,7 @@ from resilience.tasks.resilience import Resilience
 LIST = 50
 """Most letters that are listed unless told otherwise."""
 EVERY = sys.maxsize
+CAUSES = ("letters", "age", "cause", "fingerprint")
 SAME = ("task", "dependency", "reason", "fingerprint")
 
 FILTERS = (
@@ -94,16 +96,21 @@ def _list_causes(
     rows: list[dict[str, Any]] = [
         {
             "letters": letters,
-            "oldest": oldest if as_json else moment(oldest),
-            "newest": newest if as_json else moment(newest),
+            "oldest": oldest,
+            "newest": newest,
             **{name: getattr(example, name) for name in SAME},
             "last_error": last_error(example),
         }
         for letters, oldest, newest, example in found[:limit]
     ]
-    print_rows(rows, list(rows[0]) if rows else (), as_json=as_json)
     if as_json:
+        click.echo(json.dumps(rows, indent=2))
         return
+    now = SystemClock().now()
+    for row in rows:
+        row["age"] = briefly(max(0.0, now - row["oldest"]))
+        row["cause"] = f"{row['task']}\n{row['reason']}: {row['last_error']}"
+    print_rows(rows, CAUSES, as_json=False, whole=CAUSES[-1:])
     if len(found) > limit:
         click.echo(f"The largest {limit}; there are more.")
     if sum(row["letters"] for row in rows) >= CAUSES_MOST:

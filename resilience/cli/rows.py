@@ -28,9 +28,13 @@ def all_of(options: Sequence[Callable[[Any], Any]]) -> Callable[[Command], Comma
 
 
 def print_rows(
-    rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, as_json: bool
+    rows: Sequence[Mapping[str, object]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    whole: Sequence[str] = (),
 ) -> None:
-    """Print *columns* of *rows*; None is an empty cell."""
+    """Print *columns* of *rows*, those in *whole* on one line each; None is an empty cell."""
     shown = [{name: row[name] for name in columns} for row in rows]
     if as_json:
         click.echo(json.dumps(shown, indent=2))
@@ -39,7 +43,7 @@ def print_rows(
     from rich.text import Text  # noqa: PLC0415 - an extra
 
     # In a narrow terminal, as in a pipe, long names go on in the next line; rich would cut them.
-    table = Table(*(Column(name, overflow="fold") for name in columns))
+    table = Table(*(Column(name, overflow="fold", no_wrap=name in whole) for name in columns))
     for row in shown:
         # As text: a reason may hold brackets, which rich would read as its own.
         table.add_row(*(Text("" if one is None else plain(one)) for one in row.values()))

@@ -118,7 +118,7 @@ def test_nothing_found_is_no_error_and_says_what_there_is(desk: Desk) -> None:
     assert desk.letters() == ["one"]
 
 
-def test_letters_are_listed_by_cause(desk: Desk) -> None:
+def test_letters_are_listed_by_cause(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line for a task and cause, the largest first, with what lists the letters of one."""
     for number, name in enumerate("abc"):
         desk.bury(name, error=f"no mailbox {number}")
@@ -138,8 +138,9 @@ def test_letters_are_listed_by_cause(desk: Desk) -> None:
     assert (second["letters"], second["task"]) == (1, "shop.charge")
     letters = desk.said("dead", "list", "--fingerprint", first["fingerprint"])
     assert [letter["id"] for letter in letters] == ["a", "b", "c"]
+    monkeypatch.setenv("COLUMNS", "60")
     shown = desk.run("dead", "list", "--limit", "1").stdout
-    assert first["fingerprint"] in shown
+    assert first["fingerprint"] in shown  # in one piece, to be pasted
     assert "shop.charge" not in shown
     assert "The largest 1; there are more." in shown
 
