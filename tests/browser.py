@@ -55,8 +55,13 @@ class Tab:
 
     def close(self) -> None:
         """Close the connection; the browser closes the tab when it ends."""
-        self._socket.close()
-        self._loop.run_until_complete(asyncio.sleep(0))
+
+        async def close() -> None:
+            self._socket.close()
+            while await self._socket.read_message() is not None:
+                pass
+
+        self._loop.run_until_complete(close())
         self._loop.close()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401 - the protocol's

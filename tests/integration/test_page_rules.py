@@ -203,6 +203,7 @@ def test_order_that_makes_no_sense_is_refused_with_words(make_app: Any) -> None:
         {**well, "version": "newest"},
         {**well, "unknown": 1},
         {**well, "action": "explode"},
+        {**well, "action": "breaker explode"},
         {**well, "name": "nobody"},
         {**well, "action": "breaker open", "name": "nobody"},
         {**well, "action": "replay"},

@@ -14,11 +14,6 @@ from resilience.tasks.resilience import Resilience
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
-BREAKER_ORDERS = {
-    "open": Breaker.force_open,
-    "close": Breaker.force_closed,
-    "observe": Breaker.observe,
-}
 
 
 class Filter(BaseModel):
@@ -82,7 +77,7 @@ def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, 
         case ["brownout"]:
             made = flags.brownout(order.level, seen=seen, **held)
             return {"done": f"the brownout is {made.said}"}
-        case ["breaker", what]:
+        case ["breaker", ("open" | "close" | "observe" | "reset") as what]:
             done = _breaker(adopted, what, order, by)
         case ["hold"] if order.name in (*adopted.dependencies, *queues_of(adopted)):
             adopted.holds.hold(order.name, seen=order.version, **held)
@@ -107,8 +102,9 @@ def _breaker(adopted: Resilience, what: str, order: Order, by: dict[str, str]) -
     if not isinstance(breaker, Breaker):
         msg = f"no breaker guards {order.name!r}"
         raise ConfigurationError(msg)
-    if what in BREAKER_ORDERS:
-        BREAKER_ORDERS[what](breaker, seen=seen, seconds=order.seconds, **by)
+    give = {"open": breaker.force_open, "close": breaker.force_closed, "observe": breaker.observe}
+    if what in give:
+        give[what](seen=seen, seconds=order.seconds, **by)
     else:
         breaker.reset(seen=seen, **by)
     return f"the circuit of {order.name} is {breaker.state}"

@@ -19,15 +19,8 @@ LEVELS = 720
 TEXT_LENGTH = 300
 FIELDS = 40
 NUMBER_MAX = 1e300
-ANSWER_KINDS = frozenset(
-    (
-        "answer-degraded",
-        "budget-exceeded",
-        "fallbacks-exhausted",
-        "task-degraded",
-        "task-partial",
-    )
-)
+DEGRADED, PARTIAL = "task-degraded", "task-partial"
+ANSWER_KINDS = (DEGRADED, PARTIAL, "answer-degraded", "budget-exceeded", "fallbacks-exhausted")
 CELERYS = ("task", "worker")
 CROWD_SECONDS, CROWD = 60.0, 20
 """Of events of one kind about one thing within so long, and so many others, one is kept."""
@@ -50,17 +43,11 @@ class DegradedTask(Task):
     degradation_details: str | None = None
     _fields = (*Task._fields, "degradation", "degradation_details")  # type: ignore[attr-defined]
 
-    def event(  # type: ignore[override] # its other options are for speed
-        self,
-        type_: str | None,
-        timestamp: float | None = None,
-        local_received: float | None = None,
-        fields: dict[str, Any] | None = None,
-        **options: Any,  # noqa: ANN401 - as Celery has it
-    ) -> str | None:
+    def event(self, type_: str | None, *args: Any, **options: Any) -> str | None:  # noqa: ANN401 - as Celery calls it
         """Note a degraded answer; let Celery do the rest, which would take it for a state."""
-        if type_ != "degraded" or fields is None:
-            return super().event(type_, timestamp, local_received, fields, **options)
+        if type_ != "degraded":
+            return super().event(type_, *args, **options)
+        _, _, fields = args  # the others are times
         said = {name: short(fields[name]) for name in SHOWN if fields.get(name) not in (None, "")}
         reason, level = said.get("reason"), level_name(fields.get("level"))
         self.degradation = f"{level}: {reason}" if reason else level
@@ -101,7 +88,7 @@ class DegradationState(EventsState):  # type: ignore[misc] # Flower has no types
             self.answers.append(noted(event))
         elif kind.partition("-")[0] not in CELERYS:
             self._note(noted(event))
-        if kind != "task-partial":
+        if kind != PARTIAL:
             super().event(event)
 
     def _note(self, incident: dict[str, Any]) -> None:
