@@ -4,7 +4,7 @@ import importlib
 import json
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,12 @@ def running_stage(broker_url: str, valkey: ValkeyProcess, directory: Path) -> It
 
 @contextmanager
 def running_flower(
-    app: str, env: Mapping[str, str], directory: Path, *options: str, users: bool = False
+    app: str,
+    env: Mapping[str, str],
+    directory: Path,
+    *options: str,
+    users: bool = False,
+    command: Sequence[str] = ("resilience", "flower"),
 ) -> Iterator[str]:
     """Run the Flower of *app* with the page; yield its address.
 
@@ -119,12 +124,22 @@ def running_flower(
         directory: For its log.
         options: Of Flower.
         users: Whether somebody must say who he is; else everybody may order.
+        command: Of Celery.
     """
     port = free_port()
     open_to_all = {} if users else {"FLOWER_UNAUTHENTICATED_API": "true"}
-    command = [sys.executable, "-m", "celery", "-A", app, "resilience", "flower"]
     flower = ServerProcess(
-        [*command, f"--port={port}", "--address=127.0.0.1", *options],
+        [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            app,
+            *command,
+            f"--port={port}",
+            "--address=127.0.0.1",
+            *options,
+        ],
         ready="Visit me at",
         log_path=directory / "flower.log",
         env={"PYTHONPATH": import_path(), **env, **open_to_all},

@@ -34,9 +34,17 @@ def stage(valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def url(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the page of a Flower that takes orders of everybody, behind a prefix."""
+    """Address of the page of a Flower that takes orders of everybody, behind a prefix.
+
+    It is Flower's own command, with the page in its configuration.
+    """
     directory = tmp_path_factory.mktemp("flower")
-    with running_flower(APP_PATH, stage.env, directory, "--url-prefix=ops") as address:
+    config = directory / "flowerconfig.py"
+    config.write_text(
+        "from resilience.monitor.flower import install\n\ninstall()\nurl_prefix = 'ops'\n"
+    )
+    command = ("flower", f"--conf={config}")
+    with running_flower(APP_PATH, stage.env, directory, command=command) as address:
         yield f"{address}/ops/degradation"
 
 
