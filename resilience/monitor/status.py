@@ -37,7 +37,11 @@ class Verdict(IntEnum):
 
 
 def look(
-    adopted: Resilience, command: str = "celery resilience", *, ask_workers: bool = True
+    adopted: Resilience,
+    command: str = "celery resilience",
+    *,
+    ask_workers: bool = True,
+    workers: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return all that is known; what cannot be asked is named, and the rest is there.
 
@@ -70,12 +74,13 @@ def look(
         command: Begins each command: `celery -A shop resilience`.
         ask_workers: Whether workers are asked what they consume, if jobs wait in Redis: that takes
             a second, and each worker answers. RabbitMQ knows by itself.
+        workers: How many workers consume from each queue, if the caller knows.
     """
     found: dict[str, Any] = {"level": None, "since": None}
     found |= {name: [] for name in LISTS} | {name: {} for name in MAPPINGS}
     sources: dict[str, Callable[[], Mapping[str, Any]]] = {
         "store": lambda: _from_store(adopted),
-        "broker": lambda: _from_broker(adopted, ask_workers=ask_workers),
+        "broker": lambda: _from_broker(adopted, workers, ask_workers=ask_workers),
         "ledger": lambda: _from_ledger(adopted),
     }
     for name, ask in sources.items():
@@ -104,12 +109,17 @@ def _from_store(adopted: Resilience) -> Mapping[str, Any]:
     return found
 
 
-def _from_broker(adopted: Resilience, *, ask_workers: bool) -> Mapping[str, Any]:
+def _from_broker(
+    adopted: Resilience, workers: Mapping[str, int] | None, *, ask_workers: bool
+) -> Mapping[str, Any]:
     queues = Queues(adopted, ask_workers=ask_workers)
     if not publish_within(BROKER_SECONDS, queues.ask):
         msg = f"the broker did not answer within {BROKER_SECONDS:g} s"
         raise TimeoutError(msg)
-    return {"queues": queues.depths, "consumers": queues.consumers}
+    consumers = queues.consumers
+    if workers is not None and not consumers:
+        consumers = {name: workers.get(name, 0) for name, jobs in queues.depths.items() if jobs}
+    return {"queues": queues.depths, "consumers": consumers}
 
 
 def _from_ledger(adopted: Resilience) -> Mapping[str, Any]:

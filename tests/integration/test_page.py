@@ -258,6 +258,20 @@ def test_tasks_show_how_good_their_answers_are(stage: Stage, ann: Operator) -> N
     assert ann.look()["answers"][0]["id"] == result.id
 
 
+def test_queue_that_no_worker_serves_is_a_reason(stage: Stage, ann: Operator) -> None:
+    """Flower knows which queues its workers consume: nobody is asked."""
+    stage.shop.rank.apply_async(queue="ranking.sheddable", budget=60)
+    found = ann.await_look(
+        "the queue", lambda found: "ranking.sheddable" in str(found["reasons"] + found["notes"])
+    )
+    [row] = [one for one in found["reasons"] + found["notes"] if one["kind"] == "no_consumer"]
+    assert "1 job" in row["why"]
+    shown = ann.await_look("its age", lambda found: found["bulkheads"][0]["oldest"] is not None)
+    assert shown["bulkheads"][0]["queues"]["ranking.sheddable"] == 1
+    stage.valkey.client().delete("ranking.sheddable", "ranking.sheddable\x06\x166")
+    ann.await_look("it is gone", lambda found: found["bulkheads"][0]["depth"] == 0)
+
+
 def test_page_shows_the_rest_while_a_source_is_away_and_recovers(
     stage: Stage, ann: Operator, server: ValkeyProcess
 ) -> None:

@@ -3,7 +3,10 @@
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from resilience.broker.lengths import oldest_of
@@ -75,7 +78,8 @@ class View:
         now = SystemClock.monotonic()
         if self._looking is None and now - self._began >= FRESH_SECONDS:
             self._began = now
-            self._looking = self._run(self._look)
+            alive = [queues for queues, _ in self._alive()]
+            self._looking = self._run(partial(self._look, Counter(chain(*alive)) or None))
             self._looking.add_done_callback(self._take)
         if self._looking is not None:
             seconds = PATIENCE_SECONDS if "at" in self._last else FIRST_SECONDS
@@ -129,11 +133,14 @@ class View:
             if worker.alive and isinstance(queues, list):
                 yield {str(one.get("name")) for one in queues}, worker.active or 0
 
-    def _look(self) -> dict[str, Any]:
+    def _look(self, workers: Mapping[str, int] | None) -> dict[str, Any]:
+        """Look; workers are asked what they consume only if Flower has not heard of any."""
         adopted = self._adopted
-        found = look(adopted, ask_workers=False)
-        if "broker" not in found["unknown"]:
+        found = look(adopted, ask_workers=workers is None, workers=workers)
+        try:
             publish_within(AGES_SECONDS, lambda up: self._ask_ages(up, found["queues"]))
+        except AWAY as error:
+            found["unknown"].setdefault("broker", text_of(error) or repr(error))
         found |= {"began": SystemClock().now(), "bulkheads": list(self._bulkheads(found))}
         if "store" not in found["unknown"]:
             document = adopted.flags.document
@@ -196,10 +203,12 @@ class View:
     def _ask_ages(self, given_up: threading.Event, depths: Mapping[str, int]) -> None:
         """Learn when the oldest message of each queue was published, where a broker knows that."""
         self._sent = {}
-        with self._adopted.app.producer_or_acquire(None) as producer:
-            for name, depth in depths.items():
-                if depth and not given_up.is_set():
-                    self._sent[name] = oldest_of(producer.channel, name)
+        waiting = [name for name, depth in depths.items() if depth]
+        if waiting:
+            with self._adopted.app.producer_or_acquire(None) as producer:
+                for name in waiting:
+                    if not given_up.is_set():
+                        self._sent[name] = oldest_of(producer.channel, name)
 
     def _bulkheads(self, found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         """Yield a row for each dependency, and for the other queues."""
