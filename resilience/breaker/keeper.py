@@ -29,7 +29,7 @@ from resilience.events import (
     announce,
     log_event,
 )
-from resilience.pulse import PULSE_SECONDS, Pulse, Steps
+from resilience.pulse import PULSE_SECONDS, Pulse
 from resilience.store.fleet import EndProbe, Evidence, Kept, Probes, Swap, TakeProbe, Window
 
 NO_PERMIT_SECONDS = 0.05

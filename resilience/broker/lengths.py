@@ -1,5 +1,6 @@
-"""How many messages wait in a queue."""
+"""How many messages wait in a queue, and since when."""
 
+from importlib.resources import files
 from typing import Any
 
 from kombu.transport.redis import Channel
@@ -15,3 +16,18 @@ def length_of(channel: Any, queue: str) -> int:  # noqa: ANN401 - kombu's
         # Kombu asks first whether the queue has a list, and leaves out `global_keyprefix` there.
         return int(channel._size(queue))  # noqa: SLF001 - there is no other way to it
     return int(channel.queue_declare(queue, passive=True).message_count)
+
+
+def oldest_of(channel: Any, queue: str) -> float | None:  # noqa: ANN401 - kombu's
+    """Ask the broker when the oldest message of *queue* was published, in fleet time.
+
+    None: only a Redis broker can show a message without handing it out; the queue is empty; or the
+    publisher has noted no time.
+    """
+    if not isinstance(channel, Channel):
+        return None
+    code, keys = files("resilience.broker").joinpath("oldest.lua").read_text(), []
+    for priority in channel.priority_steps:
+        keys.append(channel.global_keyprefix + channel._q_for_pri(queue, priority))  # noqa: SLF001 - as above
+    found = [seconds for key in keys if (seconds := channel.client.eval(code, 1, key)) is not None]
+    return min(map(float, found), default=None)

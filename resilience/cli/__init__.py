@@ -19,6 +19,7 @@ MODULES = {
     "hold": "holds",
     "holds": "holds",
     "ledger": "ledger",
+    "metrics": "metrics",
     "relay": "relay",
     "release": "holds",
     "status": "status",

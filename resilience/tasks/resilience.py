@@ -122,6 +122,9 @@ class Resilience(Consistent):
         know_queues(app, [name for one in self.dependencies.values() for name in one.queues])
         check_when_final(app, self._check_final)
         app.resilience = self  # type: ignore[attr-defined]
+        for listener in self.listeners:
+            if (attach := getattr(listener, "attach", None)) is not None:
+                attach(self)
 
     @staticmethod
     def of(app: Celery[Any]) -> "Resilience":

@@ -1,0 +1,50 @@
+"""`celery -A app resilience metrics`: the metrics of the fleet for Prometheus."""
+
+import threading
+
+import click
+
+from resilience.tasks.resilience import Resilience
+
+PORT = 9540
+READY_SECONDS = 5.0
+"""The first scrape waits so long for all sources, at most."""
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.pass_context
+def metrics(context: click.Context, port: int, address: str) -> None:
+    """Serve the metrics of the whole fleet on /metrics until Ctrl-C.
+
+    Any number of these may run; each shows all there is. Nobody is asked who scrapes.
+    """
+    try:
+        from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415
+
+        from resilience.monitor.scrape import expose  # noqa: PLC0415 - only this command needs it
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        msg = "this needs prometheus_client: pip install 'celery-resilience[prometheus]'"
+        raise click.ClickException(msg) from error
+    app = context.obj.app
+    app.loader.import_default_modules()  # labels are the names of declared tasks
+    registry = CollectorRegistry()
+    scrape = expose(Resilience.of(app), registry)
+    wait = threading.Event().wait
+    for _ in range(int(READY_SECONDS / 0.05)):
+        if len(scrape.asked) == len(scrape.sources):
+            break
+        wait(0.05)
+    try:
+        server, thread = start_http_server(port, address, registry)
+    except OSError as error:
+        msg = f"cannot listen on {address}:{port} ({error.strerror}); choose another --port"
+        raise click.ClickException(msg) from error
+    click.echo(f"metrics on http://{address}:{server.server_port}/metrics")
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        server.shutdown()
