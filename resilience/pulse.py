@@ -259,7 +259,7 @@ class Pulse:
         watcher = self._watcher
         known = None if watcher is None else watcher.version
         version, circuits = self._snapshot
-        batch = None if self._tally is None else self._tally.batch(evidence)
+        batch = None if self._tally is None else self._tally.batch()
         reply: Reply = yield Exchange(
             process=self._process, evidence=evidence, version=version, flags=known, batch=batch
         )

@@ -26,8 +26,7 @@ def oldest_of(channel: Any, queue: str) -> float | None:  # noqa: ANN401 - kombu
     """
     if not isinstance(channel, Channel):
         return None
-    code, keys = files("resilience.broker").joinpath("oldest.lua").read_text(), []
-    for priority in channel.priority_steps:
-        keys.append(channel.global_keyprefix + channel._q_for_pri(queue, priority))  # noqa: SLF001 - as above
-    found = [seconds for key in keys if (seconds := channel.client.eval(code, 1, key)) is not None]
-    return min(map(float, found), default=None)
+    code = files("resilience.broker").joinpath("oldest.lua").read_text()
+    lists = {str(channel._q_for_pri(queue, one)) for one in channel.priority_steps}  # type: ignore[attr-defined] # noqa: SLF001 - as above
+    times = [channel.client.eval(code, 1, channel.global_keyprefix + one) for one in lists]
+    return min((float(one) for one in times if one is not None), default=None)

@@ -7,8 +7,8 @@ import click
 from resilience.tasks.resilience import Resilience
 
 PORT = 9540
-READY_SECONDS = 5.0
-"""The first scrape waits so long for all sources, at most."""
+READY_LOOKS = 100
+"""The first scrape waits so often 0.05 s for all sources, at most."""
 
 
 @click.command()
@@ -33,11 +33,9 @@ def metrics(context: click.Context, port: int, address: str) -> None:
     app.loader.import_default_modules()  # labels are the names of declared tasks
     registry = CollectorRegistry()
     scrape = expose(Resilience.of(app), registry)
-    wait = threading.Event().wait
-    for _ in range(int(READY_SECONDS / 0.05)):
-        if len(scrape.asked) == len(scrape.sources):
-            break
-        wait(0.05)
+    for _ in range(READY_LOOKS):
+        if not scrape.ready:
+            threading.Event().wait(0.05)
     try:
         server, thread = start_http_server(port, address, registry)
     except OSError as error:

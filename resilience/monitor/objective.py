@@ -1,37 +1,18 @@
 """Degradation objectives: how many answers are to be FULL, and how fast the budget is spent."""
 
 import json
-import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from resilience.levels import Level
-from resilience.store import Store
+from resilience.monitor.metrics import ANSWERS, MINUTES, Series, known_labels, read_counts
 from resilience.tasks.resilience import Resilience
 
-BURN_WINDOWS: Final = {"5m": 300, "1h": 3_600, "6h": 21_600, "3d": 259_200}
-UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
-LEVELS: Final = {level.name for level in Level}
-
-
-def _duration(given: object) -> object:
-    """Return the duration that a text such as `30d` stands for; anything else as it is."""
-    if isinstance(given, str) and given[:-1].isdecimal() and given[-1] in UNITS:
-        return timedelta(**{UNITS[given[-1]]: int(given[:-1])})
-    return given
-
-
-Window = Annotated[
-    timedelta,
-    BeforeValidator(_duration),
-    Field(ge=timedelta(hours=1), le=timedelta(days=35)),
-]
+Window = Annotated[timedelta, Field(ge=timedelta(hours=1), le=timedelta(days=35))]
 
 
 class Objective(BaseModel):
@@ -69,113 +50,68 @@ class Objective(BaseModel):
             return f"task:{self.task}"
         return "app" if self.dependency is None else f"dependency:{self.dependency}"
 
+    def levels(self, until: "Counts", before: "Counts") -> dict[str, float]:
+        """Return the answers that this is about, between two moments, by level."""
+        found = dict.fromkeys(Level.__members__, 0.0)
+        for series, count in until.items():
+            about = (None, *series[1:3])
+            if series[0] == ANSWERS and self.task in about[:2] and self.dependency in about[::2]:
+                found[series[3]] += max(0.0, count - before.get(series, 0.0))
+        return found
+
     def burn_rate(self, levels: Mapping[str, float]) -> float:
         """Return the share of the answers that were not FULL, over the share that may be so."""
         total = sum(levels.values())
-        worse = total - levels.get(Level.FULL.name, 0.0)
-        return worse / total / (1 - self.full) if total else 0.0
+        return (1 - levels["FULL"] / total) / (1 - self.full) if total else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """All answers up to some moment.
-
-    Attributes:
-        counts: Their number by task, dependency and name of the level.
-        minutes: Minutes with an answer that was not FULL, by dependency.
-    """
-
-    counts: Mapping[tuple[str, str, str], float]
-    minutes: Mapping[str, int]
-
-    @classmethod
-    def parse(cls, fields: Mapping[Any, Any]) -> Self:
-        """Return what the store keeps, without what none of our processes can have written."""
-        counts: Counter[tuple[str, str, str]] = Counter()
-        minutes: dict[str, int] = {}
-        for name, value in fields.items():
-            with suppress(ValueError, TypeError, RecursionError):
-                match json.loads(name):
-                    case [str(task), str(dependency), str(level)] if level in LEVELS:
-                        counts[task, dependency, level] += number_of(value)
-                    case [str(dependency)]:
-                        minutes[dependency] = int(number_of(_text(value).partition("|")[0]))
-        return cls(counts, minutes)
-
-    def levels(self, about: Objective, before: "Answers") -> dict[str, float]:
-        """Return the answers that *about* is about by level, without those of *before*."""
-        found = dict.fromkeys((level.name for level in Level), 0.0)
-        for key, count in self.counts.items():
-            task, dependency, level = key
-            if about.task in {None, task} and about.dependency in {None, dependency}:
-                found[level] += max(0.0, count - before.counts.get(key, 0.0))
-        return found
+Counts = Mapping[Series, float]
+"""Answers, and minutes below FULL, up to some moment."""
 
 
-def number_of(value: object) -> float:
-    """Return the count that the store keeps as *value*.
-
-    Raises:
-        ValueError: It is no count.
-    """
-    number = float(_text(value))
-    if not 0 <= number < math.inf:
-        raise ValueError(value)
-    return number
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def answers_since(store: Store, moments: Iterable[float]) -> tuple[Answers, list[Answers]]:
-    """Return the answers until now, and those up to each of the *moments*, in fleet time.
-
-    Raises:
-        StoreUnavailableError: The store does not answer.
-    """
-    history = store.key("history")
-    fields, names = store.run(
-        lambda client: (client.hgetall(store.key("answers")), client.hkeys(history))
-    )
-    times = sorted(int(name) for name in names if name.isdigit())  # type: ignore[union-attr] # bytes
-    # The first entry since a moment has what was counted by then; see counts.lua.
-    wanted = [next((at for at in times if at >= moment), None) for moment in moments]
-    until, entries = Answers.parse(fields), {}  # type: ignore[arg-type] # redis-py's types are vague
-    if needed := sorted({at for at in wanted if at is not None}):
-        texts = store.run(lambda client: client.hmget(history, list(map(str, needed))))
-        entries = dict(zip(needed, map(_parsed, texts), strict=True))  # type: ignore[arg-type]
-    return until, [until if at is None else entries[at] for at in wanted]
-
-
-def _parsed(text: bytes | None) -> Answers:
-    with suppress(ValueError, RecursionError):
-        fields = json.loads(text or b"{}")
-        if isinstance(fields, dict):
-            return Answers.parse(fields)
-    return Answers({}, {})
-
-
-def minutes_below_full(resilience: Resilience) -> dict[str, int]:
-    """Return in how many minutes of this month (UTC) a dependency had an answer that was not FULL.
-
-    Counted in processes whose app has a `PrometheusListener`; by dependency, the worst first.
+def counts_until(app: Resilience, moments: Iterable[float]) -> tuple[Counts, list[Counts]]:
+    """Return the counts until now, and those up to each of the *moments*, in fleet time.
 
     Raises:
         StoreUnavailableError: The store does not answer.
         ConfigurationError: The app has no store.
     """
-    until, (before,) = answers_since(resilience.store, [month_of(resilience.fleet_time())])
-    return minutes_between(until, before)
+    store, known, history = app.store, known_labels(app), app.store.key("history")
+
+    def ask(client: Any, *needed: str) -> Any:  # noqa: ANN401 - redis-py's types are vague
+        return client.hmget(history, needed) if needed else client.hkeys(history)
+
+    names = store.run(ask)
+    fields: Any = store.run(lambda client: client.hgetall(store.key("answers")))
+    times = sorted(int(name) for name in names if name.isdigit())
+    # The first entry since a moment has what was counted by then; see counts.lua.
+    wanted = [next((at for at in times if at >= moment), None) for moment in moments]
+    entries: dict[int | None, Counts] = {None: read_counts(fields, known)}
+    if needed := sorted({at for at in wanted if at is not None}):
+        for at, text in zip(
+            needed, store.run(lambda client: ask(client, *map(str, needed))), strict=True
+        ):
+            entries[at] = {}
+            with suppress(ValueError, AttributeError, RecursionError):  # what is no JSON object
+                entries[at] = read_counts(json.loads(text or b"{}"), known)
+    return entries[None], [entries[at] for at in wanted]
 
 
-def month_of(now: float) -> float:
-    """Return when the month of *now* began, in UTC."""
-    moment = datetime.fromtimestamp(now, UTC)
-    return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
+def minutes_below_full(app: Resilience) -> dict[str, int]:
+    """Return in how many minutes of this month (UTC) a dependency had an answer that was not FULL.
 
+    Counted in the processes of apps with a `PrometheusListener`; the worst dependency first.
 
-def minutes_between(until: Answers, before: Answers) -> dict[str, int]:
-    """Return the minutes below FULL between two moments by dependency, the worst first."""
-    found = {name: all_ - before.minutes.get(name, 0) for name, all_ in until.minutes.items()}
-    return dict(sorted(((n, m) for n, m in found.items() if m > 0), key=lambda one: -one[1]))
+    Raises:
+        StoreUnavailableError: The store does not answer.
+        ConfigurationError: The app has no store.
+    """
+    today = datetime.fromtimestamp(app.fleet_time(), UTC)
+    began = today.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
+    until, (before,) = counts_until(app, [began])
+    found = {
+        series[1]: int(count - before.get(series, 0.0))
+        for series, count in until.items()
+        if series[0] == MINUTES
+    }
+    return dict(sorted(found.items(), key=lambda one: -one[1]))

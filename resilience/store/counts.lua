@@ -6,11 +6,11 @@
 -- KEYS[5] counted    string  number of this process's last batch that was added
 -- KEYS[6] totals     hash  series -> number, and "born" -> when the totals began
 -- KEYS[7] answers    hash  series of answers -> number, and
---                          dependency -> "<minutes with a degraded answer>|<the last of them>"
+--                          series of minutes -> "<minutes with a degraded answer>|<the last of them>"
 -- KEYS[8] history    hash  minute, in seconds -> JSON of `answers` when it began
 -- KEYS[9] exemplars  hash  series -> JSON of an exemplar
--- the last of ARGV: JSON {batch, totals, answers, exemplars, minutes: [dependency, …]}; a number to
--- add or a text to keep for each series
+-- the last of ARGV: JSON {batch, counts, exemplars, minutes: [series, …]}; a number to add or a text to
+-- keep for each series
 -- -> what the pulse returns, and "" if the batch has been added, else why not
 --
 -- A batch has a number, so that it is added once however often it is sent. A process sends its next
@@ -54,20 +54,19 @@ local function keep_history()
   redis.call('EXPIRE', KEYS[8], KEEP)
 end
 
-local function add(key, increments)
-  local names, sums = {}, {}
-  for name in pairs(increments) do names[#names + 1] = name end
+local function add(key, names)
   if #names == 0 then return end
+  local sums = {}
   for i, old in ipairs(redis.call('HMGET', key, unpack(names))) do
-    local sum = (tonumber(old or '0') or 0) + increments[names[i]]
+    local sum = (tonumber(old or '0') or 0) + batch.counts[names[i]]
     sums[2 * i - 1], sums[2 * i] = names[i], string.format('%.17g', sum)
   end
   redis.call('HSET', key, unpack(sums))
   redis.call('EXPIRE', key, KEEP)
 end
 
-local function add_minutes(dependencies)
-  for _, name in ipairs(dependencies) do
+local function add_minutes(names)
+  for _, name in ipairs(names) do
     local count, last = string.match(redis.call('HGET', KEYS[7], name) or '', '^(%d+)|(%d+)$')
     if tonumber(last) ~= minute then
       redis.call('HSET', KEYS[7], name, string.format('%d|%d', (count or 0) + 1, minute))
@@ -78,10 +77,15 @@ end
 local function count()
   if batch.batch <= (tonumber(redis.call('GET', KEYS[5]) or '0') or 0) then return end
   redis.call('SET', KEYS[5], batch.batch, 'EX', COUNTED_KEEP)
-  if next(batch.answers) or #batch.minutes > 0 then keep_history() end
+  local others, answers = {}, {}
+  for name in pairs(batch.counts) do
+    local names = string.sub(name, 1, 10) == '["answers"' and answers or others
+    names[#names + 1] = name
+  end
+  if #answers > 0 then keep_history() end
   redis.call('HSETNX', KEYS[6], 'born', now)
-  add(KEYS[6], batch.totals)
-  add(KEYS[7], batch.answers)
+  add(KEYS[6], others)
+  add(KEYS[7], answers)
   add_minutes(batch.minutes)
   for name, exemplar in pairs(batch.exemplars) do
     redis.call('HSET', KEYS[9], name, exemplar)

@@ -119,8 +119,8 @@ class Reply:
         windows: Windows of the dependencies that it sent evidence of.
         flags: State of the features; empty if there is none, None if the process already knows
             this version or did not ask.
-        counted: Empty if the batch that it sent is in the fleet's totals, why not if the store could
-            not add it, None if it sent none or the store was not asked.
+        counted: Empty if the batch that it sent is in the fleet's totals; why not, if the store
+            could not add it; None if it sent none or the store was not asked.
     """
 
     now: float

@@ -1,6 +1,6 @@
 """Who takes part in the pulse."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any, Protocol, TypeVar
 
 from resilience.store.fleet import Batch, Evidence, Kept, Question, Window
@@ -53,8 +53,8 @@ class Watcher(Protocol):
 class Tally(Protocol):
     """Counts what the pulse is to add to the fleet's totals."""
 
-    def batch(self, evidence: Sequence[Evidence]) -> Batch | None:
-        """Count the calls of *evidence*, and return what is due."""
+    def batch(self) -> Batch | None:
+        """Return what is due: the last batch again until it was settled."""
         ...
 
     def settle(self, number: int, why_not: str) -> None:
