@@ -29,7 +29,8 @@ KINDS: Final = {
 LABELS: Final = {
     "level": {level.name for level in Level},
     "kind": {*KINDS.values(), "error"},
-    "event": {name for name in events.__all__ if isinstance(getattr(events, name), type)},
+    "event": {name for name in events.__all__ if hasattr(getattr(events, name), "severity")}
+    - {"Event"},
     "ended": {"complete", "required", "deadline", "unpublished"},
 }
 """Values of labels that are the same in every app."""

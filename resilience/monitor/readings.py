@@ -1,5 +1,6 @@
 """Asks store, broker and ledger for what metrics show."""
 
+import functools
 import json
 import threading
 from collections import Counter
@@ -7,12 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
+import redis
+
+from resilience import events
 from resilience.breaker import Breaker
 from resilience.breaker.state import State
 from resilience.broker.lengths import oldest_of
 from resilience.clock import SystemClock
 from resilience.errors import StoreUnavailableError
-from resilience.monitor.metrics import MINUTES, OTHER, Series, known_labels, read_counts
+from resilience.monitor.metrics import LABELS, MINUTES, OTHER, Series, known_labels, read_counts
 from resilience.monitor.metrics import read_series as series_of
 from resilience.monitor.objective import Objective, counts_until, minutes_below_full
 from resilience.tasks.admission import depth_of
@@ -76,11 +80,10 @@ class Readings:
         for one in self._app.dependencies.values():
             if one.slots is not None:
                 key = store.key("slots", one.name, "held")
+                ask = functools.partial(redis.Redis.zcount, name=key, min=now, max="inf")
+                used: Any = store.run(ask)
                 yield ("slots", one.name), one.slots
-                yield (
-                    ("slots_in_use", one.name),
-                    store.run(lambda c, k=key: c.zcount(k, now, "inf")),
-                )
+                yield ("slots_in_use", one.name), used
 
     def _totals(self) -> Values:
         store, known = self._app.store, known_labels(self._app)
@@ -90,6 +93,13 @@ class Readings:
 
         totals, answers, exemplars = store.run(ask)
         self.born = totals.pop(b"born", None)
+        # A series that appears with its first count would hide that count from `increase`.
+        for event in LABELS["event"]:
+            kind = getattr(events, event)
+            has = hasattr(kind, "dependency") or hasattr(kind, "queue")
+            yield from (
+                (("events", event, name), 0.0) for name in (self._app.dependencies if has else [""])
+            )
         counts = read_counts({**totals, **answers}, known)
         yield from ((one, count) for one, count in counts.items() if one[0] != MINUTES)
         for name, text in exemplars.items():
@@ -138,11 +148,9 @@ class Readings:
         yield from found.items()
         if SystemClock.monotonic() - self._inspected > CONSUMERS_SECONDS:
             self._inspected = SystemClock.monotonic()
-            replies = app.control.inspect(timeout=1.0).active_queues() or {}
-            lists: Any = (one for one in replies.values() if isinstance(one, list))
-            self._consumers = Counter(
-                str(one.get("name")) for queues in lists for one in queues if isinstance(one, dict)
-            )
+            replies: Any = app.control.inspect(timeout=1.0).active_queues() or {}
+            queues = [one for found in replies.values() if isinstance(found, list) for one in found]
+            self._consumers = Counter(str(dict(one).get("name")) for one in queues)
         yield from ((("queue_consumers", name), self._consumers[name]) for name in names)
 
     def _from_ledger(self) -> Values:
