@@ -54,9 +54,10 @@ class Objective(BaseModel):
         """Return the answers that this is about, between two moments, by level."""
         found = dict.fromkeys(Level.__members__, 0.0)
         for series, count in until.items():
-            about = (None, *series[1:3])
-            if series[0] == ANSWERS and self.task in about[:2] and self.dependency in about[::2]:
-                found[series[3]] += max(0.0, count - before.get(series, 0.0))
+            if series[0] == ANSWERS and series[3] in found:
+                _, task, dependency, level = series
+                if self.task in {None, task} and self.dependency in {None, dependency}:
+                    found[level] += max(0.0, count - before.get(series, 0.0))
         return found
 
     def burn_rate(self, levels: Mapping[str, float]) -> float:
