@@ -38,6 +38,7 @@ NAMES = (
     "throughput",
     "weight",
     "scale",
+    "scrape",
     "peers",
     "slots",
     "adaptive",

@@ -1,0 +1,334 @@
+"""Metrics of a fleet: one scrape shows what all its processes have counted."""
+
+import os
+import signal
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.bin.base import CLIContext
+from click.testing import CliRunner
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed
+
+from resilience import Dependency, Level, Resilience, Settings
+from resilience.cli import resilience as command
+from resilience.events import AnswerDegraded, Event, QueueHeld
+from resilience.monitor.prometheus import PrometheusListener
+from resilience.monitor.scrape import Scrape
+from resilience.testing.plugin import running_valkey
+from resilience.testing.process import ServerProcess, import_path
+from resilience.testing.stack import WorkerProcess, run_worker
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.brokers import Broker
+from tests.fresh import imported_anew
+
+APP_PATH = "tests.integration.apps.metrics"
+SECONDS = 60.0
+HOSTILE = 'a"b\\c\n<script>\x1b[2J' + "x" * 1_000_000
+
+
+class Stage:
+    """A worker, the process that serves metrics, and the app in this process."""
+
+    def __init__(
+        self, module: ModuleType, worker: WorkerProcess, store: ValkeyProcess, url: str
+    ) -> None:
+        """Know them."""
+        self.module, self.worker, self.store, self.url = module, worker, store, url
+
+    def scrape(self) -> dict[tuple[str, ...], float]:
+        """Return the value of each sample by name and sorted labels."""
+        request = urllib.request.Request(  # noqa: S310 - of this host
+            self.url, headers={"Accept": "application/openmetrics-text; version=1.0.0"}
+        )
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310 - as above
+            return samples(answer.read().decode())
+
+    def run(self, *, broken: int, full: int) -> set[int]:
+        """Let the worker run so many jobs, and return the processes that ran them."""
+        rank = self.module.rank
+        results = [rank.delay(broken=True) for _ in range(broken)]
+        results += [rank.delay(broken=False) for _ in range(full)]
+        return {result.get(timeout=SECONDS).value for result in results}
+
+    def answers(self) -> tuple[float, float]:
+        """Return how many answers one scrape shows: degraded, and full."""
+        found = self.scrape()
+        return tuple(  # type: ignore[return-value] # two
+            found.get(
+                (
+                    "resilience_answers_total",
+                    "dependency=users",
+                    f"level={level}",
+                    "task=metrics.rank",
+                ),
+                0.0,
+            )
+            for level in ("REDUCED", "FULL")
+        )
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """Return the value of each sample of an answer in the OpenMetrics format."""
+    return {
+        (sample.name, *(f"{name}={value}" for name, value in sorted(sample.labels.items()))): (
+            sample.value
+        )
+        for family in parsed(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture(scope="module")
+def stage(
+    any_broker: Broker, valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """A prefork worker whose two children are replaced after every 15 jobs."""
+    any_broker.empty()
+    path = tmp_path_factory.mktemp("metrics")
+    with running_valkey(tmp_path_factory) as store:
+        env = {
+            "CELERY_BROKER_URL": any_broker.url,
+            "CELERY_RESULT_BACKEND": valkey.url,
+            "RESILIENCE_STORE_URL": store.url,
+            "RESILIENCE_LEDGER_URL": f"sqlite:///{path}/ledger.sqlite3",
+        }
+        shown = ServerProcess(
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                APP_PATH,
+                "resilience",
+                "metrics",
+                "--port",
+                "0",
+            ],
+            ready="/metrics",
+            log_path=path / "metrics.log",
+            env={**env, "PYTHONPATH": import_path()},
+        )
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            run_worker(
+                APP_PATH, queues=["users"], env=env, extra=["--max-tasks-per-child", "15"]
+            ) as worker,
+        ):
+            for name, value in env.items():
+                patch.setenv(name, value)
+            shown.start()
+            try:
+                url = shown.log.split("metrics on ")[1].split()[0]
+                yield Stage(imported_anew(patch, APP_PATH), worker, store, url)
+            finally:
+                shown.kill()
+
+
+def test_one_scrape_is_complete_though_children_end_and_are_killed(stage: Stage) -> None:
+    """Jobs of both children are counted once each, also of those that were replaced or killed."""
+    pids = stage.run(broken=40, full=20)
+    assert len(pids) > 2
+    wait_until(lambda: stage.answers() == (40, 20), SECONDS, "the scrape shows all answers")
+
+    idle = set(stage.worker.children())
+    os.kill(min(idle), signal.SIGKILL)
+    wait_until(lambda: set(stage.worker.children()) - idle, SECONDS, "another child is there")
+    stage.run(broken=10, full=10)
+    wait_until(lambda: stage.answers() == (50, 30), SECONDS, "the scrape shows all answers")
+
+    found = stage.scrape()
+    assert found["resilience_events_total", "dependency=users", "event=AnswerDegraded"] == 50
+    assert found["resilience_queue_wait_seconds_count", "dependency=users"] == 80
+    name = "resilience_degraded_answers_total"
+    assert found[name, "dependency=users", "kind=error", "level=REDUCED"] == 50
+    rates = {
+        about: found["resilience_burn_rate", f"objective={about}", "window=5m"]
+        for about in ("app", "task:metrics.rank")
+    }
+    assert rates == {"app": pytest.approx(50 / 80 / 0.25), "task:metrics.rank": pytest.approx(6.25)}
+    assert found["resilience_minutes_below_full", "dependency=users"] >= 1
+
+
+def test_job_that_fails_is_an_answer_at_level_failed(stage: Stage) -> None:
+    """The share of answers below FULL includes those that are errors."""
+    with suppress(ConnectionError):
+        stage.module.fail.delay().get(timeout=SECONDS)
+
+    labels = ("dependency=users", "level=FAILED", "task=metrics.fail")
+    wait_until(
+        lambda: stage.scrape().get(("resilience_answers_total", *labels)) == 1,
+        SECONDS,
+        "the failure is counted",
+    )
+
+
+def test_gauges_show_queues_holds_and_features(stage: Stage) -> None:
+    """What waits, who takes it, what is held and what is off can be scraped."""
+    resilience = stage.module.resilience
+    who = {"seconds": 600.0, "actor": "ann", "reason": "test"}
+    resilience.holds.hold("mail", **who)
+    resilience.flags.order("ranking", "off", **who)
+    queue = resilience.app.amqp.queues["mail"]
+    with resilience.app.producer_or_acquire(None) as producer:
+        headers = {"resilience-sent": resilience.fleet_time() - 50}
+        producer.publish({}, routing_key="mail", exchange="", declare=[queue], headers=headers)
+
+    def shown() -> bool:
+        found = stage.scrape()
+        return (
+            found["resilience_held", "name=mail"] == 1
+            and found["resilience_held", "name=users"] == 0
+            and found["resilience_feature_shed", "feature=ranking"] == 1
+            and found["resilience_level",] == Level.REDUCED
+            and found["resilience_queue_jobs", "queue=mail"] == 1
+            and found["resilience_queue_consumers", "queue=mail"] == 0
+            and found["resilience_queue_consumers", "queue=users"] == 1
+            and found["resilience_slots", "dependency=users"] == 20
+            and found["resilience_breaker_state", "dependency=mail", "state=closed"] == 1
+        )
+
+    wait_until(shown, SECONDS, "the scrape shows it")
+
+
+@pytest.mark.redis_broker("RabbitMQ shows no message without handing it out")
+def test_age_of_the_oldest_job_is_shown(stage: Stage) -> None:
+    """A job that was published 50 s ago is 50 s old."""
+    name = ("resilience_queue_oldest_age_seconds", "queue=mail")
+
+    assert 50 <= wait_until(lambda: stage.scrape().get(name), SECONDS, "an age is shown") < 90
+
+
+def test_outage_of_the_store_loses_no_count(stage: Stage) -> None:
+    """`up` says so, counters stay; what was counted meanwhile is there when the store is back."""
+    before = stage.answers()
+    up = ("resilience_up", "source=store")
+    stage.store.stop()
+    try:
+        wait_until(lambda: stage.scrape()[up] == 0, SECONDS, "the store is shown as down")
+        assert ("resilience_level",) not in stage.scrape()
+        assert stage.answers() == before
+        stage.run(broken=5, full=0)
+    finally:
+        stage.store.start()
+
+    after = before[0] + 5, before[1]
+    wait_until(lambda: stage.answers() == after, SECONDS, "the scrape shows all answers")
+    assert stage.scrape()[up] == 1
+
+
+def nowhere(path: Path) -> Celery[Any]:
+    """Return an app whose store, broker and ledger are away."""
+    app: Celery[Any] = Celery(broker="redis://127.0.0.1:9/0", set_as_current=False)
+    app.conf.update(broker_connection_timeout=0.2)
+    Resilience(
+        app,
+        dependencies=[Dependency("users")],
+        settings=Settings(
+            store_url="redis://127.0.0.1:9/0", ledger_url=f"sqlite:///{path}/no/l.db"
+        ),
+        listeners=[PrometheusListener()],
+    )
+    return app
+
+
+def shown_by(scrape: Scrape) -> str:
+    """Return what *scrape* shows in the OpenMetrics format."""
+    from prometheus_client.openmetrics.exposition import generate_latest  # noqa: PLC0415 - untyped
+
+    registry = CollectorRegistry()
+    registry.register(scrape)
+    show: Callable[[CollectorRegistry], bytes] = generate_latest
+    return show(registry).decode()
+
+
+def test_each_source_that_is_away_is_named(tmp_path: Path) -> None:
+    """A scrape answers, and says what could not be asked."""
+    scrape = Scrape(Resilience.of(nowhere(tmp_path)))
+    scrape.start()
+    wait_until(lambda: scrape.ready, SECONDS, "all sources were asked")
+    found = samples(shown_by(scrape))
+
+    assert {name: value for name, value in found.items() if name[0] == "resilience_up"} == {
+        ("resilience_up", f"source={source}"): 0 for source in ("store", "broker", "ledger")
+    }
+
+
+def events_of(listener: PrometheusListener) -> Callable[[Event], None]:
+    """Return *listener*, which takes what another version of the library may announce."""
+    return listener
+
+
+def test_hostile_names_and_other_peoples_events_are_one_series(valkey: ValkeyProcess) -> None:
+    """A label has a bounded number of values, whatever an event says."""
+    listener = PrometheusListener()
+    app: Celery[Any] = Celery(broker="memory://", set_as_current=False)
+    settings = Settings(store_url=valkey.url, namespace="hostile")
+    adopted = Resilience(
+        app, dependencies=[Dependency("users")], settings=settings, listeners=[listener]
+    )
+    announce = events_of(listener)
+    degraded = {"call": HOSTILE, "level": Level.STALE, "error": HOSTILE, "source": "s", "age": None}
+    with TracerProvider().get_tracer("test").start_as_current_span("job") as span:
+        for number in range(3):
+            announce(
+                AnswerDegraded(dependency=HOSTILE + str(number), reason=HOSTILE, **degraded)  # type: ignore[arg-type] # by name
+            )
+        announce(AnswerDegraded(dependency="users", reason="CircuitOpenError", **degraded))  # type: ignore[arg-type] # as above
+    held = {"worker": None, "reason": "", "actor": "", "until": None}
+    announce(QueueHeld(queue="users.retry", **held))  # type: ignore[arg-type] # as above
+    announce(type(HOSTILE[:7], (Event,), {})())
+    tally = listener._tally()  # noqa: SLF001 - at once, not within a second
+    assert tally is not None
+    tally.flush()
+    scrape = Scrape(adopted)
+    for ask in (scrape._readings._from_store,):  # noqa: SLF001 - without threads
+        scrape._look("store", 1.0, ask, SimpleNamespace(note=lambda _: None))  # type: ignore[arg-type] # noqa: SLF001 - as above
+    text = shown_by(scrape)
+    found = samples(text)
+
+    name = "resilience_degraded_answers_total"
+    assert found[name, "dependency=other", "kind=error", "level=STALE"] == 3
+    assert found[name, "dependency=users", "kind=open", "level=STALE"] == 1
+    assert found["resilience_events_total", "dependency=users", "event=QueueHeld"] == 1
+    assert found["resilience_events_total", "dependency=", "event=other"] == 1
+    assert len(text) < 100_000
+    assert f'trace_id="{span.get_span_context().trace_id:032x}"' in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--port", "99999"], "99999"), (["--address", "203.0.113.7", "--port", "0"], "203.0.113.7")],
+    ids=["port", "address"],
+)
+def test_address_that_cannot_be_served_is_one_line(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
+    """The command says which address, and how to choose another one."""
+    context = CLIContext(nowhere(tmp_path), no_color=True, workdir=None)
+    done = CliRunner().invoke(command, ["metrics", *words], obj=context)
+
+    assert done.exit_code > 0
+    assert said in done.output
+    assert "Traceback" not in done.output
+
+
+def test_command_without_prometheus_client_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One line names the extra."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    context = CLIContext(nowhere(tmp_path), no_color=True, workdir=None)
+    done = CliRunner().invoke(command, ["metrics"], obj=context)
+
+    assert done.exit_code == 1
+    assert "celery-resilience[prometheus]" in done.output
