@@ -28,7 +28,8 @@ MODULES = {
     "worker": "workers",
 }
 """The module of each command, which has the command's name there."""
-EXTRAS = {"rich", "supervisor"}
+EXTRAS = {"prometheus_client": "prometheus", "rich": "cli", "supervisor": "cli"}
+"""The extra that installs a package."""
 
 
 class DeclarationError(click.ClickException):
@@ -70,7 +71,7 @@ class Commands(click.Group):
             missing = str(error.name).partition(".")[0]
             if missing not in EXTRAS:
                 raise
-            msg = f"this needs {missing}: pip install 'celery-resilience[cli]'"
+            msg = f"this needs {missing}: pip install 'celery-resilience[{EXTRAS[missing]}]'"
             raise DeclarationError(msg) from error
         except (
             errors.LedgerUnavailableError,

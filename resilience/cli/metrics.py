@@ -1,6 +1,7 @@
 """`celery -A app resilience metrics`: the metrics of the fleet for Prometheus."""
 
 import threading
+from contextlib import suppress
 
 import click
 
@@ -20,15 +21,10 @@ def metrics(context: click.Context, port: int, address: str) -> None:
 
     Any number of these may run; each shows all there is. Nobody is asked who scrapes.
     """
-    try:
-        from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415
+    from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415 - an extra
 
-        from resilience.monitor.scrape import expose  # noqa: PLC0415 - only this command needs it
-    except ModuleNotFoundError as error:
-        if error.name != "prometheus_client":
-            raise
-        msg = "this needs prometheus_client: pip install 'celery-resilience[prometheus]'"
-        raise click.ClickException(msg) from error
+    from resilience.monitor.scrape import expose  # noqa: PLC0415 - imports it, too
+
     app = context.obj.app
     app.loader.import_default_modules()  # labels are the names of declared tasks
     registry = CollectorRegistry()
@@ -42,7 +38,5 @@ def metrics(context: click.Context, port: int, address: str) -> None:
         msg = f"cannot listen on {address}:{port} ({error.strerror}); choose another --port"
         raise click.ClickException(msg) from error
     click.echo(f"metrics on http://{address}:{server.server_port}/metrics")
-    try:
+    with suppress(KeyboardInterrupt):
         thread.join()
-    except KeyboardInterrupt:
-        server.shutdown()

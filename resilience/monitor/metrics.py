@@ -3,13 +3,12 @@
 import json
 import math
 import tomllib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-from resilience import events
+from resilience import errors, events
 from resilience.levels import Level
 from resilience.tasks.resilience import Resilience
 
@@ -18,17 +17,9 @@ OTHER: Final = "other"
 """Stands for every name that the app does not declare, so that labels are bounded."""
 ANSWERS: Final = "answers"
 MINUTES: Final = "minutes_below_full"
-KINDS: Final = {
-    "CircuitOpenError": "open",
-    "BulkheadFullError": "full",
-    "FeatureShedError": "shed",
-    "BudgetExceededError": "late",
-    "AttemptTimeoutError": "timeout",
-}
-"""What a degraded answer is put down to; everything else is `error`."""
 LABELS: Final = {
     "level": {level.name for level in Level},
-    "kind": {*KINDS.values(), "error"},
+    "kind": {name for name in dir(errors) if name.endswith("Error")} | {"error"},
     "event": {name for name in events.__all__ if hasattr(getattr(events, name), "severity")}
     - {"Event"},
     "ended": {"complete", "required", "deadline", "unpublished"},
@@ -74,14 +65,14 @@ def read_counts(fields: Mapping[Any, Any], known: Mapping[str, set[str]]) -> dic
         fields: By the name of the series, as text or bytes.
         known: From `known_labels`; other values become `OTHER`.
     """
-    counts: Counter[Series] = Counter()
+    counts: dict[Series, float] = {}
     for name, value in fields.items():
         text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
         with suppress(ValueError):
             number = float(text.partition("|")[0])
             if (series := read_series(name, known)) and 0 <= number < math.inf:
-                counts[series] += number  # type: ignore[assignment] # no whole number
-    return counts  # type: ignore[return-value] # as above
+                counts[series] = counts.get(series, 0.0) + number
+    return counts
 
 
 def read_series(name: str | bytes, known: Mapping[str, set[str]]) -> Series | None:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from resilience.levels import Level
 from resilience.monitor.metrics import ANSWERS, MINUTES, Series, known_labels, read_counts
@@ -26,7 +26,7 @@ class Objective(BaseModel):
         full: The share, between 0 and 1.
         window: From 1 hour to 35 days, such as `"30d"`.
         dependency: About the tasks of this dependency only.
-        task: About this task only.
+        task: About this task only, whatever its dependency.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,13 +35,6 @@ class Objective(BaseModel):
     window: Window = timedelta(days=30)
     dependency: str | None = None
     task: str | None = None
-
-    @model_validator(mode="after")
-    def _about_one(self) -> Self:
-        if self.dependency is not None and self.task is not None:
-            msg = f"name the task {self.task!r} or the dependency {self.dependency!r}, not both"
-            raise ValueError(msg)
-        return self
 
     @property
     def name(self) -> str:

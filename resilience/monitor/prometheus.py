@@ -11,9 +11,9 @@ from resilience.clock import SystemClock
 from resilience.errors import ConfigurationError
 from resilience.events import AnswerDegraded, Event, FallbacksExhausted, FanOutFinished
 from resilience.levels import Level
-from resilience.monitor.metrics import ANSWERS, KINDS, LABELS, MINUTES, OTHER
+from resilience.monitor.metrics import ANSWERS, LABELS, OTHER
 from resilience.monitor.objective import Objective
-from resilience.monitor.tally import Tally, name_of
+from resilience.monitor.tally import Tally
 from resilience.outcome import Outcome
 from resilience.partial import PartialResponse
 from resilience.tasks.envelope import SENT_HEADER, deadline_of, header, ledger_header, seconds_or
@@ -70,7 +70,8 @@ class PrometheusListener:
         tally.add("events", name if name in LABELS["event"] else OTHER, dependency)
         if isinstance(event, AnswerDegraded | FallbacksExhausted):
             level = getattr(event, "level", Level.FAILED)
-            kind = KINDS.get(getattr(event, "reason", ""), "error")
+            reason = getattr(event, "reason", "")
+            kind = reason if reason in LABELS["kind"] else "error"
             trace = current_trace()
             exemplar = json.dumps({"trace_id": trace, "at": SystemClock.now()}) if trace else ""
             labels = dependency, Level(level).name, kind
@@ -129,8 +130,7 @@ class PrometheusListener:
         if (tally := self._tally_of(task)) is not None:
             name = str(task.name) if task.name in task.app.tasks else OTHER
             dependency = self._dependency(getattr(task, "dependency", None))
-            minute = None if level == Level.FULL else name_of(MINUTES, dependency)
-            tally.add(ANSWERS, name, dependency, Level(level).name, minute=minute)
+            tally.add(ANSWERS, name, dependency, Level(level).name)
 
     def _tally_of(self, task: Task[Any, Any]) -> Tally | None:
         ours = self._app is not None and task.app is self._app.app

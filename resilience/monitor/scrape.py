@@ -18,11 +18,6 @@ logger = logging.getLogger("resilience")
 
 STALE_SECONDS: Final = 10.0
 """A source that has not answered for so long beyond its turn is down: it hangs."""
-FAMILIES: Final[dict[str, Any]] = {
-    "counter": core.CounterMetricFamily,
-    "gauge": core.GaugeMetricFamily,
-    "histogram": core.HistogramMetricFamily,
-}
 
 
 class Scrape(Collector):
@@ -81,10 +76,10 @@ class Scrape(Collector):
         """Yield all metrics; asks nobody."""
         now, histograms = SystemClock.monotonic(), dict[Series, dict[str, float]]()
         fresh = {name: found for name, (until, found) in self._gauges.items() if now < until}
-        families = {
-            name: FAMILIES[metric.kind](PREFIX + name, metric.help, labels=metric.labels)
-            for name, metric in METRICS.items()
-        }
+        families: dict[str, Any] = {}
+        for name, metric in METRICS.items():
+            family = getattr(core, f"{metric.kind.title()}MetricFamily")
+            families[name] = family(PREFIX + name, metric.help, labels=metric.labels)
         for source in self._readings.sources:
             families["up"].add_metric([source], source in fresh)
         for found in fresh.values():

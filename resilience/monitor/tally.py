@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import threading
+from contextlib import suppress
 
 from resilience.broker.beside import Beside
 from resilience.clock import SystemClock
@@ -46,29 +47,23 @@ class Tally:
         self._lock = threading.RLock()
         self._counts: dict[str, float] = {}
         self._exemplars: dict[str, str] = {}
-        self._minutes: set[str] = set()
         self._batch: Batch | None = None
         self._number, self._due = 0, 0.0
         self._sender: Beside | None = None
 
-    def add(
-        self, *series: str, amount: float = 1.0, exemplar: str = "", minute: str | None = None
-    ) -> None:
+    def add(self, *series: str, amount: float = 1.0, exemplar: str = "") -> None:
         """Add to a counter.
 
         Args:
             *series: The metric, then its labels.
             amount: How much.
             exemplar: JSON of an exemplar.
-            minute: Series of minutes of which the present one is one more.
         """
         name = name_of(*series)
         with self._lock:
             self._counts[name] = self._counts.get(name, 0.0) + amount
             if exemplar:
                 self._exemplars[name] = exemplar
-            if minute is not None:
-                self._minutes.add(minute)
         if self._sender is None:
             self._start()
 
@@ -89,9 +84,8 @@ class Tally:
                     "batch": self._number,
                     "counts": {name: self._counts.pop(name) for name in names},
                     "exemplars": self._exemplars,
-                    "minutes": sorted(self._minutes),
                 }
-                self._exemplars, self._minutes = {}, set()
+                self._exemplars = {}
                 self._batch = Batch(number=self._number, text=json.dumps(fields))
             return self._batch
 
@@ -116,11 +110,10 @@ class Tally:
         """See to it that what was counted is sent, though this process may call nobody again."""
         with self._lock:
             if self._sender is None:
-                self._sender = Beside("counts", self._send, wait=_pause)
-                try:
-                    self._sender.start()
-                except RuntimeError:  # there is no thread to be had; the next count tries again
-                    self._sender = None
+                sender = Beside("counts", self._send, wait=_pause)
+                with suppress(RuntimeError):  # there may be no thread; the next count tries again
+                    sender.start()
+                    self._sender = sender
 
     def _send(self) -> float | None:
         with self._lock:

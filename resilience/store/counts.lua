@@ -9,8 +9,7 @@
 --                          series of minutes -> "<minutes with a degraded answer>|<the last of them>"
 -- KEYS[8] history    hash  minute, in seconds -> JSON of `answers` when it began
 -- KEYS[9] exemplars  hash  series -> JSON of an exemplar
--- the last of ARGV: JSON {batch, counts, exemplars, minutes: [series, …]}; a number to add or a text to
--- keep for each series
+-- the last of ARGV: JSON {batch, counts, exemplars}; a number to add or a text to keep for each series
 -- -> what the pulse returns, and "" if the batch has been added, else why not
 --
 -- A batch has a number, so that it is added once however often it is sent. A process sends its next
@@ -65,17 +64,21 @@ local function add(key, names)
   redis.call('EXPIRE', key, KEEP)
 end
 
-local function add_minutes(names)
-  for _, name in ipairs(names) do
-    local count, last = string.match(redis.call('HGET', KEYS[7], name) or '', '^(%d+)|(%d+)$')
-    if tonumber(last) ~= minute then
-      redis.call('HSET', KEYS[7], name, string.format('%d|%d', (count or 0) + 1, minute))
+local function add_minutes(answers)
+  for _, answer in ipairs(answers) do
+    local _, _, dependency, level = unpack(cjson.decode(answer))
+    local name = cjson.encode({ 'minutes_below_full', dependency })
+    local number, last = string.match(redis.call('HGET', KEYS[7], name) or '', '^(%d+)|(%d+)$')
+    if level ~= 'FULL' and tonumber(last) ~= minute then
+      redis.call('HSET', KEYS[7], name, string.format('%d|%d', (number or 0) + 1, minute))
     end
   end
 end
 
 local function count()
   if batch.batch <= (tonumber(redis.call('GET', KEYS[5]) or '0') or 0) then return end
+  -- A key of another type must fail here: after the first write the batch would be added in part.
+  for i = 6, 9 do redis.call('HLEN', KEYS[i]) end
   redis.call('SET', KEYS[5], batch.batch, 'EX', COUNTED_KEEP)
   local others, answers = {}, {}
   for name in pairs(batch.counts) do
@@ -86,7 +89,7 @@ local function count()
   redis.call('HSETNX', KEYS[6], 'born', now)
   add(KEYS[6], others)
   add(KEYS[7], answers)
-  add_minutes(batch.minutes)
+  add_minutes(answers)
   for name, exemplar in pairs(batch.exemplars) do
     redis.call('HSET', KEYS[9], name, exemplar)
     redis.call('EXPIRE', KEYS[9], DAY)

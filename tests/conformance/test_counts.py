@@ -114,7 +114,7 @@ def test_batch_that_arrives_twice_is_added_once(process: Callable[..., Process])
     fleet = StoreFleet(one.resilience.store)
 
     def send(number: int, process: str = "p") -> object:
-        fields = {"counts": {name_of(*KEPT): 5}, "exemplars": {}, "minutes": []}
+        fields = {"counts": {name_of(*KEPT): 5}, "exemplars": {}}
         batch = Batch(number=number, text=json.dumps({"batch": number, **fields}))
         return fleet.ask(Exchange(process=process, evidence=[], batch=batch)).counted
 
@@ -215,7 +215,7 @@ def test_history_is_thinned_to_the_first_of_each_slot(process: Callable[..., Pro
 def test_minutes_below_full_are_counted_once(process: Callable[..., Process]) -> None:
     """Many degraded answers of one minute are one minute; other months do not count."""
     one, two = process(), process()
-    minute = name_of("minutes_below_full", "users")
+    minute = '["minutes_below_full","users"]'
     store = one.resilience.store
     store.run(lambda client: client.hset(store.key("answers"), minute, "7|60"))
     store.run(
@@ -229,7 +229,7 @@ def test_minutes_below_full_are_counted_once(process: Callable[..., Process]) ->
     def degraded() -> int:
         for each in (one, two):
             for _ in range(3):
-                each.tally.add(*STALE, minute=minute)
+                each.tally.add(*STALE)
             each.tally.flush()
         return minutes_below_full(two.resilience)["users"]
 

@@ -298,7 +298,7 @@ def test_hostile_names_and_other_peoples_events_are_one_series(valkey: ValkeyPro
 
     name = "resilience_degraded_answers_total"
     assert found[name, "dependency=other", "kind=error", "level=STALE"] == 3
-    assert found[name, "dependency=users", "kind=open", "level=STALE"] == 1
+    assert found[name, "dependency=users", "kind=CircuitOpenError", "level=STALE"] == 1
     assert found["resilience_events_total", "dependency=users", "event=QueueHeld"] == 1
     assert found["resilience_events_total", "dependency=", "event=other"] == 1
     assert len(text) < 100_000

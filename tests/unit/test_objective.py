@@ -30,7 +30,6 @@ UNTIL = {
         ({"full": 99.5}, "99.5"),
         ({"full": 0.9, "window": "90d"}, "35 days"),
         ({"full": 0.9, "window": "5 parsecs"}, "parsecs"),
-        ({"full": 0.9, "task": "t", "dependency": "d"}, "'t'"),
         ({"full": 0.9, "windows": "30d"}, "windows"),
     ],
     ids=lambda value: str(value)[:30],
