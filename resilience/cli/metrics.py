@@ -25,10 +25,8 @@ def metrics(context: click.Context, port: int, address: str) -> None:
 
     from resilience.monitor.scrape import expose  # noqa: PLC0415 - imports it, too
 
-    app = context.obj.app
-    app.loader.import_default_modules()  # labels are the names of declared tasks
     registry = CollectorRegistry()
-    scrape = expose(Resilience.of(app), registry)
+    scrape = expose(Resilience.of(context.obj.app), registry)
     for _ in range(READY_LOOKS):
         if not scrape.ready:
             threading.Event().wait(0.05)

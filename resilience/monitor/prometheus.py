@@ -1,7 +1,6 @@
 """Counts what the app's processes do, for Prometheus."""
 
 import json
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +9,7 @@ from celery import Task, signals
 from resilience.clock import SystemClock
 from resilience.errors import ConfigurationError
 from resilience.events import AnswerDegraded, Event, FallbacksExhausted, FanOutFinished
+from resilience.events.tracing import trace_id
 from resilience.levels import Level
 from resilience.monitor.metrics import ANSWERS, LABELS, OTHER
 from resilience.monitor.objective import Objective
@@ -72,7 +72,7 @@ class PrometheusListener:
             level = getattr(event, "level", Level.FAILED)
             reason = getattr(event, "reason", "")
             kind = reason if reason in LABELS["kind"] else "error"
-            trace = current_trace()
+            trace = trace_id()
             exemplar = json.dumps({"trace_id": trace, "at": SystemClock.now()}) if trace else ""
             labels = dependency, Level(level).name, kind
             tally.add("degraded_answers", *labels, exemplar=exemplar)
@@ -139,12 +139,3 @@ class PrometheusListener:
     def _on_exit(self, **_: object) -> None:
         for tally in self._tallies.values():
             tally.flush()
-
-
-def current_trace() -> str:
-    """Return the id of the sampled trace that is current; empty without one, or OpenTelemetry."""
-    api = sys.modules.get("opentelemetry.trace")
-    if api is None:
-        return ""
-    context = api.get_current_span().get_span_context()
-    return f"{context.trace_id:032x}" if context.is_valid and context.trace_flags.sampled else ""

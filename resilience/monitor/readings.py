@@ -20,6 +20,7 @@ from resilience.monitor.metrics import LABELS, MINUTES, OTHER, Series, known_lab
 from resilience.monitor.metrics import read_series as series_of
 from resilience.monitor.objective import Objective, counts_until, minutes_below_full
 from resilience.tasks.admission import depth_of
+from resilience.tasks.ledger_check import uses_ledger
 from resilience.tasks.publishing import publish_within
 from resilience.tasks.resilience import Resilience
 
@@ -51,8 +52,9 @@ class Readings:
         self.sources: dict[str, tuple[float, Callable[[], Values]]] = {
             "store": (1.0, self._from_store),
             "broker": (2.0, self._from_broker),
-            "ledger": (5.0, self._from_ledger),
         }
+        if uses_ledger(resilience):
+            self.sources["ledger"] = 5.0, self._from_ledger
 
     def _from_store(self) -> Values:
         app = self._app

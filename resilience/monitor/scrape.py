@@ -107,6 +107,7 @@ def expose(resilience: Resilience, registry: CollectorRegistry = REGISTRY) -> Sc
     In Flower the default registry is the right one: `/metrics` shows it. Every process that exposes
     them shows the same totals.
     """
+    resilience.app.loader.import_default_modules()  # labels are the names of declared tasks
     scrape = Scrape(resilience)
     registry.register(scrape)
     scrape.start()

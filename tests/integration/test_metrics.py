@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed
 
-from resilience import Dependency, Level, Resilience, Settings
+from resilience import Dependency, FireAndForgetTask, Level, Resilience, Settings
 from resilience.cli import resilience as command
 from resilience.events import AnswerDegraded, Event, QueueHeld
 from resilience.monitor.prometheus import PrometheusListener
@@ -238,6 +238,11 @@ def nowhere(path: Path) -> Celery[Any]:
         ),
         listeners=[PrometheusListener()],
     )
+
+    @app.task(base=FireAndForgetTask, dependency="users", name="mail", shared=False)
+    def mail() -> None:
+        """Need the ledger."""
+
     return app
 
 
