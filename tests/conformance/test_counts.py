@@ -1,5 +1,6 @@
 """Totals of the fleet: each count is added once, whatever becomes of the answer."""
 
+import dataclasses
 import json
 import logging
 import threading
@@ -10,8 +11,8 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
-from resilience import Dependency, Resilience, Settings
-from resilience.monitor.metrics import known_labels, read_counts
+from resilience import Dependency, Level, Resilience, Settings, events
+from resilience.monitor.metrics import LABELS, known_labels, read_counts
 from resilience.monitor.objective import Objective, counts_until, minutes_below_full
 from resilience.monitor.prometheus import PrometheusListener
 from resilience.monitor.tally import BATCH_MAX, Tally, name_of
@@ -23,6 +24,8 @@ from resilience.testing.waiting import wait_until
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 KEPT = ("events", "JobKept", "users")
 FULL, STALE = (("answers", "other", "users", level) for level in ("FULL", "STALE"))
+
+GIVEN = {"level": Level.STALE, "age": 1.0}
 
 
 class Process:
@@ -81,6 +84,20 @@ def test_counts_of_all_processes_add_up(process: Callable[..., Process]) -> None
     assert totals["events", "other", "users"] == 2 * BATCH_MAX + 1
     assert totals["queue_wait_seconds", "users", "0.5"] == 1
     assert totals["queue_wait_seconds", "users", "sum"] == pytest.approx(0.3)
+
+
+def test_every_type_of_event_is_counted_once(process: Callable[..., Process]) -> None:
+    """No event is left out of the metrics, whatever its fields."""
+    one = process()
+    kinds = [getattr(events, name) for name in LABELS["event"]]
+    for kind in kinds:
+        values = {field.name: "x" for field in dataclasses.fields(kind)}
+        one.listener(kind(**{name: GIVEN.get(name, value) for name, value in values.items()}))
+    one.tally.flush()
+
+    counted = [series for series, count in one.totals().items() if series[0] == "events"]
+    assert {series[1] for series in counted} == {kind.__name__ for kind in kinds}
+    assert len(counted) == len(kinds)
 
 
 def test_counts_are_sent_though_the_process_calls_nobody(process: Callable[..., Process]) -> None:
