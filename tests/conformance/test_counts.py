@@ -17,7 +17,7 @@ from resilience.monitor.objective import Objective, counts_until, minutes_below_
 from resilience.monitor.prometheus import PrometheusListener
 from resilience.monitor.tally import BATCH_MAX, Tally, name_of
 from resilience.store.fleet import Batch, Exchange, StoreFleet
-from resilience.testing.proxy import Proxy
+from resilience.testing.proxy import TcpProxy
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 
@@ -143,7 +143,7 @@ def test_lost_answers_and_an_absent_store_lose_no_count_and_double_none(
     server: ValkeyProcess, process: Callable[..., Process]
 ) -> None:
     """The store adds a batch, and its answer comes too late; then it is away; then it is back."""
-    proxy = Proxy(server.port)
+    proxy = TcpProxy(server.port)
     try:
         other = process()
         one = process(f"redis://127.0.0.1:{proxy.port}/0", timeout=0.2)

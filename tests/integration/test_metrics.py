@@ -335,5 +335,5 @@ def test_command_without_prometheus_client_says_what_to_install(
     context = CLIContext(nowhere(tmp_path), no_color=True, workdir=None)
     done = CliRunner().invoke(command, ["metrics"], obj=context)
 
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "celery-resilience[prometheus]" in done.output

@@ -28,7 +28,7 @@ resilience = Resilience(
 )
 
 
-def whose(*_: object) -> int:
+def whose(**_: object) -> int:
     """Answer in the place of the dependency."""
     return os.getpid()
 
