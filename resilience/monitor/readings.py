@@ -69,7 +69,7 @@ class Readings:
             if isinstance(breaker := app.breaker(name), Breaker):
                 now = breaker.state
                 yield from ((("breaker_state", name, one), now is one) for one in State)
-        for name in {*app.dependencies, *app.app.amqp.queues}:
+        for name in {*app.dependencies, *self._queues()}:
             yield ("held", name), name in held
         for name in app.features:
             yield ("feature_shed", name), not app.flags.enabled(name)
@@ -129,8 +129,12 @@ class Readings:
                 rate = one.burn_rate(one.levels(until, before[span]))
                 yield ("burn_rate", one.name, window), rate
 
+    def _queues(self) -> list[str]:
+        own = (name for one in self._app.dependencies.values() for name in one.queues)
+        return list(dict.fromkeys([*own, *self._app.app.amqp.queues]))
+
     def _from_broker(self) -> Values:
-        app, names = self._app.app, list(self._app.app.amqp.queues)
+        app, names = self._app.app, self._queues()
         found: dict[Series, float] = {}
 
         def ask(given_up: threading.Event) -> None:

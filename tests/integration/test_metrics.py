@@ -118,20 +118,19 @@ def stage(
             log_path=path / "metrics.log",
             env={**env, "PYTHONPATH": import_path()},
         )
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            run_worker(
-                APP_PATH, queues=["users"], env=env, extra=["--max-tasks-per-child", "15"]
-            ) as worker,
-        ):
+        with pytest.MonkeyPatch.context() as patch:
             for name, value in env.items():
                 patch.setenv(name, value)
+            module = imported_anew(patch, APP_PATH)
+        options = ["--max-tasks-per-child", "15"]
+        with run_worker(APP_PATH, queues=["users"], env=env, extra=options) as worker:
             shown.start()
             try:
                 url = shown.log.split("metrics on ")[1].split()[0]
-                yield Stage(imported_anew(patch, APP_PATH), worker, store, url)
+                yield Stage(module, worker, store, url)
             finally:
                 shown.kill()
+                worker.kill()  # its shutdown takes seconds
 
 
 def test_one_scrape_is_complete_though_children_end_and_are_killed(stage: Stage) -> None:
@@ -186,7 +185,8 @@ def test_gauges_show_queues_holds_and_features(stage: Stage) -> None:
     def shown() -> bool:
         found = stage.scrape()
         return (
-            found["resilience_held", "name=mail"] == 1
+            found["resilience_up", "source=broker"] == 1
+            and found["resilience_held", "name=mail"] == 1
             and found["resilience_held", "name=users"] == 0
             and found["resilience_feature_shed", "feature=ranking"] == 1
             and found["resilience_level",] == Level.REDUCED
