@@ -116,17 +116,18 @@ def _counting(server: ValkeyProcess, ledger: str) -> Iterator[Figure]:
     tally: Any = listener._tally()  # noqa: SLF001 - no call of a user sends so large a batch
     breakers: list[Any] = [resilience.breaker(f"d{one}") for one in range(PULSED)]
 
-    def pulse() -> None:
+    def pulse(series: int) -> None:
         for breaker in breakers:
             breaker.call(int)
-        for one in range(BATCH_MAX):
+        for one in range(series):
             tally.add("events", "JobParked", f"d{one}")
         tally._due = 0.0  # noqa: SLF001 - at once, not within a second
         resilience.pulse.refresh()
 
-    pulse()
-    value = server_us(server, pulse, TIMES)
-    sides = {"dependencies": PULSED, "series": BATCH_MAX}
+    pulse(BATCH_MAX)
+    value = server_us(server, lambda: pulse(BATCH_MAX), TIMES)
+    without = round(server_us(server, lambda: pulse(0), TIMES), 1)
+    sides = {"dependencies": PULSED, "series": BATCH_MAX, "us_without": without}
     name = "scrape_pulse_with_a_full_batch"
     yield Figure(name=name, value=value, unit="us", bound=PULSE_US, sides=sides)
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ class Readings:
             if isinstance(breaker := app.breaker(name), Breaker):
                 now = breaker.state
                 yield from ((("breaker_state", name, one), now is one) for one in State)
-        for name in {*app.dependencies, *self._queues()}:
+        for name in {*app.dependencies, *held} & {*app.dependencies, *self._queues()}:
             yield ("held", name), name in held
         for name in app.features:
             yield ("feature_shed", name), not app.flags.enabled(name)
@@ -96,12 +97,11 @@ class Readings:
         totals, answers, exemplars = store.run(ask)
         self.born = totals.pop(b"born", None)
         # A series that appears with its first count would hide that count from `increase`.
-        for event in LABELS["event"]:
-            kind = getattr(events, event)
-            has = hasattr(kind, "dependency") or hasattr(kind, "queue")
-            yield from (
-                (("events", event, name), 0.0) for name in (self._app.dependencies if has else [""])
-            )
+        for name in LABELS["event"]:
+            kind = getattr(events, name)
+            if kind.severity >= logging.ERROR:
+                of = self._app.dependencies if hasattr(kind, "dependency") else [""]
+                yield from ((("events", name, one), 0.0) for one in of)
         counts = read_counts({**totals, **answers}, known)
         yield from ((one, count) for one, count in counts.items() if one[0] != MINUTES)
         for name, text in exemplars.items():

@@ -16,7 +16,7 @@ logger = logging.getLogger("resilience")
 
 SEND_SECONDS = 1.0
 """A process sends a batch so often at most, and so long after a count at the latest."""
-BATCH_MAX = 256
+BATCH_MAX = 128
 """Most series in a batch: everybody who uses the store waits while it adds them."""
 
 
@@ -99,7 +99,7 @@ class Tally:
                 self._batch = None
 
     def flush(self) -> None:
-        """Send everything now, as the process ends; give up if the store is away."""
+        """Send everything now, batch by batch; give up if the store is away."""
         while self._counts or self._batch is not None:
             self._due = 0.0
             self._pulse.refresh()
@@ -122,7 +122,7 @@ class Tally:
                 return None
             early = self._due - SystemClock.monotonic()
         if early <= 0 or self._batch is not None:
-            self._pulse.refresh()
+            self.flush()
         return max(early, 0.0)
 
 
