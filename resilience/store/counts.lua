@@ -86,7 +86,8 @@ local function count()
     names[#names + 1] = name
   end
   if #answers > 0 then keep_history() end
-  redis.call('HSETNX', KEYS[6], 'born', now)
+  -- A long value makes the server index a small hash, too; else it searches all fields for each.
+  redis.call('HSETNX', KEYS[6], 'born', string.format('%-80d', now))
   add(KEYS[6], others)
   add(KEYS[7], answers)
   add_minutes(answers)
