@@ -81,7 +81,10 @@ def _tasks(server: ValkeyProcess, home: Path, *, rounds: int, jobs: int) -> Figu
             sides.append(side)
         for side in sides:
             _turn(side, WARM_UP)
+        before = [sum(side.cpu_seconds()) for side in sides]
         turns = [[_turn(side, jobs) for side in sides] for _ in range(rounds)]
+        spent = [sum(s.cpu_seconds()) - b for s, b in zip(sides, before, strict=True)]
+        cpu = [round(seconds / rounds / jobs * 1e6) for seconds in spent]
     without, with_ = zip(*turns, strict=True)
     return Figure(
         name="scrape_task_time",
@@ -91,6 +94,8 @@ def _tasks(server: ValkeyProcess, home: Path, *, rounds: int, jobs: int) -> Figu
         sides={
             "us_with": round(median(with_) / jobs * 1e6),
             "us_without": round(median(without) / jobs * 1e6),
+            "cpu_us_with": cpu[1],
+            "cpu_us_without": cpu[0],
         },
     )
 

@@ -28,5 +28,7 @@ def oldest_of(channel: Any, queue: str) -> float | None:  # noqa: ANN401 - kombu
         return None
     code = files("resilience.broker").joinpath("oldest.lua").read_text()
     lists = {str(channel._q_for_pri(queue, one)) for one in channel.priority_steps}  # type: ignore[attr-defined] # noqa: SLF001 - as above
-    times = [channel.client.eval(code, 1, channel.global_keyprefix + one) for one in lists]
+    # Not `channel.client`: there comes the answer to whom consumed last and did not wait for it.
+    with channel.conn_or_acquire() as client:
+        times = [client.eval(code, 1, channel.global_keyprefix + one) for one in lists]
     return min((float(one) for one in times if one is not None), default=None)

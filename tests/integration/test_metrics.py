@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed
+from prometheus_client.parser import text_string_to_metric_families as text_parsed
 
 from resilience import Dependency, FireAndForgetTask, Level, Resilience, Settings
 from resilience.cli import resilience as command
@@ -24,6 +25,7 @@ from resilience.events import AnswerDegraded, Event, QueueHeld
 from resilience.monitor.prometheus import PrometheusListener
 from resilience.monitor.scrape import Scrape
 from resilience.testing.plugin import running_valkey
+from resilience.testing.ports import free_port
 from resilience.testing.process import ServerProcess, import_path
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
@@ -45,6 +47,11 @@ class Stage:
         """Know them."""
         self.module, self.worker, self.store, self.url = module, worker, store, url
 
+    @property
+    def env(self) -> dict[str, str]:
+        """Variables for another process of the app."""
+        return self.worker.env
+
     def scrape(self) -> dict[tuple[str, ...], float]:
         """Return the value of each sample by name and sorted labels."""
         request = urllib.request.Request(  # noqa: S310 - of this host
@@ -53,12 +60,12 @@ class Stage:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310 - as above
             return samples(answer.read().decode())
 
-    def run(self, *, broken: int, full: int) -> set[int]:
-        """Let the worker run so many jobs, and return the processes that ran them."""
+    def run(self, *, broken: int, full: int) -> list[int]:
+        """Let the worker run so many jobs, and return the process that ran each."""
         rank = self.module.rank
         results = [rank.delay(broken=True) for _ in range(broken)]
         results += [rank.delay(broken=False) for _ in range(full)]
-        return {result.get(timeout=SECONDS).value for result in results}
+        return [result.get(timeout=SECONDS).value for result in results]
 
     def answers(self) -> tuple[float, float]:
         """Return how many answers one scrape shows: degraded, and full."""
@@ -77,13 +84,18 @@ class Stage:
         )
 
 
-def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Return the value of each sample of an answer in the OpenMetrics format."""
+LABELS_OF_DEGRADED = ("dependency=users", "level=REDUCED", "task=metrics.rank")
+
+
+def samples(
+    text: str, parse: Callable[[str], Iterable[Any]] = parsed
+) -> dict[tuple[str, ...], float]:
+    """Return the value of each sample by name and sorted labels."""
     return {
         (sample.name, *(f"{name}={value}" for name, value in sorted(sample.labels.items()))): (
             sample.value
         )
-        for family in parsed(text)
+        for family in parse(text)
         for sample in family.samples
     }
 
@@ -135,8 +147,7 @@ def stage(
 
 def test_one_scrape_is_complete_though_children_end_and_are_killed(stage: Stage) -> None:
     """Jobs of both children are counted once each, also of those that were replaced or killed."""
-    pids = stage.run(broken=40, full=20)
-    assert len(pids) > 2
+    assert len({*stage.run(broken=40, full=20)}) > 2
     wait_until(lambda: stage.answers() == (40, 20), SECONDS, "the scrape shows all answers")
 
     idle = set(stage.worker.children())
@@ -208,6 +219,39 @@ def test_age_of_the_oldest_job_is_shown(stage: Stage) -> None:
     assert 50 <= wait_until(lambda: stage.scrape().get(name), SECONDS, "an age is shown") < 90
 
 
+def test_flower_shows_the_same_totals(stage: Stage, tmp_path: Path) -> None:
+    """Two lines in `flowerconfig.py` add them to Flower's own metrics."""
+    degraded, full = stage.answers()
+    stage.run(broken=1, full=0)
+    expected = degraded + 1, full
+    wait_until(lambda: stage.answers() == expected, SECONDS, "the answer is counted")
+    config, port = tmp_path / "flowerconfig.py", free_port()
+    config.write_text(
+        f"from resilience.monitor.scrape import expose\n"
+        f"from {APP_PATH} import resilience\n"
+        f"expose(resilience)\n"
+    )
+    flower = ["flower", f"--conf={config}", f"--port={port}", "--address=127.0.0.1"]
+    server = ServerProcess(
+        [sys.executable, "-m", "celery", "-A", APP_PATH, *flower],
+        ready="Visit me at",
+        log_path=tmp_path / "flower.log",
+        env=stage.env,
+    )
+
+    def shown() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=SECONDS) as answer:
+            found = samples(answer.read().decode(), text_parsed)
+        own = ("resilience_answers_total", *LABELS_OF_DEGRADED)
+        return found.get(own) == stage.scrape()[own]
+
+    server.start()
+    try:
+        wait_until(shown, SECONDS, "Flower shows as many answers as the other process")
+    finally:
+        server.kill()
+
+
 def test_outage_of_the_store_loses_no_count(stage: Stage) -> None:
     """`up` says so, counters stay; what was counted meanwhile is there when the store is back."""
     before = stage.answers()
@@ -217,13 +261,17 @@ def test_outage_of_the_store_loses_no_count(stage: Stage) -> None:
         wait_until(lambda: stage.scrape()[up] == 0, SECONDS, "the store is shown as down")
         assert ("resilience_level",) not in stage.scrape()
         assert stage.answers() == before
-        stage.run(broken=5, full=0)
+        ran = stage.run(broken=5, full=0)
     finally:
         stage.store.start()
 
-    after = before[0] + 5, before[1]
-    wait_until(lambda: stage.answers() == after, SECONDS, "the scrape shows all answers")
-    assert stage.scrape()[up] == 1
+    def complete() -> bool:
+        # A child that has reached its last job meanwhile ends with what it cannot send.
+        kept = [pid for pid in ran if pid in stage.worker.children()]
+        return stage.answers() == (before[0] + len(kept), before[1])
+
+    wait_until(lambda: stage.scrape()[up] == 1, SECONDS, "the store is shown as back")
+    wait_until(complete, SECONDS, "the scrape shows what the living children counted")
 
 
 def nowhere(path: Path) -> Celery[Any]:
