@@ -17,9 +17,9 @@ from resilience.breaker.state import State
 from resilience.broker.lengths import oldest_of
 from resilience.clock import SystemClock
 from resilience.errors import StoreUnavailableError
-from resilience.monitor.metrics import LABELS, MINUTES, OTHER, Series, known_labels, read_counts
-from resilience.monitor.metrics import read_series as series_of
-from resilience.monitor.objective import Objective, counts_until, minutes_below_full
+from resilience.monitor import metrics
+from resilience.monitor.metrics import MINUTES, OTHER, Series
+from resilience.monitor.objective import counts_until, minutes_below_full
 from resilience.tasks.admission import depth_of
 from resilience.tasks.ledger_check import uses_ledger
 from resilience.tasks.publishing import publish_within
@@ -89,7 +89,7 @@ class Readings:
                 yield ("slots_in_use", one.name), used
 
     def _totals(self) -> Values:
-        store, known = self._app.store, known_labels(self._app)
+        store, known = self._app.store, metrics.known_labels(self._app)
 
         def ask(client: Any) -> Any:  # noqa: ANN401 - redis-py's types are vague
             return [client.hgetall(store.key(one)) for one in ("totals", "answers", "exemplars")]
@@ -97,24 +97,25 @@ class Readings:
         totals, answers, exemplars = store.run(ask)
         self.born = totals.pop(b"born", None)
         # A series that appears with its first count would hide that count from `increase`.
-        for name in LABELS["event"]:
+        for name in metrics.LABELS["event"]:
             kind = getattr(events, name)
             if kind.severity >= logging.ERROR:
                 of = self._app.dependencies if hasattr(kind, "dependency") else [""]
                 yield from ((("events", name, one), 0.0) for one in of)
-        counts = read_counts({**totals, **answers}, known)
+        counts = metrics.read_counts({**totals, **answers}, known)
         yield from ((one, count) for one, count in counts.items() if one[0] != MINUTES)
         for name, text in exemplars.items():
             with suppress(ValueError, TypeError, KeyError, RecursionError):
                 found = json.loads(text)
-                if (one := series_of(name, known)) and len(found["trace_id"]) == 32:  # noqa: PLR2004 - W3C's
+                if (one := metrics.read_series(name, known)) and len(found["trace_id"]) == 32:  # noqa: PLR2004 - W3C's
                     trace = f"{int(found['trace_id'], 16):032x}"
                     self.exemplars[one] = trace, float(found["at"])
 
     def _objectives(self) -> Values:
         for name, minutes in minutes_below_full(self._app).items():
             yield (MINUTES, name), minutes
-        objectives, now = objectives_of(self._app), self._app.fleet_time()
+        now, app = self._app.fleet_time(), self._app
+        objectives: Any = [o for one in app.listeners for o in getattr(one, "objectives", ())]
         spans = {one.window.total_seconds() for one in objectives} | {*BURN_WINDOWS.values()}
         until, entries = counts_until(self._app, [now - span for span in spans])
         before = dict(zip(spans, entries, strict=True))
@@ -166,8 +167,3 @@ class Readings:
             yield ("ledger_jobs", *labels), one.jobs
             if one.overdue_seconds is not None:
                 yield ("ledger_overdue_seconds", *labels), max(0.0, one.overdue_seconds)
-
-
-def objectives_of(resilience: Resilience) -> list[Objective]:
-    """Return the objectives that the app declares."""
-    return [one for found in resilience.listeners for one in getattr(found, "objectives", ())]
