@@ -144,12 +144,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What one process has counted since its last batch; see counts.lua.
-
-    Attributes:
-        number: 1 for the first batch of the process.
-        text: JSON.
-    """
+    """What one process has counted since its last batch, as JSON; see counts.lua."""
 
     number: int
     text: str
