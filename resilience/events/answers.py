@@ -22,6 +22,7 @@ class AnswerDegraded(Event):
         error: That error's text.
         source: Which step answered.
         age: Seconds since the answer was fresh, if it has an age.
+        feature: Which feature is shed, if that is the reason.
     """
 
     severity: ClassVar[int] = logging.WARNING
@@ -32,6 +33,7 @@ class AnswerDegraded(Event):
     error: str
     source: str
     age: float | None
+    feature: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
