@@ -134,10 +134,13 @@ class Relay:
     def _take(self) -> list[Job]:
         """Return what is due and may run again now, longest due first."""
         names = set(self._resilience.dependencies)
-        held = self._refusing()
+        # Most looks find nothing: the fleet is asked only if a circuit may matter.
+        held = self._refusing() if self._may_refuse() else set()
         limited = self._limited - held
         jobs = self._due(BATCH, held | limited)
         try:
+            if jobs:
+                jobs = self._but_for(self._refusing(), jobs)
             jobs = self._within_limits(jobs)
             for name in limited:
                 most = self._granted(name, BATCH, retries=True)
@@ -153,6 +156,12 @@ class Relay:
         full = [job for job in jobs if job.id not in chosen]
         self._resilience.ledger.give_back(full, owner=self._owner)
         return ready
+
+    def _but_for(self, refusing: set[str], jobs: list[Job]) -> list[Job]:
+        """Return *jobs* without those of *refusing*, which are due as they were."""
+        refused = [job for job in jobs if job.dependency in refusing]
+        self._resilience.ledger.give_back(refused, owner=self._owner)
+        return [job for job in jobs if job.dependency not in refusing]
 
     def _lets_in(self, job: Job) -> bool:
         return self._resilience.admission.lets_in(job.dependency, job.queue)
@@ -210,6 +219,11 @@ class Relay:
             for name in self._resilience.dependencies
             if self._resilience.breaker(name).refusal() is not None
         }
+
+    def _may_refuse(self) -> bool:
+        """Tell whether a circuit is open as far as this process knows, without asking the fleet."""
+        breakers = map(self._resilience.breaker, self._resilience.dependencies)
+        return any(one.known_state in NOT_CLOSED for one in breakers)
 
     def _tell(self, error: ConfigurationError) -> None:
         text = text_of(error)

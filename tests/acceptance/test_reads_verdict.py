@@ -136,6 +136,22 @@ def test_late_request_is_told_of() -> None:
     assert "/search took 1.80 s: HTTP 200" in beside.text
 
 
+def test_few_late_requests_are_left_open_beside_other_programs_only() -> None:
+    """The control is asked now and then: it may have missed the moment in which one was late."""
+    many = [sample(sent=CUT + 2 + nth / 100) for nth in range(100)]
+    late = [sample(sent=CUT + 5, seconds=1.8)]
+    controls, times = steady_controls(end=END), [(STALLED, END)]
+
+    def beside(samples: Sequence[Sample], busy: Sequence[tuple[float, float]]) -> bool | None:
+        return verdict(seen(LOOKS, [*WELL, *samples], controls=controls, busy=busy))[2]
+
+    assert beside([*many, *late], times) is None
+    assert beside([*many, *late], ()) is False
+    assert beside([*many, *late, *late], times) is False
+    assert beside([*many, sample(sent=CUT + 5, status=500, error="HTTP 500")], times) is False
+    assert beside([*many, replace(REFUSED, seconds=1.2)], times) is False
+
+
 def test_script_in_which_nothing_was_seen_proves_nothing() -> None:
     """Without looks there is no promise kept; beside other programs it is left open."""
     assert verdict(seen([], [])) == [False] * 3

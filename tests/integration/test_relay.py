@@ -33,7 +33,9 @@ def nothing() -> None:
 class Office:
     """An adopted app whose ledger keeps jobs, its relay, and the broker that it publishes to."""
 
-    def __init__(self, broker: Broker, store_url: str, path: Path) -> None:
+    def __init__(
+        self, broker: Broker, store_url: str, path: Path, *, namespace: str | None = None
+    ) -> None:
         """Declare three dependencies, each with a task of its name."""
         self.broker = broker
         self.app: Celery[Any] = Celery("office", broker=broker.url, set_as_current=False)
@@ -47,7 +49,7 @@ class Office:
             ],
             settings=Settings(
                 store_url=store_url,
-                namespace=uuid4().hex,
+                namespace=namespace or uuid4().hex,
                 store_timeout_seconds=10.0,
                 ledger_url=f"sqlite:///{path}/ledger.db",
                 ledger_lease_seconds=600,
@@ -61,6 +63,12 @@ class Office:
         self.ledger = self.resilience.ledger
         self.ledger.upgrade()
         self.relay = Relay(self.resilience)
+
+    def close(self) -> None:
+        """End all connections."""
+        self.resilience.store.client.close()
+        self.ledger.close()
+        self.app.close()
 
     def park(self, name: str, jobs: int) -> None:
         """Let the ledger keep so many *jobs* that have failed once and are due again."""
@@ -94,9 +102,7 @@ def office(broker: Broker, valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Of
     """An app of which nobody has heard."""
     office = Office(broker, valkey.url, tmp_path)
     yield office
-    office.resilience.store.client.close()
-    office.ledger.close()
-    office.app.close()
+    office.close()
 
 
 def test_relay_publishes_nothing_while_the_circuit_is_open(office: Office) -> None:
@@ -118,6 +124,34 @@ def test_relay_publishes_nothing_while_the_circuit_is_open(office: Office) -> No
     office.relay.look()
 
     assert office.waiting().get("mail", 0) < 30
+
+
+def test_relay_that_finds_nothing_asks_the_ledger_alone(office: Office) -> None:
+    """An idle worker's looks cost the store nothing."""
+    office.relay.look()
+    sent = office.resilience.pulse.sent
+
+    for _ in range(5):
+        office.relay.look()
+
+    assert office.resilience.pulse.sent == sent
+
+
+def test_relay_learns_of_an_open_circuit_before_it_publishes(
+    office: Office, valkey: ValkeyProcess, tmp_path: Path
+) -> None:
+    """Another process opened it since this relay last asked; the jobs are due as they were."""
+    office.relay.look()
+    settings = office.resilience.settings
+    other = Office(office.broker, valkey.url, tmp_path, namespace=settings.namespace)
+    other.resilience.breaker("mail").force_open(seconds=60, **BY)
+    office.park("mail", 5)
+    office.park("bank", 5)
+
+    office.relay.look()
+
+    assert office.waiting() == {"mail": 5}
+    other.close()
 
 
 def test_relay_publishes_no_more_retries_than_their_share(office: Office) -> None:
