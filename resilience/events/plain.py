@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, is_dataclass
+from itertools import islice
 from typing import Final
 
 from resilience.events.base import Event
@@ -51,13 +52,15 @@ def shortened(text: str, longest: int = LONGEST) -> str:
 
 
 def _items(values: Collection[object]) -> list[object]:
-    kept = [plain(value, LONGEST_ITEM) for value, _ in zip(values, range(MOST_ITEMS), strict=False)]
+    kept = [plain(value, LONGEST_ITEM) for value in islice(values, MOST_ITEMS)]
     more = len(values) - len(kept)
     return [*kept, f"… {more} more"] if more else kept
 
 
 def _mapping(values: Mapping[object, object]) -> dict[str, object]:
-    first = zip(values.items(), range(MOST_ITEMS), strict=False)
-    kept = {shortened(str(name), LONGEST_ITEM): plain(it, LONGEST_ITEM) for (name, it), _ in first}
-    more = len(values) - MOST_ITEMS
-    return {**kept, "…": f"{more} more"} if more > 0 else kept
+    first = dict(islice(values.items(), MOST_ITEMS))
+    kept = {
+        shortened(str(name), LONGEST_ITEM): plain(it, LONGEST_ITEM) for name, it in first.items()
+    }
+    more = len(values) - len(first)
+    return {**kept, "…": f"{more} more"} if more else kept

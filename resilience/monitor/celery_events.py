@@ -15,31 +15,18 @@ from resilience.monitor.sender import Sender
 
 TASK_DEGRADED: Final = "task-degraded"
 TASK_PARTIAL: Final = "task-partial"
-TYPES: Final = {
-    "AnswerDegraded": "answer-degraded",
-    "BudgetExceeded": "answer-late",
-    "CircuitClosed": "breaker-closed",
-    "CircuitForced": "breaker-forced",
-    "CircuitHalfOpened": "breaker-half-opened",
-    "CircuitOpened": "breaker-opened",
-    "DegradedValuePassed": "answer-passed",
-    "FallbacksExhausted": "answer-failed",
-    "FanOutFinished": TASK_PARTIAL,
-    "FlagMisused": "feature-misused",
-    "FlagProviderFailed": "feature-provider-failed",
-    "FlagsLost": "feature-flags-lost",
-    "JobRefused": "bulkhead-refused",
-    "JobsPublished": "job-published",
-    "LagOrdered": "read-lag-ordered",
-    "OrderNotRecorded": "feature-order-not-recorded",
-    "QueueHeld": "bulkhead-held",
-    "QueueReleased": "bulkhead-released",
-    "ReplicaLagging": "read-replica-lagging",
-    "SecondLedgerFound": "ledger-second-found",
-    "SlotLost": "bulkhead-slot-lost",
-    "TrialEnded": "feature-trial-ended",
+GROUPS: Final = {
+    "circuit": "breaker",
+    "flag": "feature-flag",
+    "flags": "feature-flags",
+    "lag": "read-lag",
+    "order": "feature-order",
+    "queue": "bulkhead",
+    "replica": "read-replica",
+    "slot": "bulkhead-slot",
+    "trial": "feature-trial",
 }
-"""Types of Celery events. That of another class is its name, as `store-lost` of `StoreLost`."""
+"""What stands for the first word of an event's name, where that is no group of its own."""
 
 
 class CeleryEvents:
@@ -127,18 +114,17 @@ def celery_event(event: Event) -> dict[str, Any] | None:
     """
     fields = plain_fields(event)
     if isinstance(event, FanOutFinished):
-        if event.level is Level.FULL:
-            return None
-        return {"type": TASK_PARTIAL, **fields, "uuid": fields["id"]}
+        partial = event.level is not Level.FULL
+        return {"type": TASK_PARTIAL, **fields, "uuid": fields["id"]} if partial else None
     if isinstance(event, AnswerDegraded) and (job := _job()):
         return {"type": TASK_DEGRADED, **fields, **job}
     return {"type": type_of(type(event)), **fields, "event": type(event).__name__}
 
 
 def type_of(event: type[Event]) -> str:
-    """Return the type of what is sent of events of this class."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", event.__name__).lower()
-    return TYPES.get(event.__name__, words)
+    """Return the type of what is sent of events of this class: `breaker-opened`, `job-buried`."""
+    first, *others = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", event.__name__).lower().split("-")
+    return "-".join([GROUPS.get(first, first), *others])
 
 
 def _job() -> dict[str, str]:

@@ -8,12 +8,11 @@ from typing import Any, Final
 
 from celery import Celery, signals, states
 from opentelemetry import context, propagate, trace
-from opentelemetry.metrics import Histogram, MeterProvider, get_meter
+from opentelemetry.metrics import MeterProvider, get_meter
 from opentelemetry.trace import Span, SpanKind, TracerProvider
 
-from resilience.clock import SystemClock
 from resilience.events import AnswerDegraded, Event, FallbacksExhausted, FlagMisused
-from resilience.events.plain import plain_fields
+from resilience.events.plain import plain_fields, shortened
 from resilience.levels import Level
 from resilience.settings import semantic_conventions_here
 
@@ -21,8 +20,8 @@ NAME: Final = "resilience"
 EVALUATION: Final = "feature_flag.evaluation"
 NAMES_MAX: Final = 100
 """Names of dependencies that metrics tell apart in a process; those beyond them are `other`."""
-BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-"""Seconds, as the conventions for messaging advise."""
+KEPT: Final = ("dependency", "reason", "source", "age", "feature")
+"""Fields of the worst event that become attributes of the span, with its level."""
 
 
 class OpenTelemetry:
@@ -45,9 +44,8 @@ class OpenTelemetry:
         self._tracer = trace.get_tracer(NAME, tracer_provider=tracer_provider)
         meter = get_meter(NAME, meter_provider=meter_provider)
         self._events = meter.create_counter(f"{NAME}.events", "{event}", "Events by class")
-        self._conventions = Conventions(app)
-        self._duration = self._conventions.duration(meter)
-        self._spans: dict[str, tuple[Span, Any, float]] = {}
+        self._conventions = semantic_conventions_here() & {"messaging", "messaging/dup"}
+        self._spans: dict[str, tuple[Span, Any]] = {}
         self._names: set[str] = set()
         signals.before_task_publish.connect(self._on_publish, weak=False)
         signals.task_prerun.connect(self._on_begin, weak=False)
@@ -63,11 +61,13 @@ class OpenTelemetry:
         attributes = {f"{NAME}.{name}": _attribute(value) for name, value in fields.items()}
         attributes = {name: value for name, value in attributes.items() if value is not None}
         span.add_event(event_name(type(event)), attributes)
-        level = Level.FAILED if isinstance(event, FallbacksExhausted) else fields.get("level")
-        if level and level > (getattr(span, "attributes", None) or {}).get(f"{NAME}.level", 0):
-            kept = {name: attributes.get(f"{NAME}.{name}") for name in KEPT}
-            told = {f"{NAME}.{name}": value for name, value in kept.items() if value is not None}
-            span.set_attributes({**told, f"{NAME}.level": int(level)})
+        level = (
+            Level.FAILED if isinstance(event, FallbacksExhausted) else getattr(event, "level", 0)
+        )
+        if level > (getattr(span, "attributes", None) or {}).get(f"{NAME}.level", 0):
+            kept = {f"{NAME}.{name}" for name in KEPT} & attributes.keys()
+            span.set_attributes({name: attributes[name] for name in kept})
+            span.set_attribute(f"{NAME}.level", int(level))
         if (evaluation := _evaluation(event)) is not None:
             span.add_event(EVALUATION, evaluation)
 
@@ -93,87 +93,42 @@ class OpenTelemetry:
         said = {name: getattr(task.request, name, None) for name in names}
         carrier = {name: value for name, value in said.items() if isinstance(value, str)}
         above = propagate.extract(carrier)
-        name, attributes = self._conventions.span(task)
+        name, attributes = self._named(task)
         span = self._tracer.start_span(name, above, SpanKind.CONSUMER, attributes)
         token = context.attach(trace.set_span_in_context(span, above))
-        self._spans[task_id] = span, token, SystemClock.monotonic()
+        self._spans[task_id] = span, token
 
-    def _on_end(self, task_id: str, task: Any, state: str | None = None, **_: object) -> None:  # noqa: ANN401 - Celery's
-        begun = self._spans.pop(task_id, None)
-        if begun is None:
+    def _on_end(self, task_id: str, state: str | None = None, **_: object) -> None:
+        span, token = self._spans.pop(task_id, (None, None))
+        if span is None or token is None:
             return
-        span, token, began = begun
-        failed = state == states.FAILURE
-        span.set_attribute("celery.state", str(state))
-        span.set_status(trace.StatusCode.ERROR if failed else trace.StatusCode.UNSET)
+        if state == states.FAILURE:
+            span.set_status(trace.StatusCode.ERROR)
         context.detach(token)
         span.end()
-        if self._duration is not None:
-            labels = self._conventions.stable(task) | ({"error.type": "_OTHER"} if failed else {})
-            self._duration.record(SystemClock.monotonic() - began, labels)
 
+    def _named(self, task: Any) -> tuple[str, dict[str, str]]:  # noqa: ANN401 - Celery's
+        """Return name and attributes of the span of the job that *task* runs.
 
-KEPT: Final = ("dependency", "reason", "source", "age", "feature")
-"""Fields of the worst event that become attributes of the span, with its level."""
-
-
-class Conventions:
-    """What spans of jobs are called, by the version of the messaging conventions.
-
-    `OTEL_SEMCONV_STABILITY_OPT_IN`: `messaging` means the newer ones, `messaging/dup` both, else
-    spans have the attributes of opentelemetry-instrumentation-celery.
-    """
-
-    def __init__(self, app: Celery[Any]) -> None:
-        """Read the environment."""
-        said = semantic_conventions_here()
-        self._app = app
-        self._newer = bool(said & {"messaging", "messaging/dup"})
-        self._older = not self._newer or "messaging/dup" in said
-        self._system = ""
-
-    def span(self, task: Any) -> tuple[str, dict[str, str]]:  # noqa: ANN401 - Celery's
-        """Return name and attributes of the span of the job that *task* runs."""
+        With `messaging` in `OTEL_SEMCONV_STABILITY_OPT_IN` they follow the newer conventions, with
+        `messaging/dup` both, else those of opentelemetry-instrumentation-celery.
+        """
+        queue = str((task.request.delivery_info or {}).get("routing_key") or "")
         attributes = {"celery.task_name": task.name, "messaging.message.id": task.request.id}
-        queue = _queue(task)
-        if self._older:
+        if "messaging" not in self._conventions:
             attributes |= {"celery.action": "run", "messaging.destination": queue}
-        if not self._newer:
+        if not self._conventions:
             return f"run/{task.name}", attributes
-        return f"process {queue}", attributes | self.stable(task)
-
-    def stable(self, task: Any) -> dict[str, str]:  # noqa: ANN401 - Celery's
-        """Return the attributes of the newer conventions that metrics have, too."""
-        if not self._system:
-            with self._app.connection_for_write() as unconnected:
-                system = str(unconnected.transport.driver_type)
-            self._system = "rabbitmq" if system == "amqp" else system
-        return {
-            "messaging.system": self._system,
-            "messaging.operation.name": "process",
-            "messaging.operation.type": "process",
-            "messaging.destination.name": _queue(task),
-        }
-
-    def duration(self, meter: Any) -> Histogram | None:  # noqa: ANN401 - of the API, or none
-        """Return where the durations of jobs go, which only the newer conventions know."""
-        if not self._newer:
-            return None
-        name, advised = (
-            "messaging.process.duration",
-            {"explicit_bucket_boundaries_advisory": BUCKETS},
-        )
-        made: Histogram = meter.create_histogram(name, "s", "Duration of jobs", **advised)
-        return made
+        with self._app.connection_for_write() as unconnected:
+            system = str(unconnected.transport.driver_type)
+        attributes |= {"messaging.system": "rabbitmq" if system == "amqp" else system}
+        attributes |= {"messaging.operation.name": "process", "messaging.operation.type": "process"}
+        return f"process {queue}", attributes | {"messaging.destination.name": queue}
 
 
 def event_name(event: type[Event]) -> str:
     """Return what events of this class are called in a span: `resilience.answer_degraded`."""
     return f"{NAME}." + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", event.__name__).lower()
-
-
-def _queue(task: Any) -> str:  # noqa: ANN401 - Celery's
-    return str((task.request.delivery_info or {}).get("routing_key") or "")
 
 
 def _attribute(value: object) -> Any:  # noqa: ANN401 - what OpenTelemetry takes
@@ -182,16 +137,15 @@ def _attribute(value: object) -> Any:  # noqa: ANN401 - what OpenTelemetry takes
 
 def _evaluation(event: Event) -> dict[str, Any] | None:
     """Return what the conventions for feature flags say of an answer without its feature."""
-    if isinstance(event, AnswerDegraded) and event.feature is not None:
-        said: dict[str, Any] = {"feature_flag.result.variant": "off"}
-    elif isinstance(event, FlagMisused):
+    if isinstance(event, FlagMisused):
+        said = {"feature_flag.result.reason": "error", "error.type": "flag_not_found"}
         variant = "on" if event.answer else "off"
-        said = {"feature_flag.result.variant": variant, "error.type": "flag_not_found"}
-        said["feature_flag.result.reason"] = "error"
+    elif isinstance(event, AnswerDegraded) and event.feature is not None:
+        said, variant = {}, "off"
     else:
         return None
-    key = str(plain_fields(event)["feature"])
-    return {"feature_flag.key": key, "feature_flag.provider.name": NAME, **said}
+    named = {"feature_flag.key": shortened(str(event.feature)), "feature_flag.provider.name": NAME}
+    return {**named, **said, "feature_flag.result.variant": variant}
 
 
 def _is_instrumented() -> bool:
