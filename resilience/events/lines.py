@@ -15,6 +15,7 @@ from resilience.levels import Level
 from resilience.settings import log_format_here
 
 logger = logging.getLogger("resilience")
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 TIMES: Final = frozenset({"until"})
 """Fields that are epoch times."""
 BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
@@ -67,7 +68,7 @@ def logfmt(fields: Mapping[str, object]) -> str:
 
 def as_json(value: object) -> str:
     """Return *value* as JSON on one line; what is not printable is escaped."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = _encode(value)
     return text if text.isprintable() else json.dumps(value)
 
 

@@ -24,15 +24,17 @@ def plain_fields(event: Event) -> dict[str, object]:
 
 def plain(value: object, longest: int = LONGEST) -> object:
     """Return *value* as JSON knows it: a level as its number, texts and lists of bounded size."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
+    if isinstance(value, str):
+        return shortened(value, longest)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
         return _number(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, Mapping):
         return _mapping(value)
-    if isinstance(value, Collection) and not isinstance(value, str | bytes):
+    if isinstance(value, Collection) and not isinstance(value, bytes):
         return _items(value)
     return shortened(str(value), longest)
 
