@@ -16,13 +16,21 @@ from resilience.monitor.sender import Sender
 TASK_DEGRADED: Final = "task-degraded"
 TASK_PARTIAL: Final = "task-partial"
 GROUPS: Final = {
+    "budget": "job-budget",
     "circuit": "breaker",
+    "degraded": "answer-degraded",
+    "fallbacks": "answer-fallbacks",
+    "fan": "answer-fan",
     "flag": "feature-flag",
     "flags": "feature-flags",
+    "jobs": "job",
     "lag": "read-lag",
     "order": "feature-order",
+    "part": "answer-part",
+    "publish": "job-publish",
     "queue": "bulkhead",
     "replica": "read-replica",
+    "second": "ledger-second",
     "slot": "bulkhead-slot",
     "trial": "feature-trial",
 }

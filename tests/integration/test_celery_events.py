@@ -145,7 +145,7 @@ def test_no_silent_degradation(stage: Stage, name: str, walked: str) -> None:
 
 
 def _type_of(kind: str) -> str:
-    return {"StoreFound": "store-found", "JobsPublished": "jobs-published"}[kind]
+    return {"StoreFound": "store-found", "JobsPublished": "job-published"}[kind]
 
 
 @pytest.fixture(scope="module")
