@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -50,7 +50,7 @@ class LogLines:
         fields |= {name: value for name, value in further.items() if value is not None}
         if self._form is None:
             self._form = log_format_here()
-        line = WRITERS[self._form](fields)
+        line = as_json(fields) if self._form == "json" else logfmt(fields)
         logger.log(event.severity, "%s", line, extra={"event": fields})
 
 
@@ -72,10 +72,6 @@ def as_json(value: object) -> str:
     return text if text.isprintable() else json.dumps(value)
 
 
-WRITERS: Final[Mapping[str, Callable[[Mapping[str, object]], str]]] = {
-    "logfmt": logfmt,
-    "json": as_json,
-}
 log_event = LogLines()
 
 
