@@ -121,6 +121,17 @@ def test_degraded_answer_is_told_once_somebody_listens_and_after_its_job(stage: 
     assert (known.state, known.level, known.reason) == ("SUCCESS", 3, "ConnectionError")
 
 
+def test_default_of_a_budget_is_told_of_the_job_that_it_is_in(stage: Stage) -> None:
+    """The job's own budget hands on who hears of it."""
+    stage.listen_to_tasks(on=True)
+    job = stage.module.app.tasks["halve"].apply_async(budget=60.0)
+    assert job.get(timeout=SECONDS).degraded
+
+    wait_until(lambda: stage.find("task-degraded", uuid=job.id), SECONDS, "it is sent")
+    [sent] = stage.find("task-degraded", uuid=job.id)
+    assert (sent["source"], sent["reason"], sent["level"]) == ("default", "ConnectionError", 2)
+
+
 SINKS: list[tuple[str, Callable[[Stage, str, str], int]]] = [
     ("log", lambda stage, kind, text: stage.module.in_log(stage.worker.log, kind, text)),
     (

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery
 
-from resilience import Dependency, Resilience, ResilientTask, fallback
+from resilience import Dependency, Resilience, ResilientTask, TimeoutBudget, fallback
 from resilience.events import JobUnkept, log_event
 from resilience.monitor.celery_events import CeleryEvents
 from tests.every_event import EVERY, make
@@ -31,6 +31,13 @@ def degrade() -> str:
     """Fail, and leave the answer to the chain."""
     msg = "search is down"
     raise ConnectionError(msg)
+
+
+@app.task(base=ResilientTask, name="halve", shared=False)
+def halve() -> Any:  # noqa: ANN401 - of a budget
+    """Answer with a default, within the budget of the job."""
+    budget = TimeoutBudget(5)
+    return budget.outcome(budget.run(degrade.run, default="half"))
 
 
 @app.task(name="walk", shared=False)
