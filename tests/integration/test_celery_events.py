@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,7 @@ from resilience.testing.plugin import running_valkey
 from resilience.testing.process import suspend
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
+from tests.brokers import running_broker
 from tests.every_event import EVERY
 from tests.fresh import imported_anew
 
@@ -73,10 +74,11 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A server, and a prefork worker whose task events somebody turns on by remote control."""
+    """Servers, and a prefork worker whose task events somebody turns on by remote control."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        server = stack.enter_context(running_valkey(tmp_path_factory))
-        env = _environment(server.url, server.url)
+        broker = stack.enter_context(running_broker(tmp_path_factory))
+        store = stack.enter_context(running_valkey(tmp_path_factory))
+        env = _environment(broker.url, store.url)
         for name, value in env.items():
             patch.setenv(name, value)
         module = imported_anew(patch, APP)
@@ -104,7 +106,7 @@ def test_degraded_answer_is_told_once_somebody_listens_and_after_its_job(stage: 
     heard = stage.run("degrade")
 
     wait_until(lambda: stage.find("task-degraded", uuid=heard.id), SECONDS, "it is sent")
-    [sent] = stage.find("task-degraded")
+    [sent] = stage.find("task-degraded", uuid=heard.id)
     assert (sent["uuid"], sent["name"], sent["level"]) == (heard.id, "degrade", 3)
     assert (sent["reason"], sent["source"]) == ("ConnectionError", "static")
     assert (sent["dependency"], sent["error"]) == ("search", "search is down")
@@ -173,7 +175,6 @@ def test_job_goes_on_while_its_worker_cannot_send(
     stage: Stage, pool: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     """The broker hangs: a job with thousands of events ends all the same, and they cost no wait."""
-    env: Mapping[str, str] = _environment("", "")
     with running_valkey(tmp_path_factory) as broker:
         store = stage.module.app.conf.result_backend
         env = _environment(broker.url, store)
