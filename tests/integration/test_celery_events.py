@@ -119,6 +119,18 @@ def test_degraded_answer_is_told_once_somebody_listens_and_after_its_job(stage: 
     assert (known.state, known.level, known.reason) == ("SUCCESS", 3, "ConnectionError")
 
 
+def test_degraded_answer_is_kept_back_until_its_job_has_ended(stage: Stage, tmp_path: Path) -> None:
+    """What was announced after it in the same job is received long before."""
+    stage.listen_to_tasks(on=True)
+    job = stage.module.app.tasks["linger"].apply_async([str(tmp_path)])
+    wait_until(lambda: stage.find("store-lost", error=str(tmp_path)), SECONDS, "it is received")
+    assert not stage.find("task-degraded", uuid=job.id)
+    (tmp_path / "end").touch()
+
+    wait_until(lambda: stage.find("task-degraded", uuid=job.id), SECONDS, "it is sent")
+    assert stage.state.tasks[job.id].state == "SUCCESS"
+
+
 def test_default_of_a_budget_is_told_of_the_job_that_it_is_in(stage: Stage) -> None:
     """The job's own budget hands on who hears of it."""
     stage.listen_to_tasks(on=True)

@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 
 from resilience import Dependency, Resilience, ResilientTask, TimeoutBudget, fallback
-from resilience.events import JobUnkept, log_event
+from resilience.events import JobUnkept, StoreLost, log_event
 from resilience.monitor.celery_events import CeleryEvents
 from tests.every_event import EVERY, make
 
@@ -54,13 +54,28 @@ def wanted() -> bool:
     return events.channel is not None and events.channel.wanted
 
 
+@app.task(name="linger", shared=False)
+def linger(directory: str) -> None:
+    """Give a degraded answer, announce something else, and go on until told to end."""
+    calls = resilience.pipeline("search", fallbacks=[fallback.static("none")])
+    calls.call(degrade.run)
+    resilience.announce(StoreLost(error=directory))
+    await_file(Path(directory) / "end")
+
+
+def await_file(path: Path) -> None:
+    """Wait until somebody has made *path*."""
+    pause = threading.Event()
+    while not path.exists():
+        pause.wait(0.02)
+
+
 @app.task(name="storm", shared=False)
 def storm(directory: str) -> None:
     """Announce a crowd of events once told to, and leave a mark when they are out."""
-    home, pause = Path(directory), threading.Event()
+    home = Path(directory)
     (home / "begun").touch()
-    while not (home / "go").exists():
-        pause.wait(0.02)
+    await_file(home / "go")
     for _ in range(STORM):
         events(JobUnkept(task="storm", id="1", error="x" * 500))
     (home / "ended").write_text(str(os.getpid()))
