@@ -56,11 +56,12 @@ def wanted() -> bool:
 
 @app.task(name="linger", shared=False)
 def linger(directory: str) -> None:
-    """Give a degraded answer, announce something else, and go on until told to end."""
+    """Give a degraded answer, announce something else, and more when told to, until told to end."""
     calls = resilience.pipeline("search", fallbacks=[fallback.static("none")])
     calls.call(degrade.run)
-    resilience.announce(StoreLost(error=directory))
-    await_file(Path(directory) / "end")
+    for name in ("first", "second"):
+        resilience.announce(StoreLost(error=f"{directory} {name}"))
+        await_file(Path(directory) / name)
 
 
 def await_file(path: Path) -> None:
