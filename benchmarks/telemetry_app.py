@@ -1,17 +1,21 @@
-"""An adopted app whose task is logged, traced and announced as `BENCHMARK_LISTENERS` says."""
+"""An adopted app with the listeners that `BENCHMARK_LISTENERS` names."""
 
 from celery import Celery
+from opentelemetry.instrumentation.celery import CeleryInstrumentor
 
 from benchmarks.client import DEPENDENCY, ENV, note_done, serve
-from benchmarks.telemetry_listeners import all_listeners, traced
+from benchmarks.telemetry_listeners import LISTENERS, traced
 from resilience import Dependency, Resilience, ResilientTask, Settings, fallback
+
+if ENV["BENCHMARK_TRACED"]:
+    CeleryInstrumentor().instrument(tracer_provider=traced())  # type: ignore[no-untyped-call]
 
 app = Celery("telemetry", broker=ENV["BENCHMARK_BROKER"])
 Resilience(
     app,
     dependencies=[Dependency(DEPENDENCY)],
     settings=Settings(store_url=ENV["BENCHMARK_STORE"], namespace=ENV["BENCHMARK_NAMESPACE"]),
-    listeners=all_listeners(app, traced()) if ENV["BENCHMARK_LISTENERS"] == "all" else [],
+    listeners=[LISTENERS[name](app) for name in ENV["BENCHMARK_LISTENERS"].split()],
 )
 
 

@@ -1,5 +1,6 @@
 """The listeners that the telemetry benchmark measures."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery
@@ -26,6 +27,9 @@ def traced() -> TracerProvider:
     return provider
 
 
-def all_listeners(app: Celery[Any], provider: TracerProvider) -> list[Listener]:
-    """Return every listener that the library has, as an app would list them."""
-    return [log_event, CeleryEvents(app), OpenTelemetry(app, tracer_provider=provider)]
+LISTENERS: Mapping[str, Callable[[Celery[Any]], Listener]] = {
+    "log": lambda _: log_event,
+    "celery_events": CeleryEvents,
+    "opentelemetry": lambda app: OpenTelemetry(app, tracer_provider=traced()),
+}
+"""Every listener that the library has, as an app would list it."""
