@@ -1,10 +1,11 @@
 """What listeners cost: a job that ends well, with all of them and with none; a degraded answer.
 
-The jobs run in prefork workers, whose Celery events are off; sides take turns, and processor time is
-compared. On both sides opentelemetry-instrumentation-celery makes the spans of jobs. Where it does
-not, the listener makes them; that figure, which is for information, is what spans cost. What a listener does
-with one degraded answer is timed in this process: the log writes to /dev/null, the channel of the
-Celery events is read between the runs, and the span of OpenTelemetry is recorded and exported.
+The jobs run in prefork workers, whose Celery events are off; sides take turns, and processor time
+is compared. On both sides opentelemetry-instrumentation-celery makes the spans of jobs. Where it
+does not, the listener makes them; that figure, for information, is what spans cost.
+
+What a listener does with one degraded answer is timed in this process: the log writes to /dev/null,
+the channel of the Celery events is read between the runs, and spans are recorded and exported.
 """
 
 import logging

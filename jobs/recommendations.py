@@ -25,6 +25,7 @@ from resilience.errors import NoStoredAnswerError
 
 POPULAR_NAME: Final = "recommendations:popular"
 POPULAR_SECONDS: Final = 7 * 86_400.0
+RENEW_SECONDS: Final = 60.0
 STALE_SECONDS: Final = 3_600.0
 LIST_LENGTH: Final = 10
 WORKER_SECONDS: Final = 0.75
@@ -63,7 +64,13 @@ def personalised(user_id: int) -> list[int] | None:
     return ids
 
 
-@shared_task(base=ResilientTask, dependency="recommendations", bind=True, ignore_result=True)
+@shared_task(
+    base=ResilientTask,
+    dependency="recommendations",
+    bind=True,
+    ignore_result=True,
+    expires=RENEW_SECONDS,  # then the next one is published; this one may be lost
+)
 def remember_popular(self: ResilientTask) -> None:
     """Keep the service's list of what is popular, for the day when it does not answer."""
     popular = fetch("recommendations", "/popular")

@@ -21,13 +21,12 @@ from jobs.orders import ID_MAX, NewOrder, order_of, place
 from jobs.ping import PING
 from jobs.problems import explain_errors
 from jobs.profile import profile_of
-from jobs.recommendations import Recommender, remember_popular
+from jobs.recommendations import RENEW_SECONDS, Recommender, remember_popular
 from jobs.search import Search
 from resilience import Resilience, TimeoutBudget
 
 PUBLISHERS: Final = 32
 """Threads that publish: a broker that hangs holds each for a second or two."""
-POPULAR_SECONDS: Final = 60.0
 QUERY_LENGTH_MAX: Final = 200
 ANSWER_SECONDS: Final = 0.2
 """What is kept of a budget for everything but waiting, also on a busy machine."""
@@ -127,7 +126,7 @@ async def _lifespan(_front: FastAPI) -> AsyncIterator[None]:
 async def _keep_popular_warm() -> None:
     while True:
         try:
-            await asyncio.to_thread(remember_popular.apply_async, expires=POPULAR_SECONDS)
+            await asyncio.to_thread(remember_popular.apply_async)
         except (OperationalError, OSError) as error:
             logger.warning("the list of what is popular is not renewed: %s", error)
-        await asyncio.sleep(POPULAR_SECONDS)
+        await asyncio.sleep(RENEW_SECONDS)

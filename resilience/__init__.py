@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from resilience.flags import Feature, FollowProvider
     from resilience.flags.policy import SheddingPolicy
     from resilience.levels import Level
+    from resilience.monitor.checking.check import check
     from resilience.outcome import Outcome
     from resilience.partial import PartAnswer, PartialResponse
     from resilience.pipeline import Pipeline
@@ -80,6 +81,7 @@ else:
             "resilience.flags": ("Feature", "FollowProvider"),
             "resilience.flags.policy": ("SheddingPolicy",),
             "resilience.levels": ("Level",),
+            "resilience.monitor.checking.check": ("check",),
             "resilience.outcome": ("Outcome",),
             "resilience.partial": ("PartAnswer", "PartialResponse"),
             "resilience.pipeline": ("Pipeline",),
@@ -144,6 +146,7 @@ __all__ = [
     "StoreUnavailableError",
     "TaskPattern",
     "TimeoutBudget",
+    "check",
     "current_budget",
     "degradable",
     "fallback",

@@ -5,15 +5,23 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from itertools import islice
+from operator import attrgetter, methodcaller
+from types import CodeType
 from typing import Any
 
+from resilience.budget.locks import lock_at_stake
 from resilience.budget.timer import AGAIN_SECONDS, MOMENT_SECONDS, Cut
 from resilience.clock import SystemClock
+
+LOOKS = 20
+"""So often a cut looks for a moment at which it leaves no lock taken. Then it is the next one's."""
 
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _LOOPS_UNDER_A_TRACER = sys.version_info < (3, 12)
 """While a cut waits for a thread that is in C code, each traced thread of CPython 3.11 that calls a
 function goes in circles there."""
+_place = attrgetter("f_code", "f_lasti")
 _starting: dict[threading.Thread, threading.Thread] = threading._limbo  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else tells
 
 
@@ -26,7 +34,7 @@ class Interruptible:
     left to itself.
     """
 
-    __slots__ = ("_error", "_lock", "_thread", "cuts", "ended", "seconds")
+    __slots__ = ("_error", "_lock", "_looks", "_safe", "_thread", "cuts", "ended", "seconds")
 
     def __init__(self, seconds: float, error: Callable[[], BaseException]) -> None:
         """Describe a call that may take *seconds* and then ends in *error()*."""
@@ -58,8 +66,11 @@ class Interruptible:
 
         CPython takes a thread that is being started for its maker until it runs: it would be cut
         instead, and its maker wait for it for ever. Threads that start are waited for. One may take
-        long on a busy machine; a call that makes it is then left to the next cut.
+        long on a busy machine; a call that makes it is then left to the next cut. So is one that is
+        seen only where a cut might leave a lock taken, such as one that waits for that lock.
         """
+        self._looks = LOOKS
+        self._safe: set[tuple[CodeType, int]] = set()
         kind = ctypes.py_object(_kind_of(self, self.seconds, self._error))
         late = SystemClock.monotonic() + AGAIN_SECONDS
         while not self._cut(kind, at_last=SystemClock.monotonic() > late):
@@ -70,18 +81,31 @@ class Interruptible:
         with self._lock:
             if not self._thread or self.ended:
                 return True
-            thread = ctypes.c_ulong(self._thread)
             cut_anyway = at_last and not self._starts_a_thread()
-            # No other thread runs between this look and the cut: Python changes threads only where
-            # it calls or jumps back.
             if _LOOPS_UNDER_A_TRACER and _is_traced():
                 pass
-            elif cut_anyway or not _starting:
-                _raise_in_thread(thread, kind)
-            elif not at_last:
+            elif not (self._raise(kind, anyway=cut_anyway) or at_last or not self._looks):
                 return False
             self.cuts += 1  # also of one that is left to the next: its time is up all the same
             return True
+
+    def _raise(self, kind: "ctypes.py_object[type[Cut]]", *, anyway: bool) -> bool:
+        """Do so unless a lock is at stake or a thread is being started; return whether it was."""
+        thread = ctypes.c_ulong(self._thread)
+        frames = map(methodcaller("get", self._thread), iter(sys._current_frames, None))  # noqa: SLF001 - documented
+        places = map(_place, frames)
+        place = next(places)
+        if lock_at_stake(*place):
+            self._looks -= 1
+        else:
+            self._safe.add(place)
+        # No other thread runs between the second look, which is C code, and the cut: Python changes
+        # threads only where it calls or jumps back.
+        for _ in filter(self._safe.__contains__, islice(places, 1)):
+            if anyway or not _starting:
+                _raise_in_thread(thread, kind)
+                return True
+        return False
 
     def _starts_a_thread(self) -> bool:
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - documented

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from resilience.budget.locks import lock_at_stake
+
 MOMENT_SECONDS = 1e-4
 """An alarm that rings where it must not raise rings again so much later."""
+MOMENTS = 50
+"""So often it does while a frame stays where a cut might leave a lock taken."""
 AGAIN_SECONDS = 0.25
 """A block that goes on after its cut is cut again so much later, and so on until it ends. It may
 clean up in between."""
@@ -70,8 +74,10 @@ class Alarm:
         "_outer_interval",
         "_outer_left",
         "_pending",
+        "_seen",
         "seconds",
     )
+    _seen: tuple[FrameType | None, int, int]
 
     def __init__(self, seconds: float, error: Callable[[], BaseException]) -> None:
         self.seconds = seconds
@@ -129,11 +135,12 @@ class Alarm:
     def _ring(self, _signum: int, frame: FrameType | None) -> None:
         if not self._pending:
             return
-        if _must_wait(frame):
+        if _must_wait(frame) or self._waits_for_a_lock(frame):
             _, interval = _getitimer(_REAL)
             _setitimer(_REAL, MOMENT_SECONDS, interval)
             return
         self._cut = True
+        self._seen = None, 0, 0
         if self._outer_left:
             self._outer_left = max(self._outer_left - self._armed, MOMENT_SECONDS)
         self._armed = AGAIN_SECONDS
@@ -141,6 +148,19 @@ class Alarm:
         if self._outer_left and self._outer_left <= AGAIN_SECONDS:
             self._stop()  # the outer one cuts the block next
         raise Cut(self, self.seconds, self._error)
+
+    def _waits_for_a_lock(self, frame: FrameType | None) -> bool:
+        """Tell whether a cut in *frame* should wait, as it might leave a lock taken.
+
+        A frame that is seen at the same place `MOMENTS` times still waits for its lock.
+        """
+        if frame is None or not lock_at_stake(frame.f_code, frame.f_lasti):
+            return False
+        at = frame.f_lasti
+        last_frame, last_at, times = getattr(self, "_seen", (None, 0, 0))
+        times = times + 1 if last_frame is frame and last_at == at else 1
+        self._seen = frame, at, times
+        return times < MOMENTS
 
     def _go_on(self, left: float) -> None:
         """Let the outer timer go on, this one having had *left* seconds to go."""
@@ -170,7 +190,7 @@ _WITHOUT_A_CUT = {"weakref", "_weakrefset", "coverage.collector", "coverage.inor
 _BETWEEN = frozenset(
     method.__code__
     for name, method in vars(Alarm).items()
-    if name in {"__enter__", "__exit__", "_is_due", "_ring", "_stop", "_go_on"}
+    if name in {"__enter__", "__exit__", "_is_due", "_ring", "_stop", "_go_on", "_waits_for_a_lock"}
 )
 """Outside the block, as it has not begun or has ended: no `__exit__` turns what is raised here into
 the limit's own error."""

@@ -11,6 +11,7 @@ import click
 MODULES = {
     "breaker": "breakers",
     "brownout": "flags",
+    "check": "check",
     "consistency": "consistency",
     "dead": "dead",
     "dependencies": "workers",

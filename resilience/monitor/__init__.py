@@ -1,1 +1,1 @@
-"""Listeners that show what happened elsewhere than in the log. Nothing is imported here."""
+"""What lets people see how an app degrades; imported only by those who ask."""

@@ -109,6 +109,12 @@ def test_breaker_page_runs(app: Celery) -> None:
     assert names["breaker"].refusal() is None
 
 
+def test_check_page_runs(app: Celery, capsys: pytest.CaptureFixture[str]) -> None:
+    """A start-up check prints what it finds."""
+    run_page("check.md", app=app)
+    assert "worker-without-queue" in capsys.readouterr().out
+
+
 def test_bulkhead_page_runs(app: Celery) -> None:
     """The calls that the page shows are made."""
     called: list[int] = []

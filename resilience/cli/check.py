@@ -1,0 +1,92 @@
+"""`celery -A app resilience check`: what will go wrong in an app, before it does."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import click
+
+import resilience
+from resilience.cli.rows import print_rows
+from resilience.cli.words import plain
+from resilience.monitor.checking.check import report_of
+from resilience.monitor.checking.rules import RULES, Finding
+
+FORMATS = ("text", "json", "sarif", "github")
+WRONG, CANNOT_TELL = 1, 3
+SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+@click.command()
+@click.option("--format", "kind", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.option("--no-probe", is_flag=True, help="Ask neither the broker nor running workers.")
+@click.pass_context
+def check(context: click.Context, kind: str, *, strict: bool, no_probe: bool) -> None:
+    """Say for every task what happens when it times out, and what is wrong with the app.
+
+    Exit code 0: nothing is wrong; 1: there are errors, or with --strict warnings; 2: the command
+    or the app is wrong; 3: nothing else is wrong, but something could not be asked.
+    """
+    answers, found = report_of(context.obj.app, probe=not no_probe)
+    rows = [one.row() for one in answers]
+    match kind:
+        case "json":
+            as_dicts = [dataclasses.asdict(one) for one in found]
+            click.echo(json.dumps({"tasks": rows, "findings": as_dicts}, indent=2))
+        case "sarif":
+            click.echo(json.dumps(sarif(found), indent=2))
+        case "github":
+            click.echo("".join(map(github, found)), nl=False)
+        case _:
+            print_rows(rows, [*rows[0]], as_json=False)
+            for one in found:
+                where = f" ({_path_of(one)}:{one.line})" if one.file else ""
+                click.echo(plain(f"{one.severity}: {one.rule}: {_sentence(one)}{where}"))
+            click.echo(f"{len(rows)} tasks, {len(found)} findings")
+    severities = {one.severity for one in found}
+    if "error" in severities or (strict and "warning" in severities):
+        context.exit(WRONG)
+    context.exit(CANNOT_TELL if "note" in severities else 0)
+
+
+def sarif(found: list[Finding]) -> dict[str, Any]:
+    """Return findings in SARIF 2.1.0, as code hosts read it."""
+    rules = [{"id": name, "shortDescription": {"text": RULES[name]["summary"]}} for name in RULES]
+    driver = {"name": "celery-resilience", "version": resilience.__version__, "rules": rules}
+    run = {"tool": {"driver": driver}, "results": [*map(_result, found)]}
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _result(one: Finding) -> dict[str, Any]:
+    uri, region = quote(_path_of(one) or "."), {"startLine": one.line}
+    location = {
+        "physicalLocation": {"artifactLocation": {"uri": uri}, "region": region},
+        "logicalLocations": [{"fullyQualifiedName": one.place}],
+    }
+    text = {"text": _sentence(one)}
+    return {"ruleId": one.rule, "level": one.severity, "message": text, "locations": [location]}
+
+
+def github(one: Finding) -> str:
+    """Return a finding as a workflow command, which GitHub shows beside the code."""
+    kind = one.severity.replace("note", "notice")
+    at = f"file={_escape(_path_of(one), ':,')},line={one.line}," if one.file else ""
+    return f"::{kind} {at}title={one.rule}::{_escape(_sentence(one))}\n"
+
+
+def _escape(text: str, more: str = "") -> str:
+    """Return *text* as GitHub reads it; *more* are characters that end a value."""
+    return "".join(f"%{ord(one):02X}" if one in f"%\r\n{more}" else one for one in text)
+
+
+def _sentence(one: Finding) -> str:
+    return f"{one.place}: {one.message}; to mend it: {one.mend}"
+
+
+def _path_of(one: Finding) -> str:
+    """Return the file of a finding as seen from the working directory; empty: none is known."""
+    path, here = Path(one.file), Path.cwd()
+    return str(path.relative_to(here)) if one.file and path.is_relative_to(here) else one.file

@@ -1,0 +1,1 @@
+"""What `resilience check` finds in an app before it fails in production."""
