@@ -124,6 +124,7 @@ class Breaker(Keeper):
             return
         # This process may make no calls: nothing told it of changes, and nothing else will send it.
         self._pulse.refresh()
+        self._note_failure(self._monotonic(), error)
         self._gate.fail(self._monotonic())
         self._pulse.refresh()
 
@@ -155,6 +156,11 @@ class Breaker(Keeper):
     def circuit(self) -> Circuit:
         """What the fleet had agreed on when this process last asked."""
         return self._circuit
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether the store keeps what is no circuit; it counts as a closed one, until it opens."""
+        return not Circuit.can_read(self._kept)
 
     def _enter(self, now: float) -> Pass:
         if now >= self._pulse.due:

@@ -1,5 +1,6 @@
 """What one process knows of a circuit, and the steps by which it changes."""
 
+import json
 import random
 import uuid
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from resilience.breaker.state import (
     why_open,
 )
 from resilience.clock import Clock, SystemClock
-from resilience.errors import BUGS, CircuitOpenError, retry_after_of
+from resilience.errors import BUGS, CircuitOpenError, retry_after_of, text_of
 from resilience.events import (
     CircuitClosed,
     CircuitHalfOpened,
@@ -39,6 +40,8 @@ HEARING_SECONDS = 2 * PULSE_SECONDS
 see: failures are told at once, successes with the next pulse, and its window is empty."""
 RETRY_AFTER_SECONDS_MAX = 300.0
 """A dependency cannot shut itself off for longer by its Retry-After."""
+ERROR_LENGTH = 200
+"""Most characters of an error that are announced and kept as the cause of an open circuit."""
 NO_VALUE = object()
 """What a guarded block returns: nothing that a `failure_if_result` could judge."""
 MAY_OPEN = (State.CLOSED, State.OBSERVED)
@@ -104,6 +107,7 @@ class Keeper:
         self._asked: Kept | None = None
         self._circuit = Circuit()
         self._no_permit_until = self._closed_at = float("-inf")
+        self._last_error = float("-inf"), ""
         self._gate = Gate(0, float("-inf"))
         pulse.join(self)
 
@@ -163,6 +167,8 @@ class Keeper:
         said = retry_after_of(error) if error is not None and kind == FAILED else None
         if said is not None:
             gate.retry_at = max(gate.retry_at, now + min(said, RETRY_AFTER_SECONDS_MAX))
+        if kind == FAILED:
+            self._note_failure(now, error)
         if admitted.probe:
             yield from self._end_probe(admitted, FAILED if slow and kind == OK else kind)
             return False
@@ -179,6 +185,14 @@ class Keeper:
         urgent = self._pulse.hasten(now)
         gate.until = min(gate.until, self._pulse.due)
         return urgent
+
+    def _note_failure(self, now: float, error: BaseException | None) -> None:
+        """Remember the last failure as text: the error itself would keep its frames alive."""
+        text = "the value that it returned counts as a failure"
+        if error is not None:
+            text = f"{type(error).__name__}: {text_of(error)}"
+        # Halves of characters are no JSON.
+        self._last_error = now, text[:ERROR_LENGTH].encode(errors="backslashreplace").decode()
 
     def _kind(self, error: BaseException | None, value: object) -> Kind:
         if error is not None:
@@ -278,6 +292,7 @@ class Keeper:
         monotonic = self._monotonic()
         now, retry_after = self._pulse.fleet_time(monotonic), self._gate.retry_at - monotonic
         new = opened(circuit, self.policy, now, dice=self._dice, retry_after=retry_after)
+        failed_at, error = self._last_error
         event = CircuitOpened(
             dependency=self.name,
             reason=reason,
@@ -287,14 +302,20 @@ class Keeper:
             seconds=new.until - now,
             scope=self._pulse.scope,
             observed=state_at(circuit, now) is State.OBSERVED,
+            error=error if monotonic - failed_at <= self.policy.window_seconds else "",
         )
         yield from self.change(kept, new, event)
 
     def change(self, kept: Kept | None, new: Circuit, event: Event) -> Steps[bool]:
         """Make *new* the circuit unless somebody was faster; announce it if not."""
-        swapped: bool = yield Swap(name=self.name, expected=kept, new=new.kept())
+        at = self._pulse.fleet_time(self._monotonic())
+        change = json.dumps({"event": type(event).__name__, "at": at, **event.details()})
+        again, after = new.attempt > 1, new.kept()
+        swapped: bool = yield Swap(
+            name=self.name, expected=kept, new=after, change=change, again=again
+        )
         if swapped:
-            self._follow(new.kept(), self._pulse.due)
+            self._follow(after, self._pulse.due)
             self._announce(event)
         else:
             self._pulse.hasten(self._monotonic())

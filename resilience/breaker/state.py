@@ -8,7 +8,7 @@ import json
 import random
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from resilience.breaker.policy import BreakerPolicy
 from resilience.store.fleet import Kept, Probes, Window
@@ -40,6 +40,10 @@ class State(StrEnum):
 
 
 MANUAL = (State.FORCED_OPEN, State.FORCED_CLOSED, State.OBSERVED)
+TIME_MAX = 1e12
+"""No time in seconds is so late."""
+BODY: tuple[Any, ...] = (int, str, (int, float), str, str)
+"""Types of attempt, manual, manual_until, actor and reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,20 +82,34 @@ class Circuit:
         """
         if kept is None:
             return cls()
-        try:
-            attempt, manual, manual_until, actor, reason = json.loads(kept.body)
-            manual = State(manual) if manual else None
-        except (ValueError, TypeError):
+        if (read := cls._read(kept.body)) is None:
             return cls(generation=kept.generation)
+        attempt, manual, manual_until, actor, reason = read
         return cls(
             generation=kept.generation,
             until=kept.until_ms / 1000,
             attempt=attempt,
-            manual=manual,
+            manual=State(manual) if manual else None,
             manual_until=manual_until,
             actor=actor,
             reason=reason,
         )
+
+    @classmethod
+    def can_read(cls, kept: Kept | None) -> bool:
+        """Tell whether `of` understands what the store keeps."""
+        return kept is None or cls._read(kept.body) is not None
+
+    @staticmethod
+    def _read(body: str) -> Any | None:  # noqa: ANN401 - a list of what BODY names
+        try:
+            read = json.loads(body)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(read, list) or len(read) != len(BODY):
+            return None
+        valid = all(isinstance(one, kind) for one, kind in zip(read, BODY, strict=True))
+        return read if valid and read[1] in ("", *MANUAL) and 0 <= read[2] < TIME_MAX else None
 
 
 def state_at(circuit: Circuit, now: float) -> State:

@@ -20,20 +20,26 @@ class Hold:
         until: Fleet time at which it ends by itself.
         actor: Who ordered it.
         reason: Why.
+        since: Fleet time of the order, or of an earlier one that it replaced; None: not known.
     """
 
     name: str
     until: float
     actor: str
     reason: str
+    since: float | None = None
 
     @classmethod
     def parse(cls, text: bytes) -> Self | None:
-        """Return the order that the store keeps; None if another version wrote it."""
+        """Return the order that the store keeps; None if it cannot be read."""
         try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError):
+            found = cls(**json.loads(text))
+            texts = (found.name, found.actor, found.reason)
+            times = (found.until, 0.0 if found.since is None else found.since)
+        except (ValueError, TypeError, RecursionError):
             return None
+        valid = all(isinstance(one, str) for one in texts)
+        return found if valid and all(type(one) in (int, float) for one in times) else None
 
 
 class Holds:
@@ -66,8 +72,10 @@ class Holds:
             StoreUnavailableError: The order did not reach the fleet.
         """
         check_order(f"hold {name}", actor, reason, seconds)
-        self.all()  # clears away what has ended
-        made = Hold(name=name, until=self._time() + seconds, actor=actor, reason=reason)
+        before = self.all().get(name)  # this also clears away what has ended
+        now = self._time()
+        since = now if before is None else before.since
+        made = Hold(name=name, until=now + seconds, actor=actor, reason=reason, since=since)
         self._store.run(lambda client: client.hset(self._key, name, json.dumps(asdict(made))))
         self.look()
         said = QueueHeld(queue=name, worker=None, reason=reason, actor=actor, until=made.until)

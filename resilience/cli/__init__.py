@@ -4,7 +4,11 @@ Celery imports this for each of its commands, so the module of a command is impo
 runs that command, or asks for help.
 """
 
+import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -84,3 +88,25 @@ class Commands(click.Group):
 @click.group(cls=Commands)
 def resilience() -> None:
     """Run the bulkheads of an app, and see and steer what degrades."""
+
+
+def _find_app(find: Callable[..., Any], *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Celery's
+    """Return the app that `-A` names; end with one line if its settings or declarations are wrong.
+
+    Celery would show a traceback through the app, itself and this library.
+    """
+    try:
+        return find(*args, **options)
+    except Exception as error:
+        from resilience import errors  # noqa: PLC0415 - see above
+
+        ours = isinstance(error, errors.ConfigurationError)
+        if not ours and getattr(error, "title", None) != "Settings":  # pydantic's
+            raise
+        click.echo(f"Error: the app cannot be loaded: {error}", err=True)
+        raise SystemExit(DeclarationError.exit_code) from error
+
+
+_celery = sys.modules.get("celery.bin.celery")
+if _celery is not None:  # it is being imported, and imports this
+    _celery.find_app = partial(_find_app, _celery.find_app)  # type: ignore[attr-defined]

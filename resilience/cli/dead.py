@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -10,15 +11,21 @@ import click
 
 from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
-from resilience.cli.letters import print_letter, print_letters
+from resilience.cli.letters import last_error, print_letter, print_letters
 from resilience.cli.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
-from resilience.cli.rows import JSON, all_of
-from resilience.cli.words import briefly, confirm, duration, duration_in_seconds
+from resilience.cli.rows import JSON, all_of, print_rows
+from resilience.cli.words import briefly, confirm, duration, duration_in_seconds, plain
+from resilience.clock import SystemClock
+from resilience.declared import nearest
 from resilience.ledger import Ledger, State, Which
+from resilience.ledger.letters import CAUSES_MOST
+from resilience.tasks.resilience import Resilience
 
 LIST = 50
 """Most letters that are listed unless told otherwise."""
 EVERY = sys.maxsize
+CAUSES = ("letters", "age", "cause", "fingerprint")
+SAME = ("task", "dependency", "reason", "fingerprint")
 
 FILTERS = (
     click.option("--dependency", help="Only those of this dependency."),
@@ -48,25 +55,67 @@ def dead() -> None:
 
 @dead.command("list")
 @all_of(FILTERS)
+@click.option("--each", is_flag=True, help="Each letter, oldest first; so does --fingerprint.")
 @click.option("--limit", type=click.IntRange(1), default=LIST, show_default=True)
 @JSON
 @click.pass_context
 def list_letters(
-    context: click.Context, /, *, limit: int, as_json: bool, **filters: str | float | None
+    context: click.Context,
+    /,
+    *,
+    each: bool,
+    limit: int,
+    as_json: bool,
+    **filters: str | float | None,
 ) -> None:
-    """List dead letters, oldest first."""
-    ledger = ledger_of(context)
-    found = ledger.letters.find(Which(**filters), limit=limit + 1)  # type: ignore[arg-type]
+    """List dead letters by cause, those with the most letters first."""
+    ledger, which = ledger_of(context), Which(**filters)  # type: ignore[arg-type]
+    if not each and which.fingerprint is None:
+        _list_causes(context, ledger, which, limit, as_json=as_json)
+        return
+    found = ledger.letters.find(which, limit=limit + 1)
     shown = found[:limit]
     if as_json:
         click.echo(json.dumps([letter.to_json() for letter in shown], indent=2))
         return
     if not shown:
-        _say_nothing_found(ledger)
+        _say_nothing_found(context, which)
         return
     print_letters(shown)
     if len(found) > limit:
         click.echo(f"The oldest {limit}; there are more.")
+
+
+def _list_causes(
+    context: click.Context, ledger: Ledger, which: Which, limit: int, *, as_json: bool
+) -> None:
+    found = ledger.letters.causes(which, limit=limit + 1)
+    if not found and not as_json:
+        _say_nothing_found(context, which)
+        return
+    rows: list[dict[str, Any]] = [
+        {
+            "letters": letters,
+            "oldest": oldest,
+            "newest": newest,
+            **{name: getattr(example, name) for name in SAME},
+            "last_error": last_error(example),
+        }
+        for letters, oldest, newest, example in found[:limit]
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    now = SystemClock().now()
+    for row in rows:
+        row["age"] = briefly(max(0.0, now - row["oldest"]))
+        row["cause"] = f"{row['task']}\n{row['reason']}: {row['last_error']}"
+    print_rows(rows, CAUSES, as_json=False, whole=CAUSES[-1:])
+    if len(found) > limit:
+        click.echo(f"The largest {limit}; there are more.")
+    if sum(row["letters"] for row in rows) >= CAUSES_MOST:
+        click.echo(f"The oldest {CAUSES_MOST:,} letters were counted; there may be more.")
+    click.echo("`dead list --fingerprint …` lists the letters of a cause.")
 
 
 @dead.command()
@@ -138,7 +187,7 @@ def replay(
     given = Replay(ledger.letters, which, actor=actor, reason=reason, rate=rate)
     total = given.count(chosen["limit"])
     if dry_run or not total:
-        _say_count(ledger, total, "would be replayed", as_json=as_json)
+        _say_count(context, which, total, "would be replayed", as_json=as_json)
         _exit_if_missing(context, which, total)
         return
     replayed: dict[str, str | None] = {}
@@ -181,7 +230,7 @@ def discard(
     forget = partial(ledger.letters.discard, which, actor=actor, reason=reason)
     names = forget(limit=chosen["limit"], dry_run=True)
     if dry_run or not names:
-        _say_count(ledger, len(names), "would be discarded", as_json=as_json)
+        _say_count(context, which, len(names), "would be discarded", as_json=as_json)
         _exit_if_missing(context, which, len(names))
         return
     if not yes:
@@ -251,16 +300,29 @@ def _exit_if_missing(context: click.Context, which: Which, count: int) -> None:
         context.exit(1)
 
 
-def _say_count(ledger: Ledger, count: int, what: str, *, as_json: bool) -> None:
+def _say_count(
+    context: click.Context, which: Which, count: int, what: str, *, as_json: bool
+) -> None:
     if as_json:
         click.echo(json.dumps({what.replace(" ", "_"): count}))
     elif count:
         click.echo(f"{count} {what}.")
     else:
-        _say_nothing_found(ledger)
+        _say_nothing_found(context, which)
 
 
-def _say_nothing_found(ledger: Ledger) -> None:
-    counts = [one for one in ledger.counts() if one.state is State.DEAD]
-    there = ", ".join(f"{one.dependency}: {one.amount}" for one in counts)
-    click.echo(f"No such dead letters. There are {there or 'none at all'}.")
+def _say_nothing_found(context: click.Context, which: Which) -> None:
+    adopted = Resilience.of(context.obj.app)
+    counts = [one for one in adopted.ledger.counts() if one.state is State.DEAD]
+    there = ", ".join(f"{plain(one.dependency)}: {one.amount}" for one in counts)
+    known: dict[str, Iterable[str]] = {
+        "dependency": {*adopted.dependencies, *(one.dependency for one in counts)},
+        "task": adopted.app.tasks,
+    }
+    hints = "".join(
+        f" Did you mean the {kind} {plain(near)!r}?"
+        for kind, names in known.items()
+        if (name := getattr(which, kind)) is not None and name not in names
+        for near in nearest(name, names)
+    )
+    click.echo(f"No such dead letters.{hints} There are {there or 'none at all'}.")

@@ -1,20 +1,21 @@
 """`celery -A app resilience flag`, `brownout`: see features, and order them on and off."""
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import click
 
-from resilience.cli.breakers import connected, who
+from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
 from resilience.cli.rows import JSON, all_of, check_known, print_rows
 from resilience.cli.words import briefly, duration, moment
 from resilience.errors import ResilienceError
 from resilience.flags import Decision
-from resilience.flags.document import BROWNOUT, Document, Order, State
+from resilience.flags.document import BROWNOUT, Order, State
 from resilience.ledger.orders import HISTORY_LIMIT
 from resilience.levels import Level
+from resilience.monitor.rows import connected, flag_rows
 from resilience.store.election import LEADER
 from resilience.tasks.resilience import Resilience
 
@@ -132,21 +133,6 @@ def brownout(context: click.Context, /, level: str, *, as_json: bool, **options:
     key = adopted.store.key(LEADER)
     if not adopted.store.run(lambda client: client.exists(key)):
         click.echo("No worker leads now: start one, as it is what restores the features.", err=True)
-
-
-def flag_rows(adopted: Resilience) -> list[dict[str, Any]]:
-    """Return what this process knows of each feature; times are fleet time in seconds."""
-    flags = adopted.flags
-    return [_row(adopted, name, flags.document) for name in flags.features]
-
-
-def _row(adopted: Resilience, name: str, document: Document) -> dict[str, Any]:
-    found, order = adopted.flags.decide(name), document.orders.get(name)
-    cost: dict[str, Any] = {"seconds": adopted.features[name].cost}
-    if name in document.costs:
-        cost = document.costs[name].model_dump()
-    version = order.version if order else 0
-    return {**asdict(found), "level": found.level.name, "order_version": version, "cost": cost}
 
 
 def _readable(row: dict[str, Any], now: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import click
 from resilience.cli.breakers import HOLD_SECONDS, who
 from resilience.cli.rows import JSON, check_known, print_rows
 from resilience.cli.words import duration_in_seconds
+from resilience.monitor.rows import queues_of
 from resilience.tasks.resilience import Resilience
 
 COLUMNS = ("name", "seconds_left", "actor", "reason")
@@ -64,7 +65,4 @@ def _checked(context: click.Context, name: str) -> Resilience:
 
 def queue_names(adopted: Resilience) -> list[str]:
     """Return what can be held: dependencies, each of their queues, and the app's other queues."""
-    conf = adopted.app.conf
-    own = [queue for one in adopted.dependencies.values() for queue in one.queues]
-    others = [conf.task_default_queue, *(queue.name for queue in conf.task_queues or ())]
-    return list(dict.fromkeys([*adopted.dependencies, *own, *others]))
+    return list(dict.fromkeys([*adopted.dependencies, *queues_of(adopted)]))

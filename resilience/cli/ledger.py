@@ -4,12 +4,14 @@ import json
 
 import click
 
+from resilience.cli.rows import console
 from resilience.cli.words import briefly, confirm, plain
 from resilience.clock import SystemClock
 from resilience.ledger import COUNT_LIMIT, Count, Ledger
 from resilience.ledger.database import Database
 from resilience.ledger.engines import read_url
 from resilience.ledger.upgrade import version_of
+from resilience.monitor.rows import count_row
 from resilience.tasks.ledger_check import LedgerCheck
 from resilience.tasks.resilience import Resilience
 
@@ -87,13 +89,12 @@ def status(context: click.Context, *, exact: bool, as_json: bool) -> None:
     found = ledger_of(context).counts(limit=limit)
     counts = sorted(found, key=lambda one: (one.dependency, one.state))
     if as_json:
-        click.echo(json.dumps([_row(one) for one in counts], indent=2))
+        click.echo(json.dumps([count_row(one) for one in counts], indent=2))
         return
     place = read_url(Resilience.of(context.obj.app).settings.ledger_url).render_as_string()
     click.echo(f"{place}{'' if counts else ' holds no jobs.'}")
     if not counts:
         return
-    from rich.console import Console  # noqa: PLC0415 - an extra
     from rich.table import Table  # noqa: PLC0415 - an extra
     from rich.text import Text  # noqa: PLC0415 - an extra
 
@@ -102,18 +103,7 @@ def status(context: click.Context, *, exact: bool, as_json: bool) -> None:
         table.add_row(
             Text(plain(one.dependency)), str(one.state), Text(one.amount, "bold"), _oldest(one)
         )
-    Console().print(table)
-
-
-def _row(one: Count) -> dict[str, object]:
-    overdue = one.overdue_seconds
-    return {
-        "dependency": one.dependency,
-        "state": str(one.state),
-        "jobs": one.jobs,
-        "more": one.more,
-        "overdue_seconds": None if overdue is None else round(overdue, 1),
-    }
+    console().print(table)
 
 
 def _oldest(one: Count) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from resilience.cli.rows import console
 from resilience.cli.words import briefly, moment, plain
 from resilience.clock import SystemClock
 from resilience.ledger import AuditEntry, Letter
@@ -16,7 +17,6 @@ ERROR_LENGTH = 200
 
 def print_letters(letters: Iterable[Letter]) -> None:
     """Print a table of *letters*, what can be pasted into other commands in its last column."""
-    from rich.console import Console  # noqa: PLC0415 - an extra
     from rich.table import Table  # noqa: PLC0415 - an extra
     from rich.text import Text  # noqa: PLC0415 - an extra
 
@@ -31,22 +31,21 @@ def print_letters(letters: Iterable[Letter]) -> None:
                 (plain(letter.task), "bold"),
                 "\n",
                 (plain(letter.reason), "red"),
-                f": {_last_error(letter)}",
+                f": {last_error(letter)}",
             ),
             Text(f"{plain(letter.id)}\n{plain(letter.fingerprint)}"),
         )
-    Console().print(table)
+    console().print(table)
 
 
 def print_letter(name: str, letter: Letter | None, audit: Sequence[AuditEntry]) -> None:
     """Print all that is known of the job *name*."""
-    from rich.console import Console  # noqa: PLC0415 - an extra
     from rich.text import Text  # noqa: PLC0415 - an extra
 
-    console = Console(highlight=False, soft_wrap=True)
+    out = console(highlight=False, soft_wrap=True)
 
     def say(text: str, style: str = "") -> None:
-        console.print(Text(plain(text), style))
+        out.print(Text(plain(text), style))
 
     if letter is None:
         say(f"The ledger holds no job {name}.")
@@ -86,7 +85,8 @@ def _say_error(number: int, error: Any, say: Any) -> None:  # noqa: ANN401 - any
         say(str(error["traceback"]).rstrip())
 
 
-def _last_error(letter: Letter) -> str:
+def last_error(letter: Letter) -> str:
+    """Return class and text of the last error of *letter*, on one line and shortened."""
     error = letter.errors[-1] if letter.errors else "no error was kept"
     if isinstance(error, dict):
         error = f"{str(error.get('type')).rpartition('.')[2]}: {error.get('text')}"

@@ -1,9 +1,10 @@
 """Rows that a command prints: as a table for people, as JSON for programs."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,8 +12,13 @@ from resilience.cli.words import plain
 from resilience.declared import nearest
 from resilience.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+WIDTH = 1000
+"""Most characters of a line that no terminal shows."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -22,23 +28,36 @@ def all_of(options: Sequence[Callable[[Any], Any]]) -> Callable[[Command], Comma
 
 
 def print_rows(
-    rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, as_json: bool
+    rows: Sequence[Mapping[str, object]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    whole: Sequence[str] = (),
 ) -> None:
-    """Print *columns* of *rows*; None is an empty cell."""
+    """Print *columns* of *rows*, those in *whole* on one line each; None is an empty cell."""
     shown = [{name: row[name] for name in columns} for row in rows]
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
-    from rich.console import Console  # noqa: PLC0415 - an extra
     from rich.table import Column, Table  # noqa: PLC0415 - an extra
     from rich.text import Text  # noqa: PLC0415 - an extra
 
     # In a narrow terminal, as in a pipe, long names go on in the next line; rich would cut them.
-    table = Table(*(Column(name, overflow="fold") for name in columns))
+    table = Table(*(Column(name, overflow="fold", no_wrap=name in whole) for name in columns))
     for row in shown:
         # As text: a reason may hold brackets, which rich would read as its own.
         table.add_row(*(Text("" if one is None else plain(one)) for one in row.values()))
-    Console().print(table)
+    console().print(table)
+
+
+def console(**options: Any) -> "Console":  # noqa: ANN401 - rich's
+    """Return where tables are printed: as wide as the terminal, and elsewhere as they need.
+
+    `COLUMNS` says otherwise.
+    """
+    from rich.console import Console  # noqa: PLC0415 - an extra
+
+    return Console(width=shutil.get_terminal_size((WIDTH, 0)).columns, **options)
 
 
 def check_known(name: str, known: Iterable[str], what: str) -> None:

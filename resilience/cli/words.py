@@ -60,8 +60,11 @@ def briefly(seconds: float) -> str:
 
 
 def moment(at: float) -> str:
-    """Return the date and time that is *at* seconds since the epoch."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    """Return the date and time that is *at* seconds since the epoch, if there is one."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"second {at:g}"
 
 
 def plain(text: object) -> str:

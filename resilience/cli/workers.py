@@ -12,23 +12,26 @@ from resilience.cli.commandline import (
 )
 from resilience.cli.program import Program
 from resilience.cli.rows import JSON, check_known, print_rows
+from resilience.declared import nearest
 from resilience.dependency import DEFAULT_WORKER
 from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 from resilience.worker.stopping import stop_seconds
 
+PASSING = {"ignore_unknown_options": True}
+"""Options that are not ours are those of `celery worker`."""
 COLUMNS = ("name", "queue", "concurrency", "pool", "timeout")
 
 
-@click.command()
+@click.command(context_settings=PASSING)
 @click.argument("dependency")
-@click.argument("extra", nargs=-1, metavar="[-- OPTIONS]")
+@click.argument("extra", nargs=-1, metavar="[OPTIONS OF celery worker]")
 @click.pass_context
 def worker(context: click.Context, dependency: str, extra: tuple[str, ...]) -> None:
     """Run the worker of one dependency, or `default` for the app's default queue.
 
-    It consumes from that queue only, within the limits of the bulkhead. What follows `--` goes to
-    `celery worker`: … worker payments -- --loglevel INFO
+    It consumes from that queue only, within the limits of the bulkhead. Options of `celery worker`
+    are passed on: … worker payments -l INFO
     """
     programs = worker_programs(_adopted(context), celery_command(context), extra)
     _check_known([dependency], programs)
@@ -38,16 +41,16 @@ def worker(context: click.Context, dependency: str, extra: tuple[str, ...]) -> N
     os.execvp(command[0], command)  # noqa: S606 - the user's own words, and no shell
 
 
-@click.command()
+@click.command(context_settings=PASSING)
 @click.option("--only", metavar="NAME,…", help="Only these, not all; 'default' is one of them.")
-@click.argument("extra", nargs=-1, metavar="[-- OPTIONS]")
+@click.argument("extra", nargs=-1, metavar="[OPTIONS OF celery worker]")
 @click.pass_context
 def up(context: click.Context, only: str | None, extra: tuple[str, ...]) -> None:
     """Run the workers of all dependencies.
 
     One more, named `default`, consumes from the app's default queue. All write to this terminal;
-    Ctrl-C or SIGTERM stops them. One that ends is started again. What follows `--` goes to every
-    `celery worker`: … up -- --loglevel INFO
+    Ctrl-C or SIGTERM stops them. One that ends is started again. Options of `celery worker` are
+    passed on to every one: … up -l INFO
     """
     from resilience.cli.supervise import supervise  # noqa: PLC0415 - supervisor is an extra
 
@@ -109,6 +112,17 @@ def _check_known(names: Iterable[str], known: Mapping[str, object]) -> None:
 
 def _check_options(extra: Sequence[str]) -> None:
     # `up payments` would start every worker with an argument that makes it fail, again and again.
-    if extra and not extra[0].startswith("-"):
+    if not extra:
+        return
+    if not extra[0].startswith("-"):
         msg = f"{extra[0]!r} is no option of `celery worker`; several workers: up --only NAME,NAME"
         raise ConfigurationError(msg)
+    from celery.bin.worker import worker as celery_worker  # noqa: PLC0415 - takes 0.1 s to import
+
+    known = {name for one in celery_worker.params for name in (*one.opts, *one.secondary_opts)}
+    for word in extra:
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if name.startswith("-") and name not in known and not name[1:2].isdigit():
+            hint = "".join(f" Did you mean {near!r}?" for near in nearest(name, [*known, "--only"]))
+            msg = f"`celery worker` has no option {name!r}.{hint}"
+            raise ConfigurationError(msg)

@@ -20,6 +20,7 @@ class CircuitOpened(Event):
         seconds: How long it refuses before it probes.
         scope: `fleet`, or `local` if this process has lost the store.
         observed: Whether it only would have opened, as somebody ordered to observe.
+        error: Class and text of the last failure that this process saw; empty: it saw none.
     """
 
     severity: ClassVar[int] = logging.ERROR
@@ -31,6 +32,7 @@ class CircuitOpened(Event):
     seconds: float
     scope: str
     observed: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

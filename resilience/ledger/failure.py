@@ -40,7 +40,8 @@ class Failure:
     Attributes:
         type: Module and name of its class.
         text: Its text, at most 1,000 characters.
-        traceback: The innermost frames, at most 2,000 characters.
+        traceback: The innermost frames, at most 2,000 characters; frames of this library are there
+            only if there are no others.
         fingerprint: The same for exceptions that seem to have one cause.
     """
 
@@ -58,7 +59,8 @@ class Failure:
             name = f"{kind.__module__}.{name}"
         text = text_of(error)[:TEXT_LENGTH]
         places = list(traceback.walk_tb(error.__traceback__))
-        frames = "".join(map(_line, places[-FRAMES:]))
+        shown = [place for place in places if _root(place[0]) != US] or places
+        frames = "".join(map(_line, shown[-FRAMES:]))
         place = _own_place(places, package=task.partition(".")[0])
         return cls(
             type=name,
@@ -98,7 +100,11 @@ def _line(place: tuple[FrameType, int]) -> str:
     return f'  File "{code.co_filename}", line {number}, in {code.co_qualname}\n    {source}\n'
 
 
+def _root(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
+
+
 def _is_own(frame: FrameType, package: str) -> bool:
-    root = str(frame.f_globals.get("__name__")).partition(".")[0]
+    root = _root(frame)
     # An app may be installed where libraries are; its tasks tell its package.
     return root == package or (root != US and not frame.f_code.co_filename.startswith(LIBRARIES))

@@ -1,11 +1,13 @@
 """Hiding the values of named arguments in what people see."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 HIDDEN = "***"
 SHORTEST = 4
 """Shorter values are not looked for in other texts: they are everywhere."""
+CREDENTIALS = re.compile(r"(://)[^/\s@]+@")
 SUMMARIES = ("argsrepr", "kwargsrepr")
 """Arguments as one text, cut where it got too long: what is left of a value is not found in it."""
 
@@ -26,6 +28,19 @@ def redacted(message: object, errors: Sequence[object], names: Collection[str]) 
     secrets = sorted(long, key=len, reverse=True)  # one may be part of another
     hidden = {*names, *SUMMARIES} if found else names
     return _hide(message, hidden, secrets), _hide(errors, (), secrets)
+
+
+def hide_in_text(text: str, names: Iterable[str]) -> str:
+    """Return *text* without passwords in addresses, and without values that *names* stand before.
+
+    A name stands before its value as `name=value`, `name: value` or `"name": "value"`.
+    """
+    text = CREDENTIALS.sub(rf"\1{HIDDEN}@", text)
+    any_name = "|".join(map(re.escape, names))
+    if any_name:
+        value = r"\"[^\"]*\"?|'[^']*'?|[^\s,;&)}\]]+"
+        text = re.sub(rf"(\b(?:{any_name})[\"']?\s*[=:]\s*)(?:{value})", rf"\1{HIDDEN}", text)
+    return text
 
 
 def _places(value: Mapping[str, Any], names: Collection[str]) -> set[int]:

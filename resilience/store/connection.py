@@ -202,7 +202,8 @@ class Store:
         if look:
             with suppress(RuntimeError):  # there may be no thread to be had; the call goes on
                 threading.Thread(target=self._look, name="store-look", daemon=True).start()
-        msg = f"the store did not answer; next try in {until - now:.1f} s"
+        then = "it is asked again now" if look else f"next try in {until - now:.1f} s"
+        msg = f"the store did not answer; {then}"
         raise StoreUnavailableError(msg)
 
     def _look(self) -> None:

@@ -4,15 +4,15 @@ Nothing here decides how a circuit changes. The breaker does, and `Swap` lets ex
 make each change.
 """
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any, Protocol
 
 import redis.asyncio
 
-from resilience.errors import StoreUnavailableError
 from resilience.store.connection import Store
 from resilience.store.flags import KEY as FLAGS
 
@@ -22,31 +22,42 @@ WINDOW = struct.Struct(">5Q")
 than the counting itself."""
 
 
+NUMBERS = re.compile(rb"(\d{1,16})\|(\d{1,16})\|", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A circuit as the store keeps it: two numbers for the scripts, and a body they do not read."""
+    """A circuit as the store keeps it: two numbers for the scripts, and a body they do not read.
+
+    Attributes:
+        generation: See `resilience.breaker.state.Circuit`.
+        until_ms: Likewise, in milliseconds.
+        body: What else there is to know.
+        raw: What the store has, if that is not what `text` would write.
+    """
 
     generation: int
     until_ms: int
     body: str
+    raw: bytes | None = None
 
-    def text(self) -> str:
+    def text(self) -> str | bytes:
         """Return the stored text."""
+        if self.raw is not None:
+            return self.raw
         return f"{self.generation}|{self.until_ms}|{self.body}"
 
     @classmethod
     def parse(cls, text: bytes) -> "Kept":
         """Return the circuit that `text` returned *text* for.
 
-        Raises:
-            StoreUnavailableError: *text* has another form: another program writes to this key.
+        What is none has generation 0 and no body, as in pulse.lua: it can still be replaced.
         """
-        try:
-            generation, until, body = text.decode().split("|", 2)
-            return cls(generation=int(generation), until_ms=int(until), body=body)
-        except ValueError as error:
-            msg = f"the store keeps {text!r} where a circuit should be"
-            raise StoreUnavailableError(msg) from error
+        found = NUMBERS.match(text)
+        generation, until = map(int, found.groups()) if found else (0, 0)
+        body = text[found.end() :].decode(errors="replace") if found else ""
+        made = cls(generation=generation, until_ms=until, body=body)
+        return made if str(made.text()).encode() == text else replace(made, raw=text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +156,21 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
-    """Replace the circuit by `new` if it is still `expected`: True if it was."""
+    """Replace the circuit by `new` if it is still `expected`: True if it was.
+
+    Attributes:
+        name: The dependency.
+        expected: The circuit that the caller knows; None: there is none.
+        new: The circuit from now on.
+        change: What is kept of it in the history of the circuit; empty: nothing.
+        again: Whether it opens without having closed; the last such change is kept.
+    """
 
     name: str
     expected: Kept | None
     new: Kept
+    change: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +192,15 @@ class EndProbe:
     generation: int
     owner: str
     result: str
+
+
+AGAIN = "~"
+"""Marks that a circuit opened again without having closed: a long outage is not a long history."""
+
+
+def history_key(name: str) -> tuple[str, str]:
+    """Return the parts of the key of the history of the circuit of *name*."""
+    return "history", name
 
 
 Question = Exchange | Swap | TakeProbe | EndProbe
@@ -233,9 +263,10 @@ class StoreFleet:
                     *(evidence.name for evidence in question.evidence),
                 ]
                 return "pulse", keys, values
-            case Swap(name=name, expected=expected, new=new):
+            case Swap(name=name, expected=expected, new=new, change=change, again=again):
                 before = expected.text() if expected else ""
-                return "swap", [circuits, key("probes", name)], [name, before, new.text()]
+                keys = [circuits, key("probes", name), key(*history_key(name))]
+                return "swap", keys, [name, before, new.text(), AGAIN * again + change]
             case TakeProbe(name=name, generation=generation, owner=owner):
                 lease = int(question.seconds * 1000)
                 values = [name, generation, owner, "take", question.most, lease]
@@ -289,5 +320,5 @@ def _packed(evidence: Evidence) -> bytes:
 
 
 def _circuits(pairs: Sequence[bytes]) -> Mapping[str, Kept]:
-    names = [name.decode() for name in pairs[::2]]
+    names = [name.decode(errors="replace") for name in pairs[::2]]
     return dict(zip(names, map(Kept.parse, pairs[1::2]), strict=True))

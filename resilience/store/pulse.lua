@@ -35,6 +35,13 @@ local time = redis.call('TIME')
 local second = tonumber(time[1])
 local day = 86400
 
+-- Return the generation of a circuit; 0 of what is none, as in fleet.py.
+local function generation_of(text)
+  local number, due = string.match(text or '', '^(%d+)|(%d+)|')
+  if not number or #number > 16 or #due > 16 then return 0 end
+  return tonumber(number)
+end
+
 -- Unpack the window. Return an empty one if it was counted for another generation than *current*,
 -- or if its last report is too old or, because the clock was set back, too far in the future.
 local function counted(packed, current, length)
@@ -126,7 +133,7 @@ if #ARGV > 4 then
     local name = ARGV[i + 4]
     local generation, length, ok, failed, age, slow, tail =
       struct.unpack(EVIDENCE, ARGV[4], (i - 1) * EVIDENCE_SIZE + 1)
-    local current = tonumber(string.match(known[name] or '0', '^%d+'))
+    local current = generation_of(known[name])
     local window, is_current, bad = counted(packed, current, length), generation == current, nil
     if is_current then bad = add_evidence(window, length, ok, failed, age, slow, tail) end
     local reporters = drop_old(window, length, bad)

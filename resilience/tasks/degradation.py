@@ -59,7 +59,14 @@ def degradation_of(app: Celery[Any], shared: Shared, dependencies: Catalogue) ->
     opened = list(_open(app, shared, dependencies))  # first: this lets the pulse bring what is new
     now = shared.pulse.time()
     held = [
-        Reason(kind="held", name=one.name, level=Level.STALE, why=one.reason, until=one.until)
+        Reason(
+            kind="held",
+            name=one.name,
+            level=Level.STALE,
+            why=one.reason,
+            since=one.since,
+            until=one.until,
+        )
         for one in shared.holds.in_force(now)
     ]
     return Degradation((*opened, *held, *_shed(shared)))
@@ -74,7 +81,8 @@ def _open(app: Celery[Any], shared: Shared, dependencies: Catalogue) -> Iterator
                 why += f": {breaker.circuit.reason}"
             left, level = breaker.seconds_left, _level_without(app, dependency)
             until = None if left is None else shared.pulse.time() + left
-            yield Reason(kind="open", name=name, level=level, why=why, until=until)
+            since = breaker.circuit.generation / 1e6  # a circuit that never changed is closed
+            yield Reason(kind="open", name=name, level=level, why=why, since=since, until=until)
 
 
 def _shed(shared: Shared) -> Iterator[Reason]:
@@ -91,14 +99,18 @@ def _shed(shared: Shared) -> Iterator[Reason]:
             )
 
 
-def _level_without(app: Celery[Any], dependency: Dependency) -> Level:
-    """Return the worst level at which a task of *dependency* answers while it is not called."""
-    if dependency.on_open == "hold":
-        return Level.STALE  # its jobs wait
-    levels = []
-    for task in app.tasks.values():
+def levels_without(app: Celery[Any], dependency: Dependency) -> dict[str, Level]:
+    """Return at which level each task of *dependency* answers while it is not called."""
+    levels = {}
+    for name, task in app.tasks.items():
         if getattr(task, "dependency", None) == dependency.name:
             steps = getattr(task, "fallbacks", ())
-            waits = getattr(task, "_kept", False)
-            levels.append(Level.STALE if waits else steps[0].level if steps else Level.FAILED)
-    return max(levels, default=Level.REDUCED)
+            waits = dependency.on_open == "hold" or getattr(task, "_kept", False)
+            levels[name] = Level.STALE if waits else steps[0].level if steps else Level.FAILED
+    return levels
+
+
+def _level_without(app: Celery[Any], dependency: Dependency) -> Level:
+    if dependency.on_open == "hold":
+        return Level.STALE  # its jobs wait
+    return max(levels_without(app, dependency).values(), default=Level.REDUCED)

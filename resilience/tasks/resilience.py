@@ -134,8 +134,8 @@ class Resilience(Consistent):
         found = getattr(app, "resilience", None)
         if not isinstance(found, Resilience):
             msg = (
-                f"{app!r} declares no dependencies; "
-                "add Resilience(app, dependencies=[…]) behind the line that makes the app"
+                f"{app!r} declares no dependencies; add Resilience(app, dependencies=[…]) behind "
+                "the line that makes the app; on a command line name it: celery -A module …"
             )
             raise ConfigurationError(msg)
         return found

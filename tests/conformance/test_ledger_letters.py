@@ -75,6 +75,24 @@ def test_letters_of_one_cause_have_one_fingerprint(ledger: Ledger) -> None:
     assert [letter.id for letter in ledger.letters.find(cause, limit=9)] == ["a", "b"]
 
 
+def test_letters_are_counted_by_cause_and_task(ledger: Ledger) -> None:
+    """The largest group first, each with one of its letters; filters hold; jobs do not count."""
+    for name, said in {"a": "no user 17", "b": "no user 18", "c": "no such table"}.items():
+        ledger.bury(job(name), reason="exhausted", error=failure(said))
+    ledger.bury(job("d", task="shop.push"), reason="bug", error=failure("no user 17"))
+    ledger.add([job("alive")])
+
+    causes = ledger.letters.causes(Which(), limit=9)
+
+    assert (causes[0][0], causes[0][3].id) == (2, "b")
+    assert sorted(example.id for *_, example in causes) == ["b", "c", "d"]
+    oldest, newest = (shown(ledger, name).died for name in "ab")
+    assert causes[0][1:3] == (oldest, newest)
+    assert len(ledger.letters.causes(Which(), limit=1)) == 1
+    [(letters, *_, example)] = ledger.letters.causes(Which(task="shop.push"), limit=9)
+    assert (letters, example.id) == (1, "d")
+
+
 def test_replayed_letter_is_a_new_job_that_points_to_its_origin(ledger: Ledger) -> None:
     """It has a new id, all attempts before it, its history, and is no letter any longer."""
     ledger.bury(job("a", age_seconds=HOUR), reason="too_old", error=failure("first"))

@@ -42,12 +42,15 @@ def test_order_is_seen_by_another_process_until_it_is_reset(breaker: Any) -> Non
     assert "users: forced_open" in opened.stdout
     (row,) = json.loads(breaker("--json").stdout)
     assert 0 < row.pop("seconds_left") <= 60
+    assert row.pop("since") == row.pop("version") / 1e6
     assert row == {
         "dependency": "users",
         "state": "forced_open",
         "opened": 0,
         "actor": "ann",
         "reason": "moving",
+        "unreadable": False,
+        **dict.fromkeys(("why", "error", "calls", "failed", "slow")),
     }
     assert breaker("reset", "users", "--reason", "moved").returncode == 0
     (row,) = json.loads(breaker("--json").stdout)

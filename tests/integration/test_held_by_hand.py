@@ -11,9 +11,10 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
 from resilience.cli import resilience
+from resilience.monitor.status import look
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.waiting import wait_until
-from tests.integration.held_stage import APP_PATH, HeldStage, servers, stage
+from tests.integration.held_stage import APP_PATH, SECONDS, HeldStage, servers, stage
 
 __all__ = ["servers", "stage"]
 
@@ -39,6 +40,24 @@ def ordered(stage: HeldStage, *arguments: str) -> subprocess.CompletedProcess[st
         check=False,
         timeout=120,
     )
+
+
+def test_worker_that_is_busy_takes_the_jobs_that_wait(
+    stage: HeldStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long they wait: the workers themselves say from which queues they take jobs."""
+    monkeypatch.setattr("resilience.monitor.status.LATE_SECONDS", -1.0)
+    stage.publish("linger", 4)
+    [one] = look(stage.resilience)["reasons"]
+    assert (one["kind"], one["name"], one["level"]) == ("no_consumer", "mail", "FAILED")
+
+    with stage.worker("mail", concurrency=1):
+        wait_until(stage.calls, SECONDS, "a job runs")
+        found = look(stage.resilience)
+
+    assert found["queues"]["mail"] > 0
+    assert found["consumers"] == {"mail": 1}
+    assert found["reasons"] == []
 
 
 def test_order_holds_a_queue_until_it_is_ended(

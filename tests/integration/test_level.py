@@ -102,7 +102,7 @@ class Desk:
     def status(self) -> dict[str, Any]:
         """Return what `status` knows."""
         done = self.run("status", "--json")
-        assert done.exit_code == 0, done.output
+        assert done.stdout, done.output
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
@@ -195,11 +195,14 @@ def test_status_shows_all_that_degrades_and_what_to_do(desk: Desk, broker: Broke
         "release mail",
         "flag auto search --reason …",
         "brownout off --reason …",
+        "worker users",
         "dead list --dependency mail",
     ]
     shown = desk.run("status").stdout
     assert "level: FAILED since 20" in shown
-    assert "open ranking: STATIC, its circuit is forced_open: so [/x], until 20" in shown
+    assert "open ranking: STATIC since 20" in shown
+    assert "why: its circuit is forced_open: so [/x]\n" in shown
+    assert "users get prepared answers (sort), older answers, or the same later (rank)\n" in shown
     assert "queues: users 2" in shown
 
 

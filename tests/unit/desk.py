@@ -57,4 +57,4 @@ class Desk:
 
     def letters(self) -> list[str]:
         """Return the ids of the letters, oldest first."""
-        return [letter["id"] for letter in self.said("dead", "list")]
+        return [letter["id"] for letter in self.said("dead", "list", "--each")]

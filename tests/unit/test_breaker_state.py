@@ -1,13 +1,16 @@
 """When a circuit opens, how long it stays so, and how it closes."""
 
+import json
 import random
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from resilience import CircuitOpenError
 from resilience.breaker import BreakerPolicy, Circuit, State
-from resilience.breaker.state import closed, opened, passed, why_open
+from resilience.breaker.state import closed, opened, passed, state_at, why_open
 from resilience.errors import RejectedError
 from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitOpened
 from resilience.store.fleet import Kept, Probes, Window
@@ -278,6 +281,34 @@ def test_circuit_is_kept_in_a_form_that_never_changes(manual: State | None, text
     assert circuit.kept() == kept
     assert Circuit.of(kept) == circuit
     assert Circuit.of(Kept(generation=7, until_ms=1500, body="?")) == Circuit(generation=7)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", *State, "x"]),
+    lambda some: (
+        st.lists(some, max_size=2) | st.dictionaries(st.text(max_size=2), some, max_size=2)
+    ),
+    max_leaves=3,
+)
+BODIES = st.lists(JSON, min_size=4, max_size=6).map(json.dumps).map(str.encode)
+KEPT = st.tuples(st.from_regex(rb"\A([0-9]{1,18}\|){1,2}"), st.binary() | BODIES).map(b"".join)
+
+
+@given(st.binary() | KEPT)
+@example(b'1|1|[1, "", 1e999, "", ""]')
+@example(b'1|1|[-1, "forced_open", true, "", ""]')
+def test_whatever_the_store_keeps_is_a_circuit_that_can_change(text: bytes) -> None:
+    """It is written back as it was found, so that it is replaced, and nothing raises an error."""
+    kept = Kept.parse(text)
+    back = kept.text()
+
+    assert (back if isinstance(back, bytes) else back.encode()) == text
+    circuit = Circuit.of(kept)
+    for now in (0.0, 1e9, 1e12):
+        assert state_at(circuit, now) in State
+        assert opened(circuit, SLOW, now, dice=Steady()).generation > circuit.generation
+        assert closed(circuit, now).generation > circuit.generation
+    assert json.dumps([circuit.until, circuit.manual_until], allow_nan=False)
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,31 @@ def test_word_that_is_no_option_of_a_worker_is_refused(words: list[str]) -> None
     assert "up --only NAME,NAME" in result.output
 
 
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [("--loglevle", "--loglevel"), ("--onyl=users", "--only"), ("--concurency=2", "--concurrency")],
+)
+def test_slip_in_an_option_starts_no_worker(option: str, meant: str) -> None:
+    """Each worker would fail at once, and be started again and again."""
+    result = invoke(adopted(*SHOP).app, "up", option)
+
+    assert result.exit_code == 2
+    assert f"Did you mean {meant!r}?" in result.stderr
+
+
+def test_options_of_celery_worker_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are typed behind the name, with `--` or without."""
+    became: list[list[str]] = []
+    monkeypatch.setattr("os.execvp", lambda _, command: became.append(command))
+    for words in (
+        ["users", "-l", "info", "-c4", "--max-tasks-per-child=5"],
+        ["users", "-l", "info", "--", "-c4", "--max-tasks-per-child=5"],
+    ):
+        result = invoke(adopted(*SHOP).app, "worker", *words)
+        assert result.exit_code == 0, result.output
+        assert became.pop()[-4:] == ["-l", "info", "-c4", "--max-tasks-per-child=5"]
+
+
 @pytest.mark.parametrize("words", [["worker", "users"], ["up"], ["dependencies"]])
 def test_app_that_was_not_adopted_is_told_so_in_one_line(words: list[str]) -> None:
     """The line says what is missing, and the exit code is 2."""
@@ -174,6 +199,7 @@ def test_app_that_was_not_adopted_is_told_so_in_one_line(words: list[str]) -> No
     assert result.exit_code == 2
     assert len(result.output.splitlines()) == 1
     assert "add Resilience(app, dependencies=[…])" in result.output
+    assert "celery -A module …" in result.output
 
 
 def test_dependencies_as_json_have_their_limits() -> None:

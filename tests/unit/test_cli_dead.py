@@ -44,7 +44,7 @@ def test_list_says_what_happened_and_what_to_paste(desk: Desk) -> None:
     """Age, attempts, task, reason, last error, and id and cause in full."""
     desk.bury("one")
 
-    done = desk.run("dead", "list")
+    done = desk.run("dead", "list", "--each")
 
     assert done.exit_code == 0, done.output
     words = " ".join(done.stdout.split())
@@ -59,7 +59,14 @@ def test_views_hide_what_is_to_be_hidden(desk: Desk) -> None:
     """An argument called so shows in no view, nor where an error quotes it."""
     desk.bury("one")
 
-    for words in (["list"], ["list", "--json"], ["show", "one"], ["show", "one", "--json"]):
+    for words in (
+        ["list"],
+        ["list", "--json"],
+        ["list", "--each"],
+        ["list", "--each", "--json"],
+        ["show", "one"],
+        ["show", "one", "--json"],
+    ):
         done = desk.run("dead", *words)
         assert "hunter22" not in done.output
         assert "***" in done.output
@@ -70,7 +77,9 @@ def test_list_is_limited_and_says_so(desk: Desk) -> None:
     for name in ("one", "two", "three"):
         desk.bury(name)
 
-    limited, all_of_them = (desk.run("dead", "list", "--limit", most) for most in ("2", "3"))
+    limited, all_of_them = (
+        desk.run("dead", "list", "--each", "--limit", most) for most in ("2", "3")
+    )
 
     assert "The oldest 2; there are more." in limited.stdout
     assert "three" not in limited.stdout
@@ -86,7 +95,7 @@ def test_list_is_filtered(desk: Desk) -> None:
     cause = desk.ledger.letters.show("other").fingerprint  # type: ignore[union-attr]
 
     def found(*words: str) -> list[str]:
-        return [letter["id"] for letter in desk.said("dead", "list", *words)]
+        return [letter["id"] for letter in desk.said("dead", "list", "--each", *words)]
 
     assert found("--task", "shop.charge") == ["old"]
     assert found("--fingerprint", str(cause)) == ["other"]
@@ -102,9 +111,51 @@ def test_nothing_found_is_no_error_and_says_what_there_is(desk: Desk) -> None:
     for words in (["list"], ["replay", "--reason", "x"], ["discard", "--reason", "x"]):
         done = desk.run("dead", *words, "--dependency", "male")
         assert done.exit_code == 0, done.output
-        assert done.stdout == "No such dead letters. There are mail: 1.\n"
+        assert done.stdout == (
+            "No such dead letters. Did you mean the dependency 'mail'? There are mail: 1.\n"
+        )
     assert desk.said("dead", "list", "--dependency", "male") == []
     assert desk.letters() == ["one"]
+
+
+def test_letters_are_listed_by_cause(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line for a task and cause, the largest first, with what lists the letters of one."""
+    for number, name in enumerate("abc"):
+        desk.bury(name, error=f"no mailbox {number}")
+    desk.bury("d", task="shop.charge")
+    for number, name in enumerate("abcd"):
+        desk.alter("UPDATE resilience_jobs SET died = ? WHERE id = ?", 1e9 + number, name)
+
+    first, second = desk.said("dead", "list")
+
+    assert (first["letters"], first["oldest"], first["newest"]) == (3, 1e9, 1e9 + 2)
+    assert (first["task"], first["dependency"], first["reason"]) == (
+        "shop.send",
+        "mail",
+        "exhausted",
+    )
+    assert first["last_error"] == "ConnectionError: no mailbox 2"
+    assert (second["letters"], second["task"]) == (1, "shop.charge")
+    letters = desk.said("dead", "list", "--fingerprint", first["fingerprint"])
+    assert [letter["id"] for letter in letters] == ["a", "b", "c"]
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = desk.run("dead", "list", "--limit", "1").stdout
+    assert first["fingerprint"] in shown  # in one piece, to be pasted
+    assert "shop.charge" not in shown
+    assert "The largest 1; there are more." in shown
+
+
+def test_slip_in_the_name_of_a_task_is_noticed(desk: Desk) -> None:
+    """The command says which task may have been meant."""
+
+    @desk.app.task(name="shop.send", shared=False)
+    def send() -> None: ...
+
+    done = desk.run("dead", "list", "--task", "shop.sned")
+
+    assert done.stdout == (
+        "No such dead letters. Did you mean the task 'shop.send'? There are none at all.\n"
+    )
 
 
 def test_show_prints_all_errors_of_all_attempts(desk: Desk) -> None:

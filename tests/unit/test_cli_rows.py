@@ -26,6 +26,19 @@ def test_table_shows_every_character_however_narrow_the_terminal_is(
     ]
 
 
+def test_table_is_as_wide_as_it_needs_to_be_where_no_terminal_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a file or a pipe a name stands on one line, where `grep` finds it."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr("sys.__stdout__", None)
+
+    print_rows(ROWS, ("feature", "by", "why"), as_json=False)
+
+    shown = capsys.readouterr().out
+    assert all(text in shown for row in ROWS for text in row.values())
+
+
 def test_json_has_the_rows_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     """Programs read the same columns."""
     print_rows(ROWS, ("feature", "why"), as_json=True)

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from resilience import ConfigurationError
+from resilience.breaker import Breaker
+from resilience.declared import check_order
 from resilience.ledger.failure import Failure
-from resilience.ledger.redaction import redacted
+from resilience.ledger.redaction import hide_in_text, redacted
+from resilience.pulse import Pulse
 from tests.unit.odd_errors import SilentError
 
 FRAMES = 8
@@ -99,6 +103,28 @@ def test_what_is_kept_of_an_error_is_bounded() -> None:
     assert 1 <= failure.traceback.count("  File ") <= FRAMES
 
 
+def test_traceback_shows_the_users_code_without_this_library() -> None:
+    """Who looks at a dead letter looks for a place that he can mend."""
+    breaker = Breaker("mail", Pulse(None), listeners=())
+
+    def send() -> None:
+        breaker.call(fail("refused"))
+
+    failure = kept(send)
+
+    assert "in test_traceback_shows" in failure.traceback
+    assert "breaker.py" not in failure.traceback
+
+
+def test_traceback_of_a_fault_of_this_library_is_whole() -> None:
+    """There is nothing else to look at."""
+    with pytest.raises(ConfigurationError) as caught:
+        check_order("hold mail", "", "")
+    only_ours = caught.value.with_traceback(caught.value.__traceback__.tb_next)  # type: ignore[union-attr]
+
+    assert "in check_order" in Failure.of(only_ours, task=TASK).traceback
+
+
 def test_error_whose_text_raises_is_kept_all_the_same() -> None:
     """What broke must not be hidden by how it says so."""
     failure = kept(fail("silent", SilentError))
@@ -177,3 +203,23 @@ def test_errors_that_quote_a_hidden_argument_hide_it() -> None:
 
     assert redacted(message, errors, {"pin"})[1] == [{**errors[0], "text": "pin *** is wrong"}]
     assert redacted(message, errors, ()) == (message, errors)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://ann:hunter22@host/0 refused", "redis://***@host/0 refused"),
+        ("password=hunter22&user=ann", "password=***&user=ann"),
+        ("401 {'password': 'hunter 22', 'a': 1}", "401 {'password': ***, 'a': 1}"),
+        ('{"token": "hunter22', '{"token": ***'),
+        ("the password is wrong: try again", "the password is wrong: try again"),
+    ],
+)
+def test_secrets_in_a_text_are_hidden(text: str, shown: str) -> None:
+    """Credentials in addresses, and what stands behind a name that is to be hidden."""
+    assert hide_in_text(text, ["token", "password"]) == shown
+
+
+def test_addresses_are_hidden_where_no_name_is() -> None:
+    """A password in an address is nobody's business."""
+    assert hide_in_text("amqp://a:b@c password=d", ()) == "amqp://***@c password=d"

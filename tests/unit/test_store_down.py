@@ -261,6 +261,18 @@ def test_lost_store_is_looked_for_beside_the_calls(clock: HandClock, listening: 
     assert kinds(listening) == [StoreLost]
 
 
+def test_error_of_a_lost_store_says_when_it_is_asked_again(clock: HandClock) -> None:
+    """In the future: also when nobody has asked for long."""
+    store = make("redis://127.0.0.1:1/0", clock, Listening())
+    refused(ask_sync, store)
+    with pytest.raises(StoreUnavailableError, match=r"next try in 1\.0 s"):
+        ask_sync(store)
+    clock.advance(4.0)
+    with pytest.raises(StoreUnavailableError, match="it is asked again now"):
+        ask_sync(store)
+    looked()
+
+
 def test_listener_that_raises_changes_nothing(server: ValkeyProcess, clock: HandClock) -> None:
     """Monitoring that fails hides neither the loss of the store nor its return."""
 
