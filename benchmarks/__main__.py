@@ -42,6 +42,7 @@ NAMES = (
     "peers",
     "slots",
     "adaptive",
+    "telemetry",
 )
 PARTS = ("crash_redis", "crash_rabbitmq", "hold_redis", "hold_rabbitmq")
 """Halves of `crash` and `hold` that can run by themselves."""

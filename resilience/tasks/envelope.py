@@ -213,6 +213,7 @@ def level_of(headers: Headers) -> Outcome[None] | None:
     try:
         level = Level(fields["level"])
     except (TypeError, KeyError, ValueError):
+        _warn(LEVEL_HEADER, f"ignored a malformed header {LEVEL_HEADER}={fields!r:.200}")
         return None
     texts = {name: fields.get(name) for name in ("reason", "source", "dependency")}
     texts = {name: text if isinstance(text, str) else None for name, text in texts.items()}

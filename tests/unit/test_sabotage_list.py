@@ -8,7 +8,7 @@ import pytest
 from tests.sabotage.sabotages import ROOT, Sabotage, all_sabotages
 
 AREAS = {"breaker", "budget", "fanout", "ledger", "slots", "hold", "admission", "fallback"}
-AREAS |= {"redaction", "command_line", "flags", "read_your_writes", "metrics"}
+AREAS |= {"redaction", "command_line", "flags", "read_your_writes", "metrics", "telemetry"}
 EVERY = all_sabotages()
 
 
