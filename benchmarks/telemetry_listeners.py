@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from resilience.events import Listener, log_event
 from resilience.monitor.celery_events import CeleryEvents
 from resilience.monitor.opentelemetry import OpenTelemetry
+from resilience.monitor.prometheus import PrometheusListener
 
 
 class Nowhere(SpanExporter):
@@ -30,6 +31,7 @@ def traced() -> TracerProvider:
 LISTENERS: Mapping[str, Callable[[Celery[Any]], Listener]] = {
     "log": lambda _: log_event,
     "celery_events": CeleryEvents,
+    "prometheus": lambda _: PrometheusListener(),
     "opentelemetry": lambda app: OpenTelemetry(app, tracer_provider=traced()),
 }
 """Every listener that the library has, as an app would list it."""

@@ -19,11 +19,7 @@ ROOT = Path(__file__).parents[2]
 RULES = ROOT / "monitoring/prometheus/rules.yml"
 DASHBOARD = ROOT / "monitoring/grafana/degradation.json"
 RUNBOOK = ROOT / "docs/runbook.md"
-TELEMETRY = next(
-    page
-    for page in (ROOT / "docs/telemetry-metrics.md", ROOT / "docs/telemetry.md")
-    if page.exists()
-)
+TELEMETRY = ROOT / "docs/telemetry.md"
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 EXPOSED = {PREFIX + name + suffix for name, one in METRICS.items() for suffix in SUFFIXES[one.kind]}
 ALERTS = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
