@@ -38,10 +38,12 @@ NAMES = (
     "throughput",
     "weight",
     "scale",
+    "scrape",
     "peers",
     "slots",
     "adaptive",
     "page",
+    "telemetry",
 )
 PARTS = ("crash_redis", "crash_rabbitmq", "hold_redis", "hold_rabbitmq")
 """Halves of `crash` and `hold` that can run by themselves."""

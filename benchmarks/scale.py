@@ -78,7 +78,7 @@ def run(*, quick: bool) -> Iterator[Figure]:
             yield _collector(rabbit, server.url)
 
 
-def _server_us(server: ValkeyProcess, run_: Callable[[], object], times: int) -> float:
+def server_us(server: ValkeyProcess, run_: Callable[[], object], times: int) -> float:
     """Return the microseconds that the server spends in scripts per run: the median of *times*."""
     client: Any = server.client()
     spent = [_spent_us(client)]
@@ -126,7 +126,7 @@ def _dependencies(server: ValkeyProcess) -> Iterator[Figure]:
             pulse.refresh()
 
         call_all()
-        at_server[number] = _server_us(server, call_all, TIMES)
+        at_server[number] = server_us(server, call_all, TIMES)
         for breaker in breakers:  # from now on the store keeps a circuit of each
             breaker.force_open(seconds=1.0, actor="benchmark", reason="to be known")
             breaker.reset(actor="benchmark", reason="to be known")
@@ -174,10 +174,10 @@ def _parts(server: ValkeyProcess, sizes: tuple[int, ...]) -> Iterator[Figure]:
         keys = {name: store.key("answer", name) for name in names}
         for key in keys.values():
             server.client().set(key, b"60000:1")
-        all_reports[parts] = _server_us(server, partial(_report_all, fan_in, names), 1)
+        all_reports[parts] = server_us(server, partial(_report_all, fan_in, names), 1)
         fans = iter([_open(fan_in, f"required{turn}", names, keys) for turn in range(TIMES)])
         stale = keys[names[0]]
-        required[parts] = _server_us(server, lambda: _fail(fan_in, next(fans), stale), TIMES)  # noqa: B023 - called at once
+        required[parts] = server_us(server, lambda: _fail(fan_in, next(fans), stale), TIMES)  # noqa: B023 - called at once
     yield _growth("scale_reports_of_a_fanout", all_reports, FAN_IN_EXPONENT)
     yield _growth("scale_failed_required_part", required, REQUIRED_EXPONENT)
 
@@ -219,5 +219,5 @@ def _processes(server: ValkeyProcess) -> Figure:
                 pulse.refresh()
 
         report()
-        points[number] = _server_us(server, report, max(1, TIMES // number)) / number
+        points[number] = server_us(server, report, max(1, TIMES // number)) / number
     return _growth("scale_pulse_by_processes", points, PROCESSES_EXPONENT)

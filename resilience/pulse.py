@@ -6,27 +6,16 @@ import platform
 import threading
 import uuid
 import weakref
-from collections.abc import Generator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from resilience.clock import Clock, SystemClock
 from resilience.errors import ConfigurationError, StoreUnavailableError
-from resilience.store.fleet import (
-    Evidence,
-    Exchange,
-    Kept,
-    Question,
-    Reply,
-    StoreFleet,
-    Swap,
-    Window,
-)
+from resilience.store.fleet import Exchange, Kept, Question, Reply, StoreFleet, Swap
+from resilience.store.members import Member, Steps, Tally, Watcher
 from resilience.store.memory import MemoryFleet
 
 T = TypeVar("T")
-Steps = Generator[Question, Any, T]
-"""What a breaker does off the hot path. The generator yields questions to the fleet, is sent their
-answers, and returns a result."""
 
 PULSE_SECONDS = 0.25
 """How often an active process sends a pulse."""
@@ -40,45 +29,6 @@ CLOCK_SECONDS = 60.0
 """After this time the store is asked for fleet time again."""
 DRIFT = 0.001
 """Seconds that two clocks may drift apart in a second, while one of them is slewed."""
-
-
-class Member(Protocol):
-    """A breaker, as the pulse sees it."""
-
-    name: str
-
-    def evidence(self, now: float) -> Evidence | None:
-        """Return what was seen since the last pulse, and forget it."""
-        ...
-
-    def adopt(self, kept: Kept | None, until: float) -> None:
-        """Take over the circuit, which may admit calls until *until*, in monotonic seconds."""
-        ...
-
-    def judge(self, window: Window) -> Steps[None]:
-        """Decide what follows from what the fleet has seen."""
-        ...
-
-    def restart(self) -> None:
-        """Forget what was seen before the fork."""
-        ...
-
-
-class Watcher(Protocol):
-    """Receives the state of the features."""
-
-    @property
-    def version(self) -> int:
-        """Version of the state that it has."""
-        ...
-
-    def receive(self, flags: bytes | None) -> None:
-        """Take the state from the store: empty if there is none, None if it has not changed."""
-        ...
-
-    def restart(self) -> None:
-        """Go on in a forked child."""
-        ...
 
 
 class Pulse:
@@ -104,6 +54,7 @@ class Pulse:
         self._alone = MemoryFleet(clock=self._clock)
         self._members: dict[str, Member] = {}
         self._watcher: Watcher | None = None
+        self._tally: Tally | None = None
         # The version of the circuits that the store sent last, and the circuits. They are one
         # tuple, so that a thread replaces both at once. The version is empty once this process has
         # changed a circuit itself: then the store must send all of them again.
@@ -133,6 +84,8 @@ class Pulse:
         self._alone.restart()
         for member in self._members.values():
             member.restart()
+        if self._tally is not None:
+            self._tally.restart()
         if self._watcher is not None:
             self._watcher.restart()
 
@@ -140,6 +93,10 @@ class Pulse:
         """Give *watcher* the state of the features from now on."""
         self._watcher = watcher
         self.due = float("-inf")
+
+    def carry(self, tally: Tally) -> None:
+        """Add to the fleet's totals what *tally* counts, from now on."""
+        self._tally = tally
 
     def join(self, member: Member) -> None:
         """Carry the evidence of *member*, too, from now on.
@@ -302,9 +259,12 @@ class Pulse:
         watcher = self._watcher
         known = None if watcher is None else watcher.version
         version, circuits = self._snapshot
+        batch = None if self._tally is None else self._tally.batch()
         reply: Reply = yield Exchange(
-            process=self._process, evidence=evidence, version=version, flags=known
+            process=self._process, evidence=evidence, version=version, flags=known, batch=batch
         )
+        if batch is not None and self._tally is not None and reply.counted is not None:
+            self._tally.settle(batch.number, reply.counted)
         ended = self._clock.monotonic()
         self.sent += 1
         if self.scope == "fleet":

@@ -63,6 +63,7 @@ class Reports:
             error=text_of(error),
             source=str(answer.source),
             age=answer.age,
+            feature=error.feature if isinstance(error, FeatureShedError) else None,
         )
         announce(event, self._listeners)
         return Outcome(

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -23,6 +23,7 @@ def _separated(given: object) -> object:
     return [name for name in (part.strip() for part in given.split(",")) if name]
 
 
+LogFormat = Literal["logfmt", "json"]
 Names = Annotated[frozenset[str], BeforeValidator(_separated)]
 
 
@@ -56,6 +57,7 @@ class Settings(BaseModel):
             answered, for so long; at least 1.
         runtime_directory: Where workers leave their marks for `resilience health`. Default:
             `/tmp/resilience-<user id>`.
+        log_format: How events are written to the log: `logfmt`, or `json`, one object a line.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +72,7 @@ class Settings(BaseModel):
     grace_seconds: Seconds | None = None
     health_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 15.0
     runtime_directory: Path | None = None
+    log_format: LogFormat = "logfmt"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -86,6 +89,20 @@ class Settings(BaseModel):
                 raise _unknown(variable, list(cls.model_fields))
         values = {known[variable]: source[variable] for variable in known if variable in source}
         return cls.model_validate(values)
+
+
+def log_format_here() -> LogFormat:
+    """Return the format of log lines for what was given no settings, such as a single pipeline.
+
+    Another value than `json` means logfmt: `from_environment` refuses it where an app is adopted.
+    """
+    return "json" if os.environ.get(f"{PREFIX}LOG_FORMAT") == "json" else "logfmt"  # noqa: TID251 - its one home
+
+
+def semantic_conventions_here() -> frozenset[str]:
+    """Return what `OTEL_SEMCONV_STABILITY_OPT_IN` of this process opts in to."""
+    said = os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "")  # noqa: TID251 - its one home
+    return frozenset(part.strip() for part in said.split(","))
 
 
 def _unknown(variable: str, names: list[str]) -> ConfigurationError:

@@ -30,8 +30,9 @@ from resilience.events import (
     announce,
     log_event,
 )
-from resilience.pulse import PULSE_SECONDS, Pulse, Steps
+from resilience.pulse import PULSE_SECONDS, Pulse
 from resilience.store.fleet import EndProbe, Evidence, Kept, Probes, Swap, TakeProbe, Window
+from resilience.store.members import Steps
 
 NO_PERMIT_SECONDS = 0.05
 """A half-open circuit without a free permit is not asked again for so long."""

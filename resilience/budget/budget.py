@@ -1,7 +1,7 @@
 """A budget of time for several calls, of which none can take another's share."""
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from types import CoroutineType, TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self
@@ -13,9 +13,10 @@ from resilience.budget.limits import (
     synchronous,
     time_limit_async,
 )
-from resilience.budget.replacing import replaceable
+from resilience.budget.replacing import announce_default, replaceable
 from resilience.clock import SystemClock
 from resilience.errors import BudgetExceededError, ConfigurationError
+from resilience.events import Listener, log_event
 from resilience.levels import Level
 from resilience.outcome import Outcome
 
@@ -69,6 +70,7 @@ class TimeoutBudget:
         deadline: When it ends, in monotonic seconds of this host.
         spent: What its calls took, in the order that they ended.
         reasons: Why a default stands in or an answer is degraded, by function.
+        listeners: Who hears of defaults: as of the outer budget, such as a job's; else the log.
     """
 
     __slots__ = (
@@ -77,6 +79,7 @@ class TimeoutBudget:
         "_entered",
         "_outer",
         "deadline",
+        "listeners",
         "reasons",
         "spent",
         "total",
@@ -116,6 +119,7 @@ class TimeoutBudget:
         self._allocated = 0.0
         self._entered = False
         self._outer = outer
+        self.listeners: Iterable[Listener] = (log_event,) if outer is None else outer.listeners
 
     def __repr__(self) -> str:
         """Return what is left of how much."""
@@ -215,7 +219,7 @@ class TimeoutBudget:
         except Exception as error:
             if default is REQUIRED or not replaceable(error, share.what, function, args, kwargs):
                 raise
-            self.reasons[share.what] = type(error).__name__
+            self.reasons[share.what] = announce_default(error, share.what, self.listeners)
             return default
         if isinstance(value, Outcome) and value.degraded:
             self.reasons[share.what] = str(value.reason)
@@ -240,7 +244,7 @@ class TimeoutBudget:
         except Exception as error:
             if default is REQUIRED or not replaceable(error, share.what, function, args, kwargs):
                 raise
-            self.reasons[share.what] = type(error).__name__
+            self.reasons[share.what] = announce_default(error, share.what, self.listeners)
             return default
         if isinstance(value, Outcome) and value.degraded:
             self.reasons[share.what] = str(value.reason)

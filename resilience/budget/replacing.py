@@ -1,10 +1,12 @@
 """Which errors of a call under a budget its `default` may stand in for."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from resilience.errors import is_any_of, is_bug, is_unreadable, mark_wrong_call
+from resilience.errors import is_any_of, is_bug, is_unreadable, mark_wrong_call, text_of
+from resilience.events import AnswerDegraded, Listener, announce
+from resilience.levels import Level
 from resilience.steering import Neutral
 
 logger = logging.getLogger("resilience")
@@ -28,3 +30,19 @@ def replaceable(
     if is_unreadable(error):
         logger.error("%s: an answer could not be read", what, exc_info=error)
     return True
+
+
+def announce_default(error: Exception, what: str, listeners: Iterable[Listener]) -> str:
+    """Announce that a default stands in for the call *what*; return the reason."""
+    reason = type(error).__name__
+    event = AnswerDegraded(
+        call=what,
+        dependency=what,
+        level=Level.REDUCED,
+        reason=reason,
+        error=text_of(error),
+        source="default",
+        age=None,
+    )
+    announce(event, listeners)
+    return reason

@@ -25,6 +25,7 @@ MODULES = {
     "hold": "holds",
     "holds": "holds",
     "ledger": "ledger",
+    "metrics": "metrics",
     "relay": "relay",
     "release": "holds",
     "status": "status",
@@ -33,7 +34,13 @@ MODULES = {
     "worker": "workers",
 }
 """The module of each command, which has the command's name there."""
-EXTRAS = {"flower": "flower", "rich": "cli", "supervisor": "cli"}
+EXTRAS = {
+    "flower": "flower",
+    "prometheus_client": "prometheus",
+    "rich": "cli",
+    "supervisor": "cli",
+}
+"""The extra that installs a package."""
 
 
 class DeclarationError(click.ClickException):

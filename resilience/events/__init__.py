@@ -41,7 +41,7 @@ from resilience.events.jobs import (
     JobUnkept,
     SecondLedgerFound,
 )
-from resilience.events.lines import log_event
+from resilience.events.lines import LogLines, log_event
 from resilience.events.reads import LagOrdered, ReadFellBack, ReadStale, ReplicaLagging
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "JobsPublished",
     "LagOrdered",
     "Listener",
+    "LogLines",
     "OrderNotRecorded",
     "PartLate",
     "PartUnreported",

@@ -22,6 +22,7 @@ class AnswerDegraded(Event):
         error: That error's text.
         source: Which step answered.
         age: Seconds since the answer was fresh, if it has an age.
+        feature: Which feature is shed, if that is the reason.
     """
 
     severity: ClassVar[int] = logging.WARNING
@@ -32,6 +33,7 @@ class AnswerDegraded(Event):
     error: str
     source: str
     age: float | None
+    feature: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +118,13 @@ class BudgetExceeded(Event):
 class FanOutFinished(Event):
     """A fan-out was finalised. Announced once, by the process that finalised it.
 
+    Also by a caller that got no answer from the store and returned without it: a worker may
+    finalise the same fan-out once the store is back.
+
     Attributes:
         id: The fan-out's own id.
-        ended: Why: `complete`, `required` (a required part failed), `deadline` or `unpublished`.
+        ended: Why: `complete`, `required` (a required part failed), `deadline`, `unpublished`, or
+            `lost` (the store did not answer the caller).
         level: Level of the response.
         missing: Parts without an answer.
         degraded: Parts with a degraded answer.

@@ -20,6 +20,8 @@ EVIDENCE = struct.Struct(">7Q")
 WINDOW = struct.Struct(">5Q")
 """Wire formats of `Evidence` and `Window`. One RESP integer per count would cost the server more
 than the counting itself."""
+TOTALS = ("totals", "answers", "history", "exemplars")
+"""Keys of what all processes have counted; see counts.lua."""
 
 
 NUMBERS = re.compile(rb"(\d{1,16})\|(\d{1,16})\|", re.ASCII)
@@ -128,6 +130,8 @@ class Reply:
         windows: Windows of the dependencies that it sent evidence of.
         flags: State of the features; empty if there is none, None if the process already knows
             this version or did not ask.
+        counted: Empty if the batch that it sent is in the fleet's totals; why not, if the store
+            could not add it; None if it sent none or the store was not asked.
     """
 
     now: float
@@ -135,6 +139,15 @@ class Reply:
     circuits: Mapping[str, Kept] | None
     windows: Mapping[str, Window] = field(default_factory=dict)
     flags: bytes | None = None
+    counted: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one process has counted since its last batch, as JSON; see counts.lua."""
+
+    number: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,12 +159,14 @@ class Exchange:
         evidence: What it has seen.
         version: Version of the circuits that it knows; empty if it knows none.
         flags: Version of the features that it knows; None if it does not ask for them.
+        batch: What it has counted; None: nothing that is due, or nobody listens.
     """
 
     process: str
     evidence: Sequence[Evidence]
     version: str = ""
     flags: int | None = None
+    batch: Batch | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +242,11 @@ class StoreFleet:
         self._store = store
         source = files("resilience.store")
         self._codes = {
-            name: source.joinpath(f"{name}.lua").read_text() for name in ("pulse", "swap", "probe")
+            name: source.joinpath(f"{name}.lua").read_text()
+            for name in ("pulse", "swap", "probe", "counts")
         }
+        pulse = f"local function pulse()\n{self._codes['pulse']}\nend\n"
+        self._codes["counts"] = pulse + self._codes["counts"]
         self._scripts = {
             name: store.client.register_script(code) for name, code in self._codes.items()
         }
@@ -262,7 +280,10 @@ class StoreFleet:
                     b"".join(map(_packed, question.evidence)),
                     *(evidence.name for evidence in question.evidence),
                 ]
-                return "pulse", keys, values
+                if question.batch is None:
+                    return "pulse", keys, values
+                keys += [key("counted", question.process), *map(key, TOTALS)]
+                return "counts", keys, [*values, question.batch.text]
             case Swap(name=name, expected=expected, new=new, change=change, again=again):
                 before = expected.text() if expected else ""
                 keys = [circuits, key("probes", name), key(*history_key(name))]
@@ -286,7 +307,7 @@ def _read(question: Question, answer: Any) -> Any:  # noqa: ANN401 - by question
             granted, first, ok, failed = answer
             return Probes(granted=bool(granted), first=bool(first), ok=ok, failed=failed)
         case Exchange():
-            seconds, microseconds, version, circuits, flags, windows = answer
+            seconds, microseconds, version, circuits, flags, windows, *counted = answer
             return Reply(
                 now=int(seconds) + int(microseconds) / 1e6,
                 version=version.decode(),
@@ -304,6 +325,7 @@ def _read(question: Question, answer: Any) -> Any:  # noqa: ANN401 - by question
                     )
                 },
                 flags=flags,
+                counted=counted[0].decode(errors="replace") if counted else None,
             )
 
 

@@ -106,10 +106,12 @@ def hop_of(request: Context, deadline: Deadline, now: float) -> Hop:
     )
 
 
-def budget_of(deadline: Deadline, now: float) -> TimeoutBudget:
+def budget_of(resilience: Resilience, deadline: Deadline, now: float) -> TimeoutBudget:
     """Return *deadline* as a budget of this process, at fleet time *now*."""
     until = SystemClock.monotonic() + deadline.left(now)
-    return TimeoutBudget.until(until, deadline.total)
+    budget = TimeoutBudget.until(until, deadline.total)
+    budget.listeners = resilience.listeners
+    return budget
 
 
 @contextmanager

@@ -158,6 +158,7 @@ def _report(
             error=str(error),
             source=SOURCE,
             age=None,
+            feature=feature,
         ),
         adopted.listeners,
     )

@@ -8,10 +8,10 @@ from celery import Signature, states
 from celery.result import AsyncResult
 
 from resilience.errors import retry_after_of
-from resilience.events import FanOutFinished
 from resilience.partial import PartAnswer, PartialResponse, assemble, outcome_of
 from resilience.tasks.pending import PendingResponse
 from resilience.tasks.resilience import Resilience
+from resilience.tasks.response import announce_finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +76,7 @@ def run_here(
     ]
     pending = EagerResponse(fan, answers)
     response = pending.get()
-    resilience.announce(
-        FanOutFinished(
-            id=fan,
-            ended="complete",
-            level=response.level,
-            missing=tuple(response.missing),
-            degraded=tuple(response.degraded),
-        )
-    )
+    announce_finished(resilience, fan, "complete", response)
     if on_complete is not None:
         on_complete.apply_async((response,), task_id=f"{fan}-complete")
     return pending

@@ -28,6 +28,8 @@ BUDGET_HEADER: Final = "resilience-budget"
 """`{"deadline", "total", "sent", "hops"}`, times in seconds of the fleet clock; None: no budget."""
 RECEIVED_HEADER: Final = "resilience-received"
 """Fleet time at which a worker took the message; added there."""
+SENT_HEADER: Final = "resilience-sent"
+"""Fleet time at which the message was published; there if its publisher counts for Prometheus."""
 SLOT_HEADER: Final = "resilience-slot"
 """`{"fan", "part", …}`: where a part of a fan-out reports its end."""
 LANE_HEADER: Final = "resilience-lane"
@@ -211,6 +213,7 @@ def level_of(headers: Headers) -> Outcome[None] | None:
     try:
         level = Level(fields["level"])
     except (TypeError, KeyError, ValueError):
+        _warn(LEVEL_HEADER, f"ignored a malformed header {LEVEL_HEADER}={fields!r:.200}")
         return None
     texts = {name: fields.get(name) for name in ("reason", "source", "dependency")}
     texts = {name: text if isinstance(text, str) else None for name, text in texts.items()}

@@ -18,6 +18,8 @@ from kombu.utils.functional import maybe_list
 
 from resilience.broker import CRASHES_HEADER
 from resilience.consistency import Token
+from resilience.errors import text_of
+from resilience.events import JobBuried
 from resilience.ledger import Job
 from resilience.tasks.captured import Captured
 from resilience.tasks.envelope import (
@@ -143,6 +145,24 @@ def options_of(task: Task[Any, Any], request: Context) -> dict[str, Any]:
     # As the publisher wrote them: it may have hidden something.
     options |= {name: request.get(name) for name in ("argsrepr", "kwargsrepr")}
     return options
+
+
+def give_up(resilience: Resilience, job: Job, reason: str, error: BaseException) -> None:
+    """Make a dead letter of *job*, and announce it unless another copy of the job was first.
+
+    Raises:
+        LedgerUnavailableError: It is none; or SchemaError, or UnkeepableError.
+    """
+    if resilience.ledger.bury(job, reason=reason, error=error):
+        event = JobBuried(
+            task=job.task,
+            id=job.id,
+            dependency=job.dependency,
+            reason=reason,
+            attempts=job.attempts,
+            error=text_of(error),
+        )
+        resilience.announce(event)
 
 
 def job_in(app: Celery[Any], message: Message, *, queue: str, dependency: str) -> Job:

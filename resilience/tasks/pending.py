@@ -13,7 +13,13 @@ from resilience.store import Record
 from resilience.tasks.positions import token_here
 from resilience.tasks.publishing import PublishTimeoutError, publish_within
 from resilience.tasks.resilience import Resilience
-from resilience.tasks.response import came_in, part_answer, publish_callback, respond
+from resilience.tasks.response import (
+    announce_finished,
+    came_in,
+    part_answer,
+    publish_callback,
+    respond,
+)
 
 RESERVE_SHARE = 0.05
 """Share of the budget kept for assembling the response, so that it is not late."""
@@ -194,7 +200,9 @@ class PendingResponse:
                 yield part_answer(record, name, required)
 
     def _without_store(self, error: StoreUnavailableError) -> PartialResponse:
-        return self._missing(type(error).__name__)
+        response = self._missing(type(error).__name__)
+        announce_finished(self._resilience, self.id, "lost", response)
+        return response
 
     def _missing(self, reason: str) -> PartialResponse:
         return assemble(

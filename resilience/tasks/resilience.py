@@ -10,7 +10,7 @@ from resilience.broker.amqp import confirm_publishes
 from resilience.bulkhead import AdaptiveLimit, Slots
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
-from resilience.events import Event, Listener, announce, log_event
+from resilience.events import Event, Listener, LogLines, announce, log_event
 from resilience.fallback import Step
 from resilience.flags import Feature, Features, FollowProvider
 from resilience.flags.gate import FeatureGate
@@ -91,7 +91,8 @@ class Resilience(Consistent):
         self.features = Features(features, self.dependencies)
         self.intent = intent
         self.shedding_policy = shedding or SheddingPolicy()
-        self.listeners = tuple(listeners)
+        lines = LogLines(self.settings.log_format)
+        self.listeners = tuple(lines if one is log_event else one for one in listeners)
         self.time_limit_seconds: float | None = None
         self.router = BulkheadRouter(app, self.dependencies)
         self.admission = Admission(app, self.dependencies, self.announce)
@@ -122,6 +123,9 @@ class Resilience(Consistent):
         know_queues(app, [name for one in self.dependencies.values() for name in one.queues])
         check_when_final(app, self._check_final)
         app.resilience = self  # type: ignore[attr-defined]
+        for listener in self.listeners:
+            if (attach := getattr(listener, "attach", None)) is not None:
+                attach(self)
 
     @staticmethod
     def of(app: Celery[Any]) -> "Resilience":

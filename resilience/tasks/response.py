@@ -32,16 +32,22 @@ def respond(resilience: Resilience, fan: str, record: Record) -> PartialResponse
     if session is not None:  # it sees what the parts have seen
         session.join(replace(token_of_parts(resilience, record.seen), session=None))
     if record.first:
-        resilience.announce(
-            FanOutFinished(
-                id=fan,
-                ended=str(record.final),
-                level=response.level,
-                missing=tuple(response.missing),
-                degraded=tuple(response.degraded),
-            )
-        )
+        announce_finished(resilience, fan, str(record.final), response)
     return response
+
+
+def announce_finished(
+    resilience: Resilience, fan: str, ended: str, response: PartialResponse
+) -> None:
+    """Announce the *response* of a fan-out, and why it *ended*."""
+    event = FanOutFinished(
+        id=fan,
+        ended=ended,
+        level=response.level,
+        missing=tuple(response.missing),
+        degraded=tuple(response.degraded),
+    )
+    resilience.announce(event)
 
 
 def part_answer(record: Record, name: str, required: bool) -> PartAnswer:  # noqa: FBT001 - a pair of the spec

@@ -286,7 +286,7 @@ class ResilientTask(Task[Any, Any]):
         try:
             if refusal_of(request) is None:
                 deadline.must_be_ahead(name, began)  # it may have waited in the pool's pipe
-            with budget_of(deadline, began) as budget:
+            with budget_of(resilience, deadline, began) as budget:
                 if self.dependency is not None:  # its pipeline cuts
                     value = self._run(args, kwargs, request)
                 else:

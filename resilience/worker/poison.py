@@ -9,10 +9,10 @@ from celery.exceptions import WorkerLostError
 
 from resilience.broker.quorum import COUNT_HEADER, came_back_too_often
 from resilience.errors import UnkeepableError, text_of
-from resilience.events import JobBuried, JobUnkept
+from resilience.events import JobUnkept
 from resilience.tasks.envelope import crashes_of, ledger_header
 from resilience.tasks.fire import LEDGER_ERRORS, POISON_LOST, UNKEPT_SECONDS
-from resilience.tasks.kept import job_of, options_of
+from resilience.tasks.kept import give_up, job_of, options_of
 from resilience.worker.request import ResilientRequest
 from resilience.worker.results import logged
 
@@ -67,13 +67,4 @@ def _keep(request: ResilientRequest, error: WorkerLostError) -> None:
         ledger=known,
         age_seconds=0.0,
     )
-    if request.resilience.ledger.bury(job, reason="poison", error=error):
-        event = JobBuried(
-            task=job.task,
-            id=job.id,
-            dependency=job.dependency,
-            reason="poison",
-            attempts=int(known.get("attempts", 0)),
-            error=text_of(error),
-        )
-        request.announce(event)
+    give_up(request.resilience, job, "poison", error)

@@ -21,7 +21,7 @@ from resilience.events import JobsPublished
 from resilience.ledger import Job
 from resilience.tasks.admission import depth_of
 from resilience.tasks.fire import FireAndForgetTask
-from resilience.tasks.kept import publish_kept
+from resilience.tasks.kept import give_up, publish_kept
 from resilience.tasks.ledger_check import LedgerCheck, uses_ledger
 from resilience.tasks.outbox import BROKER_ERRORS
 from resilience.tasks.positions import primaries_now
@@ -129,7 +129,7 @@ class Relay:
         except Exception as error:
             # One that cannot be published must not keep the others from it.
             logger.exception("job %s of the ledger", job.id)
-            self._resilience.ledger.bury(job, reason="unpublishable", error=error)
+            give_up(self._resilience, job, "unpublishable", error)
 
     def _take(self) -> list[Job]:
         """Return what is due and may run again now, longest due first."""

@@ -19,11 +19,10 @@ from resilience.broker.quorum import (
     set_aside_because,
 )
 from resilience.broker.transports import on_rabbitmq
-from resilience.errors import ConfigurationError, text_of
-from resilience.events import JobBuried
+from resilience.errors import ConfigurationError
 from resilience.tasks.envelope import ledger_header
 from resilience.tasks.fire import LEDGER_ERRORS
-from resilience.tasks.kept import job_in
+from resilience.tasks.kept import give_up, job_in
 from resilience.tasks.outbox import BROKER_ERRORS
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
@@ -145,17 +144,8 @@ class Undertaker(BesideWorker):
             return
         reason, error = _why(cause)
         lost = cause != EXPIRED or ledger_header(message.headers)
-        if lost and resilience.ledger.bury(job, reason=reason, error=error):
-            resilience.announce(
-                JobBuried(
-                    task=job.task,
-                    id=job.id,
-                    dependency=dependency,
-                    reason=reason,
-                    attempts=job.attempts,
-                    error=text_of(error),
-                )
-            )
+        if lost:
+            give_up(resilience, job, reason, error)
         task = resilience.app.tasks.get(job.task)
         kind: Any = symbol_by_name(task.Request) if task is not None else object
         if not issubclass(kind, ResilientRequest):

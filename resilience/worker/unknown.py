@@ -5,10 +5,10 @@ from typing import Any
 from kombu.message import Message
 
 from resilience.errors import UnkeepableError, text_of
-from resilience.events import JobBuried, JobUnkept
+from resilience.events import JobUnkept
 from resilience.tasks.envelope import ledger_header, slot_of
 from resilience.tasks.fire import LEDGER_ERRORS
-from resilience.tasks.kept import job_in
+from resilience.tasks.kept import give_up, job_in
 from resilience.tasks.reporting import report_failure
 from resilience.tasks.resilience import Resilience
 
@@ -26,23 +26,12 @@ def keep_unknown(resilience: Resilience, message: Message, error: Exception) -> 
     owners = (one.name for one in resilience.dependencies.values() if queue in one.queues)
     try:
         job = job_in(resilience.app, message, queue=queue, dependency=next(owners, ""))
-        buried = resilience.ledger.bury(job, reason=REASON, error=error)
+        give_up(resilience, job, REASON, error)
     except (*LEDGER_ERRORS, UnkeepableError) as lost:
         headers: Any = message.headers
         said = {"task": str(headers.get("task")), "id": str(headers.get("id"))}
         resilience.announce(JobUnkept(error=text_of(lost), **said))
         return isinstance(lost, UnkeepableError)
-    if buried:
-        resilience.announce(
-            JobBuried(
-                task=job.task,
-                id=job.id,
-                dependency=job.dependency,
-                reason=REASON,
-                attempts=job.attempts,
-                error=text_of(error),
-            )
-        )
     return True
 
 

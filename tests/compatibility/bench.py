@@ -13,7 +13,7 @@ import pytest
 from resilience.clock import SystemClock
 from resilience.ledger import Ledger
 from resilience.testing.plugin import running_valkey
-from resilience.testing.stack import run_worker
+from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.waiting import wait_until
 from tests.brokers import running_broker
 
@@ -26,8 +26,9 @@ ANSWER = 7
 class Bench:
     """The servers, the app and what the tests ask of them."""
 
-    def __init__(self, module: ModuleType, env: dict[str, str]) -> None:
+    def __init__(self, module: ModuleType, env: dict[str, str], worker: WorkerProcess) -> None:
         self.env = env
+        self.worker = worker
         self.module = module
         self.app = module.app
         self.connection = module.app.connection_for_write()
@@ -82,8 +83,8 @@ def running_bench(
         sys.modules.pop(APP_PATH, None)  # that of another module has other servers
         module = importlib.import_module(APP_PATH)
         module.app.resilience.ledger.upgrade()
-        stack.enter_context(run_worker(APP_PATH, queues=module.QUEUES, env=env))
-        bench = Bench(module, env)
+        worker = stack.enter_context(run_worker(APP_PATH, queues=module.QUEUES, env=env))
+        bench = Bench(module, env, worker)
         yield bench
         bench.connection.release()
         bench.ledger.close()

@@ -324,4 +324,4 @@ def test_eager_fan_out_tells_as_much_as_one_of_workers(
 
     assert pending.get().retry_after == 7.0
     assert seen == {"seconds": pytest.approx(3.0, abs=0.9), "callback": f"{pending.id}-complete"}
-    assert [one for one in caplog.messages if one.startswith(f"FanOutFinished id={pending.id} ")]
+    assert [one for one in caplog.messages if f"FanOutFinished id={pending.id} " in one]

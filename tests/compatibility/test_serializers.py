@@ -198,3 +198,5 @@ def test_kept_job_that_workers_refuse_is_a_dead_letter(bench: Bench, serializer:
         "the job is a dead letter",
     )
     assert letter.reason == "unpublishable"  # type: ignore[union-attr]
+    text = f"event=JobBuried task={letter.task} id={job} "  # type: ignore[union-attr]
+    wait_until(lambda: text in bench.worker.log, SECONDS, "it is announced")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -82,9 +83,9 @@ def test_order_reaches_other_processes_with_who_and_why(
     done = run("allow-lag", "90", "--for", "10m", *WHO)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("default: reads go to replicas that lag by up to 90 s, until 20")
-    announced = "LagOrdered source=default order=allow-lag seconds=90.0 until="
+    announced = "event=LagOrdered source=default order=allow-lag seconds=90.0 until=20"
     assert done.stderr.startswith(announced)
-    assert done.stderr.endswith("actor=[ann] reason=#471 [/x]\n")
+    assert done.stderr.endswith('actor=[ann] reason="#471 [/x]"\n')
     assert done.stderr.count("\n") == 1
     order = positions.exchange("default").order
     assert order is not None
@@ -104,8 +105,9 @@ def test_order_reaches_other_processes_with_who_and_why(
 
     done = run("obey-lag", *WHO)
     assert done.stdout == "default: as the app says\n"
-    announced = f"order=obey-lag seconds=None until={order.until} actor=[ann] reason=#471 [/x]\n"
-    assert done.stderr == f"LagOrdered source=default {announced}"
+    until = datetime.fromtimestamp(order.until, UTC).isoformat(timespec="milliseconds")
+    announced = f'order=obey-lag until={until} actor=[ann] reason="#471 [/x]"\n'
+    assert done.stderr == f"event=LagOrdered source=default {announced}"
     assert positions.exchange("default").order is None
     done = run("obey-lag")
     assert (done.stdout, done.stderr) == ("default: there was no order\n", "")

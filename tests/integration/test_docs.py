@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -336,3 +337,12 @@ def test_errors_page_runs() -> None:
 
     assert names["catalogue"].bugs[0] is LookupError
     names["app"].close()
+
+
+def test_telemetry_page_runs() -> None:
+    """An app takes all listeners, and the one that the page writes hears."""
+    alone = functools.partial(Celery, set_as_current=False)
+    names = run_page("telemetry.md", Celery=alone)
+
+    assert len(Resilience.of(names["app"]).listeners) == 3
+    names["page_somebody"](resilience.events.StoreFound())

@@ -185,11 +185,14 @@ def test_caller_is_not_late_when_the_callback_cannot_be_published(
 def test_store_lost_before_the_fan_out_begins(
     servers: Stage, app: Celery, outage: Outage, ask: Ask
 ) -> None:
-    """Nothing can be collected, so nothing is asked: the answer is there at once."""
+    """Nothing can be collected, so nothing is asked: the answer is there at once, and announced."""
     with out_of_service(servers.store, outage), no_later_than(LONG / 2):
-        response = ask(fan_out_of(app).apply_async(budget=LONG))
+        pending = fan_out_of(app).apply_async(budget=LONG)
+        response = ask(pending)
 
     assert response == nothing_came("StoreUnavailableError")
+    (event,) = servers.announced("FanOutFinished", pending.id)
+    assert (event["ended"], event["level"], event["missing"]) == ("lost", 4, ["a", "b"])
     assert servers.broker.kept("alpha") == 0
 
 

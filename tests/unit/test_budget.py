@@ -11,6 +11,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from resilience import BudgetExceededError, Level, Outcome, TimeoutBudget, current_budget
 from resilience.errors import BUGS, UNREADABLE
+from resilience.events import AnswerDegraded, Event
 from tests.unit.budgets import HANG_SECONDS, Run, hang, left_here, spent
 from tests.unit.calling import raising
 from tests.unit.stopwatch import elapsed
@@ -163,10 +164,11 @@ def test_default_stands_in_for_an_unreadable_answer_and_says_so(
 
     assert spend(TimeoutBudget(5), raising(error), default=7) == 7
 
-    (record,) = caplog.records
+    record, announced = caplog.records
     assert record.levelname == "ERROR"
     assert record.exc_info is not None
     assert record.exc_info[1] is error
+    assert "event=AnswerDegraded " in announced.getMessage()
 
 
 def test_default_hides_no_wrong_arguments() -> None:
@@ -221,6 +223,25 @@ def test_outcome_says_which_part_is_not_what_it_should_be(spend: Run) -> None:
     assert (outcome.value, outcome.level, outcome.reason) == ([7, 0], 3, "ConnectionError")
     assert str(outcome.dependency).endswith("ask")
     assert budget.outcome(value).level is Level.REDUCED
+
+
+def test_default_is_announced_to_those_who_hear_of_the_job(
+    spend: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, to the listeners of the outer budget, which is a job's; without one, to the log."""
+    heard: list[Event] = []
+    with TimeoutBudget(5) as outer:
+        outer.listeners = [heard.append]
+        spend(TimeoutBudget(5), raising(ConnectionError("gone")), default=0)
+    [event] = heard
+    assert isinstance(event, AnswerDegraded)
+    assert (event.level, event.reason, event.error) == (Level.REDUCED, "ConnectionError", "gone")
+    assert (event.source, event.call) == ("default", event.dependency)
+    assert not caplog.messages
+
+    spend(TimeoutBudget(5), raising(ConnectionError("gone")), default=0)
+    assert len(heard) == len(caplog.messages) == 1
+    assert "event=AnswerDegraded" in caplog.text
 
 
 def test_call_of_a_coroutine_function_is_refused() -> None:

@@ -104,3 +104,12 @@ def test_what_the_ledger_knew_travels_whole() -> None:
 
     assert ledger_header({JOB_HEADER: known}) == {**known, "origin": None, "serializer": None}
     assert "lost" not in ledger_header({JOB_HEADER: {**known, "lost": -1}})
+
+
+def test_malformed_level_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What the job was given may be degraded, and nobody could tell."""
+    envelope._warned.discard(envelope.LEVEL_HEADER)  # noqa: SLF001 - of this process, once
+    for _ in range(2):
+        assert envelope.level_of({envelope.LEVEL_HEADER: {"level": "worst"}}) is None
+    [said] = caplog.messages
+    assert "ignored a malformed header resilience-level=" in said

@@ -8,7 +8,8 @@ import pytest
 from tests.sabotage.sabotages import ROOT, Sabotage, all_sabotages
 
 AREAS = {"breaker", "budget", "fanout", "ledger", "slots", "hold", "admission", "fallback"}
-AREAS |= {"redaction", "command_line", "flags", "read_your_writes", "page"}
+AREAS |= {"redaction", "command_line", "flags", "read_your_writes", "metrics", "telemetry"}
+AREAS |= {"page"}
 EVERY = all_sabotages()
 
 

@@ -1,0 +1,111 @@
+"""Degradation objectives: how many answers are to be FULL, and how fast the budget is spent."""
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from resilience.levels import Level
+from resilience.monitor.metrics import ANSWERS, MINUTES, Series, known_labels, read_counts
+from resilience.tasks.resilience import Resilience
+
+Window = Annotated[timedelta, Field(ge=timedelta(hours=1), le=timedelta(days=35))]
+
+
+class Objective(BaseModel):
+    """At least the share *full* of the answers within *window* is to be FULL.
+
+    An answer is a job that ended: at the level of its `Outcome` or `PartialResponse`, FULL with
+    another result, FAILED with an error or late. Without a dependency and a task it is about all
+    jobs of the app.
+
+    Attributes:
+        full: The share, between 0 and 1.
+        window: From 1 hour to 35 days, such as `"30d"`.
+        dependency: About the tasks of this dependency only.
+        task: About this task only, whatever its dependency.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    full: Annotated[float, Field(gt=0, lt=1)]
+    window: Window = timedelta(days=30)
+    dependency: str | None = None
+    task: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is about: `app`, `dependency:<name>` or `task:<name>`."""
+        if self.task is not None:
+            return f"task:{self.task}"
+        return "app" if self.dependency is None else f"dependency:{self.dependency}"
+
+    def levels(self, until: "Counts", before: "Counts") -> dict[str, float]:
+        """Return the answers that this is about, between two moments, by level."""
+        found = dict.fromkeys(Level.__members__, 0.0)
+        for series, count in until.items():
+            if series[0] == ANSWERS and series[3] in found:
+                _, task, dependency, level = series
+                if self.task in {None, task} and self.dependency in {None, dependency}:
+                    found[level] += max(0.0, count - before.get(series, 0.0))
+        return found
+
+    def burn_rate(self, levels: Mapping[str, float]) -> float:
+        """Return the share of the answers that were not FULL, over the share that may be so."""
+        total = sum(levels.values())
+        return (1 - levels["FULL"] / total) / (1 - self.full) if total else 0.0
+
+
+Counts = Mapping[Series, float]
+"""Answers, and minutes below FULL, up to some moment."""
+
+
+def counts_until(app: Resilience, moments: Iterable[float]) -> tuple[Counts, list[Counts]]:
+    """Return the counts until now, and those up to each of the *moments*, in fleet time.
+
+    Raises:
+        StoreUnavailableError: The store does not answer.
+        ConfigurationError: The app has no store.
+    """
+    store, known, history = app.store, known_labels(app), app.store.key("history")
+
+    def ask(client: Any, *needed: str) -> Any:  # noqa: ANN401 - redis-py's types are vague
+        return client.hmget(history, needed) if needed else client.hkeys(history)
+
+    names = store.run(ask)
+    fields: Any = store.run(lambda client: client.hgetall(store.key("answers")))
+    times = sorted(int(name) for name in names if name.isdigit())
+    # The first entry since a moment has what was counted by then; see counts.lua.
+    wanted = [next((at for at in times if at >= moment), None) for moment in moments]
+    entries: dict[int | None, Counts] = {None: read_counts(fields, known)}
+    if needed := sorted({at for at in wanted if at is not None}):
+        for at, text in zip(
+            needed, store.run(lambda client: ask(client, *map(str, needed))), strict=True
+        ):
+            entries[at] = {}
+            with suppress(ValueError, AttributeError, RecursionError):  # what is no JSON object
+                entries[at] = read_counts(json.loads(text or b"{}"), known)
+    return entries[None], [entries[at] for at in wanted]
+
+
+def minutes_below_full(app: Resilience) -> dict[str, int]:
+    """Return in how many minutes of this month (UTC) a dependency had an answer that was not FULL.
+
+    Counted in the processes of apps with a `PrometheusListener`; the worst dependency first.
+
+    Raises:
+        StoreUnavailableError: The store does not answer.
+        ConfigurationError: The app has no store.
+    """
+    today = datetime.fromtimestamp(app.fleet_time(), UTC)
+    began = today.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
+    until, (before,) = counts_until(app, [began])
+    found = {
+        series[1]: int(count - before.get(series, 0.0))
+        for series, count in until.items()
+        if series[0] == MINUTES
+    }
+    return dict(sorted(found.items(), key=lambda one: -one[1]))

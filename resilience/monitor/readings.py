@@ -1,0 +1,169 @@
+"""Asks store, broker and ledger for what metrics show."""
+
+import functools
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+import redis
+
+from resilience import events
+from resilience.breaker import Breaker
+from resilience.breaker.state import State
+from resilience.broker.lengths import oldest_of
+from resilience.clock import SystemClock
+from resilience.errors import StoreUnavailableError
+from resilience.monitor import metrics
+from resilience.monitor.metrics import MINUTES, OTHER, Series
+from resilience.monitor.objective import counts_until, minutes_below_full
+from resilience.tasks.admission import depth_of
+from resilience.tasks.ledger_check import uses_ledger
+from resilience.tasks.publishing import publish_within
+from resilience.tasks.resilience import Resilience
+
+BROKER_SECONDS: Final = 2.0
+"""Longest wait for the depths of all queues."""
+CONSUMERS_SECONDS: Final = 15.0
+"""How often workers are asked what they consume."""
+BURN_WINDOWS: Final = {"5m": 300.0, "1h": 3_600.0, "6h": 21_600.0, "3d": 259_200.0}
+
+Values = Iterator[tuple[Series, float]]
+
+
+class Readings:
+    """What one process asks for, by source.
+
+    Attributes:
+        born: When the totals of the store began.
+        exemplars: Trace and time of the last one of some series.
+        sources: How often each source is asked, in seconds, and how.
+    """
+
+    def __init__(self, resilience: Resilience) -> None:
+        """Ask for what *resilience* declares."""
+        self._app = resilience
+        self._consumers: Counter[str] = Counter()
+        self._inspected = float("-inf")
+        self.born: object = None
+        self.exemplars: dict[Series, tuple[str, float]] = {}
+        self.sources: dict[str, tuple[float, Callable[[], Values]]] = {
+            "store": (1.0, self._from_store),
+            "broker": (2.0, self._from_broker),
+        }
+        if uses_ledger(resilience):
+            self.sources["ledger"] = 5.0, self._from_ledger
+
+    def _from_store(self) -> Values:
+        app = self._app
+        app.store.run(redis.Redis.ping)  # its error says why
+        app.pulse.refresh()
+        if app.pulse.scope == "local":
+            msg = "the store answers, but refuses a pulse: is it full, read-only or without EVAL?"
+            raise StoreUnavailableError(msg)
+        held = app.holds.all()
+        yield ("level",), app.level
+        for name in app.dependencies:
+            if isinstance(breaker := app.breaker(name), Breaker):
+                now = breaker.state
+                yield from ((("breaker_state", name, one), now is one) for one in State)
+        for name in {*app.dependencies, *held} & {*app.dependencies, *self._queues()}:
+            yield ("held", name), name in held
+        for name in app.features:
+            yield ("feature_shed", name), not app.flags.enabled(name)
+        yield from self._slots()
+        yield from self._totals()
+        yield from self._objectives()
+
+    def _slots(self) -> Values:
+        store, now = self._app.store, round(self._app.fleet_time() * 1000)
+        for one in self._app.dependencies.values():
+            if one.slots is not None:
+                key = store.key("slots", one.name, "held")
+                ask = functools.partial(redis.Redis.zcount, name=key, min=now, max="inf")
+                used: Any = store.run(ask)
+                yield ("slots", one.name), one.slots
+                yield ("slots_in_use", one.name), used
+
+    def _totals(self) -> Values:
+        store, known = self._app.store, metrics.known_labels(self._app)
+
+        def ask(client: Any) -> Any:  # noqa: ANN401 - redis-py's types are vague
+            return [client.hgetall(store.key(one)) for one in ("totals", "answers", "exemplars")]
+
+        totals, answers, exemplars = store.run(ask)
+        self.born = totals.pop(b"born", None)
+        # A series that appears with its first count would hide that count from `increase`.
+        for name in metrics.LABELS["event"]:
+            kind = getattr(events, name)
+            if kind.severity >= logging.ERROR:
+                of = self._app.dependencies if hasattr(kind, "dependency") else [""]
+                yield from ((("events", name, one), 0.0) for one in of)
+        counts = metrics.read_counts({**totals, **answers}, known)
+        yield from ((one, count) for one, count in counts.items() if one[0] != MINUTES)
+        for name, text in exemplars.items():
+            with suppress(ValueError, TypeError, KeyError, RecursionError):
+                found = json.loads(text)
+                if (one := metrics.read_series(name, known)) and len(found["trace_id"]) == 32:  # noqa: PLR2004 - W3C's
+                    trace = f"{int(found['trace_id'], 16):032x}"
+                    self.exemplars[one] = trace, float(found["at"])
+
+    def _objectives(self) -> Values:
+        for name, minutes in minutes_below_full(self._app).items():
+            yield (MINUTES, name), minutes
+        now, app = self._app.fleet_time(), self._app
+        objectives: Any = [o for one in app.listeners for o in getattr(one, "objectives", ())]
+        spans = {one.window.total_seconds() for one in objectives} | {*BURN_WINDOWS.values()}
+        until, entries = counts_until(self._app, [now - span for span in spans])
+        before = dict(zip(spans, entries, strict=True))
+        for one in objectives:
+            yield ("objective_full_ratio", one.name), one.full
+            levels = one.levels(until, before[one.window.total_seconds()])
+            total = sum(levels.values()) or 1.0
+            for level, count in levels.items():
+                yield ("objective_answers_ratio", one.name, level), count / total
+            yield ("error_budget_left_ratio", one.name), 1 - one.burn_rate(levels)
+            for window, span in BURN_WINDOWS.items():
+                rate = one.burn_rate(one.levels(until, before[span]))
+                yield ("burn_rate", one.name, window), rate
+
+    def _queues(self) -> list[str]:
+        own = (name for one in self._app.dependencies.values() for name in one.queues)
+        return list(dict.fromkeys([*own, *self._app.app.amqp.queues]))
+
+    def _from_broker(self) -> Values:
+        app, names = self._app.app, self._queues()
+        found: dict[Series, float] = {}
+
+        def ask(given_up: threading.Event) -> None:
+            now = self._app.fleet_time()
+            with app.producer_or_acquire(None) as producer:
+                for name in names:
+                    if given_up.is_set():
+                        return
+                    depth = found["queue_jobs", name] = depth_of(app, producer, name)
+                    sent = oldest_of(producer.channel, name) if depth else None
+                    if sent is not None:
+                        found["queue_oldest_age_seconds", name] = max(0.0, now - sent)
+
+        if not publish_within(BROKER_SECONDS, ask):
+            msg = f"the broker did not answer within {BROKER_SECONDS:g} s"
+            raise TimeoutError(msg)
+        yield from found.items()
+        if SystemClock.monotonic() - self._inspected > CONSUMERS_SECONDS:
+            self._inspected = SystemClock.monotonic()
+            replies: Any = app.control.inspect(timeout=1.0).active_queues() or {}
+            queues = [one for found in replies.values() if isinstance(found, list) for one in found]
+            self._consumers = Counter(str(dict(one).get("name")) for one in queues)
+        yield from ((("queue_consumers", name), self._consumers[name]) for name in names)
+
+    def _from_ledger(self) -> Values:
+        for one in self._app.ledger.counts():
+            known = self._app.dependencies
+            labels = one.dependency if one.dependency in known else OTHER, str(one.state)
+            yield ("ledger_jobs", *labels), one.jobs
+            if one.overdue_seconds is not None:
+                yield ("ledger_overdue_seconds", *labels), max(0.0, one.overdue_seconds)

@@ -1,0 +1,139 @@
+"""Metrics when sources are away, names are hostile, or the command cannot do what it is told."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.bin.base import CLIContext
+from click.testing import CliRunner
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
+
+from resilience import Dependency, FireAndForgetTask, Level, Resilience, Settings
+from resilience.cli import resilience as command
+from resilience.events import AnswerDegraded, Event, QueueHeld
+from resilience.monitor.prometheus import PrometheusListener
+from resilience.monitor.scrape import Scrape
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.waiting import wait_until
+from tests.integration.scraped import samples
+
+SECONDS = 60.0
+HOSTILE = 'a"b\\c\n<script>\x1b[2J' + "x" * 1_000_000
+
+
+def nowhere(path: Path) -> Celery[Any]:
+    """Return an app whose store, broker and ledger are away."""
+    app: Celery[Any] = Celery(broker="redis://127.0.0.1:9/0", set_as_current=False)
+    app.conf.update(broker_connection_timeout=0.2)
+    Resilience(
+        app,
+        dependencies=[Dependency("users")],
+        settings=Settings(
+            store_url="redis://127.0.0.1:9/0", ledger_url=f"sqlite:///{path}/no/l.db"
+        ),
+        listeners=[PrometheusListener()],
+    )
+
+    @app.task(base=FireAndForgetTask, dependency="users", name="mail", shared=False)
+    def mail() -> None:
+        """Need the ledger."""
+
+    return app
+
+
+def shown_by(scrape: Scrape) -> str:
+    """Return what *scrape* shows in the OpenMetrics format."""
+    from prometheus_client.openmetrics.exposition import generate_latest  # noqa: PLC0415 - untyped
+
+    registry = CollectorRegistry()
+    registry.register(scrape)
+    show: Callable[[CollectorRegistry], bytes] = generate_latest
+    return show(registry).decode()
+
+
+def test_each_source_that_is_away_is_named(tmp_path: Path) -> None:
+    """A scrape answers, and says what could not be asked."""
+    scrape = Scrape(Resilience.of(nowhere(tmp_path)))
+    scrape.start()
+    wait_until(lambda: scrape.ready, SECONDS, "all sources were asked")
+    found = samples(shown_by(scrape))
+
+    assert {name: value for name, value in found.items() if name[0] == "resilience_up"} == {
+        ("resilience_up", f"source={source}"): 0 for source in ("store", "broker", "ledger")
+    }
+
+
+def events_of(listener: PrometheusListener) -> Callable[[Event], None]:
+    """Return *listener*, which takes what another version of the library may announce."""
+    return listener
+
+
+def test_hostile_names_and_other_peoples_events_are_one_series(valkey: ValkeyProcess) -> None:
+    """A label has a bounded number of values, whatever an event says."""
+    listener = PrometheusListener()
+    app: Celery[Any] = Celery(broker="memory://", set_as_current=False)
+    settings = Settings(store_url=valkey.url, namespace="hostile")
+    adopted = Resilience(
+        app, dependencies=[Dependency("users")], settings=settings, listeners=[listener]
+    )
+    announce = events_of(listener)
+    degraded = {"call": HOSTILE, "level": Level.STALE, "error": HOSTILE, "source": "s", "age": None}
+    with TracerProvider().get_tracer("test").start_as_current_span("job") as span:
+        for number in range(3):
+            announce(
+                AnswerDegraded(dependency=HOSTILE + str(number), reason=HOSTILE, **degraded)  # type: ignore[arg-type] # by name
+            )
+        announce(AnswerDegraded(dependency="users", reason="CircuitOpenError", **degraded))  # type: ignore[arg-type] # as above
+    held = {"worker": None, "reason": "", "actor": "", "until": None}
+    announce(QueueHeld(queue="users.retry", **held))  # type: ignore[arg-type] # as above
+    announce(type(HOSTILE[:7], (Event,), {})())
+    tally = listener._tally()  # noqa: SLF001 - at once, not within a second
+    assert tally is not None
+    tally.flush()
+    scrape = Scrape(adopted)
+    for ask in (scrape._readings._from_store,):  # noqa: SLF001 - without threads
+        scrape._look("store", 1.0, ask, SimpleNamespace(note=lambda _: None))  # type: ignore[arg-type] # noqa: SLF001 - as above
+    text = shown_by(scrape)
+    found = samples(text)
+
+    name = "resilience_degraded_answers_total"
+    assert found[name, "dependency=other", "kind=error", "level=STALE"] == 3
+    assert found[name, "dependency=users", "kind=CircuitOpenError", "level=STALE"] == 1
+    assert found["resilience_events_total", "dependency=users", "event=QueueHeld"] == 1
+    assert found["resilience_events_total", "dependency=", "event=other"] == 1
+    assert len(text) < 100_000
+    assert f'trace_id="{span.get_span_context().trace_id:032x}"' in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--port", "99999"], "99999"), (["--address", "203.0.113.7", "--port", "0"], "203.0.113.7")],
+    ids=["port", "address"],
+)
+def test_address_that_cannot_be_served_is_one_line(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
+    """The command says which address, and how to choose another one."""
+    context = CLIContext(nowhere(tmp_path), no_color=True, workdir=None)
+    done = CliRunner().invoke(command, ["metrics", *words], obj=context)
+
+    assert done.exit_code > 0
+    assert said in done.output
+    assert "Traceback" not in done.output
+
+
+def test_command_without_prometheus_client_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One line names the extra."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    context = CLIContext(nowhere(tmp_path), no_color=True, workdir=None)
+    done = CliRunner().invoke(command, ["metrics"], obj=context)
+
+    assert done.exit_code == 2
+    assert "celery-resilience[prometheus]" in done.output
