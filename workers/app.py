@@ -9,6 +9,8 @@ from jobs.features import FEATURES
 from jobs.settings import ShopSettings
 from jobs.storage import close_connections, declare_databases
 from resilience import Resilience, SheddingPolicy
+from resilience.events import log_event
+from resilience.monitor.celery_events import CeleryEvents
 
 TASKS = (
     "jobs.dashboard",
@@ -29,7 +31,13 @@ app = Celery("shop", broker=settings.broker_url, backend=settings.broker_url, in
 shedding = SheddingPolicy(
     dwell_seconds=settings.dwell_seconds, depth_share=0.2, load=None, p95_share=None
 )
-resilience = Resilience(app, dependencies=DEPENDENCIES, features=FEATURES, shedding=shedding)
+resilience = Resilience(
+    app,
+    dependencies=DEPENDENCIES,
+    features=FEATURES,
+    shedding=shedding,
+    listeners=(log_event, CeleryEvents(app)),  # the latter for Flower's Degradation page
+)
 declare_databases(resilience, settings)
 
 for ended in (worker_process_shutdown, worker_shutdown):

@@ -286,6 +286,7 @@ class _Share(TimeoutBudget):
         self._function = function
         self._began = began = _monotonic()
         self._late: BudgetExceededError | None = None
+        self.listeners = whole.listeners
         until = whole.deadline
         if allocation is not None:
             share = whole._allocate(function, allocation, seconds)  # noqa: SLF001 - its own

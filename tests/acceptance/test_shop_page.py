@@ -53,6 +53,9 @@ def test_dependency_that_goes_down_is_on_the_page_within_two_seconds(
     assert "HTTPStatusError" in page.run(f"{ROW}.cells[5].innerText")
     assert page.text("#level") != "FULL"
     healthy_shop.upstreams["recommendations"].lift_fault()
+    page.wait_for(
+        "/recommendations/.test(document.querySelector('#answers').innerText)", PATIENCE_SECONDS
+    )
 
     def closed() -> bool:
         healthy_shop.front.get("/recommendations/7")  # a probe

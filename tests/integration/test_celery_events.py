@@ -150,6 +150,7 @@ SINKS: list[tuple[str, Callable[[Stage, str, str], int]]] = [
         "Celery event",
         lambda stage, kind, text: stage.module.in_celery_events(list(stage.received), kind, text),
     ),
+    ("page", lambda stage, kind, text: stage.module.in_page(list(stage.received), kind, text)),
 ]
 """Where each event must arrive exactly once: a name, and how often an event of a class did."""
 

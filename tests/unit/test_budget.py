@@ -320,3 +320,9 @@ def test_calls_in_several_threads_share_a_budget() -> None:
 def test_budget_says_what_is_left() -> None:
     """Who prints a budget sees what is left of how much."""
     assert repr(spent(0.001)) == "<TimeoutBudget: 0 s of 0.001 s left>"
+
+
+def test_budget_is_begun_within_a_call_of_another() -> None:
+    """A function that has a budget of its own may be called under one."""
+    with TimeoutBudget(5.0) as whole:
+        whole.run(lambda: TimeoutBudget(1.0).remaining())

@@ -19,6 +19,7 @@ from resilience.monitor.circuits import history_of
 from resilience.monitor.flower.letters import letter_row
 from resilience.monitor.flower.state import DegradationState
 from resilience.monitor.flower.timeline import timeline
+from resilience.monitor.objective import minutes_below_full
 from resilience.monitor.status import AWAY, look
 from resilience.tasks.publishing import publish_within
 from resilience.tasks.resilience import Resilience
@@ -154,6 +155,7 @@ class View:
             ("causes", "ledger", self._causes),
             ("audits", "ledger", self._audits),
             ("changes", "store", self._changes),
+            ("below_full", "store", lambda: list(minutes_below_full(adopted).items())),
         ):
             found[name] = self._kept_from(name, source, ask, found["unknown"])
         return found | {"audited": [*found.pop("audits"), *found.pop("changes")]}

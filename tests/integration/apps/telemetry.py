@@ -94,3 +94,14 @@ def in_celery_events(received: list[dict[str, Any]], kind: str, text: str) -> in
         one.get("event", classes.get(one["type"])) == kind and text in ("", *one.values())
         for one in received
     )
+
+
+def in_page(received: list[dict[str, Any]], kind: str, text: str) -> int:
+    """Return how many events of class *kind* with *text* Flower's page would show."""
+    from resilience.monitor.flower.state import DegradationState  # noqa: PLC0415 - no worker's
+
+    state = DegradationState(max_tasks_in_memory=1000)
+    for one in received:
+        state.event(dict(one))
+    shown = [{**one["fields"], "type": one["kind"]} for one in (*state.answers, *state.incidents)]
+    return in_celery_events(shown, kind, text)

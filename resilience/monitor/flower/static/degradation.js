@@ -211,6 +211,8 @@
     level.className = `dg-level ${badness(data.level)}`;
     const brownout = data.brownout && data.brownout.order !== "off" ? `Brownout: ${data.brownout.order}. ` : "";
     byId("since").textContent = brownout + (data.since ? `Since ${clock(data.since)}, ${ago(data.since)}` : "");
+    const minutes = (data.below_full || []).map(([name, count]) => `${name} ${count}`).join(", ");
+    byId("below-full").textContent = minutes && `Minutes below FULL this month: ${minutes}`;
     byId("brownout").hidden = Boolean(data.no_actions) || !data.brownout;
     byId("no-actions").hidden = !data.no_actions;
     byId("no-actions").textContent = `Nothing can be ordered here: ${data.no_actions}.`;
