@@ -41,14 +41,18 @@
     const table = byId(id);
     const body = table.tBodies[0];
     const labels = [...table.tHead.rows[0].cells].map((one) => one.textContent);
-    const kept = new Map([...body.rows].map((row) => [row.dataset.key, row]));
-    const used = new Set();
-    rows.forEach((item, place) => {
+    const keys = [];
+    for (const item of rows) {
       let key = String(keyOf(item));
-      while (used.has(key)) key += "'";
-      used.add(key);
+      while (keys.includes(key)) key += "'";
+      keys.push(key);
+    }
+    // First, so that those that stay are not moved: a row that is moved loses the focus.
+    for (const row of [...body.rows]) if (!keys.includes(row.dataset.key)) row.remove();
+    const kept = new Map([...body.rows].map((row) => [row.dataset.key, row]));
+    rows.forEach((item, place) => {
+      const key = keys[place];
       let row = kept.get(key);
-      kept.delete(key);
       if (!row) {
         row = make("tr");
         row.dataset.key = key;
@@ -59,7 +63,6 @@
       cells.forEach((one, column) => show(row, column, one, labels[column]));
       if (actionsOf) showActions(row, cells.length, actionsOf(item), labels[cells.length]);
     });
-    kept.forEach((row) => row.remove());
     const empty = table.nextElementSibling;
     empty.well ??= empty.textContent;
     const away = (table.dataset.source || "").split(" ").filter((name) => data.unknown[name]);
@@ -182,6 +185,7 @@
       byId("said").textContent = said.done;
       dialog.close();
       selected.clear();
+      for (const box of document.querySelectorAll(".dg-check")) box.checked = false;
       lettersAt = 0;
       poll();
     } catch (error) {
