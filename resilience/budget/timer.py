@@ -11,6 +11,8 @@ from resilience.budget.locks import lock_at_stake
 
 MOMENT_SECONDS = 1e-4
 """An alarm that rings where it must not raise rings again so much later."""
+LOST_SECONDS = 0.01
+"""And so on, until Python hears of it: no alarm ends a wait in C code that begins just after it."""
 MOMENTS = 50
 """So often it does while a frame stays where a cut might leave a lock taken."""
 AGAIN_SECONDS = 0.25
@@ -137,7 +139,7 @@ class Alarm:
             return
         if _must_wait(frame) or self._waits_for_a_lock(frame):
             _, interval = _getitimer(_REAL)
-            _setitimer(_REAL, MOMENT_SECONDS, interval)
+            _setitimer(_REAL, MOMENT_SECONDS, interval or LOST_SECONDS)
             return
         self._cut = True
         self._seen = None, 0, 0

@@ -5,14 +5,18 @@ import io
 import logging
 import queue
 import random
+import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from time import perf_counter
 from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
 
-from resilience.budget import call_within
+from resilience.budget import call_within, timer
 from resilience.budget.interrupts import Interruptible
 from resilience.budget.locks import lock_at_stake
 from resilience.budget.threads import AbandonedError, helper_threads
@@ -233,6 +237,30 @@ def a_lock_that_is_polled(lock: threading.Lock) -> None:
     while not lock.acquire(timeout=0.1):
         threading.get_ident()
     lock.release()
+
+
+def test_alarm_that_waits_for_a_lock_rings_until_it_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that rings just before the thread begins to wait in C code does not end that wait."""
+    monkeypatch.setattr(timer, "MOMENTS", 10**9)
+    lock, repeats = threading.Lock(), list[float]()
+    lock.acquire()
+
+    def release_when_it_rings() -> None:
+        give_up = perf_counter() + SECONDS / 10
+        while perf_counter() < give_up and not repeats:
+            repeats.extend(one for one in signal.getitimer(signal.ITIMER_REAL)[1:] if one)
+        lock.release()
+
+    def take() -> None:
+        lock.acquire()
+
+    with ThreadPoolExecutor(1) as pool, suppress(LateError):
+        pool.submit(release_when_it_rings)
+        call_within(0.01, LateError, take)
+
+    assert repeats
 
 
 @pytest.mark.parametrize(
