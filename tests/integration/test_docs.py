@@ -344,5 +344,5 @@ def test_telemetry_page_runs() -> None:
     alone = functools.partial(Celery, set_as_current=False)
     names = run_page("telemetry.md", Celery=alone)
 
-    assert len(Resilience.of(names["app"]).listeners) == 3
+    assert len(Resilience.of(names["app"]).listeners) == 4
     names["page_somebody"](resilience.events.StoreFound())
