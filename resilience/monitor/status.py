@@ -50,7 +50,7 @@ def look(
 
     - `at`: when the look was made; `verdict`: `well`, `degraded`, `broken` or `unknown`.
     - `level`: name of the worst level of all reasons, None if the store does not answer and
-      nothing else is wrong; `since`: when the first of the reasons began, if known.
+      nothing else is wrong; `since`: when the first reason of that level began, if known.
     - `reasons`: what keeps answers from being FULL. Each has `kind` (`open`, `held`, `shed`,
       `no_consumer`, `overdue`), `name` (of the dependency, queue or feature), `level`, `why` (a
       sentence), `since`, `until`, `users` (what they get: a phrase whose subject is "users") and
@@ -145,7 +145,8 @@ def _judge(adopted: Resilience, found: dict[str, Any]) -> None:
     worst = max((Level[one["level"]] for one in reasons), default=Level.FULL)
     if found["level"] or reasons:
         found["level"] = worst.name
-    found["since"] = min((one["since"] for one in reasons if one["since"]), default=None)
+    began = (one["since"] for one in reasons if one["level"] == worst.name)
+    found["since"] = min((at for at in began if at), default=None)
     verdict = Verdict.DEGRADED if reasons else Verdict.WELL
     if found["unknown"]:
         verdict = Verdict.UNKNOWN
