@@ -62,7 +62,7 @@ def status(context: click.Context, *, watch: bool, as_json: bool) -> None:
     """
     adopted = Resilience.of(context.obj.app)
     context.call_on_close(adopted.ledger.close)
-    command = " ".join(["celery", *celery_command(context)[3:], "resilience"])
+    command = " ".join(["celery", *celery_command(context)[3:]])
     try:
         while True:
             found = look(adopted, command)

@@ -38,7 +38,7 @@ class Verdict(IntEnum):
 
 def look(
     adopted: Resilience,
-    command: str = "celery resilience",
+    command: str = "celery",
     *,
     ask_workers: bool = True,
     workers: Mapping[str, int] | None = None,
@@ -71,7 +71,7 @@ def look(
 
     Args:
         adopted: What the app declared.
-        command: Begins each command: `celery -A shop resilience`.
+        command: Begins each command: `celery -A shop`.
         ask_workers: Whether workers are asked what they consume, if jobs wait in Redis: that takes
             a second, and each worker answers. RabbitMQ knows by itself.
         workers: How many workers consume from each queue, if the caller knows.
@@ -166,13 +166,16 @@ def _without_consumer(
     adopted: Resilience, found: dict[str, Any], on_purpose: set[str]
 ) -> Iterable[dict[str, Any]]:
     owners = {queue: one.name for one in adopted.dependencies.values() for queue in one.queues}
+    default = adopted.app.conf.task_default_queue
     with suppress(StoreUnavailableError, ValueError):  # then nobody knows since when
         found["unserved"] = unserved(adopted, found["consumers"])
     for queue, consumers in found["consumers"].items():
         owner, since = owners.get(queue), found["unserved"].get(queue)
         if consumers or {queue, owner} & on_purpose:
             continue
-        mend = f"worker {owner}" if owner else f"worker {DEFAULT_WORKER} -Q {queue}"
+        mend = f"worker -Q {quote(queue)} -n {quote(queue)}@%h"
+        if owner or queue == default:
+            mend = f"resilience worker {owner or DEFAULT_WORKER}"
         why = f"no worker takes the {found['queues'][queue]} job(s) in this queue"
         late = since is not None and found["at"] - since > LATE_SECONDS
         level = Level.FAILED.name if late else None
@@ -186,7 +189,7 @@ def _overdue(found: Mapping[str, Any], on_purpose: set[str]) -> Iterable[dict[st
             jobs = f"{row['jobs']}{'+' if row['more'] else ''}"
             why = f"no relay publishes {jobs} job(s) of the ledger that are due ({row['state']})"
             since = found["at"] - late
-            mends = ("ledger status", "relay")
+            mends = ("resilience ledger status", "resilience relay")
             yield _row("overdue", name, why, *mends, level=Level.STALE.name, since=since)
 
 
@@ -194,9 +197,9 @@ def _to_see_to(found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     for name, jobs in found["dead"].items():
         more = "+" if name in found["more_dead"] else ""
         why = f"{jobs}{more} dead letter(s) are to be replayed or discarded"
-        yield _row("dead", name, why, f"dead list --dependency {quote(name)}")
+        yield _row("dead", name, why, f"resilience dead list --dependency {quote(name)}")
     for row in found["breakers"]:
         if row["unreadable"]:
             name = row["dependency"]
             why = "the store keeps what is no circuit of this version; it counts as closed"
-            yield _row("unreadable", name, why, f"breaker reset {name} --reason …")
+            yield _row("unreadable", name, why, f"resilience breaker reset {name} --reason …")

@@ -12,6 +12,7 @@ import pytest
 from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner
+from kombu import Queue
 
 from resilience import BreakerPolicy, Dependency, Level, Resilience, Settings
 from resilience.breaker import Breaker, State
@@ -223,6 +224,17 @@ def test_jobs_that_no_worker_takes_break_the_app_after_a_minute(desk: Desk, brok
     assert desk.status()["verdict"] == "well"
 
 
+def test_queue_of_no_dependency_gets_a_worker_of_its_own_name(desk: Desk, broker: Broker) -> None:
+    """Two workers of one name would answer for each other; a name is quoted for the shell."""
+    desk.app.conf.task_queues = [Queue("others"), Queue("or phan")]
+    for queue in ("others", "or phan"):
+        put(broker, desk.app, queue, 1)
+    assert desk.status()["next"] == [
+        "celery resilience worker default",
+        "celery worker -Q 'or phan' -n 'or phan'@%h",
+    ]
+
+
 def test_retries_that_nobody_publishes_are_late(desk: Desk, tmp_path: Path) -> None:
     """Unless they wait on purpose, as their dependency is held or its circuit is open."""
     job = Job(id="1", task="send", dependency="mail", queue="mail", message="{}")
@@ -296,7 +308,7 @@ def test_look_returns_what_json_can_say(desk: Desk) -> None:
     """Whoever shows it elsewhere gets the same values."""
     desk.adopted.holds.hold("mail", **FOR)
     desk.flags.order("search", "off", **FOR)
-    found = look(desk.adopted, "celery -A shop resilience", ask_workers=False)
+    found = look(desk.adopted, "celery -A shop", ask_workers=False)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["level"] == Level.FAILED.name
     assert found["next"][0].startswith("celery -A shop resilience release")
