@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from resilience.cli.commandline import celery_command
 from resilience.cli.rows import JSON
 from resilience.cli.words import briefly, moment, plain
 from resilience.errors import ConfigurationError
-from resilience.monitor.status import Verdict, look
+from resilience.monitor.status import Verdict, app_command, look
 from resilience.tasks.resilience import Resilience
 
 WATCH_SECONDS = 2.0
@@ -62,7 +61,7 @@ def status(context: click.Context, *, watch: bool, as_json: bool) -> None:
     """
     adopted = Resilience.of(context.obj.app)
     context.call_on_close(adopted.ledger.close)
-    command = " ".join(["celery", *celery_command(context)[3:]])
+    command = app_command(adopted.app)
     try:
         while True:
             found = look(adopted, command)

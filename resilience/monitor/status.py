@@ -7,6 +7,7 @@ from enum import IntEnum
 from shlex import quote
 from typing import Any
 
+import click
 from redis import RedisError
 
 from resilience.dependency import DEFAULT_WORKER
@@ -203,3 +204,15 @@ def _to_see_to(found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
             name = row["dependency"]
             why = "the store keeps what is no circuit of this version; it counts as closed"
             yield _row("unreadable", name, why, f"resilience breaker reset {name} --reason …")
+
+
+def app_command(app: Any) -> str:  # noqa: ANN401 - Celery's
+    """Return the beginning of a command about *app*: `celery -A shop`.
+
+    Of the command line that runs now only the app is repeated: an address of a broker may hold a
+    password.
+    """
+    context = click.get_current_context(silent=True)
+    given = context.find_root().params.get("app") if context else None
+    name = given if isinstance(given, str) else app.main
+    return f"celery -A {quote(name)}" if name else "celery"

@@ -2,10 +2,8 @@
 
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
-import click
 from flower.app import Flower, rewrite_handler  # type: ignore[import-untyped]
 from tornado.ioloop import PeriodicCallback
 from tornado.template import Loader, Template
@@ -14,6 +12,7 @@ from resilience.monitor.flower.handlers import ROUTES
 from resilience.monitor.flower.letters import Desk
 from resilience.monitor.flower.state import LEVEL_SECONDS
 from resilience.monitor.flower.view import View
+from resilience.monitor.status import app_command
 from resilience.tasks.resilience import Resilience
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -57,7 +56,7 @@ class DegradationFlower(Flower):  # type: ignore[misc] # Flower has no types
         if self.options.tasks_columns == COLUMNS:
             self.options.tasks_columns += ",degradation"
         run = partial(self.io_loop.run_in_executor, self.executor)
-        self.view = View(self.adopted, self.events.state, self.workers, run, _command(capp))
+        self.view = View(self.adopted, self.events.state, self.workers, run, app_command(capp))
         self.desk = Desk(self.adopted.ledger.letters)
         self._noting = PeriodicCallback(self._note, LEVEL_SECONDS * 1000)
 
@@ -72,15 +71,3 @@ class DegradationFlower(Flower):  # type: ignore[misc] # Flower has no types
             if worker.alive and "active_queues" not in self.workers.get(name, {}):
                 self.update_workers(name)
         await self.view.note_level()
-
-
-def _command(capp: Any) -> str:  # noqa: ANN401 - as above
-    """Return the beginning of a command about this app: `celery -A shop`.
-
-    Of Flower's own command line only the app is repeated: an address of a broker may hold a
-    password.
-    """
-    context = click.get_current_context(silent=True)
-    given = context.find_root().params.get("app") if context else None
-    name = given if isinstance(given, str) else capp.main
-    return f"celery -A {quote(name)}" if name else "celery"
