@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 
 logger = logging.getLogger("resilience")
 
+SOFT_LIMIT = "SoftTimeLimitExceeded"
+"""By name: whoever has no Celery needs no import of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -32,9 +35,14 @@ def announce(event: Event, listeners: Iterable[Listener]) -> None:
     """Tell *listeners* of *event*, in order.
 
     A listener that raises is logged and left out: monitoring never fails the job it watches.
+
+    Raises:
+        SoftTimeLimitExceeded: The time of the job was up while a listener ran.
     """
     for listener in listeners:
         try:
             listener(event)
-        except Exception:
+        except Exception as error:
+            if type(error).__name__ == SOFT_LIMIT:  # it may strike anywhere, and is the job's
+                raise
             logger.exception("listener %r failed on %s", listener, type(event).__name__)

@@ -1,6 +1,6 @@
 """What the fleet has agreed on, as rows of plain values: circuits, features and queues."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -60,9 +60,21 @@ def count_row(one: Count) -> dict[str, Any]:
 
 
 def queues_of(adopted: Resilience) -> list[str]:
-    """Return the queues of the dependencies and the app's other queues, each once."""
+    """Return the queues of the dependencies and the app's other queues, each once.
+
+    A queue that only a function of `task_routes` names is not among them.
+    """
     conf = adopted.app.conf
     declared = conf.task_queues or ()
     names = declared if isinstance(declared, Mapping) else [one.name for one in declared]
     own = [queue for one in adopted.dependencies.values() for queue in one.queues]
-    return list(dict.fromkeys([*own, conf.task_default_queue, *names]))
+    return list(dict.fromkeys([*own, conf.task_default_queue, *names, *_routed(conf.task_routes)]))
+
+
+def _routed(routes: Any) -> Iterator[str]:  # noqa: ANN401 - Celery takes many forms
+    for one in routes if isinstance(routes, list | tuple) else [routes]:
+        for options in one.values() if isinstance(one, Mapping) else ():
+            queue = options.get("queue") if isinstance(options, Mapping) else options
+            name = getattr(queue, "name", queue)
+            if isinstance(name, str):
+                yield name

@@ -322,6 +322,12 @@ def test_hold_that_cannot_be_read_disturbs_nothing(desk: Desk, change: dict[str,
     assert [one["name"] for one in desk.status()["holds"]] == ["mail"]
 
 
+def test_queue_that_only_a_route_names_is_shown(desk: Desk) -> None:
+    """Celery makes it when it is first used, and perhaps no worker consumes it."""
+    desk.app.conf.task_routes = ({"odd.*": {"queue": "odd"}}, {"even": "even"}, lambda *_: None)
+    assert {"odd", "even"} <= {*desk.status()["queues"]}
+
+
 def test_what_strangers_wrote_shows_as_text(desk: Desk) -> None:
     """Nothing steers the terminal, begins a line of its own, or runs when it is pasted."""
     store = desk.adopted.store

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from resilience import Level
 from resilience.events import (
@@ -45,6 +46,16 @@ def test_announce_tells_every_listener_in_order() -> None:
     tell(DEGRADED, [lambda event: heard.append(("a", event)), lambda e: heard.append(("b", e))])
 
     assert heard == [("a", DEGRADED), ("b", DEGRADED)]
+
+
+def test_announce_leaves_the_soft_limit_of_the_job_to_it() -> None:
+    """It may strike while a listener runs, and must not be lost there."""
+
+    def slow(_: Event) -> None:
+        raise SoftTimeLimitExceeded
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        tell(DEGRADED, [slow])
 
 
 def test_announce_goes_on_when_a_listener_raises(caplog: pytest.LogCaptureFixture) -> None:
