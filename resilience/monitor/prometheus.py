@@ -91,7 +91,7 @@ class PrometheusListener:
 
     def _dependency(self, name: object) -> str:
         """Return the declared dependency that *name* is, or whose queue it is."""
-        if name is None or self._app is None:
+        if not name or self._app is None:
             return ""
         known = self._app.dependencies
         if name in known:

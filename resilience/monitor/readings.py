@@ -161,9 +161,12 @@ class Readings:
         yield from ((("queue_consumers", name), self._consumers[name]) for name in names)
 
     def _from_ledger(self) -> Values:
+        known, jobs, overdue = {*self._app.dependencies, ""}, Counter[Series](), dict[Series, float]()
         for one in self._app.ledger.counts():
-            known = self._app.dependencies
             labels = one.dependency if one.dependency in known else OTHER, str(one.state)
-            yield ("ledger_jobs", *labels), one.jobs
+            jobs["ledger_jobs", *labels] += one.jobs
             if one.overdue_seconds is not None:
-                yield ("ledger_overdue_seconds", *labels), max(0.0, one.overdue_seconds)
+                name = ("ledger_overdue_seconds", *labels)
+                overdue[name] = max(overdue.get(name, 0.0), one.overdue_seconds)
+        yield from jobs.items()
+        yield from overdue.items()

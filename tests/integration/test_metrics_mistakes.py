@@ -17,9 +17,11 @@ from resilience import Dependency, FireAndForgetTask, Level, Resilience, Setting
 from resilience.cli import resilience as command
 from resilience.events import AnswerDegraded, Event, QueueHeld
 from resilience.monitor.prometheus import PrometheusListener
+from resilience.monitor.readings import Readings
 from resilience.monitor.scrape import Scrape
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.conformance.ledger_jobs import job
 from tests.integration.scraped import samples
 
 SECONDS = 60.0
@@ -68,6 +70,24 @@ def test_each_source_that_is_away_is_named(tmp_path: Path) -> None:
     }
 
 
+def test_jobs_of_names_that_are_not_declared_are_added_up(tmp_path: Path) -> None:
+    """Those of no dependency are apart; of several, the one that has waited longest counts."""
+    app: Celery[Any] = Celery(broker="memory://", set_as_current=False)
+    settings = Settings(ledger_url=f"sqlite:///{tmp_path}/ledger.db")
+    adopted = Resilience(app, dependencies=[Dependency("users")], settings=settings)
+    adopted.ledger.upgrade()
+    names = {"gone-1": -500.0, "gone-2": -50.0, "": 0.0, "users": 0.0}
+    for name, delay in names.items():
+        adopted.ledger.add([job(f"of {name}", dependency=name)], delay_seconds=delay)
+    found = dict(Readings(adopted)._from_ledger())  # noqa: SLF001 - without threads
+
+    jobs = {key[1]: value for key, value in found.items() if key[0] == "ledger_jobs"}
+    assert jobs == {"other": 2, "": 1, "users": 1}
+    waited = {key[1]: value for key, value in found.items() if key[0] == "ledger_overdue_seconds"}
+    assert waited["other"] >= 500
+    assert max(waited[""], waited["users"]) < 50
+
+
 def events_of(listener: PrometheusListener) -> Callable[[Event], None]:
     """Return *listener*, which takes what another version of the library may announce."""
     return listener
@@ -92,6 +112,7 @@ def test_hostile_names_and_other_peoples_events_are_one_series(valkey: ValkeyPro
     held = {"worker": None, "reason": "", "actor": "", "until": None}
     announce(QueueHeld(queue="users.retry", **held))  # type: ignore[arg-type] # as above
     announce(type(HOSTILE[:7], (Event,), {})())
+    announce(AnswerDegraded(dependency="", reason="", **degraded))  # type: ignore[arg-type] # as above
     tally = listener._tally()  # noqa: SLF001 - at once, not within a second
     assert tally is not None
     tally.flush()
@@ -106,6 +127,7 @@ def test_hostile_names_and_other_peoples_events_are_one_series(valkey: ValkeyPro
     assert found[name, "dependency=users", "kind=CircuitOpenError", "level=STALE"] == 1
     assert found["resilience_events_total", "dependency=users", "event=QueueHeld"] == 1
     assert found["resilience_events_total", "dependency=", "event=other"] == 1
+    assert found[name, "dependency=", "kind=error", "level=STALE"] == 1
     assert len(text) < 100_000
     assert f'trace_id="{span.get_span_context().trace_id:032x}"' in text
 
