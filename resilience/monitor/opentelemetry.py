@@ -74,7 +74,7 @@ class OpenTelemetry:
     def _labels(self, event: Event, fields: Mapping[str, Any]) -> dict[str, Any]:
         labels = {"resilience.event": type(event).__name__}
         name = fields.get("dependency")
-        if name is not None:
+        if name:
             if len(self._names) < NAMES_MAX:
                 self._names.add(name)
             labels["resilience.dependency"] = name if name in self._names else "other"

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from resilience import Dependency, FireAndForgetTask, Level, Resilience, Settings
 from resilience.cli import resilience as command
-from resilience.events import AnswerDegraded, Event, QueueHeld
+from resilience.events import AnswerDegraded, Event, FanOutFinished, QueueHeld
 from resilience.monitor.prometheus import PrometheusListener
 from resilience.monitor.readings import Readings
 from resilience.monitor.scrape import Scrape
@@ -112,6 +112,9 @@ def test_hostile_names_and_other_peoples_events_are_one_series(valkey: ValkeyPro
     held = {"worker": None, "reason": "", "actor": "", "until": None}
     announce(QueueHeld(queue="users.retry", **held))  # type: ignore[arg-type] # as above
     announce(type(HOSTILE[:7], (Event,), {})())
+    ended = {"id": "f", "level": Level.FAILED, "missing": (), "degraded": ()}
+    for end in ("lost", HOSTILE):
+        announce(FanOutFinished(ended=end, **ended))  # type: ignore[arg-type] # as above
     announce(AnswerDegraded(dependency="", reason="", **degraded))  # type: ignore[arg-type] # as above
     tally = listener._tally()  # noqa: SLF001 - at once, not within a second
     assert tally is not None
@@ -128,6 +131,8 @@ def test_hostile_names_and_other_peoples_events_are_one_series(valkey: ValkeyPro
     assert found["resilience_events_total", "dependency=users", "event=QueueHeld"] == 1
     assert found["resilience_events_total", "dependency=", "event=other"] == 1
     assert found[name, "dependency=", "kind=error", "level=STALE"] == 1
+    ends = {key[1]: value for key, value in found.items() if key[0] == "resilience_fanouts_total"}
+    assert ends == {"ended=lost": 1, "ended=other": 1}
     assert len(text) < 100_000
     assert f'trace_id="{span.get_span_context().trace_id:032x}"' in text
 

@@ -251,5 +251,6 @@ def test_metrics_tell_no_more_than_a_hundred_dependencies_apart(traced: Traced) 
 def test_event_outside_of_a_span_is_counted(traced: Traced) -> None:
     """Nothing else happens."""
     traced.listener(StoreLost(error="x"))
-    assert traced.points() == {("StoreLost", None, None): 1}
+    traced.listener(degraded(Level.STALE, dependency=""))
+    assert traced.points() == {("StoreLost", None, None): 1, ("AnswerDegraded", None, 1): 1}
     assert not traced.exporter.get_finished_spans()
