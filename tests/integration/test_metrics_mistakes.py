@@ -88,6 +88,29 @@ def test_jobs_of_names_that_are_not_declared_are_added_up(tmp_path: Path) -> Non
     assert max(waited[""], waited["users"]) < 50
 
 
+def test_queue_that_is_held_on_purpose_is_not_one_without_consumer(valkey: ValkeyProcess) -> None:
+    """An alert on queues without a consumer is about those that somebody ought to serve."""
+    app: Celery[Any] = Celery(broker="memory://", set_as_current=False)
+    every = [Dependency("bank", on_open="hold"), *map(Dependency, ("users", "mail", "ads"))]
+    settings = Settings(store_url=valkey.url, namespace="on-purpose")
+    adopted = Resilience(app, dependencies=every, settings=settings)
+    order: Any = {"seconds": 600.0, "actor": "ann", "reason": "test"}
+    for name in ("bank", "users"):
+        adopted.breaker(name).force_open(**order)  # type: ignore[union-attr] # it has one
+    for name in ("mail", "ads.critical"):
+        adopted.holds.hold(name, **order)
+
+    def shown() -> set[str]:
+        readings = Readings(adopted)
+        list(readings._from_store())  # noqa: SLF001 - without threads
+        return {one[1] for one, _ in readings._from_broker() if one[0] == "queue_consumers"}  # noqa: SLF001 - as above
+
+    served = {*adopted.dependencies["users"].queues, *adopted.dependencies["ads"].queues, "celery"}
+    assert shown() == served - {"ads.critical"}
+    app.conf.worker_enable_remote_control = False
+    assert shown() == set()
+
+
 def events_of(listener: PrometheusListener) -> Callable[[Event], None]:
     """Return *listener*, which takes what another version of the library may announce."""
     return listener
