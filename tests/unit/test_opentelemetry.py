@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from resilience.events import AnswerDegraded, Event, FallbacksExhausted, FlagMisused, StoreLost
 from resilience.levels import Level
 from resilience.monitor.opentelemetry import OpenTelemetry, event_name
+from resilience.tasks.publisher import publishing
 from tests.every_event import EVERY, make
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -136,7 +137,8 @@ def test_job_is_in_the_trace_of_its_publisher(traced: Traced) -> None:
     """The message carries it; a header that is no trace begins a new one."""
     with traced.provider.get_tracer("web").start_as_current_span("request") as request:
         headers: dict[str, Any] = {}
-        signals.before_task_publish.send(sender="find", headers=headers)
+        with publishing(traced.app):
+            signals.before_task_publish.send(sender="find", headers=headers)
     assert headers["traceparent"].split("-")[1] == f"{request.get_span_context().trace_id:032x}"
 
     for said, trace in ((f"00-{TRACE}-{PARENT}-01", TRACE), ("nonsense", None), (7, None)):
