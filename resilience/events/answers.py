@@ -126,8 +126,8 @@ class FanOutFinished(Event):
 
     Attributes:
         id: The fan-out's own id.
-        ended: Why, one of `FAN_OUT_ENDS`: `complete`, `required` (a required part failed), `deadline`, `unpublished`, or
-            `lost` (the store did not answer the caller).
+        ended: Why, one of `FAN_OUT_ENDS`: `complete`, `required` (a required part failed),
+            `deadline`, `unpublished`, or `lost` (the store did not answer the caller).
         level: Level of the response.
         missing: Parts without an answer.
         degraded: Parts with a degraded answer.

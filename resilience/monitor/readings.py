@@ -174,7 +174,8 @@ class Readings:
         return names
 
     def _from_ledger(self) -> Values:
-        known, jobs, overdue = {*self._app.dependencies, ""}, Counter[Series](), dict[Series, float]()
+        known = {*self._app.dependencies, ""}
+        jobs, overdue = Counter[Series](), dict[Series, float]()
         for one in self._app.ledger.counts():
             labels = one.dependency if one.dependency in known else OTHER, str(one.state)
             jobs["ledger_jobs", *labels] += one.jobs

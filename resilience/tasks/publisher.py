@@ -18,7 +18,7 @@ def app_here() -> Celery[Any] | None:
 
 
 def publishes(app: Celery[Any]) -> bool:
-    """Tell whether *app*, which is adopted, is the one that publishes here; a job may be another's."""
+    """Tell whether *app*, which is adopted, publishes here, whoever's job it is."""
     return _publisher.get() is app
 
 

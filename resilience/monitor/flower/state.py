@@ -8,8 +8,8 @@ from typing import Any
 from celery.events.state import Task
 from flower.events import EventsState  # type: ignore[import-untyped]
 
+from resilience import events
 from resilience.clock import SystemClock
-from resilience.events import AnswerDegraded, BudgetExceeded, FallbacksExhausted
 from resilience.levels import Level
 from resilience.monitor.celery_events import TASK_DEGRADED, TASK_PARTIAL, type_of
 
@@ -21,7 +21,7 @@ LEVELS = 720
 TEXT_LENGTH = 300
 FIELDS = 40
 NUMBER_MAX = 1e300
-ANSWER_EVENTS = (AnswerDegraded, BudgetExceeded, FallbacksExhausted)
+ANSWER_EVENTS = (events.AnswerDegraded, events.BudgetExceeded, events.FallbacksExhausted)
 ANSWER_KINDS = (TASK_DEGRADED, TASK_PARTIAL, *map(type_of, ANSWER_EVENTS))
 CELERYS = ("task", "worker")
 CROWD_SECONDS, CROWD = 60.0, 20
