@@ -18,7 +18,7 @@ def app_here() -> Celery[Any] | None:
 
 
 def publishes(app: Celery[Any]) -> bool:
-    """Tell whether *app*, which is adopted, publishes here, whoever's job it is."""
+    """Tell whether *app*, which is adopted, publishes here, in whatever job."""
     return _publisher.get() is app
 
 
