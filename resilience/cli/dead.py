@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -187,7 +187,10 @@ def replay(
     given = Replay(ledger.letters, which, actor=actor, reason=reason, rate=rate)
     total = given.count(chosen["limit"])
     if dry_run or not total:
-        _say_count(context, which, total, "would be replayed", as_json=as_json)
+        said: dict[str, Any] = {"would_be_replayed": total}
+        if not dry_run:
+            said = {"replayed": {}, "sample": None, "stopped": False}
+        _say_count(context, which, total, "would be replayed", said if as_json else None)
         _exit_if_missing(context, which, total)
         return
     replayed: dict[str, str | None] = {}
@@ -230,7 +233,8 @@ def discard(
     forget = partial(ledger.letters.discard, which, actor=actor, reason=reason)
     names = forget(limit=chosen["limit"], dry_run=True)
     if dry_run or not names:
-        _say_count(context, which, len(names), "would be discarded", as_json=as_json)
+        said: dict[str, Any] = {"would_be_discarded": len(names)} if dry_run else {"discarded": []}
+        _say_count(context, which, len(names), "would be discarded", said if as_json else None)
         _exit_if_missing(context, which, len(names))
         return
     if not yes:
@@ -301,10 +305,10 @@ def _exit_if_missing(context: click.Context, which: Which, count: int) -> None:
 
 
 def _say_count(
-    context: click.Context, which: Which, count: int, what: str, *, as_json: bool
+    context: click.Context, which: Which, count: int, what: str, as_json: Mapping[str, Any] | None
 ) -> None:
-    if as_json:
-        click.echo(json.dumps({what.replace(" ", "_"): count}))
+    if as_json is not None:
+        click.echo(json.dumps(as_json))
     elif count:
         click.echo(f"{count} {what}.")
     else:

@@ -7,14 +7,21 @@ from typing import Any
 
 import click
 
-from resilience.cli.commandline import celery_command
 from resilience.cli.rows import JSON
 from resilience.cli.words import briefly, moment, plain
 from resilience.errors import ConfigurationError
-from resilience.monitor.status import Verdict, look
+from resilience.monitor.status import Verdict, app_command, look
 from resilience.tasks.resilience import Resilience
 
 WATCH_SECONDS = 2.0
+SOURCES = {
+    "breakers": "store",
+    "holds": "store",
+    "flags": "store",
+    "queues": "broker",
+    "dead letters": "ledger",
+}
+"""Who knows what."""
 
 
 class CannotTellError(click.UsageError):
@@ -54,7 +61,7 @@ def status(context: click.Context, *, watch: bool, as_json: bool) -> None:
     """
     adopted = Resilience.of(context.obj.app)
     context.call_on_close(adopted.ledger.close)
-    command = " ".join(["celery", *celery_command(context)[3:], "resilience"])
+    command = app_command(adopted.app)
     try:
         while True:
             found = look(adopted, command)
@@ -74,6 +81,8 @@ def status(context: click.Context, *, watch: bool, as_json: bool) -> None:
 
 def _lines(found: Mapping[str, Any]) -> Iterable[str]:
     yield f"level: {found['level'] or 'not known'}{_since(found, found)}"
+    for name, error in found["unknown"].items():
+        yield _line(f"not known: what the {name} has; {error}")
     for one in found["reasons"]:
         until = f", until {moment(one['until'])}" if one["until"] else ""
         yield _line(f"  {one['kind']} {one['name']}: {one['level']}{_since(one, found)}{until}")
@@ -91,9 +100,9 @@ def _lines(found: Mapping[str, Any]) -> Iterable[str]:
         ),
     }
     for name, texts in facts.items():
-        yield _line(f"{name}: {', '.join(texts) or 'none'}")
-    for name, error in found["unknown"].items():
-        yield _line(f"not known: what the {name} has; {error}")
+        away = SOURCES[name] in found["unknown"]
+        known = f"not known (the {SOURCES[name]} does not answer)" if away else ", ".join(texts)
+        yield _line(f"{name}: {known or 'none'}")
     if found["next"]:
         yield "what to do next:"
     yield from (_line(f"  {words}") for words in found["next"])

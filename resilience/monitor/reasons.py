@@ -48,10 +48,11 @@ def reason_row(adopted: Resilience, one: Reason, found: Mapping[str, Any]) -> di
         return row | _held(adopted, one, actors.get(one.name, "somebody"))
     sources = {flag["feature"]: flag["source"] for flag in found["flags"]}
     orders = {
-        Source.BROWNOUT: "brownout off --reason …",
-        Source.ORDER: f"flag auto {one.name} --reason …",
+        Source.BROWNOUT: "resilience brownout off --reason …",
+        Source.ORDER: f"resilience flag auto {one.name} --reason …",
     }
-    mend = orders.get(sources[one.name], f"flag on {one.name} --for 30m --reason …")
+    on = f"resilience flag on {one.name} --for 30m --reason …"
+    mend = orders.get(sources[one.name], on)
     return row | {"next": [mend]}
 
 
@@ -59,12 +60,13 @@ def _open(adopted: Resilience, one: Reason, row: Mapping[str, Any]) -> dict[str,
     levels = levels_without(adopted.app, adopted.dependencies[one.name])
     users = _users(levels) if levels else f"get {GETS[one.level]}"
     if row["state"] == "forced_open":
-        return {"users": users, "next": [f"breaker reset {one.name} --reason …"]}
+        return {"users": users, "next": [f"resilience breaker reset {one.name} --reason …"]}
     why = f"{one.why}: {row['why']}" if row["why"] else one.why
     if row["error"]:
         why += f"; the last error was {row['error']}"
     since = row["since"] or one.since
-    return {"why": why, "since": since, "users": users, "next": [f"breaker history {one.name}"]}
+    mends = [f"resilience breaker history {one.name}"]
+    return {"why": why, "since": since, "users": users, "next": mends}
 
 
 def _users(levels: Mapping[str, Level]) -> str:
@@ -82,4 +84,4 @@ def _held(adopted: Resilience, one: Reason, actor: str) -> dict[str, Any]:
     if one.since is not None and adopted.fleet_time() - one.since > FORGOTTEN_SECONDS:
         why += " (was it forgotten?)"
     users = "wait: jobs stay in the queue until it is released"
-    return {"why": why, "users": users, "next": [f"release {quote(one.name)}"]}
+    return {"why": why, "users": users, "next": [f"resilience release {quote(one.name)}"]}

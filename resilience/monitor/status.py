@@ -7,6 +7,7 @@ from enum import IntEnum
 from shlex import quote
 from typing import Any
 
+import click
 from redis import RedisError
 
 from resilience.dependency import DEFAULT_WORKER
@@ -38,7 +39,7 @@ class Verdict(IntEnum):
 
 def look(
     adopted: Resilience,
-    command: str = "celery resilience",
+    command: str = "celery",
     *,
     ask_workers: bool = True,
     workers: Mapping[str, int] | None = None,
@@ -50,7 +51,7 @@ def look(
 
     - `at`: when the look was made; `verdict`: `well`, `degraded`, `broken` or `unknown`.
     - `level`: name of the worst level of all reasons, None if the store does not answer and
-      nothing else is wrong; `since`: when the first of the reasons began, if known.
+      nothing else is wrong; `since`: when the first reason of that level began, if known.
     - `reasons`: what keeps answers from being FULL. Each has `kind` (`open`, `held`, `shed`,
       `no_consumer`, `overdue`), `name` (of the dependency, queue or feature), `level`, `why` (a
       sentence), `since`, `until`, `users` (what they get: a phrase whose subject is "users") and
@@ -71,7 +72,7 @@ def look(
 
     Args:
         adopted: What the app declared.
-        command: Begins each command: `celery -A shop resilience`.
+        command: Begins each command: `celery -A shop`.
         ask_workers: Whether workers are asked what they consume, if jobs wait in Redis: that takes
             a second, and each worker answers. RabbitMQ knows by itself.
         workers: How many workers consume from each queue, if the caller knows.
@@ -145,7 +146,8 @@ def _judge(adopted: Resilience, found: dict[str, Any]) -> None:
     worst = max((Level[one["level"]] for one in reasons), default=Level.FULL)
     if found["level"] or reasons:
         found["level"] = worst.name
-    found["since"] = min((one["since"] for one in reasons if one["since"]), default=None)
+    began = (one["since"] for one in reasons if one["level"] == worst.name)
+    found["since"] = min((at for at in began if at), default=None)
     verdict = Verdict.DEGRADED if reasons else Verdict.WELL
     if found["unknown"]:
         verdict = Verdict.UNKNOWN
@@ -165,13 +167,16 @@ def _without_consumer(
     adopted: Resilience, found: dict[str, Any], on_purpose: set[str]
 ) -> Iterable[dict[str, Any]]:
     owners = {queue: one.name for one in adopted.dependencies.values() for queue in one.queues}
+    default = adopted.app.conf.task_default_queue
     with suppress(StoreUnavailableError, ValueError):  # then nobody knows since when
         found["unserved"] = unserved(adopted, found["consumers"])
     for queue, consumers in found["consumers"].items():
         owner, since = owners.get(queue), found["unserved"].get(queue)
         if consumers or {queue, owner} & on_purpose:
             continue
-        mend = f"worker {owner}" if owner else f"worker {DEFAULT_WORKER} -Q {queue}"
+        mend = f"worker -Q {quote(queue)} -n {quote(queue)}@%h"
+        if owner or queue == default:
+            mend = f"resilience worker {owner or DEFAULT_WORKER}"
         why = f"no worker takes the {found['queues'][queue]} job(s) in this queue"
         late = since is not None and found["at"] - since > LATE_SECONDS
         level = Level.FAILED.name if late else None
@@ -185,7 +190,7 @@ def _overdue(found: Mapping[str, Any], on_purpose: set[str]) -> Iterable[dict[st
             jobs = f"{row['jobs']}{'+' if row['more'] else ''}"
             why = f"no relay publishes {jobs} job(s) of the ledger that are due ({row['state']})"
             since = found["at"] - late
-            mends = ("ledger status", "relay")
+            mends = ("resilience ledger status", "resilience relay")
             yield _row("overdue", name, why, *mends, level=Level.STALE.name, since=since)
 
 
@@ -193,9 +198,21 @@ def _to_see_to(found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     for name, jobs in found["dead"].items():
         more = "+" if name in found["more_dead"] else ""
         why = f"{jobs}{more} dead letter(s) are to be replayed or discarded"
-        yield _row("dead", name, why, f"dead list --dependency {quote(name)}")
+        yield _row("dead", name, why, f"resilience dead list --dependency {quote(name)}")
     for row in found["breakers"]:
         if row["unreadable"]:
             name = row["dependency"]
             why = "the store keeps what is no circuit of this version; it counts as closed"
-            yield _row("unreadable", name, why, f"breaker reset {name} --reason …")
+            yield _row("unreadable", name, why, f"resilience breaker reset {name} --reason …")
+
+
+def app_command(app: Any) -> str:  # noqa: ANN401 - Celery's
+    """Return the beginning of a command about *app*: `celery -A shop`.
+
+    Of the command line that runs now only the app is repeated: an address of a broker may hold a
+    password.
+    """
+    context = click.get_current_context(silent=True)
+    given = context.find_root().params.get("app") if context else None
+    name = given if isinstance(given, str) else app.main
+    return f"celery -A {quote(name)}" if name else "celery"

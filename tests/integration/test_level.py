@@ -218,11 +218,23 @@ def test_status_of_an_app_that_is_well_says_so(desk: Desk) -> None:
     assert desk.run("status").stdout.startswith("level: FULL\n")
 
 
+def facts(shown: str) -> dict[str, str]:
+    """Return the lines of a status that say what there is."""
+    lines = (line.partition(": ") for line in shown.splitlines())
+    names = ("breakers", "holds", "flags", "queues", "dead letters")
+    return {name: said for name, _, said in lines if name in names}
+
+
 def test_status_without_the_store_shows_the_rest(desk: Desk, server: ValkeyProcess) -> None:
-    """It claims no level that it does not know."""
+    """It claims no level that it does not know, nor that there is none of anything."""
     server.stop()
     found = desk.status()
+    shown = desk.run("status").stdout
     server.start()
+    assert shown.startswith("level: not known\nnot known: what the store has; ")
+    assert facts(shown) == dict.fromkeys(
+        ("breakers", "holds", "flags"), "not known (the store does not answer)"
+    ) | {"queues": "none", "dead letters": "none"}
     assert list(found["unknown"]) == ["store"]
     assert (found["level"], found["breakers"]) == (None, [])
     assert found["queues"]["users"] == 0
@@ -239,7 +251,9 @@ def test_status_without_the_broker_shows_the_rest(desk: Desk, broker: Broker) ->
         broker.start()
     assert list(found["unknown"]) == ["broker"]
     assert (found["level"], found["queues"], found["dead"]) == ("FULL", {}, {})
-    assert "not known: what the broker has; " in shown
+    assert shown.startswith("level: FULL\nnot known: what the broker has; ")
+    assert facts(shown)["queues"] == "not known (the broker does not answer)"
+    assert facts(shown)["dead letters"] == "none"
 
 
 def test_status_without_the_ledger_shows_the_rest(
@@ -248,7 +262,10 @@ def test_status_without_the_ledger_shows_the_rest(
     """It says what keeps the ledger away, and the mend."""
     desk = Desk(server.url, broker.url, tmp_path / "missing" / "ledger.db")
     found = desk.status()
+    shown = desk.run("status").stdout
     desk.app.close()
+    assert facts(shown)["dead letters"] == "not known (the ledger does not answer)"
+    assert facts(shown)["queues"] == "none"
     assert list(found["unknown"]) == ["ledger"]
     assert "make the directory" in found["unknown"]["ledger"]
     assert found["level"] == "FULL"

@@ -18,6 +18,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import create_signed_value
 
 from resilience import Dependency, Resilience
+from resilience.ledger import Job
 from resilience.monitor.flower import install
 from resilience.monitor.flower.app import DegradationFlower
 from resilience.monitor.flower.handlers import POLICY, ROUTES
@@ -191,6 +192,18 @@ def test_page_has_nothing_inline(make_app: Any) -> None:  # noqa: ANN401
     assert "default-src 'self'" in POLICY
     assert "unsafe" not in POLICY
     assert INLINE.findall(page.text) == []
+
+
+def test_page_without_a_command_line_suggests_commands_by_the_name_of_the_app(
+    make_app: Any,  # noqa: ANN401
+) -> None:
+    """A command without the app would end with an error."""
+    ledger = Resilience.of(make_app()).ledger
+    job = Job(id="1", task="send", dependency="mail", queue="mail", message="{}")
+    ledger.bury(job, reason="bug", error=TypeError("x"))
+    ledger.close()
+    [_, found] = answers(make_app, [Ask("/data"), Ask("/data")])
+    assert found.json()["next"] == ["celery -A shop resilience dead list --dependency mail"]
 
 
 def test_order_that_makes_no_sense_is_refused_with_words(make_app: Any) -> None:  # noqa: ANN401

@@ -8,17 +8,19 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner
+from kombu import Queue
 
 from resilience import BreakerPolicy, Dependency, Level, Resilience, Settings
 from resilience.breaker import Breaker, State
 from resilience.cli import resilience as command
 from resilience.ledger import Job
 from resilience.monitor.circuits import breaker_rows, history_of
-from resilience.monitor.status import look
+from resilience.monitor.status import app_command, look
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
@@ -105,7 +107,7 @@ def test_open_circuit_says_why_since_when_and_what_users_get(
     assert "hunter22" not in json.dumps(one)
     assert began <= one["since"] <= desk.adopted.fleet_time()
     assert one["users"] == "get errors (load), prepared answers (read)"
-    assert one["next"] == ["celery resilience breaker history users"]
+    assert one["next"] == ["celery -A level resilience breaker history users"]
     [row] = [row for row in breaker_rows(desk.adopted) if row["dependency"] == "users"]
     assert row["failed"] == row["calls"] >= 20
     assert (row["since"], row["unreadable"]) == (one["since"], False)
@@ -189,7 +191,7 @@ def test_circuit_that_cannot_be_read_disturbs_nothing(desk: Desk, kept: bytes) -
     if b'"\xff"' not in kept:
         [note] = found["notes"]
         assert (note["kind"], note["name"]) == ("unreadable", "users")
-        assert note["next"] == ["celery resilience breaker reset users --reason …"]
+        assert note["next"] == ["celery -A level resilience breaker reset users --reason …"]
     assert found["unknown"] == {}
     fail_until_open(desk.breaker("users"))
     assert desk.adopted.pulse.scope == "fleet"
@@ -205,7 +207,7 @@ def test_jobs_that_no_worker_takes_break_the_app_after_a_minute(desk: Desk, brok
     first = desk.status()
     [note] = first["notes"]
     assert (note["kind"], note["name"]) == ("no_consumer", "users")
-    assert note["next"] == ["celery resilience worker users"]
+    assert note["next"] == ["celery -A level resilience worker users"]
     assert (first["verdict"], first["consumers"]) == ("well", {"users": 0})
 
     store = desk.adopted.store
@@ -223,6 +225,17 @@ def test_jobs_that_no_worker_takes_break_the_app_after_a_minute(desk: Desk, brok
     assert desk.status()["verdict"] == "well"
 
 
+def test_queue_of_no_dependency_gets_a_worker_of_its_own_name(desk: Desk, broker: Broker) -> None:
+    """Two workers of one name would answer for each other; a name is quoted for the shell."""
+    desk.app.conf.task_queues = [Queue("others"), Queue("or phan")]
+    for queue in ("others", "or phan"):
+        put(broker, desk.app, queue, 1)
+    assert desk.status()["next"] == [
+        "celery -A level resilience worker default",
+        "celery -A level worker -Q 'or phan' -n 'or phan'@%h",
+    ]
+
+
 def test_retries_that_nobody_publishes_are_late(desk: Desk, tmp_path: Path) -> None:
     """Unless they wait on purpose, as their dependency is held or its circuit is open."""
     job = Job(id="1", task="send", dependency="mail", queue="mail", message="{}")
@@ -237,7 +250,7 @@ def test_retries_that_nobody_publishes_are_late(desk: Desk, tmp_path: Path) -> N
     assert (one["kind"], one["level"]) == ("overdue", "STALE")
     assert "1 job(s) of the ledger that are due (scheduled)" in one["why"]
     assert 600 <= desk.adopted.fleet_time() - one["since"] < 700
-    assert one["next"][-1] == "celery resilience relay"
+    assert one["next"][-1] == "celery -A level resilience relay"
     desk.breaker("mail").force_open(**FOR)
     assert reasons(desk)["mail"]["kind"] == "open"
 
@@ -257,7 +270,7 @@ def test_hold_that_somebody_forgot_is_pointed_out(desk: Desk) -> None:
 
     assert one["why"] == "ann ordered to hold it: so [/x] (was it forgotten?)"
     assert one["since"] == old["since"]
-    assert one["next"] == ["celery resilience release mail"]
+    assert one["next"] == ["celery -A level resilience release mail"]
     shown = desk.run("status").stdout
     assert "held mail: STALE since 20" in shown
     assert "(2h)" in shown
@@ -286,7 +299,7 @@ def test_what_strangers_wrote_shows_as_text(desk: Desk) -> None:
     found, shown = desk.status(), desk.run("status").stdout
 
     assert found["reasons"][0]["why"] == f"\r\x07 ordered to hold it: {reason}"
-    assert "celery resilience release 'a; rm -rf /'" in found["next"]
+    assert "celery -A level resilience release 'a; rm -rf /'" in found["next"]
     assert shown.replace("\n", "").isprintable()
     assert "\\x1b[2J\\nlevel: FULL [bold]" in shown
     assert [line for line in shown.splitlines() if line.startswith("level")] == ["level: STALE"]
@@ -296,7 +309,7 @@ def test_look_returns_what_json_can_say(desk: Desk) -> None:
     """Whoever shows it elsewhere gets the same values."""
     desk.adopted.holds.hold("mail", **FOR)
     desk.flags.order("search", "off", **FOR)
-    found = look(desk.adopted, "celery -A shop resilience", ask_workers=False)
+    found = look(desk.adopted, "celery -A shop", ask_workers=False)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["level"] == Level.FAILED.name
     assert found["next"][0].startswith("celery -A shop resilience release")
@@ -307,6 +320,14 @@ def test_queues_may_be_declared_as_a_mapping(desk: Desk) -> None:
     desk.app.conf.task_queues = {"extra": {"exchange": "extra"}}
     assert {"extra", "users"} <= {*desk.status()["queues"]}
     assert desk.run("hold", "extra", "--reason", "x").exit_code == 0
+
+
+def test_suggested_commands_repeat_no_address(desk: Desk) -> None:
+    """Of the command line the app alone: the address of a broker may hold a password."""
+    root = click.Context(click.Command("celery"))
+    root.params = {"app": "shop.app", "broker": "redis://:secret@broker"}
+    with root:
+        assert app_command(desk.app) == "celery -A shop.app"
 
 
 def run(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":

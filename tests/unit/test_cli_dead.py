@@ -238,6 +238,18 @@ def test_dry_run_changes_nothing_and_needs_no_reason(desk: Desk) -> None:
     assert desk.ledger.letters.audit() == []
 
 
+def test_json_has_the_same_keys_when_no_letter_matches(desk: Desk) -> None:
+    """A script reads what was replayed or discarded, and finds nothing there."""
+    words = ("--dependency", "users", "--reason", "x")
+    assert desk.said("dead", "replay", *words) == {
+        "replayed": {},
+        "sample": None,
+        "stopped": False,
+    }
+    assert desk.said("dead", "discard", *words, "--yes") == {"discarded": []}
+    assert desk.said("dead", "replay", *words, "--dry-run") == {"would_be_replayed": 0}
+
+
 @pytest.mark.parametrize("verb", ["replay", "discard"])
 @pytest.mark.parametrize(
     ("words", "said"),

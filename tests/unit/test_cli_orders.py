@@ -18,8 +18,10 @@ from resilience.testing.valkey import ValkeyProcess
 
 WHO: dict[str, Any] = {"actor": "ann", "reason": "drill"}
 BY = ("--actor", "ann", "--reason", "drill")
-AGES = {"search": 10.0, "search.ranking": 30.0, "search.spelling": 20.0}
+AGES = {"search": 10.0, "search.ranking": 30.0, "search.spelling": 20.0, "wishes": 40.0}
 """How many seconds ago each feature was switched off: neither the first nor the last is oldest."""
+MILD = "wishes"
+"""A feature without which answers are better than without the others."""
 
 
 @pytest.fixture
@@ -32,7 +34,9 @@ def adopted(valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Resilience]:
         ledger_url=f"sqlite:///{tmp_path}/ledger.db",
         namespace=uuid4().hex,
     )
-    features = [Feature(name, level=Level.REDUCED) for name in AGES]
+    features = [
+        Feature(name, level=Level.STALE if name == MILD else Level.REDUCED) for name in AGES
+    ]
     made = Resilience(
         app, dependencies=[Dependency("users")], features=features, settings=settings, listeners=()
     )
@@ -81,7 +85,7 @@ def test_cost_is_shown_with_half_the_width_of_its_interval(
 
 
 def test_status_says_since_when_the_app_degrades(adopted: Resilience) -> None:
-    """It has degraded since the first of the reasons that are in force began."""
+    """It is at its level since the first of the reasons of that level which are in force began."""
 
     def edit(now: Document, time: float) -> Document:
         orders = {

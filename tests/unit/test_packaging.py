@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import resilience
+from benchmarks.__main__ import NAMES
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
@@ -99,6 +100,19 @@ def test_wheel_adds_the_resilience_command_to_celery(
     assert metadata == f"celery_resilience-{project['version']}.dist-info"
     assert dict(entry_points["celery.commands"]) == {"resilience": "resilience.cli:resilience"}
     assert f"{metadata}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_every_extra_of_users_is_in_the_readme(project: dict[str, Any]) -> None:
+    """Nobody has to read pyproject.toml to learn what can be installed."""
+    [row] = re.findall(r"^\| extras \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    missing = {one for one in project["optional-dependencies"] if f"`{one}`" not in row}
+    assert missing == {"shop", "dev"}
+
+
+def test_every_benchmark_is_in_the_docs() -> None:
+    """Its name, and what it measures."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    assert [name for name in NAMES if not re.search(rf"^\|[^|]*`{name}`", text, re.MULTILINE)] == []
 
 
 def test_lock_holds_names_and_versions_only(pins: list[str]) -> None:

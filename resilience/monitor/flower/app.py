@@ -12,6 +12,7 @@ from resilience.monitor.flower.handlers import ROUTES
 from resilience.monitor.flower.letters import Desk
 from resilience.monitor.flower.state import LEVEL_SECONDS
 from resilience.monitor.flower.view import View
+from resilience.monitor.status import app_command
 from resilience.tasks.resilience import Resilience
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -55,7 +56,7 @@ class DegradationFlower(Flower):  # type: ignore[misc] # Flower has no types
         if self.options.tasks_columns == COLUMNS:
             self.options.tasks_columns += ",degradation"
         run = partial(self.io_loop.run_in_executor, self.executor)
-        self.view = View(self.adopted, self.events.state, self.workers, run)
+        self.view = View(self.adopted, self.events.state, self.workers, run, app_command(capp))
         self.desk = Desk(self.adopted.ledger.letters)
         self._noting = PeriodicCallback(self._note, LEVEL_SECONDS * 1000)
 

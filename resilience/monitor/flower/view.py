@@ -53,6 +53,7 @@ class View:
         state: DegradationState,
         workers: Mapping[str, Mapping[str, Any]],
         run: Callable[[Callable[[], dict[str, Any]]], asyncio.Future[dict[str, Any]]],
+        command: str,
     ) -> None:
         """Look at nothing yet.
 
@@ -61,11 +62,13 @@ class View:
             state: What Flower has heard.
             workers: What workers have answered to Flower, by name.
             run: Runs a function in another thread.
+            command: Begins each command that the page suggests: `celery -A shop`.
         """
         self._adopted = adopted
         self._state = state
         self._workers = workers
         self._run = run
+        self._command = command
         self._letters = adopted.ledger.letters
         self._looking: asyncio.Future[dict[str, Any]] | None = None
         self._began = float("-inf")
@@ -137,7 +140,7 @@ class View:
     def _look(self, workers: Mapping[str, int] | None) -> dict[str, Any]:
         """Look; workers are asked what they consume only if Flower has not heard of any."""
         adopted = self._adopted
-        found = look(adopted, ask_workers=workers is None, workers=workers)
+        found = look(adopted, self._command, ask_workers=workers is None, workers=workers)
         try:
             publish_within(AGES_SECONDS, lambda up: self._ask_ages(up, found["queues"]))
         except AWAY as error:
