@@ -15,7 +15,7 @@ from demo.display import Display
 from demo.isolation import isolation_checks, isolation_table
 from demo.layout import HTTP_UPSTREAMS, Layout
 from demo.reads import reads_checks, reads_table
-from demo.runner import LOG, running_shop
+from demo.runner import HOME, LOG, running_shop
 from demo.sabotage import Sabotage
 from demo.script import FULL_SCRIPT, QUICK_SCRIPT, Phase, Play, Recording, Script
 from demo.shedding import shedding_checks, shedding_table
@@ -24,6 +24,8 @@ from demo.verdict import BROKEN, checks, conclude, endpoint_table
 
 NOT_STARTED: Final = 2
 INTERRUPTED: Final = 130
+ENVIRONMENT: Final = HOME / "environment"
+"""What a shell reads to run the commands of the shop that is up."""
 WIDTH: Final = 120
 """Columns where there is no terminal to ask."""
 SHOWN: Final = 4
@@ -97,6 +99,7 @@ def _stay_up(console: Console) -> int:
     with running_shop(Layout.pleasant, console) as shop:
         with Display(console) as display:
             shop.await_ready(lambda *seen: _show_start(display, *seen))
+        ENVIRONMENT.write_text(shop.layout.exports())
         show_addresses(console, shop.layout)
         with suppress(KeyboardInterrupt):
             shop.wait()
@@ -144,6 +147,8 @@ The shop is up until Ctrl-C. Its log is {LOG}.
           curl '{front}/orders/ORDER_ID?user_id=7'
   [bold]Docs[/]    {front}/docs
   [bold]Flower[/]  {layout.url("flower")}
+  [bold]Status[/]  . {ENVIRONMENT}    [dim]# in each shell, for docs/runbook.md[/]
+          celery -A workers.app resilience status
 
 Break a service (fail, slow, hang), kill the primary or stall its replication, and repair it:
 """,

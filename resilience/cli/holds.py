@@ -6,11 +6,12 @@ import click
 
 from resilience.cli.breakers import HOLD_SECONDS, who
 from resilience.cli.rows import JSON, check_known, print_rows
-from resilience.cli.words import duration_in_seconds
+from resilience.cli.words import duration_in_seconds, moment
 from resilience.monitor.rows import queues_of
 from resilience.tasks.resilience import Resilience
 
-COLUMNS = ("name", "seconds_left", "actor", "reason")
+COLUMNS = ("name", "since", "until", "seconds_left", "actor", "reason")
+SHOWN = ("name", "since", "until", "actor", "reason")
 
 
 @click.command()
@@ -30,8 +31,8 @@ def hold(context: click.Context, name: str, seconds: float, actor: str, reason: 
     that starts meanwhile does not begin.
     """
     adopted = _checked(context, name)
-    adopted.holds.hold(name, seconds=seconds, actor=actor, reason=reason)
-    click.echo(f"{name}: held for {seconds:g} s")
+    made = adopted.holds.hold(name, seconds=seconds, actor=actor, reason=reason)
+    click.echo(f"{name}: held until {moment(made.until)}")
 
 
 @click.command()
@@ -50,11 +51,16 @@ def release(context: click.Context, name: str, actor: str, reason: str) -> None:
 @JSON
 @click.pass_context
 def holds(context: click.Context, *, as_json: bool) -> None:
-    """List what somebody ordered to be held."""
+    """List what somebody ordered to be held: since when, until when, who and why."""
     adopted = Resilience.of(context.obj.app)
     orders, now = adopted.holds.all(), adopted.pulse.refresh()
     rows = [{**asdict(one), "seconds_left": round(one.until - now, 1)} for one in orders.values()]
-    print_rows(rows, COLUMNS, as_json=as_json)
+    if not as_json:
+        rows = [
+            {**row, "since": row["since"] and moment(row["since"]), "until": moment(row["until"])}
+            for row in rows
+        ]
+    print_rows(rows, COLUMNS if as_json else SHOWN, as_json=as_json, whole=SHOWN[:1])
 
 
 def _checked(context: click.Context, name: str) -> Resilience:

@@ -9,7 +9,7 @@ import click
 
 from resilience.cli.rows import JSON
 from resilience.cli.words import briefly, moment, plain
-from resilience.errors import ConfigurationError
+from resilience.errors import ConfigurationError, text_of
 from resilience.monitor.status import Verdict, app_command, look
 from resilience.tasks.resilience import Resilience
 
@@ -60,6 +60,7 @@ def status(context: click.Context, *, watch: bool, as_json: bool) -> None:
     cannot be told; --watch ends with 0.
     """
     adopted = Resilience.of(context.obj.app)
+    _import_tasks(adopted)
     context.call_on_close(adopted.ledger.close)
     command = app_command(adopted.app)
     try:
@@ -79,16 +80,29 @@ def status(context: click.Context, *, watch: bool, as_json: bool) -> None:
         return
 
 
+def _import_tasks(adopted: Resilience) -> None:
+    """Import the app's tasks: their fallbacks are what users get while a circuit is open."""
+    try:
+        adopted.app.loader.import_default_modules()
+    except Exception as error:  # noqa: BLE001 - what a module does; the rest can be shown
+        text = text_of(error) or repr(error)
+        why = f"the tasks cannot be imported, so levels may be worse than shown: {text}"
+        click.echo(_line(f"Warning: {why}"), err=True)
+
+
 def _lines(found: Mapping[str, Any]) -> Iterable[str]:
     yield f"level: {found['level'] or 'not known'}{_since(found, found)}"
     for name, error in found["unknown"].items():
         yield _line(f"not known: what the {name} has; {error}")
+    probed = {row["dependency"] for row in found["breakers"] if row["state"] == "open"}
     for one in found["reasons"]:
-        until = f", until {moment(one['until'])}" if one["until"] else ""
+        ends = "next probe" if one["kind"] == "open" and one["name"] in probed else "until"
+        until = f", {ends} {moment(one['until'])}" if one["until"] else ""
         yield _line(f"  {one['kind']} {one['name']}: {one['level']}{_since(one, found)}{until}")
         yield _line(f"    why: {one['why']}")
         yield _line(f"    users {one['users']}")
-    yield from (_line(f"  note {one['name']}: {one['why']}") for one in found["notes"])
+    for one in found["notes"]:
+        yield _line(f"  note {one['name']}: {one['why']}{_since(one, found)}")
     facts = {
         "breakers": (f"{r['dependency']} {r['state']}" for r in found["breakers"]),
         "holds": (f"{r['name']} by {r['actor']}" for r in found["holds"]),

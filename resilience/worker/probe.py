@@ -137,7 +137,7 @@ def _complaints(mark: Mark, now: float, *, alive: bool, live: bool) -> Iterator[
     if not alive:
         yield f"is gone: there is no process {mark['pid']}"
     if seconds := late("written_at"):
-        yield f"hangs: it has left no mark for {seconds} s"
+        yield f"hangs: process {mark['pid']} has left no mark for {seconds} s"
     if mark["stopping"]:
         return
     # A loop that waits for a broker which does not answer is no reason to restart the worker. The

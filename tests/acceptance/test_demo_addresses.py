@@ -1,6 +1,8 @@
 """What `up` prints when its shop is up."""
 
 import re
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -31,3 +33,22 @@ def test_addresses_that_are_printed_are_those_that_programs_are_told_to_listen_a
         "front": {"recommendations", "orders", "docs"},
         "flower": {""},
     }
+
+
+def test_shell_that_reads_the_environment_runs_commands_of_this_shop(tmp_path: Path) -> None:
+    """The programs of this interpreter come first, and all settings are those of the workers."""
+    layout = Layout.pleasant(tmp_path)
+    path = tmp_path / "environment"
+    path.write_text(layout.exports())
+
+    done = subprocess.run(  # noqa: S603 - our own words
+        ["/bin/sh", "-c", f". '{path}' && command -v celery && env"],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    celery, *lines = done.stdout.splitlines()
+    assert Path(celery).parent == Path(sys.executable).parent
+    assert {f"{name}={value}" for name, value in layout.environment.items()} <= {*lines}

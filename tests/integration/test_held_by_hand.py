@@ -72,7 +72,10 @@ def test_order_holds_a_queue_until_it_is_ended(
         assert (said["queue"], said["actor"], said["reason"]) == ("celery", "ann", "moving")
         (row,) = json.loads(order("holds", "--json").stdout)
         assert 0 < row.pop("seconds_left") <= 300
+        assert row.pop("until") - row.pop("since") == pytest.approx(300)
         assert row == {"name": "celery", "actor": "ann", "reason": "moving"}
+        until = held.stdout.removeprefix("celery: held until ").strip()
+        assert until in order("holds").stdout
         result = stage.held.plain.delay("k")
         assert order("release", "celery", "--actor", "bob").exit_code == 0
         assert result.get(timeout=20) == "k"

@@ -12,10 +12,11 @@ import click
 import pytest
 from celery import Celery
 from celery.bin.base import CLIContext
+from celery.signals import import_modules
 from click.testing import CliRunner
 from kombu import Queue
 
-from resilience import BreakerPolicy, Dependency, Level, Resilience, Settings
+from resilience import BreakerPolicy, Dependency, Level, Resilience, ResilientTask, Settings
 from resilience.breaker import Breaker, State
 from resilience.cli import resilience as command
 from resilience.ledger import Job
@@ -116,6 +117,38 @@ def test_open_circuit_says_why_since_when_and_what_users_get(
         assert "20 failures in a row" in shown
         assert "ConnectionError" in shown
         assert "hunter22" not in shown
+
+
+def test_level_is_that_of_tasks_that_only_workers_import(desk: Desk) -> None:
+    """A command is no worker: nobody has imported its tasks, nor discovered them, before."""
+
+    def body() -> int:
+        return 1
+
+    def discover(sender: Celery[Any], **_: object) -> None:
+        options: Any = {"base": ResilientTask, "dependency": "unknown", "shared": False}
+        sender.task(body, name="bill", **options)
+
+    import_modules.connect(discover, sender=desk.app)
+    desk.breaker("unknown").force_open(**FOR)
+
+    done = desk.run("status")
+
+    assert done.exit_code == 2
+    assert "open unknown: FAILED since" in done.stdout
+    assert "users get errors (bill)" in done.stdout
+
+
+def test_task_that_cannot_be_imported_hides_no_reason(desk: Desk) -> None:
+    """In an outage, a look at half of it is better than none; and it says that it is half."""
+    desk.app.conf.imports = ("no_such_module",)
+    fail_until_open(desk.breaker("users"))
+
+    done = desk.run("status")
+
+    assert "levels may be worse than shown: No module named 'no_such_module'" in done.stderr
+    assert done.stdout.startswith("level: FAILED since ")
+    assert ", next probe 20" in done.stdout
 
 
 def test_history_of_a_circuit_keeps_the_beginning_of_a_long_outage(

@@ -11,6 +11,8 @@ import click
 import pytest
 import yaml
 
+from jobs.dependencies import DEPENDENCIES
+from jobs.features import FEATURES
 from resilience.cli import resilience as command
 from resilience.monitor.metrics import METRICS, PREFIX
 from resilience.testing.requirement import require
@@ -23,6 +25,7 @@ TELEMETRY = ROOT / "docs/telemetry.md"
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 EXPOSED = {PREFIX + name + suffix for name, one in METRICS.items() for suffix in SUFFIXES[one.kind]}
 ALERTS = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+FEATURE_NAMES = [one.name for one in FEATURES]
 COMMAND = re.compile(r"celery -A workers\.app resilience ([^`\n]+)")
 
 
@@ -60,7 +63,7 @@ def test_runbook_has_a_section_for_each_alert() -> None:
 
 @pytest.mark.parametrize("words", sorted({*COMMAND.findall(RUNBOOK.read_text())}))
 def test_commands_of_the_runbook_can_be_typed(words: str) -> None:
-    """Each command of the runbook exists, with its options."""
+    """Each command of the runbook exists, with its options, and names what the shop has."""
     arguments, group = shlex.split(words), command
     context = click.Context(command)
     while isinstance(group, click.Group) and arguments:
@@ -68,7 +71,9 @@ def test_commands_of_the_runbook_can_be_typed(words: str) -> None:
         found = group.get_command(context, name)
         assert found is not None, name
         group = found  # type: ignore[assignment] # a command at last
-    group.make_context("runbook", arguments)
+    given = group.make_context("runbook", arguments).params
+    named = {given.get(option) for option in ("name", "dependency", "feature")} - {None}
+    assert named <= {"default", *FEATURE_NAMES, *(one.name for one in DEPENDENCIES)}
 
 
 @pytest.mark.parametrize("arguments", [("check", "rules"), ("test", "rules")], ids=" ".join)
