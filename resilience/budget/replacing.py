@@ -37,7 +37,7 @@ def announce_default(error: Exception, what: str, listeners: Iterable[Listener])
     reason = type(error).__name__
     event = AnswerDegraded(
         call=what,
-        dependency=what,
+        dependency="",  # a call of a budget may be of any
         level=Level.REDUCED,
         reason=reason,
         error=text_of(error),

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from resilience.events.base import Event
 from resilience.levels import Level
@@ -16,7 +16,7 @@ class AnswerDegraded(Event):
 
     Attributes:
         call: The task or function that was called.
-        dependency: Who should have answered.
+        dependency: Who should have answered; empty: a call of a budget, which names none.
         level: How good the answer is.
         reason: Class name of the error that the first choice ended in.
         error: That error's text.
@@ -114,6 +114,9 @@ class BudgetExceeded(Event):
     hops: tuple[Hop, ...]
 
 
+FAN_OUT_ENDS: Final = ("complete", "required", "deadline", "unpublished", "lost")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FanOutFinished(Event):
     """A fan-out was finalised. Announced once, by the process that finalised it.
@@ -123,8 +126,8 @@ class FanOutFinished(Event):
 
     Attributes:
         id: The fan-out's own id.
-        ended: Why: `complete`, `required` (a required part failed), `deadline`, `unpublished`, or
-            `lost` (the store did not answer the caller).
+        ended: Why, one of `FAN_OUT_ENDS`: `complete`, `required` (a required part failed),
+            `deadline`, `unpublished`, or `lost` (the store did not answer the caller).
         level: Level of the response.
         missing: Parts without an answer.
         degraded: Parts with a degraded answer.

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
 from resilience import errors, events
+from resilience.events.answers import FAN_OUT_ENDS
 from resilience.levels import Level
 from resilience.tasks.resilience import Resilience
 
@@ -22,7 +23,7 @@ LABELS: Final = {
     "kind": {name for name in dir(errors) if name.endswith("Error")} | {"error"},
     "event": {name for name in events.__all__ if hasattr(getattr(events, name), "severity")}
     - {"Event"},
-    "ended": {"complete", "required", "deadline", "unpublished"},
+    "ended": {*FAN_OUT_ENDS},
 }
 """Values of labels that are the same in every app."""
 NAMES_MAX: Final = 2_000

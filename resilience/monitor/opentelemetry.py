@@ -15,6 +15,7 @@ from resilience.events import AnswerDegraded, Event, FallbacksExhausted, FlagMis
 from resilience.events.plain import plain_fields, shortened
 from resilience.levels import Level
 from resilience.settings import semantic_conventions_here
+from resilience.tasks.publisher import publishes
 
 NAME: Final = "resilience"
 EVALUATION: Final = "feature_flag.evaluation"
@@ -74,7 +75,7 @@ class OpenTelemetry:
     def _labels(self, event: Event, fields: Mapping[str, Any]) -> dict[str, Any]:
         labels = {"resilience.event": type(event).__name__}
         name = fields.get("dependency")
-        if name is not None:
+        if name:
             if len(self._names) < NAMES_MAX:
                 self._names.add(name)
             labels["resilience.dependency"] = name if name in self._names else "other"
@@ -83,7 +84,7 @@ class OpenTelemetry:
         return labels
 
     def _on_publish(self, headers: dict[str, Any] | None = None, **_: object) -> None:
-        if headers is not None and not _is_instrumented():
+        if headers is not None and publishes(self._app) and not _is_instrumented():
             propagate.inject(headers)
 
     def _on_begin(self, task_id: str, task: Any, **_: object) -> None:  # noqa: ANN401 - Celery's

@@ -17,6 +17,7 @@ from resilience.monitor.tally import Tally
 from resilience.outcome import Outcome
 from resilience.partial import PartialResponse
 from resilience.tasks.envelope import SENT_HEADER, deadline_of, header, ledger_header, seconds_or
+from resilience.tasks.publisher import publishes
 from resilience.tasks.resilience import Resilience
 
 
@@ -91,7 +92,7 @@ class PrometheusListener:
 
     def _dependency(self, name: object) -> str:
         """Return the declared dependency that *name* is, or whose queue it is."""
-        if name is None or self._app is None:
+        if not name or self._app is None:
             return ""
         known = self._app.dependencies
         if name in known:
@@ -103,7 +104,8 @@ class PrometheusListener:
         return 0.0 if self._app is None else self._app.pulse.fleet_time(SystemClock.monotonic())
 
     def _on_publish(self, headers: Any = None, **_: object) -> None:  # noqa: ANN401 - Celery's
-        if isinstance(headers, dict):
+        ours = self._app is not None and publishes(self._app.app)
+        if ours and isinstance(headers, dict):
             headers[SENT_HEADER] = self._now()
 
     def _on_begin(self, task: Task[Any, Any], **_: object) -> None:

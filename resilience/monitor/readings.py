@@ -153,17 +153,34 @@ class Readings:
             msg = f"the broker did not answer within {BROKER_SECONDS:g} s"
             raise TimeoutError(msg)
         yield from found.items()
+        if app.conf.worker_enable_remote_control:  # else nobody can be asked
+            yield from self._consumed(set(names) - self._held_on_purpose())
+
+    def _consumed(self, names: set[str]) -> Values:
         if SystemClock.monotonic() - self._inspected > CONSUMERS_SECONDS:
             self._inspected = SystemClock.monotonic()
-            replies: Any = app.control.inspect(timeout=1.0).active_queues() or {}
+            replies: Any = self._app.app.control.inspect(timeout=1.0).active_queues() or {}
             queues = [one for found in replies.values() if isinstance(found, list) for one in found]
-            self._consumers = Counter(str(dict(one).get("name")) for one in queues)
+            known = (one for one in queues if isinstance(one, dict))
+            self._consumers = Counter(str(one.get("name")) for one in known)
         yield from ((("queue_consumers", name), self._consumers[name]) for name in names)
 
+    def _held_on_purpose(self) -> set[str]:
+        """Return the queues that workers take nothing from, by an order or as a circuit is open."""
+        names, known = set[str](), self._app.dependencies
+        for one in self._app.degradation.reasons:
+            if one.kind == "held" or (one.kind == "open" and known[one.name].on_open == "hold"):
+                names |= {one.name, *(known[one.name].queues if one.name in known else ())}
+        return names
+
     def _from_ledger(self) -> Values:
+        known = {*self._app.dependencies, ""}
+        jobs, overdue = Counter[Series](), dict[Series, float]()
         for one in self._app.ledger.counts():
-            known = self._app.dependencies
             labels = one.dependency if one.dependency in known else OTHER, str(one.state)
-            yield ("ledger_jobs", *labels), one.jobs
+            jobs["ledger_jobs", *labels] += one.jobs
             if one.overdue_seconds is not None:
-                yield ("ledger_overdue_seconds", *labels), max(0.0, one.overdue_seconds)
+                name = ("ledger_overdue_seconds", *labels)
+                overdue[name] = max(overdue.get(name, 0.0), one.overdue_seconds)
+        yield from jobs.items()
+        yield from overdue.items()

@@ -8,6 +8,7 @@ from celery import bootsteps
 from celery.worker.state import requests
 from kombu.utils.limits import TokenBucket
 
+from resilience.broker.beside import Outage
 from resilience.monitor.celery_events import CeleryEvents, Channel
 from resilience.tasks.resilience import Resilience
 
@@ -43,6 +44,8 @@ class EventRelay(bootsteps.StartStopStep):
         self._pending: deque[dict[str, Any]] = deque()
         self._lost = 0
         self._warns = TokenBucket(WARNINGS)
+        begins, ends = "events of Celery were not sent", "events of Celery are sent again"
+        self._outage = Outage(logger, begins, ends)
         self._timer: Any = None
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
@@ -65,14 +68,20 @@ class EventRelay(bootsteps.StartStopStep):
         self._channel.close()
 
     def _again(self, consumer: Any) -> None:  # noqa: ANN401 - Celery's
-        try:
-            self._look(consumer)
-        except Exception:
-            logger.exception("events of Celery were not sent")
+        self._look(consumer)
         wait = LISTENED_SECONDS if self._channel.wanted else ALONE_SECONDS
         self._timer = consumer.timer.call_after(wait, self._again, (consumer,))
 
     def _look(self, consumer: Any) -> None:  # noqa: ANN401 - Celery's
+        try:
+            self._pass_on(consumer)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look goes on
+            self._outage.note(error)
+        if self._lost and self._warns.can_consume():
+            logger.warning("%d events of Celery were dropped", self._lost)
+            self._lost = 0
+
+    def _pass_on(self, consumer: Any) -> None:  # noqa: ANN401 - Celery's
         dispatcher = consumer.event_dispatcher
         self._channel.wanted = dispatcher is not None and _listened(dispatcher)
         while (taken := self._channel.take()) is not None:
@@ -83,20 +92,29 @@ class EventRelay(bootsteps.StartStopStep):
             else:
                 self._lost += 1
         if self._channel.wanted:
-            for message in [self._pending.popleft() for _ in range(len(self._pending))]:
-                self._send(dispatcher, message)
-        if self._lost and self._warns.can_consume():
-            logger.warning("%d events of Celery were dropped: they came too fast", self._lost)
-            self._lost = 0
+            for _ in range(len(self._pending)):
+                message = self._pending.popleft()
+                if message.get("uuid") in requests:
+                    self._pending.append(message)
+                else:
+                    self._send(dispatcher, message)
 
     def _send(self, dispatcher: Any, message: dict[str, Any]) -> None:  # noqa: ANN401 - Celery's
-        if message.get("uuid") in requests:
-            self._pending.append(message)
-        elif message["type"].startswith("task-"):
-            dispatcher.send(**message)  # behind what Celery has buffered about the job
-        else:  # `send` knows no group but those that Celery turns on
-            kind = message.pop("type")
-            dispatcher.publish(kind, message, dispatcher.producer)
+        """Send *message*; one that cannot be sent is lost, so that it holds up none behind it."""
+        try:
+            _send(dispatcher, message)
+        except Exception:
+            self._lost += 1
+            raise
+        self._outage.note(None)
+
+
+def _send(dispatcher: Any, message: dict[str, Any]) -> None:  # noqa: ANN401 - Celery's
+    if message["type"].startswith("task-"):
+        dispatcher.send(**message)  # behind what Celery has buffered about the job
+    else:  # `send` knows no group but those that Celery turns on
+        kind = message.pop("type")
+        dispatcher.publish(kind, message, dispatcher.producer)
 
 
 def _listened(dispatcher: Any) -> bool:  # noqa: ANN401 - Celery's

@@ -17,6 +17,11 @@ def app_here() -> Celery[Any] | None:
     return _publisher.get() if task is None else task.app
 
 
+def publishes(app: Celery[Any]) -> bool:
+    """Tell whether *app*, which is adopted, publishes here, in whatever job."""
+    return _publisher.get() is app
+
+
 @contextmanager
 def publishing(app: Celery[Any]) -> Iterator[None]:
     """Let receivers of Celery's signals know that *app* publishes."""

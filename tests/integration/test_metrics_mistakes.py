@@ -15,11 +15,13 @@ from prometheus_client import CollectorRegistry
 
 from resilience import Dependency, FireAndForgetTask, Level, Resilience, Settings
 from resilience.cli import resilience as command
-from resilience.events import AnswerDegraded, Event, QueueHeld
+from resilience.events import AnswerDegraded, Event, FanOutFinished, QueueHeld
 from resilience.monitor.prometheus import PrometheusListener
+from resilience.monitor.readings import Readings
 from resilience.monitor.scrape import Scrape
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
+from tests.conformance.ledger_jobs import job
 from tests.integration.scraped import samples
 
 SECONDS = 60.0
@@ -68,6 +70,47 @@ def test_each_source_that_is_away_is_named(tmp_path: Path) -> None:
     }
 
 
+def test_jobs_of_names_that_are_not_declared_are_added_up(tmp_path: Path) -> None:
+    """Those of no dependency are apart; of several, the one that has waited longest counts."""
+    app: Celery[Any] = Celery(broker="memory://", set_as_current=False)
+    settings = Settings(ledger_url=f"sqlite:///{tmp_path}/ledger.db")
+    adopted = Resilience(app, dependencies=[Dependency("users")], settings=settings)
+    adopted.ledger.upgrade()
+    names = {"gone-1": -500.0, "gone-2": -50.0, "": 0.0, "users": 0.0}
+    for name, delay in names.items():
+        adopted.ledger.add([job(f"of {name}", dependency=name)], delay_seconds=delay)
+    found = dict(Readings(adopted)._from_ledger())  # noqa: SLF001 - without threads
+
+    jobs = {key[1]: value for key, value in found.items() if key[0] == "ledger_jobs"}
+    assert jobs == {"other": 2, "": 1, "users": 1}
+    waited = {key[1]: value for key, value in found.items() if key[0] == "ledger_overdue_seconds"}
+    assert waited["other"] >= 500
+    assert max(waited[""], waited["users"]) < 50
+
+
+def test_queue_that_is_held_on_purpose_is_not_one_without_consumer(valkey: ValkeyProcess) -> None:
+    """An alert on queues without a consumer is about those that somebody ought to serve."""
+    app: Celery[Any] = Celery(broker="memory://", set_as_current=False)
+    every = [Dependency("bank", on_open="hold"), *map(Dependency, ("users", "mail", "ads"))]
+    settings = Settings(store_url=valkey.url, namespace="on-purpose")
+    adopted = Resilience(app, dependencies=every, settings=settings)
+    order: Any = {"seconds": 600.0, "actor": "ann", "reason": "test"}
+    for name in ("bank", "users"):
+        adopted.breaker(name).force_open(**order)  # type: ignore[union-attr] # it has one
+    for name in ("mail", "ads.critical"):
+        adopted.holds.hold(name, **order)
+
+    def shown() -> set[str]:
+        readings = Readings(adopted)
+        list(readings._from_store())  # noqa: SLF001 - without threads
+        return {one[1] for one, _ in readings._from_broker() if one[0] == "queue_consumers"}  # noqa: SLF001 - as above
+
+    served = {*adopted.dependencies["users"].queues, *adopted.dependencies["ads"].queues, "celery"}
+    assert shown() == served - {"ads.critical"}
+    app.conf.worker_enable_remote_control = False
+    assert shown() == set()
+
+
 def events_of(listener: PrometheusListener) -> Callable[[Event], None]:
     """Return *listener*, which takes what another version of the library may announce."""
     return listener
@@ -92,6 +135,10 @@ def test_hostile_names_and_other_peoples_events_are_one_series(valkey: ValkeyPro
     held = {"worker": None, "reason": "", "actor": "", "until": None}
     announce(QueueHeld(queue="users.retry", **held))  # type: ignore[arg-type] # as above
     announce(type(HOSTILE[:7], (Event,), {})())
+    ended = {"id": "f", "level": Level.FAILED, "missing": (), "degraded": ()}
+    for end in ("lost", HOSTILE):
+        announce(FanOutFinished(ended=end, **ended))  # type: ignore[arg-type] # as above
+    announce(AnswerDegraded(dependency="", reason="", **degraded))  # type: ignore[arg-type] # as above
     tally = listener._tally()  # noqa: SLF001 - at once, not within a second
     assert tally is not None
     tally.flush()
@@ -106,6 +153,9 @@ def test_hostile_names_and_other_peoples_events_are_one_series(valkey: ValkeyPro
     assert found[name, "dependency=users", "kind=CircuitOpenError", "level=STALE"] == 1
     assert found["resilience_events_total", "dependency=users", "event=QueueHeld"] == 1
     assert found["resilience_events_total", "dependency=", "event=other"] == 1
+    assert found[name, "dependency=", "kind=error", "level=STALE"] == 1
+    ends = {key[1]: value for key, value in found.items() if key[0] == "resilience_fanouts_total"}
+    assert ends == {"ended=lost": 1, "ended=other": 1}
     assert len(text) < 100_000
     assert f'trace_id="{span.get_span_context().trace_id:032x}"' in text
 

@@ -1,21 +1,25 @@
 """What is sent of an event as an event of Celery."""
 
 import json
+import logging
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery
 from celery.events.state import State
 
+from resilience import Resilience
 from resilience.events import AnswerDegraded, FanOutFinished, StoreLost
 from resilience.events.base import Event
 from resilience.levels import Level
 from resilience.monitor.celery_events import CeleryEvents, Channel, celery_event, type_of
+from resilience.monitor.relay import EventRelay
 from resilience.testing.process import inherited_env
 from tests.every_event import EVERY, make
 
@@ -150,6 +154,35 @@ def test_channel_drops_what_has_no_room_and_says_how_much(channel: Channel) -> N
     assert [one["number"] for _, one in taken] == list(range(len(taken)))
     assert last == {"number": -1}
     assert dropped == 10_000 - len(taken) > 0
+
+
+def test_event_that_cannot_be_sent_takes_no_other_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is counted, and the log tells of it once; those behind it are sent."""
+    own: Celery[Any] = Celery("relay", broker="memory://", set_as_current=False)
+    listener = CeleryEvents(own)
+    Resilience(own, dependencies=[], listeners=[listener])
+    relay, received = EventRelay(SimpleNamespace(app=own)), []
+    with own.connection_for_read() as connection, own.connection_for_write() as writes:
+        receiver = own.events.Receiver(connection, handlers={"*": received.append})
+        with receiver.consumer_context() as (reads, _, _), caplog.at_level(logging.WARNING):
+            consumer = SimpleNamespace(event_dispatcher=own.events.Dispatcher(writes))
+            assert listener.channel is not None
+            for odd in ({}, {"hostname": "taken"}, {"hostname": "taken"}, {}):
+                listener.channel.put({"type": "store-lost", "error": "x", **odd})
+            for _ in range(3):
+                relay._look(consumer)  # noqa: SLF001 - without a worker's timer
+            reads.drain_events(timeout=5)
+            reads.drain_events(timeout=5)
+            relay.shutdown(consumer)
+
+    assert [one["type"] for one in received] == ["store-lost"] * 2
+    logged = [one.levelname for one in caplog.records if one.name == "resilience"]
+    assert logged == ["ERROR", "WARNING", "WARNING"]
+    assert "events of Celery were not sent: TypeError" in caplog.text
+    assert "1 events of Celery were dropped" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_listener_makes_nothing_while_nobody_listens(

@@ -227,6 +227,21 @@ def test_retries_by_hand_after_a_fixed_wait_are_in_lock_step() -> None:
     assert (one.rule, one.message.split()[0]) == ("lock-step-retries", "2")
 
 
+def test_number_of_retries_that_is_none_is_left_to_celery() -> None:
+    """It fails there when the job is retried; the task's own number counts here."""
+
+    def declare(app: Celery) -> None:
+        @app.task(name="charge", bind=True, shared=False, max_retries=4)
+        def run(self: Any, account: int) -> str:  # noqa: ANN401 - the task
+            try:
+                return fetch("bank", f"/{account}")
+            except OSError as error:
+                raise self.retry(exc=error, countdown=0.5, max_retries="3") from error
+
+    (found,) = (one for one in answers_of(made(declare), {}) if one.task.name == "charge")
+    assert (found.attempts, found.waits) == (5, 2.0)
+
+
 def test_visibility_timeout_below_the_heartbeat_is_found() -> None:
     """A worker beats once a second: it would count as dead while it connects again."""
     options = {"visibility_timeout": 1}

@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from resilience.events import AnswerDegraded, Event, FallbacksExhausted, FlagMisused, StoreLost
 from resilience.levels import Level
 from resilience.monitor.opentelemetry import OpenTelemetry, event_name
+from resilience.tasks.publisher import publishing
 from tests.every_event import EVERY, make
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -136,7 +137,8 @@ def test_job_is_in_the_trace_of_its_publisher(traced: Traced) -> None:
     """The message carries it; a header that is no trace begins a new one."""
     with traced.provider.get_tracer("web").start_as_current_span("request") as request:
         headers: dict[str, Any] = {}
-        signals.before_task_publish.send(sender="find", headers=headers)
+        with publishing(traced.app):
+            signals.before_task_publish.send(sender="find", headers=headers)
     assert headers["traceparent"].split("-")[1] == f"{request.get_span_context().trace_id:032x}"
 
     for said, trace in ((f"00-{TRACE}-{PARENT}-01", TRACE), ("nonsense", None), (7, None)):
@@ -251,5 +253,6 @@ def test_metrics_tell_no_more_than_a_hundred_dependencies_apart(traced: Traced) 
 def test_event_outside_of_a_span_is_counted(traced: Traced) -> None:
     """Nothing else happens."""
     traced.listener(StoreLost(error="x"))
-    assert traced.points() == {("StoreLost", None, None): 1}
+    traced.listener(degraded(Level.STALE, dependency=""))
+    assert traced.points() == {("StoreLost", None, None): 1, ("AnswerDegraded", None, 1): 1}
     assert not traced.exporter.get_finished_spans()

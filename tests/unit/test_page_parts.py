@@ -7,9 +7,12 @@ from typing import Any
 import flower.events  # type: ignore[import-untyped]
 import pytest
 
+from resilience.events import AnswerDegraded, BudgetExceeded, Event, FallbacksExhausted
+from resilience.monitor.celery_events import celery_event
 from resilience.monitor.flower.letters import _filled
 from resilience.monitor.flower.state import DegradationState, noted
 from resilience.monitor.flower.timeline import post_mortem, timeline
+from tests.every_event import make
 
 PLAIN = DegradationState.__base__
 ENVELOPE = {"hostname": "w@h", "timestamp": 5.0, "local_received": 5.0, "clock": 1}
@@ -46,6 +49,18 @@ def test_fan_out_is_an_answer_and_no_task(state: DegradationState) -> None:
     send(state, "task-partial", uuid="fan-out", level=2, missing=["ads"], degraded=[])
     assert set(state.tasks) == {"one"}
     assert state.answers[0]["fields"]["missing"] == "ads"
+
+
+@pytest.mark.parametrize("kind", [AnswerDegraded, BudgetExceeded, FallbacksExhausted])
+def test_answer_that_was_not_full_is_in_the_table_of_answers(
+    state: DegradationState, kind: type[Event]
+) -> None:
+    """Under the name that `CeleryEvents` sends it by, in a job or elsewhere."""
+    sent = celery_event(make(kind, "x"))
+    assert sent is not None
+    send(state, sent.pop("type"), **sent)
+    assert len(state.answers) == 1
+    assert not state.incidents
 
 
 def test_what_was_heard_outlives_a_restart(state: DegradationState) -> None:

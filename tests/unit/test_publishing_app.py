@@ -6,11 +6,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery
+from celery import Celery, signals
 from celery._state import get_current_app
+from opentelemetry.sdk.trace import TracerProvider
 
 from resilience import Dependency, FireAndForgetTask, Resilience, TimeoutBudget
-from resilience.tasks.envelope import BUDGET_HEADER
+from resilience.monitor.opentelemetry import OpenTelemetry
+from resilience.monitor.prometheus import PrometheusListener
+from resilience.tasks.envelope import BUDGET_HEADER, SENT_HEADER
 
 LATER = datetime(2040, 1, 1, tzinfo=UTC)
 PLACES = (
@@ -49,6 +52,48 @@ def test_publish_asks_no_other_app_than_its_own(current: Celery[Any], *, adopted
         headers = queue.get(block=False).headers
     assert (BUDGET_HEADER in headers) is adopted
     assert Resilience.of(current).why_no_store is None
+
+
+@pytest.fixture
+def listened() -> Iterator[Celery[Any]]:
+    """An app whose listeners add to what it publishes."""
+    app: Celery[Any] = Celery("listened", broker="memory://", set_as_current=False)
+    tracer = OpenTelemetry(app, tracer_provider=TracerProvider())
+    counts = PrometheusListener()
+    Resilience(app, dependencies=[Dependency("mail")], listeners=[tracer, counts])
+    yield app
+    signals.before_task_publish.disconnect(tracer._on_publish)  # noqa: SLF001 - no end of its own
+    signals.task_prerun.disconnect(tracer._on_begin)  # noqa: SLF001 - as above
+    signals.task_postrun.disconnect(tracer._on_end)  # noqa: SLF001 - as above
+
+
+@pytest.mark.parametrize("in_job", [True, False])
+@pytest.mark.parametrize("adopted", [True, False])
+def test_listeners_leave_what_other_apps_publish_alone(
+    listened: Celery[Any], *, adopted: bool, in_job: bool
+) -> None:
+    """Neither time nor trace is in their messages, also where a job of the app publishes them."""
+    other: Celery[Any] = Celery("other", broker="memory://", set_as_current=False)
+    if adopted:
+        Resilience(other, dependencies=[Dependency("mail")])
+
+    def found(app: Celery[Any]) -> set[str]:
+        queue = uuid4().hex
+
+        @listened.task(name=queue, shared=False)
+        def job() -> None:
+            app.send_task("task", queue=queue, ignore_result=True)
+
+        with TracerProvider().get_tracer("web").start_as_current_span("request"):
+            if in_job:
+                job.apply(throw=True)
+            else:
+                app.send_task("task", queue=queue, ignore_result=True)
+        with app.connection_for_read() as connection, connection.SimpleQueue(queue) as waiting:
+            return {SENT_HEADER, "traceparent"} & waiting.get(block=False).headers.keys()
+
+    assert found(listened) == {SENT_HEADER, "traceparent"}
+    assert found(other) == set()
 
 
 def sent(app: Celery[Any], name: str) -> dict[str, Any]:

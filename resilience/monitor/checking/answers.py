@@ -120,7 +120,12 @@ def _retries(task: Any, by_hand: Iterable[ast.Call]) -> tuple[float, float, bool
         waits = min(sum(longest), policy.give_up_after_seconds or math.inf)
         return policy.max_attempts, waits, False
     given = {one.arg: one.value for call in by_hand for one in call.keywords}
-    options = {name: one.value for name, one in given.items() if isinstance(one, ast.Constant)}
+    options = {
+        name: one.value
+        for name, one in given.items()
+        # Celery would fail with any other constant.
+        if isinstance(one, ast.Constant) and isinstance(one.value, int | float | None)
+    }
     factor, is_fixed = 0.0, not {"eta", "countdown", None} & (given.keys() - options.keys())
     if getattr(task, "autoretry_for", ()):
         options = getattr(task, "retry_kwargs", {})
@@ -132,6 +137,6 @@ def _retries(task: Any, by_hand: Iterable[ast.Call]) -> tuple[float, float, bool
     if most is None or most > SUMMED_MAX:
         return math.inf, math.inf, is_fixed
     fixed: Any = options.get("countdown") or task.default_retry_delay
-    longest = [factor * 2.0**number or fixed for number in range(most)]
+    longest = [factor * 2.0**number or fixed for number in range(int(most))]
     limit = getattr(task, "retry_backoff_max", 600) if factor else math.inf
     return most + 1, sum(min(one, limit) for one in longest), bool(most) and is_fixed

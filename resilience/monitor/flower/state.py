@@ -8,8 +8,10 @@ from typing import Any
 from celery.events.state import Task
 from flower.events import EventsState  # type: ignore[import-untyped]
 
+from resilience import events
 from resilience.clock import SystemClock
 from resilience.levels import Level
+from resilience.monitor.celery_events import TASK_DEGRADED, TASK_PARTIAL, type_of
 
 ANSWERS = 200
 INCIDENTS = 1_000
@@ -19,8 +21,8 @@ LEVELS = 720
 TEXT_LENGTH = 300
 FIELDS = 40
 NUMBER_MAX = 1e300
-DEGRADED, PARTIAL = "task-degraded", "task-partial"
-ANSWER_KINDS = (DEGRADED, PARTIAL, "answer-degraded", "budget-exceeded", "fallbacks-exhausted")
+ANSWER_EVENTS = (events.AnswerDegraded, events.BudgetExceeded, events.FallbacksExhausted)
+ANSWER_KINDS = (TASK_DEGRADED, TASK_PARTIAL, *map(type_of, ANSWER_EVENTS))
 CELERYS = ("task", "worker")
 CROWD_SECONDS, CROWD = 60.0, 20
 """Of events of one kind about one thing within so long, and so many others, one is kept."""
@@ -88,7 +90,7 @@ class DegradationState(EventsState):  # type: ignore[misc] # Flower has no types
             self.answers.append(noted(event))
         elif kind.partition("-")[0] not in CELERYS:
             self._note(noted(event))
-        if kind != PARTIAL:
+        if kind != TASK_PARTIAL:
             super().event(event)
 
     def _note(self, incident: dict[str, Any]) -> None:
