@@ -203,7 +203,7 @@ def test_page_without_a_command_line_suggests_commands_by_the_name_of_the_app(
     ledger.bury(job, reason="bug", error=TypeError("x"))
     ledger.close()
     [_, found] = answers(make_app, [Ask("/data"), Ask("/data")])
-    assert found.json()["next"] == ["celery -A shop resilience dead list --dependency mail"]
+    assert "celery -A shop resilience dead list --dependency mail" in found.json()["next"]
 
 
 def test_order_that_makes_no_sense_is_refused_with_words(make_app: Any) -> None:  # noqa: ANN401
