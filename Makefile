@@ -26,7 +26,8 @@ screenshots: .venv ## pictures of the Degradation page for docs/images; needs Ch
 # TIMED: what a busy machine disturbs. The demo leaves open what it cannot judge while other programs use the processors, a trial of a
 # flag measures calls, and the rest run a whole shop or fleet. These files run after all others, in two runs side by side; that of the shop
 # starts its services once. Nothing is tried again: a test that fails once in many runs has a fault, or found one.
-BESIDE := --numprocesses=6 --dist=worksteal --durations=30
+# A test that hangs ends its process, which prints where each of its threads stood. No alarm, as a budget takes that for itself.
+BESIDE := --numprocesses=6 --dist=worksteal --durations=30 -o faulthandler_timeout=240 -o faulthandler_exit_on_timeout=true
 TIMED_DEMO := tests/acceptance/test_demo.py tests/integration/test_flags_flip.py
 TIMED_SHOP := tests/integration/test_flags_trial.py \
   $(addprefix tests/acceptance/test_,own_orders.py shop.py shop_flags.py shop_mistakes.py shop_page.py)
@@ -45,7 +46,7 @@ timed: .venv
 timed-demo: FILES := $(TIMED_DEMO)
 timed-shop: FILES := $(TIMED_SHOP)
 timed-demo timed-shop: .venv
-	$(BIN)/python -m pytest -rs --durations=10 $(FILES)
+	$(BIN)/python -m pytest -rs --durations=10 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true $(FILES)
 
 # Tests marked `redis_broker` are skipped; the run ends with a list of them and the reasons.
 test-rabbitmq: export TEST_BROKER := rabbitmq
