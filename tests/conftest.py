@@ -18,7 +18,7 @@ from tests import fresh, preloaded
 if TYPE_CHECKING:
     from tests.brokers import Broker
 
-pytest_plugins = ["resilience.testing.plugin"]
+pytest_plugins = ["resilience.testing.plugin", "tests.watchdog"]
 
 # A busy machine must not fail a test. All else is as in the profile that Hypothesis has loaded by
 # itself: "ci" where CI is set, "default" elsewhere.
