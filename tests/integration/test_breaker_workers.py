@@ -157,16 +157,19 @@ def test_permit_of_a_killed_prober_is_free_within_its_lease(
     workers: Mapping[str, WorkerProcess],
 ) -> None:
     """A half-open circuit whose only prober was killed is probed again, and closes."""
-    assert workers
     for _ in range(4):
         run("probed", "fail")
     wait_until(lambda: refused("probed", "fail"), SECONDS, "the circuit is open")
     began = 0.0
 
+    def probes() -> int:
+        return workers["prefork"].log.count("CircuitHalfOpened dependency=probed ")
+
     def is_killed() -> bool:
+        """Kill a process, which is no prober if it has not heard yet that the circuit is open."""
         nonlocal began
-        began = SystemClock.monotonic()
-        return not refused("probed", "die")
+        began, before = SystemClock.monotonic(), probes()
+        return not refused("probed", "die") and probes() > before
 
     wait_until(is_killed, SECONDS, "the prober is killed")
 
