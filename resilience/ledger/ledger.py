@@ -147,6 +147,8 @@ class Ledger:
             held: Dependencies whose jobs stay where they are.
             full: Queues whose jobs do.
         """
+        if not held and self._database.find(self._statements.any_due, {}) is None:
+            return []  # as most often; found without a transaction
         left_out = {"held": list(held), "full": list(full)}
         with self._database.writing() as connection:
             rows: list[Row[*tuple[Any, ...]]] = []

@@ -41,6 +41,7 @@ class Statements:
         report: Record how the copy with this number ended, unless another copy has reported.
         places: Select the places with due jobs, the longest due first. The cost grows with the
             number of places, not of jobs.
+        any_due: Select a place with due jobs.
         due: Select and lock what is due in one place.
         lease: Hand jobs to a relay.
         set_aside: Turn a job that cannot be read into a dead letter.
@@ -56,6 +57,7 @@ class Statements:
     keep: Insert
     report: Update
     places: Select[Any]
+    any_due: Select[Any]
     due: Select[Any]
     lease: Update
     set_aside: Update
@@ -89,7 +91,8 @@ class Statements:
             )
         )
         columns = [column for column in job if column.name != "errors"]
-        self.places = _places(now)
+        self.places = _places(now, dependency="held", queue="full")
+        self.any_due = _places(now).limit(1)
         self.due = (
             select(*columns, (now - job.born).label("age"))
             .where(
@@ -129,9 +132,9 @@ class Statements:
         )
 
 
-def _places(now: ColumnElement[float]) -> Select[Any]:
-    """Select the places with due jobs, except held dependencies and full queues."""
-    place = _known_places(dependency="held", queue="full")
+def _places(now: ColumnElement[float], **left_out: str) -> Select[Any]:
+    """Select the places with due jobs, except those that are *left_out*; see `_known_places`."""
+    place = _known_places(**left_out)
     oldest = _least(JOBS.c.due, *_in_place(place), JOBS.c.due <= now)
     due = select(*place, oldest.label("due")).where(_is_set(place[-1])).subquery()
     return select(due).where(_is_set(due.c.due)).order_by(due.c.due)

@@ -26,8 +26,9 @@ LOOKS = 15
 LOOPS = 10
 MARKS = 5
 ASKS = 3
-"""How often in `health_seconds` the thread looks whether there is news for the mark, the event loop
-shows that it runs, a mark is left without any news, and the broker is asked whether jobs wait."""
+"""How often in `health_seconds` the thread looks, at most, whether there is news for the mark, the
+event loop shows that it runs, a mark is left without any news, and the broker is asked whether jobs
+wait."""
 
 
 def mark_directory(settings: Settings) -> Path:
@@ -50,9 +51,10 @@ def worker_mark(parent: Any) -> Path:  # noqa: ANN401 - Celery's
 class Liveness(BesideWorker):
     """Leaves the mark of its worker for `resilience.worker.probe`.
 
-    By default every three seconds, and within one when there is news. A thread writes it, so that
-    one whose event loop hangs says so; whether the loop runs a timer of the worker tells. The
-    broker is asked on a connection of its own.
+    By default every three seconds, and within two when there is news. A thread writes it, so that
+    one whose event loop hangs says so; whether the loop runs a timer of the worker tells, which
+    also wakes the thread when there is news. A solo worker's loop does not run while its job does:
+    there the thread looks for news itself. The broker is asked on a connection of its own.
 
     A bootstep that holds queues puts their names into the worker's `held_queues`: a worker that
     consumes from none of its queues is healthy if they are held.
@@ -77,6 +79,7 @@ class Liveness(BesideWorker):
         self._answered_at = self._asked_at = self._progressed_at = self._begun_at
         self._received = 0
         self._limit = 0.0
+        self._longest = float("inf")  # wait of the thread
         self._queues: list[str] = []
         self._unanswered = Outage(
             logger,
@@ -100,6 +103,8 @@ class Liveness(BesideWorker):
         self._path = worker_mark(parent)
         self._queues = list(parent.app.amqp.queues.consume_from)
         worker_shutdown.connect(self._remove, weak=False)
+        if isinstance(parent.pool, SoloPool):
+            self._longest = self._limit / LOOKS
         parent.timer.call_repeatedly(self._limit / LOOPS, self._tick)
         super().start(parent)
 
@@ -124,7 +129,10 @@ class Liveness(BesideWorker):
             self._mark(resilience, now)
         elif self._state() != self._marked or now - self._marked_at >= self._limit / MARKS:
             self._mark(resilience, now)
-        return self._limit / LOOKS
+        due = self._marked_at + self._limit / MARKS
+        if not self._stopping:
+            due = min(due, self._asked_at + self._limit / ASKS)
+        return min(self._longest, max(self._limit / LOOKS, due - self._clock.monotonic()))
 
     def _mark(self, resilience: Resilience, now: float) -> None:
         state = self._state()
@@ -167,6 +175,8 @@ class Liveness(BesideWorker):
 
     def _loop(self) -> None:
         self._looped_at = self._clock.monotonic()
+        if self._state() != self._marked:
+            self.hasten()
 
     def _is_blocked_by_job(self) -> bool:
         """Tell whether a job runs in the main thread, so that the loop must wait for its end."""

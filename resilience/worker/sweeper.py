@@ -2,10 +2,12 @@
 
 import logging
 
+from resilience.clock import SystemClock
 from resilience.errors import StoreUnavailableError
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import deliver_callback
 from resilience.worker.beside import BesideWorker
+from resilience.worker.lookout import ORDERS_SECONDS, pulse_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +24,16 @@ class FanInSweeper(BesideWorker):
 
     Every worker runs one; who takes a fan-out has it for two seconds, then another may. Of one that
     is due within a second of being opened, the workers that take its parts learn in time.
+
+    A worker without a `Lookout` of its own asks here which queues are to be held, so that one
+    thread wakes up for both.
     """
 
     thread_name = "fan-in-sweeper"
     _has_new_parts = False
     _looks_often = False
+    _asks_orders = False
+    _ask_at = float("-inf")
 
     def wanted(self, resilience: Resilience) -> bool:
         """Tell whether there is a store to look into, and say so if not.
@@ -42,6 +49,7 @@ class FanInSweeper(BesideWorker):
                 why_not,
             )
             return False
+        self._asks_orders = pulse_seconds(resilience) is None
         resilience.fleet_time()
         resilience.note_part = self._note_part
         return True
@@ -52,7 +60,21 @@ class FanInSweeper(BesideWorker):
             self.hasten()
 
     def look(self, resilience: Resilience) -> float:
-        """End what is due; return the seconds until the next look."""
+        """Ask for orders and end what is due; return the seconds until the next look."""
+        orders = self._ask(resilience)
+        return min(orders, self._sweep(resilience))
+
+    def _ask(self, resilience: Resilience) -> float:
+        """Ask for orders if it is time; return the seconds until it is so again."""
+        if not self._asks_orders:
+            return float("inf")
+        now = SystemClock.monotonic()
+        if now >= self._ask_at:
+            self._ask_at = now + ORDERS_SECONDS
+            resilience.holds.look()
+        return self._ask_at - now
+
+    def _sweep(self, resilience: Resilience) -> float:
         self._looks_often = False  # first: a part that comes now is looked for at once
         has_parts, self._has_new_parts = self._has_new_parts, False
         self._looks_often = has_parts
