@@ -2,22 +2,20 @@
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
 
 from resilience.events.base import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobSetAside(Event):
+class JobSetAside(Event, severity=logging.ERROR):
     """A job in the ledger could not be read, so it is a dead letter now; the others went on."""
 
-    severity: ClassVar[int] = logging.ERROR
     id: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobKept(Event):
+class JobKept(Event, severity=logging.WARNING, crowds=True):
     """A job went into the outbox, as the broker did not take it. It is safe there.
 
     Attributes:
@@ -27,8 +25,6 @@ class JobKept(Event):
         error: What the broker, or the way to it, said.
     """
 
-    severity: ClassVar[int] = logging.WARNING
-    crowds: ClassVar[bool] = True
     task: str
     id: str
     queue: str
@@ -36,7 +32,7 @@ class JobKept(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobParked(Event):
+class JobParked(Event, severity=logging.WARNING, crowds=True):
     """A job failed or was refused, and is kept until it is due again.
 
     Attributes:
@@ -48,8 +44,6 @@ class JobParked(Event):
         error: What the last one ended in.
     """
 
-    severity: ClassVar[int] = logging.WARNING
-    crowds: ClassVar[bool] = True
     task: str
     id: str
     dependency: str
@@ -59,7 +53,7 @@ class JobParked(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobBuried(Event):
+class JobBuried(Event, severity=logging.ERROR):
     """A job was given up and is a dead letter.
 
     Attributes:
@@ -71,7 +65,6 @@ class JobBuried(Event):
         error: What the last one ended in.
     """
 
-    severity: ClassVar[int] = logging.ERROR
     task: str
     id: str
     dependency: str
@@ -81,13 +74,12 @@ class JobBuried(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobUnkept(Event):
+class JobUnkept(Event, severity=logging.ERROR):
     """The ledger could not be told how a job ended, so the job runs once more.
 
     Or never, if the ledger can never keep it: the error says what it cannot hold.
     """
 
-    severity: ClassVar[int] = logging.ERROR
     task: str
     id: str
     error: str
@@ -107,7 +99,7 @@ class JobsPublished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SecondLedgerFound(Event):
+class SecondLedgerFound(Event, severity=logging.ERROR):
     """This process keeps jobs in another ledger than the other processes of the app.
 
     Jobs that are kept here are safe, and nobody runs them.
@@ -116,5 +108,4 @@ class SecondLedgerFound(Event):
         error: Both ledgers, and what to do.
     """
 
-    severity: ClassVar[int] = logging.ERROR
     error: str
