@@ -7,7 +7,6 @@ from typing import Final
 
 from resilience.events.base import Event
 from resilience.levels import Level
-from resilience.outcome import Hop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,25 +89,6 @@ class FallbacksExhausted(Event, severity=logging.ERROR):
     reasons: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetExceeded(Event, severity=logging.WARNING):
-    """A job was dropped before it ran, cut, or not run again, as its budget was used up.
-
-    Attributes:
-        task: Name of its task.
-        id: Its id.
-        total: Seconds of the whole budget.
-        late: Seconds since it ended; less than 0 for a job that was cut or refused before that.
-        hops: Where the time went, job by job; the last is this one.
-    """
-
-    task: str
-    id: str | None
-    total: float
-    late: float
-    hops: tuple[Hop, ...]
-
-
 FAN_OUT_ENDS: Final = ("complete", "required", "deadline", "unpublished", "lost")
 
 
@@ -149,12 +129,4 @@ class PartUnreported(Event, severity=logging.ERROR):
 
     id: str
     part: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishFailed(Event, severity=logging.ERROR):
-    """A message was not published: the broker did not take it in time, or never could."""
-
-    what: str
     error: str

@@ -1,9 +1,37 @@
-"""What became of jobs that must not get lost."""
+"""What became of jobs and messages."""
 
 import logging
 from dataclasses import dataclass
 
 from resilience.events.base import Event
+from resilience.outcome import Hop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetExceeded(Event, severity=logging.WARNING):
+    """A job was dropped before it ran, cut, or not run again, as its budget was used up.
+
+    Attributes:
+        task: Name of its task.
+        id: Its id.
+        total: Seconds of the whole budget.
+        late: Seconds since it ended; less than 0 for a job that was cut or refused before that.
+        hops: Where the time went, job by job; the last is this one.
+    """
+
+    task: str
+    id: str | None
+    total: float
+    late: float
+    hops: tuple[Hop, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishFailed(Event, severity=logging.ERROR):
+    """A message was not published: the broker did not take it in time, or never could."""
+
+    what: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

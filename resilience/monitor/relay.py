@@ -17,7 +17,7 @@ LISTENED_SECONDS: Final = 0.1
 ALONE_SECONDS: Final = 1.0
 """Time between two looks while nobody does."""
 MOST: Final = 1000
-"""Events that may wait for the end of their jobs."""
+"""Events that may wait for the end of their jobs; each one more drops the oldest."""
 WARNINGS: Final = 1 / 60
 """Warnings a second."""
 
@@ -41,7 +41,7 @@ class EventRelay(bootsteps.StartStopStep):
         self._channel = Channel()
         for listener in self._own:
             listener.channel = self._channel
-        self._pending: deque[dict[str, Any]] = deque()
+        self._pending: deque[dict[str, Any]] = deque(maxlen=MOST)
         self._lost = 0
         self._warns = TokenBucket(WARNINGS)
         begins, ends = "events of Celery were not sent", "events of Celery are sent again"
@@ -86,11 +86,8 @@ class EventRelay(bootsteps.StartStopStep):
         self._channel.wanted = dispatcher is not None and _listened(dispatcher)
         while (taken := self._channel.take()) is not None:
             dropped, message = taken
-            self._lost += dropped
-            if len(self._pending) < MOST:
-                self._pending.append(message)
-            else:
-                self._lost += 1
+            self._lost += dropped + (len(self._pending) == MOST)
+            self._pending.append(message)
         if self._channel.wanted:
             for _ in range(len(self._pending)):
                 message = self._pending.popleft()
@@ -102,19 +99,14 @@ class EventRelay(bootsteps.StartStopStep):
     def _send(self, dispatcher: Any, message: dict[str, Any]) -> None:  # noqa: ANN401 - Celery's
         """Send *message*; one that cannot be sent is lost, so that it holds up none behind it."""
         try:
-            _send(dispatcher, message)
+            if message["type"].startswith("task-"):
+                dispatcher.send(**message)  # behind what Celery has buffered about the job
+            else:  # `send` knows no group but those that Celery turns on
+                dispatcher.publish(message.pop("type"), message, dispatcher.producer)
         except Exception:
             self._lost += 1
             raise
         self._outage.note(None)
-
-
-def _send(dispatcher: Any, message: dict[str, Any]) -> None:  # noqa: ANN401 - Celery's
-    if message["type"].startswith("task-"):
-        dispatcher.send(**message)  # behind what Celery has buffered about the job
-    else:  # `send` knows no group but those that Celery turns on
-        kind = message.pop("type")
-        dispatcher.publish(kind, message, dispatcher.producer)
 
 
 def _listened(dispatcher: Any) -> bool:  # noqa: ANN401 - Celery's
