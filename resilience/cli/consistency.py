@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from resilience.cli.breakers import who
+from resilience.cli.breakers import ACTOR, REASON
 from resilience.cli.flags import FOR
 from resilience.cli.rows import JSON, all_of, print_rows
 from resilience.cli.words import briefly, duration_in_seconds, moment
@@ -17,14 +17,7 @@ from resilience.tasks.resilience import Resilience
 
 COLUMNS = ("databases", "position", "age", "order", "seconds", "until", "actor", "reason")
 DATABASES = click.option("--databases", "name", default="default", show_default=True)
-ACTOR = click.option("--actor", default=who, show_default="who runs this")
-OPTIONS = (
-    FOR,
-    ACTOR,
-    click.option("--reason", required=True, help="Why; it is kept and announced."),
-    DATABASES,
-    JSON,
-)
+OPTIONS = (FOR, ACTOR, REASON, DATABASES, JSON)
 
 
 @click.group()

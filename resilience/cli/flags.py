@@ -1,17 +1,15 @@
 """`celery -A app resilience flag`, `brownout`: see features, and order them on and off."""
 
 import json
-from dataclasses import fields
 from typing import Any
 
 import click
 
-from resilience.cli.breakers import who
+from resilience.cli.breakers import ACTOR, REASON
 from resilience.cli.ledger import ledger_of
 from resilience.cli.rows import JSON, all_of, check_known, print_rows
 from resilience.cli.words import briefly, duration, moment
 from resilience.errors import ResilienceError
-from resilience.flags import Decision
 from resilience.flags.document import BROWNOUT, Order, State
 from resilience.ledger.orders import HISTORY_LIMIT
 from resilience.levels import Level
@@ -19,16 +17,13 @@ from resilience.monitor.rows import connected, flag_rows
 from resilience.store.election import LEADER
 from resilience.tasks.resilience import Resilience
 
-COLUMNS = (
-    *(field.name for field in fields(Decision) if field.name != "version"),
-    "order_version",
-    "cost",
-)
+DECISION = ("feature", "enabled", "level", "source", "reason", "since", "until")
+COLUMNS = (*DECISION, "order_version", "cost")
 HISTORY = ("at", "order", "until", "actor", "reason", "version")
 OFF = "off"
 OPTIONS = (
-    click.option("--actor", default=who, show_default="who runs this"),
-    click.option("--reason", required=True, help="Why; it is kept and announced."),
+    ACTOR,
+    REASON,
     click.option("--seen", type=int, help="Version of the last order; refused if it is another."),
     JSON,
 )
@@ -73,8 +68,8 @@ _order("auto", "End an order: the controller and the declaration decide again.")
 @click.argument("name")
 @click.option("--share", type=float, default=0.01, show_default=True, help="At most 0.5.")
 @click.option("--for", "seconds", type=duration, default="5m", show_default=True)
-@click.option("--actor", default=who, show_default="who runs this")
-@click.option("--reason", required=True, help="Why.")
+@ACTOR
+@REASON
 @click.option("--stop", is_flag=True, help="End the trial now.")
 @click.pass_context
 def trial(context: click.Context, /, name: str, *, stop: bool, **options: Any) -> None:  # noqa: ANN401 - as the options say
@@ -104,10 +99,7 @@ def history(context: click.Context, name: str, limit: int, *, as_json: bool) -> 
     orders = ledger_of(context).orders.history(name, limit=limit)
     if not orders:  # one that was declared once may have some
         check_known(name, [*features, BROWNOUT], "No feature is called")
-    rows = [_plain(one) for one in orders]
-    if not as_json:
-        rows = [{**row, "at": moment(row["at"]), "until": moment(row["until"])} for row in rows]
-    print_rows(rows, HISTORY, as_json=as_json)
+    print_rows([_plain(one) for one in orders], HISTORY, as_json=as_json)
 
 
 @click.command()
