@@ -41,8 +41,8 @@ def flag() -> None:
 def list_flags(context: click.Context, *, as_json: bool) -> None:
     """List the features: whether they are on, who decided that, since when, and what they cost."""
     adopted = connected(Resilience.of(context.obj.app))
-    rows, now = flag_rows(adopted), adopted.fleet_time()
-    rows = rows if as_json else [_readable(row, now) for row in rows]
+    rows = [{name: row[name] for name in COLUMNS} for row in flag_rows(adopted)]
+    rows = rows if as_json else [_readable(row, adopted.fleet_time()) for row in rows]
     print_rows(rows, COLUMNS, as_json=as_json)
 
 
