@@ -16,7 +16,7 @@ from resilience.broker.redis import SafeTransport
 from resilience.broker.transports import transport_of
 from resilience.dependency import Dependency
 from resilience.monitor.checking.answers import Answer
-from resilience.monitor.checking.rules import Finding, found
+from resilience.monitor.checking.rules import Finding, finding_of
 from resilience.tasks.publishing import PUBLISH_ERRORS, publish_within
 
 PROBE_SECONDS: Final = 5.0
@@ -32,19 +32,21 @@ def check_settings(app: Celery[Any], answers: Iterable[Answer]) -> Iterator[Find
     if issubclass(transport, SafeTransport):
         if not isinstance(given, int | float) or given < GRACE_SECONDS:
             place = "setting broker_transport_options"
-            yield found("visibility-below-heartbeat", place, given=given, least=GRACE_SECONDS)
+            yield finding_of("visibility-below-heartbeat", place, given=given, least=GRACE_SECONDS)
     elif issubclass(transport, virtual.Transport) and given:
         for one in answers:
             wait = one.waits / max(1.0, one.attempts - 1)
             held, place = max(wait, one.task.time_limit or 0.0), f"task {one.task.name}"
             if one.task.acks_late and held > float(given):
-                yield found("time-limit-over-visibility", place, held=held, visibility=float(given))
+                yield finding_of(
+                    "time-limit-over-visibility", place, held=held, visibility=float(given)
+                )
     elif issubclass(transport, pyamqp.Transport):
         for queue in app.amqp.queues.values():
             mode = queue.exchange.delivery_mode or app.conf.task_default_delivery_mode
             if not queue.durable or mode in TRANSIENT:
                 why = f"durable={queue.durable}, delivery_mode={mode}"
-                yield found("message-not-durable", f"queue {queue.name}", why=why)
+                yield finding_of("message-not-durable", f"queue {queue.name}", why=why)
 
 
 def probe(app: Celery[Any], *, workers: bool) -> tuple[list[Finding], set[str]]:
@@ -68,7 +70,7 @@ def probe(app: Celery[Any], *, workers: bool) -> tuple[list[Finding], set[str]]:
             return said, consumed
     except (redis.RedisError, AttributeError, LookupError, TypeError, *PUBLISH_ERRORS) as error:
         why = str(error) or repr(error)
-    return [*said, found("cannot-tell", "broker", what="what it does", why=why)], consumed
+    return [*said, finding_of("cannot-tell", "broker", what="what it does", why=why)], consumed
 
 
 def ask_redis(client: Any) -> Iterator[Finding]:  # noqa: ANN401 - redis-py's, or kombu's of it
@@ -82,12 +84,12 @@ def ask_redis(client: Any) -> Iterator[Finding]:  # noqa: ANN401 - redis-py's, o
     log, saves = said.get("aof_enabled"), said.get("save")
     if policy is None or log is None or (not log and saves is None):
         what = "whether it evicts, and keeps jobs on disk,"
-        yield found("cannot-tell", "broker", what=what, why="it refuses INFO or CONFIG GET")
+        yield finding_of("cannot-tell", "broker", what=what, why="it refuses INFO or CONFIG GET")
     if policy is not None and policy.startswith(DROPS_QUEUES):
         severity = "warning" if limit == 0 else None  # never full, so far
-        yield found("broker-evicts", "broker", severity, policy=policy, limit=limit)
+        yield finding_of("broker-evicts", "broker", severity, policy=policy, limit=limit)
     if log == 0 and saves == "":
-        yield found("broker-not-persistent", "broker")
+        yield finding_of("broker-not-persistent", "broker")
 
 
 def check_queues(
@@ -97,7 +99,9 @@ def check_queues(
     own = {queue for one in known.values() for queue in one.queues}
     for one in answers:
         for queue in _queues_of(app, one) - own - {app.conf.task_default_queue}:
-            yield found("queue-without-worker", f"queue {queue}", of=one.task.name, queue=queue)
+            yield finding_of(
+                "queue-without-worker", f"queue {queue}", of=one.task.name, queue=queue
+            )
 
 
 def _queues_of(app: Celery[Any], one: Answer) -> set[str]:

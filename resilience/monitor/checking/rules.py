@@ -43,7 +43,7 @@ class Finding:
     line: int = 1
 
 
-def found(rule: str, place: str, severity: str | None = None, **values: object) -> Finding:
+def finding_of(rule: str, place: str, severity: str | None = None, **values: object) -> Finding:
     """Return what *rule* says of *values*; as severe as the rule unless told otherwise."""
     said = RULES[rule]
     message, mend = (said[part].format(**values) for part in ("message", "mend"))
@@ -64,30 +64,32 @@ def _check_call(one: Answer) -> Iterator[Finding]:
     name, chain = known.name, getattr(task, "fallbacks", ())
     if one.timeout is None and one.budget is None:
         base = type(task).__mro__[1].__name__
-        yield found("no-timeout", place, dependency=name, timeout=known.timeout, base=base)
+        yield finding_of("no-timeout", place, dependency=name, timeout=known.timeout, base=base)
     if one.timeout and one.budget is not None and one.run_seconds >= one.budget:
-        yield found("over-budget", place, run=one.run_seconds, budget=one.budget)
+        yield finding_of("over-budget", place, run=one.run_seconds, budget=one.budget)
     may_be_lost = task.expires is not None or one.options
     heard = not task.ignore_result or type(task).on_failure is not Task.on_failure
     if not (may_be_lost or heard or chain or one.attempts > 1):
         # A part of a fan-out is heard although the app ignores results.
         severity = "warning" if task.app.conf.task_ignore_result else None
-        yield found("no-answer", place, severity, dependency=name)
+        yield finding_of("no-answer", place, severity, dependency=name)
     for step in (one for one in chain if isinstance(one, FunctionStep)):
         calls = calls_of(step.function)
         both = {text for _, text in calls.texts & one.calls.texts}
         if name in calls.dependencies | both:
-            yield found("fallback-same-dependency", place, step=step.source, dependency=name)
+            yield finding_of("fallback-same-dependency", place, step=step.source, dependency=name)
 
 
 def _check_retries(one: Answer, others: Iterable[Answer]) -> Iterator[Finding]:
     place = f"task {one.task.name}"
+    for name, value in one.odd.items():
+        yield finding_of("odd-retry", place, option=name, value=value)
     if one.lock_step:
-        yield found("lock-step-retries", place, retries=one.attempts - 1)
+        yield finding_of("lock-step-retries", place, retries=one.attempts - 1)
     for other in others if one.attempts > 1 else ():
         name, calls = other.task.name, one.attempts * other.attempts
         if other is not one and name in one.calls.tasks and other.attempts > 1:
-            yield found("retry-amplification", place, inner=name, calls=calls)
+            yield finding_of("retry-amplification", place, inner=name, calls=calls)
 
 
 def check_dependencies(known: Iterable[Dependency], answers: Iterable[Answer]) -> Iterator[Finding]:
@@ -96,9 +98,9 @@ def check_dependencies(known: Iterable[Dependency], answers: Iterable[Answer]) -
     for one in known:
         place = f"Dependency({one.name!r})"
         if why := _why_never(one):
-            yield found("breaker-never-trips", place, why[1], why=why[0])
+            yield finding_of("breaker-never-trips", place, why[1], why=why[0])
         if one.name not in used and not one.tasks:
-            yield found("worker-without-queue", place, queue=one.queue)
+            yield finding_of("worker-without-queue", place, queue=one.queue)
 
 
 def _why_never(one: Dependency) -> tuple[str, str | None] | None:
