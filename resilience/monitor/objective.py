@@ -1,6 +1,7 @@
 """Degradation objectives: how many answers are to be FULL, and how fast the budget is spent."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -91,6 +92,47 @@ def counts_until(app: Resilience, moments: Iterable[float]) -> tuple[Counts, lis
     return entries[None], [entries[at] for at in wanted]
 
 
+def objective_rows(app: Resilience) -> list[dict[str, Any]]:
+    """Return how each objective of the app does within its window.
+
+    The keys: `name`; `full`, the share that is to be FULL; `window_seconds`; `full_ratio`, the
+    share that was FULL, None without answers; `budget_left`, a share of the error budget, negative
+    if it is overspent; `minutes_below_full` of its dependency, or of the worst dependency if it is
+    about the whole app, None if it is about a task.
+
+    Raises:
+        StoreUnavailableError: The store does not answer.
+        ConfigurationError: The app has no store.
+    """
+    objectives = [one for each in app.listeners for one in getattr(each, "objectives", ())]
+    if not objectives:
+        return []
+    now = app.fleet_time()
+    until, entries = counts_until(app, [now - one.window.total_seconds() for one in objectives])
+    return [_row(one, until, before) for one, before in zip(objectives, entries, strict=True)]
+
+
+def _row(one: Objective, until: Counts, before: Counts) -> dict[str, Any]:
+    levels = one.levels(until, before)
+    total = sum(levels.values())
+    minutes = _minutes(until, before)
+    worst = max(minutes.values(), default=0) if one.dependency is None else minutes[one.dependency]
+    return {
+        "name": one.name,
+        "full": one.full,
+        "window_seconds": one.window.total_seconds(),
+        "full_ratio": levels["FULL"] / total if total else None,
+        "minutes_below_full": worst if one.task is None else None,
+        "budget_left": 1 - one.burn_rate(levels),
+    }
+
+
+def _minutes(until: Counts, before: Counts) -> Counter[str]:
+    """Return the minutes below FULL between two moments, by dependency."""
+    kept = ((series, count) for series, count in until.items() if series[0] == MINUTES)
+    return Counter({series[1]: int(count - before.get(series, 0.0)) for series, count in kept})
+
+
 def minutes_below_full(app: Resilience) -> dict[str, int]:
     """Return in how many minutes of this month (UTC) a dependency had an answer that was not FULL.
 
@@ -103,9 +145,4 @@ def minutes_below_full(app: Resilience) -> dict[str, int]:
     today = datetime.fromtimestamp(app.fleet_time(), UTC)
     began = today.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
     until, (before,) = counts_until(app, [began])
-    found = {
-        series[1]: int(count - before.get(series, 0.0))
-        for series, count in until.items()
-        if series[0] == MINUTES
-    }
-    return dict(sorted(found.items(), key=lambda one: -one[1]))
+    return dict(_minutes(until, before).most_common())
