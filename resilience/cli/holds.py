@@ -59,10 +59,6 @@ def holds(context: click.Context, *, as_json: bool) -> None:
 
 def _checked(context: click.Context, name: str) -> Resilience:
     adopted = Resilience.of(context.obj.app)
-    check_known(name, queue_names(adopted), "No dependency or queue is called")
+    known = dict.fromkeys([*adopted.dependencies, *queues_of(adopted)])
+    check_known(name, known, "No dependency or queue is called")
     return adopted
-
-
-def queue_names(adopted: Resilience) -> list[str]:
-    """Return what can be held: dependencies, each of their queues, and the app's other queues."""
-    return list(dict.fromkeys([*adopted.dependencies, *queues_of(adopted)]))

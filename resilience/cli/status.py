@@ -103,7 +103,7 @@ def _lines(found: Mapping[str, Any]) -> Iterable[str]:
         yield _line(f"    users {one['users']}")
     for one in found["notes"]:
         yield _line(f"  note {one['name']}: {one['why']}{_since(one, found)}")
-    yield from (_line(_objective(one)) for one in found["objectives"])
+    yield from (_line(_objective(*one)) for one in found["objectives"].items())
     facts = {
         "breakers": (f"{r['dependency']} {r['state']}" for r in found["breakers"]),
         "holds": (f"{r['name']} by {r['actor']}" for r in found["holds"]),
@@ -123,13 +123,13 @@ def _lines(found: Mapping[str, Any]) -> Iterable[str]:
     yield from (_line(f"  {words}") for words in found["next"])
 
 
-def _objective(one: Mapping[str, Any]) -> str:
+def _objective(name: str, one: Mapping[str, Any]) -> str:
     ratio, minutes = one["full_ratio"], one["minutes_below_full"]
     share = "no answers" if ratio is None else f"{ratio:.3%} FULL"
     below = "" if minutes is None else f"{minutes} minutes below FULL, "
     wanted = f"{briefly(one['window_seconds'])} (wanted: {one['full'] * 100:g}%)"
     left = f"{one['budget_left']:.0%} of the error budget left"
-    return f"objective {one['name']}: {share} in {wanted}, {below}{left}"
+    return f"objective {name}: {share} in {wanted}, {below}{left}"
 
 
 def _since(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -17,17 +17,14 @@ def duration(text: str) -> float:
         click.BadParameter: It is no duration, has no unit, or is infinite.
     """
     found = DURATION.fullmatch(text)
-    if found is None:
-        msg = f"{text!r} is no duration; write 90s, 15m, 2h or 7d."
-        raise click.BadParameter(msg)
-    if not found[2]:
+    if found and not found[2]:
         msg = f"{text!r} has no unit; write {text}s, {text}m, {text}h or {text}d."
         raise click.BadParameter(msg)
-    read = float(found[1]) * UNITS[found[2]]
-    if not math.isfinite(read):
-        msg = f"{text[:20]!r}… is no duration; it is too long."
+    seconds = float(found[1]) * UNITS[found[2]] if found else math.inf
+    if seconds == math.inf:
+        msg = f"{text[:20]!r} is no duration; write 90s, 15m, 2h or 7d."
         raise click.BadParameter(msg)
-    return read
+    return seconds
 
 
 def duration_in_seconds(text: str | float) -> float:
@@ -37,11 +34,11 @@ def duration_in_seconds(text: str | float) -> float:
         click.BadParameter: It is no duration, or is 0.
     """
     written = str(text)
-    read = duration(written if written[-1:] in UNITS else f"{written}s")
-    if not read:
+    seconds = duration(written if written[-1:] in UNITS else f"{written}s")
+    if not seconds:
         msg = f"{written!r} must be more than 0."
         raise click.BadParameter(msg)
-    return read
+    return seconds
 
 
 def confirm(question: str) -> None:

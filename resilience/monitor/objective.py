@@ -72,30 +72,25 @@ def counts_until(app: Resilience, moments: Iterable[float]) -> tuple[Counts, lis
         ConfigurationError: The app has no store.
     """
     store, known, history = app.store, known_labels(app), app.store.key("history")
-
-    def ask(client: Any, *needed: str) -> Any:  # noqa: ANN401 - redis-py's types are vague
-        return client.hmget(history, needed) if needed else client.hkeys(history)
-
-    names = store.run(ask)
+    names: Any = store.run(lambda client: client.hkeys(history))
     fields: Any = store.run(lambda client: client.hgetall(store.key("answers")))
     times = sorted(int(name) for name in names if name.isdigit())
     # The first entry since a moment has what was counted by then; see counts.lua.
     wanted = [next((at for at in times if at >= moment), None) for moment in moments]
     entries: dict[int | None, Counts] = {None: read_counts(fields, known)}
     if needed := sorted({at for at in wanted if at is not None}):
-        for at, text in zip(
-            needed, store.run(lambda client: ask(client, *map(str, needed))), strict=True
-        ):
+        texts: Any = store.run(lambda client: client.hmget(history, [*map(str, needed)]))
+        for at, text in zip(needed, texts, strict=True):
             entries[at] = {}
             with suppress(ValueError, AttributeError, RecursionError):  # what is no JSON object
                 entries[at] = read_counts(json.loads(text or b"{}"), known)
     return entries[None], [entries[at] for at in wanted]
 
 
-def objective_rows(app: Resilience) -> list[dict[str, Any]]:
-    """Return how each objective of the app does within its window.
+def objective_rows(app: Resilience) -> dict[str, dict[str, Any]]:
+    """Return how each objective of the app does within its window, by name.
 
-    The keys: `name`; `full`, the share that is to be FULL; `window_seconds`; `full_ratio`, the
+    The keys: `full`, the share that is to be FULL; `window_seconds`; `full_ratio`, the
     share that was FULL, None without answers; `budget_left`, a share of the error budget, negative
     if it is overspent; `minutes_below_full` of its dependency, or of the worst dependency if it is
     about the whole app, None if it is about a task.
@@ -106,10 +101,11 @@ def objective_rows(app: Resilience) -> list[dict[str, Any]]:
     """
     objectives = [one for each in app.listeners for one in getattr(each, "objectives", ())]
     if not objectives:
-        return []
+        return {}
     now = app.fleet_time()
     until, entries = counts_until(app, [now - one.window.total_seconds() for one in objectives])
-    return [_row(one, until, before) for one, before in zip(objectives, entries, strict=True)]
+    befores = zip(objectives, entries, strict=True)
+    return {one.name: _row(one, until, before) for one, before in befores}
 
 
 def _row(one: Objective, until: Counts, before: Counts) -> dict[str, Any]:
@@ -118,7 +114,6 @@ def _row(one: Objective, until: Counts, before: Counts) -> dict[str, Any]:
     minutes = _minutes(until, before)
     worst = max(minutes.values(), default=0) if one.dependency is None else minutes[one.dependency]
     return {
-        "name": one.name,
         "full": one.full,
         "window_seconds": one.window.total_seconds(),
         "full_ratio": levels["FULL"] / total if total else None,
@@ -130,7 +125,7 @@ def _row(one: Objective, until: Counts, before: Counts) -> dict[str, Any]:
 def _minutes(until: Counts, before: Counts) -> Counter[str]:
     """Return the minutes below FULL between two moments, by dependency."""
     kept = ((series, count) for series, count in until.items() if series[0] == MINUTES)
-    return Counter({series[1]: int(count - before.get(series, 0.0)) for series, count in kept})
+    return Counter({one[1]: int(max(0.0, count - before.get(one, 0.0))) for one, count in kept})
 
 
 def minutes_below_full(app: Resilience) -> dict[str, int]:

@@ -37,7 +37,7 @@ class PrometheusListener:
         """
         self.objectives = tuple(objectives)
         self._app: Resilience | None = None
-        self._tallies: dict[str, Tally] = {}
+        self._tallies: dict[Resilience, Tally] = {}
 
     def attach(self, resilience: Resilience) -> None:
         """Count what happens in the app of *resilience*.
@@ -81,14 +81,15 @@ class PrometheusListener:
             ended = event.ended if event.ended in LABELS["ended"] else OTHER
             tally.add("fanouts", ended, Level(event.level).name)
 
-    def _tally(self) -> Tally | None:
-        """Return where to count; None: there is no store to add anything up."""
-        tally = self._tallies.get("made")
-        if tally is None and self._app is not None and self._app.why_no_store is None:
+    def _tally(self, task: Task[Any, Any] | None = None) -> Tally | None:
+        """Return where to count; None: no store adds anything up, or *task* is another app's."""
+        app = self._app
+        if app is None or (task is not None and task.app is not app.app):
+            return None
+        if not self._tallies and app.why_no_store is None:
             # No lock: a child that is forked meanwhile would wait for a thread that it has not.
-            tally = self._tallies.setdefault("made", Tally(self._app.pulse))
-            self._app.pulse.carry(tally)
-        return tally
+            app.pulse.carry(self._tallies.setdefault(app, Tally(app.pulse)))
+        return self._tallies.get(app)
 
     def _dependency(self, name: object) -> str:
         """Return the declared dependency that *name* is, or whose queue it is."""
@@ -109,7 +110,7 @@ class PrometheusListener:
             headers[SENT_HEADER] = self._now()
 
     def _on_begin(self, task: Task[Any, Any], **_: object) -> None:
-        tally, request = self._tally_of(task), task.request
+        tally, request = self._tally(task), task.request
         deadline = deadline_of(request)
         sent = seconds_or(header(request, SENT_HEADER), deadline.sent if deadline else 0.0)
         again = request.eta or ledger_header(request).get("dispatches")
@@ -129,14 +130,10 @@ class PrometheusListener:
             self._end(sender, Level.FAILED)
 
     def _end(self, task: Task[Any, Any], level: Level) -> None:
-        if (tally := self._tally_of(task)) is not None:
+        if (tally := self._tally(task)) is not None:
             name = str(task.name) if task.name in task.app.tasks else OTHER
             dependency = self._dependency(getattr(task, "dependency", None))
             tally.add(ANSWERS, name, dependency, Level(level).name)
-
-    def _tally_of(self, task: Task[Any, Any]) -> Tally | None:
-        ours = self._app is not None and task.app is self._app.app
-        return self._tally() if ours else None
 
     def _on_exit(self, **_: object) -> None:
         for tally in self._tallies.values():

@@ -83,7 +83,7 @@ class EventRelay(bootsteps.StartStopStep):
 
     def _pass_on(self, consumer: Any) -> None:  # noqa: ANN401 - Celery's
         dispatcher = consumer.event_dispatcher
-        self._channel.wanted = dispatcher is not None and _listened(dispatcher)
+        self._channel.wanted = dispatcher is not None and _wants_events_of_tasks(dispatcher)
         while (taken := self._channel.take()) is not None:
             dropped, message = taken
             self._lost += dropped + (len(self._pending) == MOST)
@@ -109,6 +109,6 @@ class EventRelay(bootsteps.StartStopStep):
         self._outage.note(None)
 
 
-def _listened(dispatcher: Any) -> bool:  # noqa: ANN401 - Celery's
+def _wants_events_of_tasks(dispatcher: Any) -> bool:  # noqa: ANN401 - Celery's
     """Tell whether task events are on, by the command line or by somebody who listens."""
     return bool(dispatcher.enabled and (not dispatcher.groups or "task" in dispatcher.groups))

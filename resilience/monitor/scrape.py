@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -26,13 +27,13 @@ class Scrape(Collector):
     While a source is away its gauges are missing and `up` is 0. Counters stay as they were.
 
     Attributes:
-        ready: Whether each source was asked once.
+        ready: Set once each source was asked.
     """
 
     def __init__(self, resilience: Resilience) -> None:
         """Ask for what *resilience* declares, once started."""
         self._readings = Readings(resilience)
-        self._asked: set[str] = set()
+        self.ready = threading.Event()
         self._gauges: dict[str, tuple[float, Mapping[Series, float]]] = {}
         self._counts: Mapping[Series, float] = {}
         self._born: object = None
@@ -41,29 +42,23 @@ class Scrape(Collector):
         """Begin to ask each source in a thread of its own."""
         for name, (seconds, ask) in self._readings.sources.items():
             outage = Outage(logger, f"metrics lack the {name}", f"metrics have the {name} again")
-            Beside(
-                f"metrics-{name}", functools.partial(self._look, name, seconds, ask, outage)
-            ).start()
-
-    @property
-    def ready(self) -> bool:
-        """Whether each source was asked once."""
-        return len(self._asked) == len(self._readings.sources)
+            look = functools.partial(self._look, name, seconds, ask, outage)
+            Beside(f"metrics-{name}", look).start()
 
     def _look(self, name: str, seconds: float, ask: Callable[[], Values], outage: Outage) -> float:
         try:
-            found = dict(ask())
+            values = dict(ask())
         except Exception as error:  # noqa: BLE001 - whatever it is, the source is down
-            self._gauges.pop(name, None)
+            self._gauges[name] = float("-inf"), {}
             outage.note(error)
         else:
-            until = SystemClock.monotonic() + seconds + STALE_SECONDS
-            gauges = {one: v for one, v in found.items() if METRICS[one[0]].kind == "gauge"}
-            self._gauges[name] = until, gauges
+            gauges = {key: v for key, v in values.items() if METRICS[key[0]].kind == "gauge"}
+            self._gauges[name] = SystemClock.monotonic() + seconds + STALE_SECONDS, gauges
             if name == "store":
-                self._count({one: v for one, v in found.items() if one not in gauges})
+                self._count({key: v for key, v in values.items() if key not in gauges})
             outage.note(None)
-        self._asked.add(name)
+        if len(self._gauges) == len(self._readings.sources):
+            self.ready.set()
         return seconds
 
     def _count(self, counts: Mapping[Series, float]) -> None:

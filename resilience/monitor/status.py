@@ -24,18 +24,8 @@ from resilience.tasks.resilience import Resilience
 
 BROKER_SECONDS = 3.0
 """Longest wait for the broker and the workers."""
-LISTS = (
-    "reasons",
-    "notes",
-    "objectives",
-    "breakers",
-    "holds",
-    "flags",
-    "jobs",
-    "more_dead",
-    "next",
-)
-MAPPINGS = ("queues", "consumers", "unserved", "dead", "unknown")
+LISTS = ("reasons", "notes", "breakers", "holds", "flags", "jobs", "more_dead", "next")
+MAPPINGS = ("queues", "consumers", "unserved", "dead", "unknown", "objectives")
 AWAY = (ResilienceError, RedisError, *PUBLISH_ERRORS)
 
 
@@ -74,7 +64,7 @@ def look(
     - `queues`: messages by queue; `consumers`: workers by queue, of those with messages that were
       counted; `unserved`: since when a queue with messages and without a worker has been seen so.
     - `jobs`: counts of the ledger: `dependency`, `state`, `jobs`, `more`, `overdue_seconds`.
-    - `objectives`: as `objective.objective_rows`.
+    - `objectives`: by name, as `objective.objective_rows`.
     - `dead`: dead letters by dependency, and in `more_dead` those where counting ended early.
     - `next`: all commands of reasons and notes, each once.
     - `unknown`: why a source (`store`, `broker`, `ledger`) could not be asked, by its name.

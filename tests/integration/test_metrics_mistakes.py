@@ -21,7 +21,6 @@ from resilience.monitor.prometheus import PrometheusListener
 from resilience.monitor.readings import Readings
 from resilience.monitor.scrape import Scrape
 from resilience.testing.valkey import ValkeyProcess
-from resilience.testing.waiting import wait_until
 from tests.conformance.ledger_jobs import job
 from tests.integration.scraped import samples
 
@@ -63,7 +62,7 @@ def test_each_source_that_is_away_is_named(tmp_path: Path) -> None:
     """A scrape answers, and says what could not be asked."""
     scrape = Scrape(Resilience.of(nowhere(tmp_path)))
     scrape.start()
-    wait_until(lambda: scrape.ready, SECONDS, "all sources were asked")
+    assert scrape.ready.wait(SECONDS)
     found = samples(shown_by(scrape))
 
     assert {name: value for name, value in found.items() if name[0] == "resilience_up"} == {

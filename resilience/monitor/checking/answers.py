@@ -20,6 +20,9 @@ LIMITS: Final = {"prefork": ("soft_time_limit", "time_limit"), "gevent": ("time_
 SUMMED_MAX: Final = 1_000
 """The waits before so many attempts are added up; more count as endless."""
 
+Retries = tuple[float, float, bool, Mapping[str, object]]
+"""The last four attributes of an `Answer`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -114,11 +117,8 @@ def answers_of(app: Celery[Any], known: Mapping[str, Dependency]) -> list[Answer
     return found
 
 
-def _retries(
-    task: Any,  # noqa: ANN401 - a task
-    by_hand: Iterable[ast.Call],
-) -> tuple[float, float, bool, Mapping[str, object]]:
-    """Return the last four attributes of an answer, of a task with these calls of `self.retry`."""
+def _retries(task: Any, by_hand: Iterable[ast.Call]) -> Retries:  # noqa: ANN401 - a task
+    """Return how *task* is retried, in whose body there are these calls of `self.retry`."""
     if getattr(task, "_kept", False):
         policy = task.policy
         longest = [policy._longest(number) for number in range(1, policy.max_attempts)]  # noqa: SLF001 - its own bound
