@@ -1,7 +1,7 @@
 """`celery -A app resilience check`: what will go wrong in an app, before it does."""
 
-import dataclasses
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -34,8 +34,7 @@ def check(context: click.Context, kind: str, *, strict: bool, no_probe: bool) ->
     rows = [one.row() for one in answers]
     match kind:
         case "json":
-            as_dicts = [dataclasses.asdict(one) for one in found]
-            click.echo(json.dumps({"tasks": rows, "findings": as_dicts}, indent=2))
+            click.echo(json.dumps({"tasks": rows, "findings": [*map(asdict, found)]}, indent=2))
         case "sarif":
             click.echo(json.dumps(sarif(found), indent=2))
         case "github":

@@ -55,7 +55,8 @@ def _order(state: State, text: str) -> None:
         flags = connected(Resilience.of(context.obj.app)).flags
         check_known(name, flags.features, "No feature is called")
         made = flags.order(name, state, **options)
-        end = "left to the controller" if state == "auto" else _until(state, made)
+        until = f"{state}, until {moment(made.until)}"
+        end = "left to the controller" if state == "auto" else until
         _report(context, name, made, f"{name}: {end}", as_json=as_json)
 
 
@@ -116,12 +117,9 @@ def brownout(context: click.Context, /, level: str, *, as_json: bool, **options:
     flags = adopted.flags
     made = flags.brownout(wanted, **options)
     shed = [name for name, one in flags.features.items() if one.default > flags.enabled(name)]
-    said = f"brownout {made.said}: "
-    if wanted:
-        said += _until(f"{', '.join(shed) or 'nothing'} shed", made)
-    else:
-        said += "the controller restores the features"
-    _report(context, BROWNOUT, made, said, as_json=as_json)
+    does = f"{', '.join(shed) or 'nothing'} shed, until {moment(made.until)}"
+    does = does if wanted else "the controller restores the features"
+    _report(context, BROWNOUT, made, f"brownout {made.said}: {does}", as_json=as_json)
     key = adopted.store.key(LEADER)
     if not adopted.store.run(lambda client: client.exists(key)):
         click.echo("No worker leads now: start one, as it is what restores the features.", err=True)
@@ -151,10 +149,6 @@ def _report(context: click.Context, name: str, made: Order, said: str, *, as_jso
             "flushed. The leading worker retries."
         )
         click.echo(msg, err=True)
-
-
-def _until(said: str, made: Order) -> str:
-    return f"{said}, until {moment(made.until)}"
 
 
 def _plain(order: Order) -> dict[str, Any]:

@@ -75,8 +75,7 @@ class PrometheusListener:
             kind = reason if reason in LABELS["kind"] else "error"
             trace = trace_id()
             exemplar = json.dumps({"trace_id": trace, "at": SystemClock.now()}) if trace else ""
-            labels = dependency, Level(level).name, kind
-            tally.add("degraded_answers", *labels, exemplar=exemplar)
+            tally.add("degraded_answers", dependency, Level(level).name, kind, exemplar=exemplar)
         elif isinstance(event, FanOutFinished):
             ended = event.ended if event.ended in LABELS["ended"] else OTHER
             tally.add("fanouts", ended, Level(event.level).name)

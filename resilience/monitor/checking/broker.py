@@ -34,13 +34,12 @@ def check_settings(app: Celery[Any], answers: Iterable[Answer]) -> Iterator[Find
             place = "setting broker_transport_options"
             yield finding_of("visibility-below-heartbeat", place, given=given, least=GRACE_SECONDS)
     elif issubclass(transport, virtual.Transport) and given:
+        limit = float(given)
         for one in answers:
             wait = one.waits / max(1.0, one.attempts - 1)
             held, place = max(wait, one.task.time_limit or 0.0), f"task {one.task.name}"
-            if one.task.acks_late and held > float(given):
-                yield finding_of(
-                    "time-limit-over-visibility", place, held=held, visibility=float(given)
-                )
+            if one.task.acks_late and held > limit:
+                yield finding_of("time-limit-over-visibility", place, held=held, visibility=limit)
     elif issubclass(transport, pyamqp.Transport):
         for queue in app.amqp.queues.values():
             mode = queue.exchange.delivery_mode or app.conf.task_default_delivery_mode
@@ -99,9 +98,8 @@ def check_queues(
     own = {queue for one in known.values() for queue in one.queues}
     for one in answers:
         for queue in _queues_of(app, one) - own - {app.conf.task_default_queue}:
-            yield finding_of(
-                "queue-without-worker", f"queue {queue}", of=one.task.name, queue=queue
-            )
+            place = f"queue {queue}"
+            yield finding_of("queue-without-worker", place, of=one.task.name, queue=queue)
 
 
 def _queues_of(app: Celery[Any], one: Answer) -> set[str]:

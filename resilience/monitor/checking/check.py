@@ -48,9 +48,8 @@ def report_of(app: Celery[Any], *, probe: bool = True) -> tuple[list[Answer], li
     if adopted is not None:
         found += rules.check_dependencies(known.values(), answers)
         if uses_ledger(adopted) and is_relative(url := adopted.settings.ledger_url):
-            found.append(
-                rules.finding_of("relative-ledger", "setting RESILIENCE_LEDGER_URL", url=url)
-            )
+            place = "setting RESILIENCE_LEDGER_URL"
+            found.append(rules.finding_of("relative-ledger", place, url=url))
     lost = [*broker.check_queues(app, known, answers)] if adopted else []
     said, running = broker.probe(app, workers=bool(lost)) if probe else ([], set())
     found += [*said, *(one for one in lost if one.place not in running)]
