@@ -46,13 +46,13 @@ class Objective(BaseModel):
 
     def levels(self, until: "Counts", before: "Counts") -> dict[str, float]:
         """Return the answers that this is about, between two moments, by level."""
-        found = dict.fromkeys(Level.__members__, 0.0)
+        levels = dict.fromkeys(Level.__members__, 0.0)
         for series, count in until.items():
-            if series[0] == ANSWERS and series[3] in found:
+            if series[0] == ANSWERS and series[3] in levels:
                 _, task, dependency, level = series
                 if self.task in {None, task} and self.dependency in {None, dependency}:
-                    found[level] += max(0.0, count - before.get(series, 0.0))
-        return found
+                    levels[level] += max(0.0, count - before.get(series, 0.0))
+        return levels
 
     def burn_rate(self, levels: Mapping[str, float]) -> float:
         """Return the share of the answers that were not FULL, over the share that may be so."""
@@ -99,33 +99,32 @@ def objective_rows(app: Resilience) -> dict[str, dict[str, Any]]:
         StoreUnavailableError: The store does not answer.
         ConfigurationError: The app has no store.
     """
-    objectives = [one for each in app.listeners for one in getattr(each, "objectives", ())]
+    objectives = [each for one in app.listeners for each in getattr(one, "objectives", ())]
     if not objectives:
         return {}
     now = app.fleet_time()
-    until, entries = counts_until(app, [now - one.window.total_seconds() for one in objectives])
+    until, entries = counts_until(app, [now - each.window.total_seconds() for each in objectives])
     befores = zip(objectives, entries, strict=True)
-    return {one.name: _row(one, until, before) for one, before in befores}
+    return {each.name: _row(each, until, before) for each, before in befores}
 
 
-def _row(one: Objective, until: Counts, before: Counts) -> dict[str, Any]:
-    levels = one.levels(until, before)
-    total = sum(levels.values())
-    minutes = _minutes(until, before)
-    worst = max(minutes.values(), default=0) if one.dependency is None else minutes[one.dependency]
+def _row(objective: Objective, until: Counts, before: Counts) -> dict[str, Any]:
+    levels, minutes = objective.levels(until, before), _minutes(until, before)
+    total, name = sum(levels.values()), objective.dependency
+    below = max(minutes.values(), default=0) if name is None else minutes[name]
     return {
-        "full": one.full,
-        "window_seconds": one.window.total_seconds(),
+        "full": objective.full,
+        "window_seconds": objective.window.total_seconds(),
         "full_ratio": levels["FULL"] / total if total else None,
-        "minutes_below_full": worst if one.task is None else None,
-        "budget_left": 1 - one.burn_rate(levels),
+        "minutes_below_full": below if objective.task is None else None,
+        "budget_left": 1 - objective.burn_rate(levels),
     }
 
 
 def _minutes(until: Counts, before: Counts) -> Counter[str]:
     """Return the minutes below FULL between two moments, by dependency."""
-    kept = ((series, count) for series, count in until.items() if series[0] == MINUTES)
-    return Counter({one[1]: int(max(0.0, count - before.get(one, 0.0))) for one, count in kept})
+    kept = ((key, count) for key, count in until.items() if key[0] == MINUTES)
+    return Counter({key[1]: int(max(0.0, count - before.get(key, 0.0))) for key, count in kept})
 
 
 def minutes_below_full(app: Resilience) -> dict[str, int]:

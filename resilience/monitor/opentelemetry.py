@@ -135,14 +135,14 @@ def _attribute(value: object) -> Any:  # noqa: ANN401 - what OpenTelemetry takes
 def _evaluation(event: Event) -> dict[str, Any] | None:
     """Return what the conventions for feature flags say of an answer without its feature."""
     if isinstance(event, FlagMisused):
-        said = {"feature_flag.result.reason": "error", "error.type": "flag_not_found"}
+        result = {"feature_flag.result.reason": "error", "error.type": "flag_not_found"}
         variant = "on" if event.answer else "off"
     elif isinstance(event, AnswerDegraded) and event.feature is not None:
-        said, variant = {}, "off"
+        result, variant = {}, "off"
     else:
         return None
     named = {"feature_flag.key": shortened(str(event.feature)), "feature_flag.provider.name": NAME}
-    return {**named, **said, "feature_flag.result.variant": variant}
+    return {**named, **result, "feature_flag.result.variant": variant}
 
 
 def _is_instrumented() -> bool:

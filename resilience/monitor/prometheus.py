@@ -49,9 +49,9 @@ class PrometheusListener:
         if self._app is not None:
             msg = "a PrometheusListener counts for one app; make another one for the other app"
             raise ConfigurationError(msg)
-        for one in self.objectives:
-            if one.dependency is not None:
-                resilience.dependencies.require(one.dependency, where="Objective")
+        for objective in self.objectives:
+            if objective.dependency is not None:
+                resilience.dependencies.require(objective.dependency, where="Objective")
         self._app = resilience
         signals.before_task_publish.connect(self._on_publish)
         signals.task_prerun.connect(self._on_begin)
@@ -94,10 +94,10 @@ class PrometheusListener:
         """Return the declared dependency that *name* is, or whose queue it is."""
         if not name or self._app is None:
             return ""
-        known = self._app.dependencies
-        if name in known:
+        declared = self._app.dependencies
+        if name in declared:
             return str(name)
-        return next((one.name for one in known.values() if name in one.queues), OTHER)
+        return next((owner.name for owner in declared.values() if name in owner.queues), OTHER)
 
     def _now(self) -> float:
         """Return fleet time as this process knows it; asks nobody."""

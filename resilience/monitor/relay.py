@@ -37,7 +37,7 @@ class EventRelay(bootsteps.StartStopStep):
         """Open the channel: the pool has not forked yet."""
         super().__init__(parent, **options)
         listeners = Resilience.of(parent.app).listeners
-        self._own = [one for one in listeners if isinstance(one, CeleryEvents)]
+        self._own = [each for each in listeners if isinstance(each, CeleryEvents)]
         self._channel = Channel()
         for listener in self._own:
             listener.channel = self._channel

@@ -65,20 +65,20 @@ class Scrape(Collector):
         """Take over the counts; a failover of the store to older data does not make them fall."""
         before = self._counts if self._born == self._readings.born else {}
         self._born = self._readings.born
-        self._counts = {one: max(count, before.get(one, 0.0)) for one, count in counts.items()}
+        self._counts = {key: max(count, before.get(key, 0.0)) for key, count in counts.items()}
 
     def collect(self) -> Iterator[core.Metric]:
         """Yield all metrics; asks nobody."""
         now, histograms = SystemClock.monotonic(), dict[Series, dict[str, float]]()
-        fresh = {name: found for name, (until, found) in self._gauges.items() if now < until}
+        fresh = {name: gauges for name, (until, gauges) in self._gauges.items() if now < until}
         families: dict[str, Any] = {}
         for name, metric in METRICS.items():
             family = getattr(core, f"{metric.kind.title()}MetricFamily")
             families[name] = family(PREFIX + name, metric.help, labels=metric.labels)
         for source in self._readings.sources:
             families["up"].add_metric([source], source in fresh)
-        for found in fresh.values():
-            for (name, *labels), value in found.items():
+        for gauges in fresh.values():
+            for (name, *labels), value in gauges.items():
                 families[name].add_metric(labels, value)
         for series, value in self._counts.items():
             if METRICS[series[0]].buckets:

@@ -69,7 +69,7 @@ class Tally:
 
     def observe(self, metric: str, label: str, seconds: float) -> None:
         """Add *seconds* to a histogram."""
-        bound = next((one for one in METRICS[metric].buckets if seconds <= one), "+Inf")
+        bound = next((top for top in METRICS[metric].buckets if seconds <= top), "+Inf")
         self.add(metric, label, str(bound))
         self.add(metric, label, "sum", amount=max(0.0, seconds))
 

@@ -101,7 +101,7 @@ class Answer:
 
 def answers_of(app: Celery[Any], known: Mapping[str, Dependency]) -> list[Answer]:
     """Return one per task of *app*; tasks of other apps in the process are left out."""
-    found = []
+    answers = []
     entries = [one for one in (app.conf.beat_schedule or {}).values() if isinstance(one, dict)]
     for name, task in sorted(app.tasks.items()):
         named: str | None = getattr(task, "dependency", None)
@@ -113,8 +113,8 @@ def answers_of(app: Celery[Any], known: Mapping[str, Dependency]) -> list[Answer
         given = [*(getattr(task, one) for one in limits), *(one.get("budget") for one in options)]
         budget = min((float(one) for one in given if one), default=None)
         again = _retries(task, calls.retries)
-        found.append(Answer(task, dependency, budget, calls, options, *again))
-    return found
+        answers.append(Answer(task, dependency, budget, calls, options, *again))
+    return answers
 
 
 def _retries(task: Any, by_hand: Iterable[ast.Call]) -> Retries:  # noqa: ANN401 - a task
