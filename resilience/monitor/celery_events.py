@@ -114,8 +114,9 @@ def type_of(event: type[Event]) -> str:
     first, *others = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", event.__name__).lower().split("-")
     first = SAME.get(first, first)
     package, _, subject = event.__module__.rpartition(".")  # `features` holds those of `feature`
-    is_grouped = first in GROUPS or package != "resilience.events"
-    return "-".join([*([] if is_grouped else [subject.removesuffix("s")]), first, *others])
+    has_group = first in GROUPS or package != "resilience.events"
+    group = [] if has_group else [subject.removesuffix("s")]
+    return "-".join([*group, first, *others])
 
 
 def _job() -> dict[str, str]:
