@@ -75,8 +75,8 @@ def _cause(row: Mapping[str, Any]) -> str:
 def history(context: click.Context, dependency: str, *, as_json: bool) -> None:
     """List the last changes of a circuit, newest first, with their causes.
 
-    The store keeps fifty, for a week. One that opens again and again without closing has two rows:
-    the first time and the last.
+    The store keeps fifty changes for a week. A circuit that opens again and again without closing
+    has two rows: the first time and the last.
     """
     adopted = connected(Resilience.of(context.obj.app))
     check_known(dependency, breakers_of(adopted), "No breaker guards")

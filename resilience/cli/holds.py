@@ -26,8 +26,8 @@ def hold(context: click.Context, name: str, seconds: float, actor: str, reason: 
     the retry queue, the default queue or one of task_queues. A queue that bears the name of its
     dependency cannot be held without the others.
 
-    Jobs wait in the broker; those that run already end. Workers hear of it within two seconds, one
-    that starts meanwhile does not begin.
+    Jobs wait in the broker; jobs that already run end. Workers learn of the order within two
+    seconds, and a worker that starts meanwhile takes no jobs.
     """
     adopted = _checked(context, name)
     made = adopted.holds.hold(name, seconds=seconds, actor=actor, reason=reason)

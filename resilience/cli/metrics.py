@@ -8,7 +8,7 @@ from resilience.tasks.resilience import Resilience
 
 PORT = 9540
 READY_SECONDS = 5.0
-"""The first scrape waits so long for all sources, at most."""
+"""Longest wait for all sources before the first scrape."""
 
 
 @click.command()

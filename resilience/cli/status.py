@@ -21,7 +21,7 @@ SOURCES = {
     "queues": "broker",
     "dead letters": "ledger",
 }
-"""Who knows what."""
+"""The source of each list of facts."""
 
 
 class CannotTellError(click.UsageError):

@@ -57,7 +57,7 @@ def briefly(seconds: float) -> str:
 
 
 def moment(at: float) -> str:
-    """Return the date and time that is *at* seconds since the epoch, if there is one."""
+    """Return *at*, in seconds since the epoch, as date and time if it is in the calendar."""
     try:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
@@ -65,7 +65,7 @@ def moment(at: float) -> str:
 
 
 def plain(text: object) -> str:
-    """Return *text* with all that would steer a terminal, or cannot be printed, escaped."""
+    """Return *text* with every character escaped that steers a terminal or cannot be printed."""
     return "".join(
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
         for one in str(text).expandtabs()

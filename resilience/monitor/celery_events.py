@@ -51,8 +51,8 @@ class CeleryEvents:
 class Channel:
     """Brings events from all processes of a prefork worker to its main process.
 
-    Made before the pool forks. What does not fit in the socket's buffer, as the main process does
-    not read, is dropped and counted.
+    Made before the pool forks. A message is dropped and counted if the socket's buffer is full,
+    because the main process does not read.
     """
 
     def __init__(self) -> None:

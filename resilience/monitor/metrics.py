@@ -60,7 +60,7 @@ def known_labels(resilience: Resilience) -> dict[str, set[str]]:
 
 
 def read_counts(fields: Mapping[Any, Any], known: Mapping[str, set[str]]) -> dict[Series, float]:
-    """Return the counts that the store keeps, without what no process of ours can have written.
+    """Return the counts in the store, without those that no process of ours can have written.
 
     Args:
         fields: By the name of the series, as text or bytes.

@@ -28,9 +28,9 @@ KEPT: Final = {f"{NAME}.{field}" for field in ("dependency", "reason", "source",
 class OpenTelemetry:
     """Listens by adding to the current span, and by counting.
 
-    Where opentelemetry-instrumentation-celery is active, its spans are the jobs'. Where it is not,
-    a job has a span of this listener's, in the trace of its publisher. It waits for nobody: how
-    spans and metrics leave the process is the providers' matter.
+    If opentelemetry-instrumentation-celery is active, jobs have its spans. Otherwise this listener
+    makes a span for each job, in the trace of the publisher. It never waits: the providers send
+    spans and metrics.
     """
 
     def __init__(

@@ -27,8 +27,8 @@ logger = logging.getLogger("resilience")
 class EventRelay(bootsteps.StartStopStep):
     """Sends what the processes of the worker put into the channel, on the worker's own timer.
 
-    An event of a task waits until its job has ended: a listener such as Flower would else show a
-    state that Celery does not know instead of the job's.
+    An event of a task waits until its job has ended. Otherwise a listener such as Flower would show
+    a state that Celery does not know in place of the job's own.
     """
 
     requires = ("celery.worker.consumer.events:Events",)

@@ -18,7 +18,7 @@ from resilience.tasks.resilience import Resilience
 logger = logging.getLogger("resilience")
 
 STALE_SECONDS: Final = 10.0
-"""A source that has not answered for so long beyond its turn is down: it hangs."""
+"""A source that is late by so much hangs, and counts as down."""
 
 
 class Scrape(Collector):
@@ -62,7 +62,7 @@ class Scrape(Collector):
         return seconds
 
     def _count(self, counts: Mapping[Series, float]) -> None:
-        """Take over the counts; a failover of the store to older data does not make them fall."""
+        """Keep *counts*, but let none fall when the store fails over to older data."""
         before = self._counts if self._born == self._readings.born else {}
         self._born = self._readings.born
         self._counts = {key: max(count, before.get(key, 0.0)) for key, count in counts.items()}

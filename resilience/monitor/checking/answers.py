@@ -18,7 +18,7 @@ from resilience.tasks.router import BUILT_IN
 LIMITS: Final = {"prefork": ("soft_time_limit", "time_limit"), "gevent": ("time_limit",)}
 """The time limits of Celery that a pool heeds."""
 SUMMED_MAX: Final = 1_000
-"""The waits before so many attempts are added up; more count as endless."""
+"""Waits are added up for at most so many attempts; more attempts count as endless."""
 
 Retries = tuple[float, float, bool, Mapping[str, object]]
 """The last four attributes of an `Answer`."""
@@ -29,14 +29,14 @@ class Answer:
     """What is known of a task.
 
     Attributes:
-        task: It.
-        dependency: Whom its body calls, if anybody.
-        budget: Seconds that a run has, by a time limit or the schedule; None: as its caller says.
+        task: The task itself.
+        dependency: The dependency that its body calls, if any.
+        budget: Seconds that a run may take by a time limit or the schedule; None: its caller says.
         calls: What its body calls.
-        options: What beat publishes it with, once for each entry of the schedule.
+        options: The options that beat publishes it with, one for each entry of the schedule.
         attempts: Calls in total, at most.
         waits: Seconds between them in the worst case, all together.
-        lock_step: Whether jobs that failed together are tried together.
+        lock_step: Whether jobs that failed together are retried together.
         odd: Options of its retries that Celery fails at, by name.
     """
 
@@ -118,7 +118,7 @@ def answers_of(app: Celery[Any], known: Mapping[str, Dependency]) -> list[Answer
 
 
 def _retries(task: Any, by_hand: Iterable[ast.Call]) -> Retries:  # noqa: ANN401 - a task
-    """Return how *task* is retried, in whose body there are these calls of `self.retry`."""
+    """Return how *task* is retried; *by_hand* are the calls of `self.retry` in its body."""
     if getattr(task, "_kept", False):
         policy = task.policy
         longest = [policy._longest(number) for number in range(1, policy.max_attempts)]  # noqa: SLF001 - its own bound
@@ -144,7 +144,7 @@ def _retries(task: Any, by_hand: Iterable[ast.Call]) -> Retries:  # noqa: ANN401
 
 
 def _sorted_out(task: Any, options: Any) -> tuple[dict[str, Any], dict[str, object]]:  # noqa: ANN401 - a task, and whatever somebody wrote
-    """Return how *task* is retried, with *options* of a retry, and what Celery fails at."""
+    """Return the retry options of *task*, with *options* on top, and those that Celery fails at."""
     usable: dict[str, Any] = {}
     odd = {} if isinstance(options, dict) else {"retry_kwargs": options}
     own = {name: getattr(task, name) for name in ("max_retries", "default_retry_delay")}

@@ -25,7 +25,7 @@ TRANSIENT: Final = frozenset({1, "transient"})
 
 
 def check_settings(app: Celery[Any], answers: Iterable[Answer]) -> Iterator[Finding]:
-    """Yield what is wrong with what *app* says to its broker; connects to nothing."""
+    """Yield what is wrong in the settings of *app* about its broker, without connecting."""
     transport = transport_of(app)
     default = getattr(getattr(transport, "Channel", None), "visibility_timeout", None)
     given = (app.conf.broker_transport_options or {}).get("visibility_timeout", default)

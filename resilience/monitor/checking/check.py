@@ -32,7 +32,7 @@ def check(app: Celery[Any] | None = None, *, probe: bool = True) -> list[Finding
 
 
 def report_of(app: Celery[Any], *, probe: bool = True) -> tuple[list[Answer], list[Finding]]:
-    """Return what happens when each task times out, and what `check` returns; raises as that."""
+    """Return what happens when each task times out, and the findings; raises as `check` does."""
     app.loader.import_default_modules()
     own = getattr(app, "resilience", None)
     adopted = own if isinstance(own, Resilience) else None

@@ -17,7 +17,7 @@ from resilience.monitor.checking.answers import Answer
 from resilience.monitor.checking.calls import calls_of
 
 RULES: Final = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-"""What each rule says, by its id."""
+"""The severity and the texts of each rule, by its id."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class Finding:
 
 
 def finding_of(rule: str, place: str, severity: str | None = None, **values: object) -> Finding:
-    """Return what *rule* says of *values*; as severe as the rule unless told otherwise."""
+    """Return a finding of *rule* about *values*; *severity* replaces that of the rule."""
     texts = RULES[rule]
     message, mend = (texts[part].format(**values) for part in ("message", "mend"))
     return Finding(rule, severity or texts["severity"], place, message, mend)
 
 
 def check_task(answer: Answer, others: Iterable[Answer]) -> Iterator[Finding]:
-    """Yield what is wrong with a task; *others* are all of its app."""
+    """Yield what is wrong with a task; *others* are all tasks of its app."""
     file, line = answer.where
     for finding in [*_check_call(answer), *_check_retries(answer, others)]:
         yield dataclasses.replace(finding, file=file, line=line)
