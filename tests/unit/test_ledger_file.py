@@ -98,3 +98,18 @@ def test_wait_for_a_lock_looks_ever_less_often(path: Path, executed: list[str]) 
     looks = [line for line in executed if line.startswith("INSERT INTO resilience_claims")]
     assert 0 < len(looks) < 0.4 / 0.002 + 10  # two milliseconds apart, after the first few
     ledger.close()
+
+
+def test_look_that_finds_nothing_due_waits_for_nobody(path: Path, executed: list[str]) -> None:
+    """Every idle worker looks twice a second; none of them keeps another from writing."""
+    ledger = Ledger(f"sqlite:///{path}", timeout_seconds=0.01)
+    ledger.upgrade()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    executed.clear()
+
+    assert ledger.take(1, owner="relay", lease_seconds=LONG) == []
+
+    other.close()
+    assert not any(line.startswith("BEGIN") for line in executed)
+    ledger.close()
