@@ -1,12 +1,15 @@
 """Messages taken together, answers that come late, and notes that are none."""
 
 import json
+import os
 import select
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from socket import socket
 
 import pytest
+import redis
 from kombu import Consumer, Queue
 from kombu.message import Message
 
@@ -109,3 +112,34 @@ def _drained(connection: SafeConnection, seen: list[Message], number: int) -> bo
 
 def _readable(sock: socket) -> bool:
     return bool(select.select([sock], [], [], 0)[0])
+
+
+def test_publisher_keeps_one_client_through_threads_and_forks_until_it_reconnects(
+    broker: ValkeyProcess, queue: str
+) -> None:
+    """To make a client takes as long as to use it; its pool knows whose connection is whose."""
+
+    def client_after(number: int) -> "redis.Redis":
+        with connection.default_channel.conn_or_acquire() as client:
+            assert client.echo(str(number)) == str(number).encode(), "another one's answer"
+            client.lpush(queue, number)
+        return client
+
+    with SafeConnection(broker.url) as connection:
+        first = client_after(0)
+        with ThreadPoolExecutor(8) as threads:
+            assert {*threads.map(client_after, range(400))} == {first}
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                status = int(any(client_after(number) is not first for number in range(20)))
+            finally:
+                os._exit(status)
+        for number in range(20):
+            client_after(number)
+        assert os.waitpid(child, 0)[1] == 0
+        connection.collect()
+        assert client_after(0).connection_pool is connection.default_channel.pool
+
+    assert broker.client().llen(queue) == 1 + 400 + 20 + 20 + 1
