@@ -5,6 +5,7 @@ from typing import Any
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
 
+from resilience.broker.pooled import Pool
 from resilience.broker.redis import SafeSentinelTransport, SafeTransport
 
 SAFE = {
@@ -28,3 +29,9 @@ class SafeConnection(Connection):
         """Return the transport; one that is nobody else's is replaced."""
         found: Any = super().get_transport_cls()
         return SAFE.get(found, found)
+
+    def Pool(self, limit: int | None = None, **options: Any) -> Any:  # noqa: ANN401, N802 - kombu's
+        """Return a pool of connections to publish through."""
+        if self.get_transport_cls() in SAFE.values():
+            return Pool(self, limit, **options)
+        return super().Pool(limit, **options)

@@ -125,7 +125,7 @@ def test_publisher_keeps_one_client_through_threads_and_forks_until_it_reconnect
             client.lpush(queue, number)
         return client
 
-    with SafeConnection(broker.url) as connection:
+    with SafeConnection(broker.url).Pool(1).acquire() as connection:
         first = client_after(0)
         with ThreadPoolExecutor(8) as threads:
             assert {*threads.map(client_after, range(400))} == {first}
