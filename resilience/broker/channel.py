@@ -9,12 +9,12 @@ from queue import Empty
 from typing import Any
 
 import redis
+from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from resilience.broker.heartbeat import Heartbeat
-from resilience.broker.pooled import PooledChannel
 from resilience.broker.qos import SafeQoS
 from resilience.broker.refusals import as_outage
 from resilience.broker.silence import LOOK_SECONDS, OVERDUE_SECONDS, has_spoken
@@ -30,6 +30,7 @@ REFUSED_AT_ONCE = 10
 """So much may a broker refuse before it is left alone until the next beat."""
 UNREADABLE = -1
 
+KombuChannel: Any = kombu_redis.Channel
 _TAKE = script("take")
 _BIND = "redis.call('SREM', KEYS[1], ARGV[1]) return redis.call('SADD', KEYS[1], ARGV[1])"
 """Behind a command that may free memory, a server that has none left takes one that needs some."""
@@ -37,7 +38,7 @@ _TAKE_SHA = sha(_TAKE)
 _as_json = lru_cache(maxsize=1024)(dumps)
 
 
-class SafeChannel(PooledChannel):
+class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
     """Takes and notes a message in one step.
 
     Attributes:
@@ -52,6 +53,8 @@ class SafeChannel(PooledChannel):
         self._owed: dict[str, Callable[[], object]] = {}
         self._known = self._asks = self._waits = False
         self._tracked: Any = None
+        self._spare: Any = None
+        self._plain: redis.Redis | None = None
         self._heartbeat: Heartbeat | None = None
         self._asked: Sequence[str] = ()
         super().__init__(*args, **kwargs)
@@ -69,6 +72,18 @@ class SafeChannel(PooledChannel):
     def silent_seconds(self) -> float:
         """How long a worker may be silent, in seconds."""
         return float(self.visibility_timeout)
+
+    @property
+    def pool(self) -> Any:  # noqa: ANN401 - redis-py's
+        """Connections to the server; also when the channel is closed, as jobs of its may run on."""
+        return super().pool if self._spare is None or self.connection else self._spare
+
+    def plain_client(self) -> "redis.Redis":
+        """Return a client whose keys are as the server knows them."""
+        pool = self._spare or self.pool
+        if self._plain is None or self._plain.connection_pool is not pool:
+            self._plain = redis.Redis(connection_pool=pool)
+        return self._plain
 
     def held_tags(self) -> list[str]:
         """Return the delivery tags of what is nobody else's: about to be delivered, held, owed."""

@@ -1,4 +1,4 @@
-"""The clients through which a channel speaks to its Redis server."""
+"""Publishes to a Redis broker through one client."""
 
 from typing import Any
 
@@ -14,30 +14,14 @@ KombuSentinelTransport: Any = kombu_redis.SentinelTransport
 
 
 class PooledChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
-    """A channel that keeps its clients for as long as it keeps their pool of connections.
+    """A channel that keeps its client for as long as it keeps the client's pool of connections.
 
-    Kombu makes a client for each message that is published or acknowledged, which takes as long as
-    a fifth of all that Celery does to publish one. A client has no state but its pool. The pool
-    gives each thread a connection of its own, and a forked process new ones; whoever reconnects
-    gets another pool.
+    Kombu makes a client for each message that is published, which is a fifth of the time that
+    Celery takes to publish one. A client has no state but its pool. The pool gives each thread a
+    connection of its own, and a forked process new ones; whoever reconnects gets another pool.
     """
 
-    _spare: Any = None
-    _plain: "redis.Redis | None" = None
     _shared: "redis.Redis | None" = None
-
-    @property
-    def pool(self) -> Any:  # noqa: ANN401 - redis-py's
-        """Connections to the server; also when the channel is closed, as jobs of its may run on."""
-        return super().pool if self._spare is None or self.connection else self._spare
-
-    def plain_client(self) -> "redis.Redis":
-        """Return a client whose keys are as the server knows them."""
-        pool = self._spare or self.pool
-        client = self._plain
-        if client is None or client.connection_pool is not pool:
-            client = self._plain = redis.Redis(connection_pool=pool)
-        return client
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - kombu's
         """Return a client for single commands; or an own one, which may keep a connection."""
