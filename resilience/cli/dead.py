@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -11,21 +12,21 @@ import click
 
 from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
-from resilience.cli.letters import last_error, print_letter, print_letters
+from resilience.cli.letters import print_letter, print_letters
 from resilience.cli.rows import JSON, all_of, print_rows
 from resilience.cli.words import briefly, confirm, duration, duration_in_seconds, plain
 from resilience.clock import SystemClock
 from resilience.declared import nearest
 from resilience.ledger import Ledger, State, Which
 from resilience.ledger.lookups import CAUSES_MOST
-from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
+from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay
+from resilience.monitor.rows import cause_rows
 from resilience.tasks.resilience import Resilience
 
 LIST = 50
 """Most letters that are listed unless told otherwise."""
 EVERY = sys.maxsize
 CAUSES = ("letters", "age", "cause", "fingerprint")
-SAME = ("task", "dependency", "reason", "fingerprint")
 
 FILTERS = (
     click.option("--dependency", help="Only those of this dependency."),
@@ -73,47 +74,35 @@ def list_letters(
     if not each and which.fingerprint is None:
         _list_causes(context, ledger, which, limit, as_json=as_json)
         return
-    found = ledger.letters.find(which, limit=limit + 1)
-    shown = found[:limit]
+    letters = ledger.letters.find(which, limit=limit + 1)
     if as_json:
-        click.echo(json.dumps([letter.to_json() for letter in shown], indent=2))
-        return
-    if not shown:
+        click.echo(json.dumps([letter.to_json() for letter in letters[:limit]], indent=2))
+    elif not letters:
         _say_nothing_found(context, which)
-        return
-    print_letters(shown)
-    if len(found) > limit:
-        click.echo(f"The oldest {limit}; there are more.")
+    else:
+        print_letters(letters[:limit])
+        if len(letters) > limit:
+            click.echo(f"The oldest {limit}; there are more.")
 
 
 def _list_causes(
     context: click.Context, ledger: Ledger, which: Which, limit: int, *, as_json: bool
 ) -> None:
-    found = ledger.letters.causes(which, limit=limit + 1)
-    if not found and not as_json:
-        _say_nothing_found(context, which)
-        return
-    rows: list[dict[str, Any]] = [
-        {
-            "letters": letters,
-            "oldest": oldest,
-            "newest": newest,
-            **{name: getattr(example, name) for name in SAME},
-            "last_error": last_error(example),
-        }
-        for letters, oldest, newest, example in found[:limit]
-    ]
+    rows = cause_rows(ledger.letters, which, limit=limit + 1)
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps(rows[:limit], indent=2))
+        return
+    if not rows:
+        _say_nothing_found(context, which)
         return
     now = SystemClock().now()
     for row in rows:
         row["age"] = briefly(max(0.0, now - row["oldest"]))
         row["cause"] = f"{row['task']}\n{row['reason']}: {row['last_error']}"
-    print_rows(rows, CAUSES, as_json=False, whole=CAUSES[-1:])
-    if len(found) > limit:
+    print_rows(rows[:limit], CAUSES, as_json=False, whole=CAUSES[-1:])
+    if len(rows) > limit:
         click.echo(f"The largest {limit}; there are more.")
-    if sum(row["letters"] for row in rows) >= CAUSES_MOST:
+    if sum(row["letters"] for row in rows[:limit]) >= CAUSES_MOST:
         click.echo(f"The oldest {CAUSES_MOST:,} letters were counted; there may be more.")
     click.echo("`dead list --fingerprint …` lists the letters of a cause.")
 
@@ -130,10 +119,7 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
     letters = ledger_of(context).letters
     letter, audit = letters.show(name), letters.audit(job=name)
     if as_json:
-        known = {
-            "job": letter and letter.to_json(),
-            "audit": [asdict(entry) for entry in audit],
-        }
+        known = {"job": letter and letter.to_json(), "audit": [asdict(entry) for entry in audit]}
         click.echo(json.dumps(known, indent=2))
     else:
         print_letter(name, letter, audit)
@@ -182,33 +168,24 @@ def replay(
 
     Exits with 1 if a job of the sample fails again; the other letters then stay as they are.
     """
-    ledger = ledger_of(context)
-    which, actor, reason = _chosen(dry_run=dry_run, **chosen)
-    given = Replay(ledger.letters, which, actor=actor, reason=reason, rate=rate)
-    total = given.count(chosen["limit"])
-    if dry_run or not total:
-        said: dict[str, Any] = {"would_be_replayed": total}
-        if not dry_run:
-            said = {"replayed": {}, "sample": None, "stopped": False}
-        _say_count(context, which, total, "would be replayed", said if as_json else None)
-        _exit_if_missing(context, which, total)
+    letters = ledger_of(context).letters
+    which, by = _chosen(dry_run=dry_run, **chosen)
+    total = min(letters.extent(which)[0], chosen["limit"])
+    nothing = {"replayed": {}, "sample": None, "stopped": False}
+    if _ends_here(context, which, total, "replayed", nothing, dry_run=dry_run, as_json=as_json):
         return
-    replayed: dict[str, str | None] = {}
-    watched: Watched | None = None
-    if total > sample and not no_sample:
-        replayed = given.start(sample)
-        watched = given.watch(replayed, seconds=sample_seconds)
-        if not as_json:
-            click.echo(f"Sample of {len(replayed)} from {total}: {watched}.")
-    stopped = bool(watched and (watched.dead or watched.failed))
-    if not stopped:
-        replayed |= given.start(total - len(replayed))
+    given = Replay(letters, which, rate=rate, **by)
+    first = total if no_sample else sample
+    deque(given.run(total, sample=first, sample_seconds=sample_seconds), maxlen=0)
+    replayed, watched = given.replayed, given.sample
     if as_json:
-        said = {"replayed": replayed, "sample": watched and asdict(watched), "stopped": stopped}
-        click.echo(json.dumps(said, indent=2))
-    elif not stopped:
+        said = {"replayed": replayed, "sample": watched and asdict(watched)}
+        click.echo(json.dumps({**said, "stopped": given.stopped}, indent=2))
+    else:
+        if watched:
+            click.echo(f"Sample of {sample} from {total}: {watched}.")
         click.echo(f"{len(replayed)} replayed, at most {rate:g} a second.")
-    if stopped:
+    if given.stopped:
         left = total - len(replayed)
         click.echo(f"Stopped: {left} letters were not replayed. `dead show` says why.", err=True)
         context.exit(1)
@@ -228,23 +205,22 @@ def discard(
     **chosen: Any,  # noqa: ANN401 - CHANGES
 ) -> None:
     """Forget dead letters, oldest first; only the audit remembers who did so, and why."""
-    ledger = ledger_of(context)
-    which, actor, reason = _chosen(dry_run=dry_run, **chosen)
-    forget = partial(ledger.letters.discard, which, actor=actor, reason=reason)
-    names = forget(limit=chosen["limit"], dry_run=True)
-    if dry_run or not names:
-        said: dict[str, Any] = {"would_be_discarded": len(names)} if dry_run else {"discarded": []}
-        _say_count(context, which, len(names), "would be discarded", said if as_json else None)
-        _exit_if_missing(context, which, len(names))
+    letters = ledger_of(context).letters
+    which, by = _chosen(dry_run=dry_run, **chosen)
+    forget = partial(letters.discard, which, limit=chosen["limit"], **by)
+    names = forget(dry_run=True)
+    nothing = {"discarded": []}
+    if _ends_here(
+        context, which, len(names), "discarded", nothing, dry_run=dry_run, as_json=as_json
+    ):
         return
     if not yes:
         confirm(f"Discard {len(names)} dead letters for good?")
     # Letters may have died, and some of these may be gone, while the question was open.
-    names = forget(limit=chosen["limit"], among=names)
-    if as_json:
-        click.echo(json.dumps({"discarded": names}, indent=2))
-    else:
-        click.echo(f"{len(names)} discarded.")
+    names = forget(among=names)
+    click.echo(
+        json.dumps({"discarded": names}, indent=2) if as_json else f"{len(names)} discarded."
+    )
 
 
 @dead.command()
@@ -260,13 +236,11 @@ def purge(context: click.Context, *, older_than: float, yes: bool, as_json: bool
             f"Forget for good all dead letters and audit entries older than {briefly(older_than)}?"
         )
     purged = letters.purge(older_than_seconds=older_than)
-    if as_json:
-        click.echo(json.dumps(asdict(purged), indent=2))
-        return
-    click.echo(
+    text = (
         f"Forgotten: {purged.letters} letters, {purged.audit} audit entries, "
         f"{purged.claims} idempotency records."
     )
+    click.echo(json.dumps(asdict(purged), indent=2) if as_json else text)
 
 
 def _chosen(
@@ -278,8 +252,8 @@ def _chosen(
     dry_run: bool,
     limit: int,  # noqa: ARG001 - the caller's
     **filters: Any,  # noqa: ANN401 - FILTERS
-) -> tuple[Which, str, str]:
-    """Return which letters are meant, who means them, and why.
+) -> tuple[Which, dict[str, str]]:
+    """Return which letters are meant, and who means them and why.
 
     Raises:
         click.UsageError: It is not said.
@@ -295,24 +269,34 @@ def _chosen(
     if not dry_run and not (reason or "").strip():
         msg = "Say why, with --reason; it is kept."
         raise click.UsageError(msg)
-    return which, actor, reason or ""
+    return which, {"actor": actor, "reason": reason or ""}
 
 
-def _exit_if_missing(context: click.Context, which: Which, count: int) -> None:
-    """Exit with 1 if a letter was named that is not there; filters may match none."""
-    if which.id is not None and not count:
-        context.exit(1)
+def _ends_here(
+    context: click.Context,
+    which: Which,
+    count: int,
+    verb: str,
+    nothing: Mapping[str, Any],
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> bool:
+    """Tell whether nothing is to be changed, and say so: it is a dry run, or there is no letter.
 
-
-def _say_count(
-    context: click.Context, which: Which, count: int, what: str, as_json: Mapping[str, Any] | None
-) -> None:
-    if as_json is not None:
-        click.echo(json.dumps(as_json))
+    Exits with 1 if a letter was named that is not there; filters may match none.
+    """
+    if count and not dry_run:
+        return False
+    if as_json:
+        click.echo(json.dumps({f"would_be_{verb}": count} if dry_run else nothing))
     elif count:
-        click.echo(f"{count} {what}.")
+        click.echo(f"{count} would be {verb}.")
     else:
         _say_nothing_found(context, which)
+    if which.id is not None and not count:
+        context.exit(1)
+    return True
 
 
 def _say_nothing_found(context: click.Context, which: Which) -> None:

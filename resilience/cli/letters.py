@@ -8,11 +8,10 @@ from resilience.cli.rows import console
 from resilience.cli.words import briefly, moment, plain
 from resilience.clock import SystemClock
 from resilience.ledger import AuditEntry, Letter
+from resilience.monitor.rows import last_error
 
 SHOWN = ("state", "task", "dependency", "queue", "reason", "fingerprint", "attempts", "origin")
 MESSAGE = ("args", "kwargs", "headers")
-ERROR_LENGTH = 200
-"""Most characters of an error in a table; `show` has all that was kept."""
 
 
 def print_letters(letters: Iterable[Letter]) -> None:
@@ -31,7 +30,7 @@ def print_letters(letters: Iterable[Letter]) -> None:
                 (plain(letter.task), "bold"),
                 "\n",
                 (plain(letter.reason), "red"),
-                f": {last_error(letter)}",
+                f": {plain(last_error(letter))}",
             ),
             Text(f"{plain(letter.id)}\n{plain(letter.fingerprint)}"),
         )
@@ -83,11 +82,3 @@ def _say_error(number: int, error: Any, say: Any) -> None:  # noqa: ANN401 - any
     say(f"error {number}{when}: {error.get('type')}: {error.get('text')}", "red")
     if error.get("traceback"):
         say(str(error["traceback"]).rstrip())
-
-
-def last_error(letter: Letter) -> str:
-    """Return class and text of the last error of *letter*, on one line and shortened."""
-    error = letter.errors[-1] if letter.errors else "no error was kept"
-    if isinstance(error, dict):
-        error = f"{str(error.get('type')).rpartition('.')[2]}: {error.get('text')}"
-    return " ".join(plain(error).split())[:ERROR_LENGTH]

@@ -1,6 +1,6 @@
 """Dead letters: jobs that were given up, and what an operator does with them."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import (
@@ -41,8 +41,8 @@ class Letters(LetterLookups):
         new_id: Callable[[], str],
         limit: int,
         interval_seconds: float = 0.0,
-        dry_run: bool = False,
-    ) -> dict[str, str | None]:
+        edit: Callable[[str], str] | None = None,
+    ) -> dict[str, str]:
         """Make jobs of the first *limit* of *which* letters again.
 
         A letter becomes, in one step, a scheduled job with a new id, the letter's id as origin, the
@@ -56,52 +56,25 @@ class Letters(LetterLookups):
             new_id: Makes the id of a job.
             limit: Most letters; a sample first is a small one.
             interval_seconds: How much later than the one before each job is due.
-            dry_run: Change nothing.
+            edit: Makes the new message of a letter's; what it raises leaves the letters dead.
 
         Returns:
-            The new ids by the old ones; None in a dry run.
+            The new ids by the old ones.
         """
-        ids = self._ids(which, limit)
-        if dry_run:
-            return dict.fromkeys(ids)
-        replayed: dict[str, str | None] = {}
-        for some in batches(ids):
+        replayed: dict[str, str] = {}
+        for some in batches(self._ids(which, limit)):
             # Before the transaction: none is held while something else is called.
             names = [new_id() for _ in some]
             with self._database.writing() as connection:
                 letters = self._lock(connection, some)
                 pairs = dict(zip((letter.id for letter in letters), names, strict=False))
+                if edit:
+                    self._edit(connection, pairs, edit)
                 self._revive(connection, pairs, interval_seconds, first=len(replayed))
-                self._note(connection, letters, "replay", actor, reason, pairs)
+                action = "edit" if edit else "replay"
+                self._note(connection, letters, action, actor, reason, pairs)
             replayed |= pairs
         return replayed
-
-    def replay_edited(
-        self,
-        which: Which,
-        edit: Callable[[str], str],
-        *,
-        actor: str,
-        reason: str,
-        new_id: Callable[[], str],
-    ) -> dict[str, str]:
-        """Make a job again of one letter, as `replay`, with the message that *edit* makes of its.
-
-        Returns:
-            The new id by the old one; empty if there is no such letter any more.
-        """
-        [name, *_] = self._ids(which, 1) or [""]
-        made = new_id()
-        with self._database.writing() as connection:
-            letters = self._lock(connection, [name])
-            pairs = {letter.id: made for letter in letters}
-            for old in pairs:
-                row = JOBS.c.id == old
-                text = connection.scalars(select(JOBS.c.message).where(row)).one()
-                connection.execute(update(JOBS).where(row).values(message=edit(text)))
-            self._revive(connection, pairs, 0.0, first=0)
-            self._note(connection, letters, "edit", actor, reason, pairs)
-        return pairs
 
     def discard(
         self,
@@ -165,6 +138,12 @@ class Letters(LetterLookups):
         chosen = select(*columns).where(JOBS.c.id.in_(ids)).order_by(JOBS.c.id)
         rows = {row.id: row for row in connection.execute(chosen.with_for_update())}
         return [row for name in ids if (row := rows.get(name)) and row.died is not None]
+
+    def _edit(self, connection: Connection, ids: Iterable[str], edit: Callable[[str], str]) -> None:
+        for name in ids:
+            row = JOBS.c.id == name
+            text = connection.scalars(select(JOBS.c.message).where(row)).one()
+            connection.execute(update(JOBS).where(row).values(message=edit(text)))
 
     def _revive(
         self, connection: Connection, pairs: dict[str, str], interval: float, *, first: int

@@ -1,6 +1,6 @@
 """What circuits do now, why they opened, and what became of them before."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from itertools import takewhile
 from typing import Annotated, Any
 
@@ -50,8 +50,8 @@ def breaker_rows(adopted: Resilience) -> list[dict[str, Any]]:
         StoreUnavailableError: The store does not answer.
     """
     breakers = breakers_of(adopted)
-    histories = _histories(adopted, list(breakers))
-    return [_row(one, histories[name]) for name, one in breakers.items()]
+    changes = histories(adopted, breakers)
+    return [_row(one, changes[name]) for name, one in breakers.items()]
 
 
 def history_of(adopted: Resilience, name: str) -> list[Change]:
@@ -62,7 +62,25 @@ def history_of(adopted: Resilience, name: str) -> list[Change]:
     Raises:
         StoreUnavailableError: The store does not answer.
     """
-    return _histories(adopted, [name])[name]
+    return histories(adopted, [name])[name]
+
+
+def histories(adopted: Resilience, names: Collection[str]) -> dict[str, list[Change]]:
+    """Return the last changes of the circuits of *names*. Raises as `history_of`."""
+    store, redact = adopted.store, adopted.settings.redact
+
+    def ask(client: Any) -> list[Any]:  # noqa: ANN401 - redis-py's
+        with client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.lrange(store.key(*history_key(name)), 0, -1)
+            return list(pipe.execute(raise_on_error=False))
+
+    # What is no list, but an error, is another program's key.
+    kept = (texts if isinstance(texts, list) else [] for texts in store.run(ask))
+    return {
+        name: [change for text in texts for change in _read(text, redact)]
+        for name, texts in zip(names, kept, strict=True)
+    }
 
 
 def _row(one: Breaker, history: Iterable[Change]) -> dict[str, Any]:
@@ -84,23 +102,6 @@ def _row(one: Breaker, history: Iterable[Change]) -> dict[str, Any]:
         "why": cause and cause.reason,
         "error": next((change.error for change in causes if change.error), None),
         **{name: cause and getattr(cause, name) for name in ("calls", "failed", "slow")},
-    }
-
-
-def _histories(adopted: Resilience, names: Sequence[str]) -> dict[str, list[Change]]:
-    store, redact = adopted.store, adopted.settings.redact
-
-    def ask(client: Any) -> list[Any]:  # noqa: ANN401 - redis-py's
-        with client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.lrange(store.key(*history_key(name)), 0, -1)
-            return list(pipe.execute(raise_on_error=False))
-
-    # What is no list, but an error, is another program's key.
-    found = (texts if isinstance(texts, list) else [] for texts in store.run(ask))
-    return {
-        name: [change for text in texts for change in _read(text, redact)]
-        for name, texts in zip(names, found, strict=True)
     }
 
 

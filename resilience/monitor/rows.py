@@ -1,4 +1,4 @@
-"""What the fleet has agreed on, as rows of plain values: circuits, features and queues."""
+"""What the fleet has agreed on, and what its ledger keeps, as rows of plain values."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -7,8 +7,11 @@ from typing import Any
 from resilience.breaker import Breaker
 from resilience.errors import StoreUnavailableError
 from resilience.flags.document import Document
-from resilience.ledger import Count
+from resilience.ledger import Count, Letter, Letters, Which
 from resilience.tasks.resilience import Resilience
+
+ERROR_LENGTH = 200
+"""Most characters of an error in a row."""
 
 
 def connected(adopted: Resilience) -> Resilience:
@@ -28,8 +31,8 @@ def connected(adopted: Resilience) -> Resilience:
 
 def breakers_of(adopted: Resilience) -> dict[str, Breaker]:
     """Return the breakers of the app by dependency; what is guarded by none is left out."""
-    found = {name: adopted.breaker(name) for name in adopted.dependencies}
-    return {name: one for name, one in found.items() if isinstance(one, Breaker)}
+    gates = {name: adopted.breaker(name) for name in adopted.dependencies}
+    return {name: one for name, one in gates.items() if isinstance(one, Breaker)}
 
 
 def flag_rows(adopted: Resilience) -> list[dict[str, Any]]:
@@ -39,12 +42,13 @@ def flag_rows(adopted: Resilience) -> list[dict[str, Any]]:
 
 
 def _flag_row(adopted: Resilience, name: str, document: Document) -> dict[str, Any]:
-    found, order = adopted.flags.decide(name), document.orders.get(name)
+    decision, order = adopted.flags.decide(name), document.orders.get(name)
     cost: dict[str, Any] = {"seconds": adopted.features[name].cost}
     if name in document.costs:
         cost = document.costs[name].model_dump()
     version = order.version if order else 0
-    return {**asdict(found), "level": found.level.name, "order_version": version, "cost": cost}
+    row = {**asdict(decision), "level": decision.level.name}
+    return {**row, "order_version": version, "cost": cost}
 
 
 def count_row(one: Count) -> dict[str, Any]:
@@ -59,6 +63,25 @@ def count_row(one: Count) -> dict[str, Any]:
     }
 
 
+def cause_rows(letters: Letters, which: Which, *, limit: int) -> list[dict[str, Any]]:
+    """Return the causes of *which* dead letters, those with the most letters first."""
+    same = ("task", "dependency", "reason", "fingerprint")
+    return [
+        {"letters": jobs, "oldest": oldest, "newest": newest}
+        | {name: getattr(example, name) for name in same}
+        | {"last_error": last_error(example)}
+        for jobs, oldest, newest, example in letters.causes(which, limit=limit)
+    ]
+
+
+def last_error(letter: Letter) -> str:
+    """Return class and text of the last error of *letter*, on one line and shortened."""
+    error = letter.errors[-1] if letter.errors else "no error was kept"
+    if isinstance(error, dict):
+        error = f"{str(error.get('type')).rpartition('.')[2]}: {error.get('text')}"
+    return " ".join(str(error).split())[:ERROR_LENGTH]
+
+
 def queues_of(adopted: Resilience) -> list[str]:
     """Return the queues of the dependencies and the app's other queues, each once.
 
@@ -69,6 +92,23 @@ def queues_of(adopted: Resilience) -> list[str]:
     names = declared if isinstance(declared, Mapping) else [one.name for one in declared]
     own = [queue for one in adopted.dependencies.values() for queue in one.queues]
     return list(dict.fromkeys([*own, conf.task_default_queue, *names, *_routed(conf.task_routes)]))
+
+
+def queues_named(adopted: Resilience, name: str) -> set[str]:
+    """Return the queues that an order about *name* means: of a dependency all, or just that one."""
+    owner = adopted.dependencies.get(name)
+    return {name, *(owner.queues if owner else ())}
+
+
+def held_queues(adopted: Resilience) -> set[str]:
+    """Return the queues that workers take nothing from: by an order, or as a circuit is open."""
+    held = [
+        queues_named(adopted, one.name)
+        for one in adopted.degradation.reasons
+        if one.kind == "held"
+        or (one.kind == "open" and adopted.dependencies[one.name].on_open == "hold")
+    ]
+    return set().union(*held)
 
 
 def _routed(routes: Any) -> Iterator[str]:  # noqa: ANN401 - Celery takes many forms

@@ -1,5 +1,6 @@
 """What somebody can order on the page: each order names the version that it is about."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -8,23 +9,12 @@ from resilience.breaker import Breaker
 from resilience.errors import ConfigurationError, OrderConflictError, ResilienceError, text_of
 from resilience.ledger import Which
 from resilience.levels import Level
-from resilience.monitor.flower.letters import Desk, Edited
-from resilience.monitor.rows import queues_of
+from resilience.monitor.flower.letters import Edited, LetterActions
+from resilience.monitor.rows import queues_named, queues_of
 from resilience.tasks.resilience import Resilience
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
-
-
-class Filter(BaseModel):
-    """Which dead letters; what is None does not matter."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ids: Annotated[tuple[Name, ...], Field(min_length=1, max_length=200)] | None = None
-    dependency: Name | None = None
-    task: Name | None = None
-    fingerprint: Name | None = None
 
 
 class Order(BaseModel):
@@ -52,12 +42,12 @@ class Order(BaseModel):
     seconds: float = Field(default=1800.0, gt=0, le=30 * 86400)
     level: Level = Level.FULL
     share: float = Field(default=0.01, gt=0, le=0.5)
-    which: Filter = Filter()
+    which: Which = Which()
     jobs: int = Field(default=1, ge=1)
     edited: Edited | None = None
 
 
-def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, str]:
+def act(adopted: Resilience, letters: LetterActions, order: Order, actor: str) -> dict[str, str]:
     """Carry out *order*; return what became of it.
 
     Raises:
@@ -70,7 +60,7 @@ def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, 
     seen, flags = int(order.version), adopted.flags
     match order.action.split():
         case [("replay" | "discard" | "edit") as what]:
-            return {"done": _letters(desk, what, order, by)}
+            return {"done": _letters(letters, what, order, by)}
         case ["flag", ("on" | "off" | "auto") as state]:
             flags.order(order.name, state, seen=seen, **held)
             return {"done": f"{order.name} is {state}"}
@@ -83,8 +73,7 @@ def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, 
             adopted.holds.hold(order.name, seen=order.version, **held)
             done = f"{order.name} is held"
         case ["release"]:
-            was = adopted.holds.release(order.name, seen=order.version, **by)
-            done = f"{order.name} is released" if was else f"{order.name} was not held"
+            done = _release(adopted, order, by)
         case ["trial"]:
             done = _trial(adopted, order, held)
         case _:
@@ -95,6 +84,18 @@ def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, 
     except ResilienceError as error:  # the order is in force all the same
         done += f", but the audit does not know: {text_of(error)}"
     return {"done": done}
+
+
+def _release(adopted: Resilience, order: Order, by: dict[str, str]) -> str:
+    """End the orders to hold a dependency or any of its queues, or to hold another queue."""
+    orders, names = adopted.holds.all(), queues_named(adopted, order.name)
+    held = [one for name, one in orders.items() if name in names]
+    if max((one.until for one in held), default=0.0) != order.version:
+        msg = f"{order.name}: it was held or released since; look again"
+        raise OrderConflictError(msg)
+    for one in held:
+        adopted.holds.release(one.name, seen=one.until, **by)
+    return f"{', '.join(one.name for one in held) or 'nothing'} is released"
 
 
 def _breaker(adopted: Resilience, what: str, order: Order, by: dict[str, str]) -> str:
@@ -124,12 +125,11 @@ def _trial(adopted: Resilience, order: Order, held: dict[str, Any]) -> str:
     return f"a trial of {order.name} has begun"
 
 
-def _letters(desk: Desk, what: str, order: Order, by: dict[str, str]) -> str:
-    chosen = order.which.model_dump()
-    if not any(chosen.values()) or (what == "edit") == (order.edited is None):
+def _letters(letters: LetterActions, what: str, order: Order, by: dict[str, str]) -> str:
+    which = replace(order.which, died_by=order.version)
+    if which == Which(died_by=order.version) or (what == "edit") == (order.edited is None):
         msg = "say which letters: ids, a dependency, a task, a fingerprint; and, to edit one, how"
         raise ConfigurationError(msg)
-    which = Which(**chosen, died_by=order.version)
-    if what == "edit" and order.edited is not None:
-        return desk.edit(which, order.edited, by)
-    return (desk.discard if what == "discard" else desk.replay)(which, order.jobs, by)
+    if order.edited is not None:
+        return letters.edit(which, order.edited, by)
+    return (letters.discard if what == "discard" else letters.replay)(which, order.jobs, by)
