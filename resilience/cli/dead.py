@@ -3,10 +3,10 @@
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -17,7 +17,7 @@ from resilience.cli.rows import JSON, all_of, print_rows
 from resilience.cli.words import briefly, confirm, duration, duration_in_seconds, plain
 from resilience.clock import SystemClock
 from resilience.declared import nearest
-from resilience.ledger import Ledger, State, Which
+from resilience.ledger import Letters, State, Which
 from resilience.ledger.lookups import CAUSES_MOST
 from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay
 from resilience.monitor.rows import cause_rows
@@ -60,49 +60,33 @@ def dead() -> None:
 @click.option("--limit", type=click.IntRange(1), default=LIST, show_default=True)
 @JSON
 @click.pass_context
-def list_letters(
-    context: click.Context,
-    /,
-    *,
-    each: bool,
-    limit: int,
-    as_json: bool,
-    **filters: str | float | None,
-) -> None:
+def list_letters(context: click.Context, /, *, each: bool, limit: int, **options: Any) -> None:  # noqa: ANN401 - FILTERS, JSON
     """List dead letters by cause, those with the most letters first."""
-    ledger, which = ledger_of(context), Which(**filters)  # type: ignore[arg-type]
-    if not each and which.fingerprint is None:
-        _list_causes(context, ledger, which, limit, as_json=as_json)
-        return
-    letters = ledger.letters.find(which, limit=limit + 1)
+    as_json, letters = options.pop("as_json"), ledger_of(context).letters
+    which = Which(**options)
+    each = each or which.fingerprint is not None
+    find: Callable[..., list[Any]] = letters.find if each else partial(cause_rows, letters)
+    rows = find(which, limit=limit + 1)
     if as_json:
-        click.echo(json.dumps([letter.to_json() for letter in letters[:limit]], indent=2))
-    elif not letters:
+        shown = [letter.to_json() for letter in rows[:limit]] if each else rows[:limit]
+        click.echo(json.dumps(shown, indent=2))
+    elif not rows:
         _say_nothing_found(context, which)
+    elif each:
+        print_letters(rows[:limit])
     else:
-        print_letters(letters[:limit])
-        if len(letters) > limit:
-            click.echo(f"The oldest {limit}; there are more.")
+        _print_causes(rows[:limit])
+    if len(rows) > limit and not as_json:
+        click.echo(f"The {'oldest' if each else 'largest'} {limit}; there are more.")
 
 
-def _list_causes(
-    context: click.Context, ledger: Ledger, which: Which, limit: int, *, as_json: bool
-) -> None:
-    rows = cause_rows(ledger.letters, which, limit=limit + 1)
-    if as_json:
-        click.echo(json.dumps(rows[:limit], indent=2))
-        return
-    if not rows:
-        _say_nothing_found(context, which)
-        return
+def _print_causes(rows: list[dict[str, Any]]) -> None:
     now = SystemClock().now()
     for row in rows:
         row["age"] = briefly(max(0.0, now - row["oldest"]))
         row["cause"] = f"{row['task']}\n{row['reason']}: {row['last_error']}"
-    print_rows(rows[:limit], CAUSES, as_json=False, whole=CAUSES[-1:])
-    if len(rows) > limit:
-        click.echo(f"The largest {limit}; there are more.")
-    if sum(row["letters"] for row in rows[:limit]) >= CAUSES_MOST:
+    print_rows(rows, CAUSES, as_json=False, whole=CAUSES[-1:])
+    if sum(row["letters"] for row in rows) >= CAUSES_MOST:
         click.echo(f"The oldest {CAUSES_MOST:,} letters were counted; there may be more.")
     click.echo("`dead list --fingerprint …` lists the letters of a cause.")
 
@@ -145,82 +129,53 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
 )
 @click.option(
     "--sample-seconds",
+    "seconds",
     type=duration_in_seconds,
     default=SAMPLE_SECONDS,
     show_default=True,
     help="Longest wait for the sample to end.",
 )
-@click.option("--no-sample", is_flag=True, help="Replay all at once.")
+@click.option("--no-sample", "sample", flag_value=EVERY, help="Replay all at once.")
 @click.pass_context
-def replay(
-    context: click.Context,
-    /,
-    *,
-    rate: float,
-    sample: int,
-    sample_seconds: float,
-    no_sample: bool,
-    as_json: bool,
-    dry_run: bool,
-    **chosen: Any,  # noqa: ANN401 - CHANGES
-) -> None:
+def replay(context: click.Context, /, *, sample: int, seconds: float, **options: Any) -> None:  # noqa: ANN401 - CHANGES
     """Run dead letters again, oldest first, as new jobs that point to their letters.
 
     Exits with 1 if a job of the sample fails again; the other letters then stay as they are.
     """
-    letters = ledger_of(context).letters
-    which, by = _chosen(dry_run=dry_run, **chosen)
-    total = min(letters.extent(which)[0], chosen["limit"])
-    nothing = {"replayed": {}, "sample": None, "stopped": False}
-    if _ends_here(context, which, total, "replayed", nothing, dry_run=dry_run, as_json=as_json):
-        return
-    given = Replay(letters, which, rate=rate, **by)
-    first = total if no_sample else sample
-    deque(given.run(total, sample=first, sample_seconds=sample_seconds), maxlen=0)
-    replayed, watched = given.replayed, given.sample
+    rate, as_json = options.pop("rate"), options["as_json"]
+    nothing: dict[str, Any] = {"replayed": {}, "sample": None, "stopped": False}
+    chosen = _chosen(context, "replayed", nothing, **options)
+    order = Replay(chosen.letters, chosen.which, rate=rate, **chosen.by)
+    deque(order.run(chosen.total, sample=sample, sample_seconds=seconds), maxlen=0)
     if as_json:
-        said = {"replayed": replayed, "sample": watched and asdict(watched)}
-        click.echo(json.dumps({**said, "stopped": given.stopped}, indent=2))
-    else:
-        if watched:
-            click.echo(f"Sample of {sample} from {total}: {watched}.")
-        click.echo(f"{len(replayed)} replayed, at most {rate:g} a second.")
-    if given.stopped:
-        left = total - len(replayed)
+        became = {"replayed": order.replayed, "sample": order.sample and asdict(order.sample)}
+        click.echo(json.dumps({**became, "stopped": order.stopped}, indent=2))
+    elif order.sample:
+        click.echo(f"Sample of {sample} from {chosen.total}: {order.sample}.")
+    if order.stopped:
+        left = chosen.total - len(order.replayed)
         click.echo(f"Stopped: {left} letters were not replayed. `dead show` says why.", err=True)
         context.exit(1)
+    if not as_json:
+        click.echo(f"{len(order.replayed)} replayed, at most {rate:g} a second.")
 
 
 @dead.command()
 @all_of(CHANGES)
 @YES
 @click.pass_context
-def discard(
-    context: click.Context,
-    /,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    yes: bool,
-    **chosen: Any,  # noqa: ANN401 - CHANGES
-) -> None:
+def discard(context: click.Context, /, *, yes: bool, **options: Any) -> None:  # noqa: ANN401 - CHANGES
     """Forget dead letters, oldest first; only the audit remembers who did so, and why."""
-    letters = ledger_of(context).letters
-    which, by = _chosen(dry_run=dry_run, **chosen)
-    forget = partial(letters.discard, which, limit=chosen["limit"], **by)
+    chosen = _chosen(context, "discarded", {"discarded": []}, **options)
+    limit, as_json = options["limit"], options["as_json"]
+    forget = partial(chosen.letters.discard, chosen.which, limit=limit, **chosen.by)
     names = forget(dry_run=True)
-    nothing = {"discarded": []}
-    if _ends_here(
-        context, which, len(names), "discarded", nothing, dry_run=dry_run, as_json=as_json
-    ):
-        return
     if not yes:
         confirm(f"Discard {len(names)} dead letters for good?")
     # Letters may have died, and some of these may be gone, while the question was open.
     names = forget(among=names)
-    click.echo(
-        json.dumps({"discarded": names}, indent=2) if as_json else f"{len(names)} discarded."
-    )
+    text = f"{len(names)} discarded."
+    click.echo(json.dumps({"discarded": names}, indent=2) if as_json else text)
 
 
 @dead.command()
@@ -243,20 +198,35 @@ def purge(context: click.Context, *, older_than: float, yes: bool, as_json: bool
     click.echo(json.dumps(asdict(purged), indent=2) if as_json else text)
 
 
+class _Chosen(NamedTuple):
+    """Which letters of a ledger are meant, how many these are, and who means them and why."""
+
+    letters: Letters
+    which: Which
+    total: int
+    by: dict[str, Any]
+
+
 def _chosen(
+    context: click.Context,
+    verb: str,
+    nothing: Mapping[str, Any],
     *,
     name: str | None,
     every: bool,
     actor: str,
     reason: str | None,
+    limit: int,
     dry_run: bool,
-    limit: int,  # noqa: ARG001 - the caller's
+    as_json: bool,
     **filters: Any,  # noqa: ANN401 - FILTERS
-) -> tuple[Which, dict[str, str]]:
-    """Return which letters are meant, and who means them and why.
+) -> _Chosen:
+    """Return what is to be changed; if that is nothing, say so and end the command.
+
+    Then the exit code is 1 if a letter was named that is not there; filters may match none.
 
     Raises:
-        click.UsageError: It is not said.
+        click.UsageError: It is not said which letters, or by whom and why.
     """
     which = Which(id=name, **filters)
     if (which == Which()) != every:
@@ -269,34 +239,17 @@ def _chosen(
     if not dry_run and not (reason or "").strip():
         msg = "Say why, with --reason; it is kept."
         raise click.UsageError(msg)
-    return which, {"actor": actor, "reason": reason or ""}
-
-
-def _ends_here(
-    context: click.Context,
-    which: Which,
-    count: int,
-    verb: str,
-    nothing: Mapping[str, Any],
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> bool:
-    """Tell whether nothing is to be changed, and say so: it is a dry run, or there is no letter.
-
-    Exits with 1 if a letter was named that is not there; filters may match none.
-    """
-    if count and not dry_run:
-        return False
-    if as_json:
-        click.echo(json.dumps({f"would_be_{verb}": count} if dry_run else nothing))
-    elif count:
-        click.echo(f"{count} would be {verb}.")
-    else:
-        _say_nothing_found(context, which)
-    if which.id is not None and not count:
-        context.exit(1)
-    return True
+    letters = ledger_of(context).letters
+    count = min(letters.extent(which)[0], limit)
+    if dry_run or not count:
+        if as_json:
+            click.echo(json.dumps({f"would_be_{verb}": count} if dry_run else nothing))
+        elif count:
+            click.echo(f"{count} would be {verb}.")
+        else:
+            _say_nothing_found(context, which)
+        context.exit(int(name is not None and not count))
+    return _Chosen(letters, which, count, {"actor": actor, "reason": reason})
 
 
 def _say_nothing_found(context: click.Context, which: Which) -> None:

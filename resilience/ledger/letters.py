@@ -1,6 +1,6 @@
 """Dead letters: jobs that were given up, and what an operator does with them."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from sqlalchemy import (
@@ -62,6 +62,7 @@ class Letters(LetterLookups):
             The new ids by the old ones.
         """
         replayed: dict[str, str] = {}
+        order = {"action": "edit" if edit else "replay", "actor": actor, "reason": reason}
         for some in batches(self._ids(which, limit)):
             # Before the transaction: none is held while something else is called.
             names = [new_id() for _ in some]
@@ -71,8 +72,7 @@ class Letters(LetterLookups):
                 if edit:
                     self._edit(connection, pairs, edit)
                 self._revive(connection, pairs, interval_seconds, first=len(replayed))
-                action = "edit" if edit else "replay"
-                self._note(connection, letters, action, actor, reason, pairs)
+                self._note(connection, letters, order, pairs)
             replayed |= pairs
         return replayed
 
@@ -106,12 +106,13 @@ class Letters(LetterLookups):
         if dry_run:
             return ids
         discarded: list[str] = []
+        order = {"action": "discard", "actor": actor, "reason": reason}
         for some in batches(ids):
             with self._database.writing() as connection:
                 letters = self._lock(connection, some)
                 names = [letter.id for letter in letters]
                 connection.execute(delete(JOBS).where(JOBS.c.id.in_(names)))
-                self._note(connection, letters, "discard", actor, reason, {})
+                self._note(connection, letters, order, {})
             discarded += names
         return discarded
 
@@ -149,19 +150,11 @@ class Letters(LetterLookups):
         self, connection: Connection, pairs: dict[str, str], interval: float, *, first: int
     ) -> None:
         now = self._database.now
-        fresh = {"state": State.SCHEDULED, "attempts": 0, "dispatches": 0, "born": now}
-        nothing = dict.fromkeys(("died", "reason", "fingerprint", "owner"), null())
-        again = (
-            update(JOBS)
-            .where(JOBS.c.id == bindparam("old"))
-            .values(
-                id=bindparam("new"),
-                origin=bindparam("old"),
-                due=now + bindparam("delay", type_=Double),
-                **fresh,
-                **nothing,
-            )
-        )
+        values: dict[str, Any] = {"id": bindparam("new"), "origin": bindparam("old")}
+        values["due"] = now + bindparam("delay", type_=Double)
+        values |= {"state": State.SCHEDULED, "attempts": 0, "dispatches": 0, "born": now}
+        values |= dict.fromkeys(("died", "reason", "fingerprint", "owner"), null())
+        again = update(JOBS).where(JOBS.c.id == bindparam("old")).values(values)
         rows = [
             {"old": old, "new": new, "delay": place * interval}
             for place, (old, new) in enumerate(pairs.items(), first)
@@ -173,24 +166,18 @@ class Letters(LetterLookups):
         self,
         connection: Connection,
         letters: list[Row[Any]],
-        action: str,
-        actor: str,
-        reason: str,
+        order: dict[str, str],
         replays: dict[str, str],
     ) -> None:
-        said = {"action": action, "actor": actor, "reason": reason}
         rows = [
-            {**said, "job": letter.id, "task": letter.task, "replay": replays.get(letter.id)}
+            {**order, "job": letter.id, "task": letter.task, "replay": replays.get(letter.id)}
             for letter in letters
         ]
         if rows:
             connection.execute(insert(AUDIT).values(at=self._database.now), rows)
 
     def _purge(self, time: Column[float], before: ColumnElement[float]) -> int:
-        return sum(self._purged(time, before))
-
-    def _purged(self, time: Column[float], before: ColumnElement[float]) -> Iterator[int]:
-        table = time.table
+        table, purged = time.table, 0
         [key] = table.primary_key.columns
         # In order: else PostgreSQL reads the table from its start, each time past what is deleted.
         old = select(key).where(time <= before).order_by(time).limit(AT_ONCE)
@@ -198,6 +185,6 @@ class Letters(LetterLookups):
             with self._database.writing() as connection:
                 names = connection.scalars(old.with_for_update(skip_locked=True)).all()
                 connection.execute(delete(table).where(key.in_(names)))
-            yield len(names)
+            purged += len(names)
             if len(names) < AT_ONCE:
-                return
+                return purged

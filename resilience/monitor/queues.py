@@ -3,8 +3,6 @@
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -21,25 +19,10 @@ REMEMBERED_SECONDS = 300
 """Who finds out later that a queue still has no consumer does not know that it had none before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Queues:
-    """What waits in the queues of an app.
-
-    Attributes:
-        depths: Messages by queue; of a queue that the broker does not have: 0.
-        sent: When the oldest message was published, in fleet time, where a broker knows that.
-        consumers: Workers by queue, of those with messages that were counted.
-    """
-
-    depths: dict[str, int] = field(default_factory=dict)
-    sent: dict[str, float] = field(default_factory=dict)
-    consumers: dict[str, int] = field(default_factory=dict)
-
-
 def read_queues(
     adopted: Resilience, seconds: float, workers: Mapping[str, int] | None = None
-) -> Queues:
-    """Ask the broker for all queues of the app, and make none.
+) -> dict[str, dict[str, Any]]:
+    """Ask the broker for all queues of the app, and make none; see `look` for what is returned.
 
     Args:
         adopted: What the app declared.
@@ -51,44 +34,34 @@ def read_queues(
         TimeoutError: The broker did not answer in time.
         OSError: Or another of `PUBLISH_ERRORS`: the broker is away.
     """
-    queues = Queues()
-    if not publish_within(seconds, partial(_ask, adopted, queues, workers)):
+    depths, oldest, consumers = dict[str, int](), dict[str, float](), dict[str, int]()
+
+    def ask(given_up: threading.Event) -> None:
+        with adopted.app.producer_or_acquire(None) as producer:
+            connection: Any = producer.connection
+            for name in queues_of(adopted):
+                if given_up.is_set():
+                    return
+                try:
+                    depths[name] = length_of(connection.default_channel, name)
+                except connection.channel_errors:  # no such queue: RabbitMQ closes the channel
+                    connection.revive(None)
+                    depths[name] = 0
+                channel = connection.default_channel
+                if depths[name] and (sent := oldest_of(channel, name)) is not None:
+                    oldest[name] = sent
+                if depths[name] and not hasattr(channel, "_size"):  # RabbitMQ counts them itself
+                    declared = channel.queue_declare(name, passive=True)
+                    consumers[name] = declared.consumer_count
+        waiting = [name for name, depth in depths.items() if depth]
+        if waiting and not consumers:
+            counts = workers_by_queue(adopted.app) if workers is None else workers
+            consumers.update({name: counts.get(name, 0) for name in waiting if counts is not None})
+
+    if not publish_within(seconds, ask):
         msg = f"the broker did not answer within {seconds:g} s"
         raise TimeoutError(msg)
-    return queues
-
-
-def _ask(
-    adopted: Resilience,
-    queues: Queues,
-    workers: Mapping[str, int] | None,
-    given_up: threading.Event,
-) -> None:
-    with adopted.app.producer_or_acquire(None) as producer:
-        connection: Any = producer.connection
-        for name in queues_of(adopted):
-            if given_up.is_set():
-                return
-            try:
-                queues.depths[name] = length_of(connection.default_channel, name)
-            except connection.channel_errors:  # no such queue, for which RabbitMQ closes a channel
-                connection.revive(None)
-                queues.depths[name] = 0
-            if queues.depths[name]:
-                _ask_more(connection.default_channel, name, queues)
-    waiting = [name for name, depth in queues.depths.items() if depth]
-    if waiting and not queues.consumers:
-        counts = workers_by_queue(adopted.app) if workers is None else workers
-        if counts is not None:
-            queues.consumers.update({name: counts.get(name, 0) for name in waiting})
-
-
-def _ask_more(channel: Any, name: str, queues: Queues) -> None:  # noqa: ANN401 - kombu's
-    """Ask about a queue in which messages wait."""
-    if (sent := oldest_of(channel, name)) is not None:
-        queues.sent[name] = sent
-    if not hasattr(channel, "_size"):  # RabbitMQ counts consumers itself
-        queues.consumers[name] = channel.queue_declare(name, passive=True).consumer_count
+    return {"queues": depths, "oldest": oldest, "consumers": consumers}
 
 
 def workers_by_queue(app: Celery[Any]) -> Counter[str] | None:

@@ -122,15 +122,15 @@ class Readings:
 
     def _from_broker(self) -> Values:
         now = self._app.fleet_time()
-        queues = read_queues(self._app, BROKER_SECONDS, workers={})
-        yield from ((("queue_jobs", name), depth) for name, depth in queues.depths.items())
-        for name, sent in queues.sent.items():
+        known = read_queues(self._app, BROKER_SECONDS, workers={})
+        yield from ((("queue_jobs", name), depth) for name, depth in known["queues"].items())
+        for name, sent in known["oldest"].items():
             yield ("queue_oldest_age_seconds", name), max(0.0, now - sent)
         if SystemClock.monotonic() - self._inspected > CONSUMERS_SECONDS:
             self._inspected = SystemClock.monotonic()
             self._consumers = workers_by_queue(self._app.app)
         if self._consumers is not None:
-            served = queues.depths.keys() - held_queues(self._app)
+            served = known["queues"].keys() - held_queues(self._app)
             yield from ((("queue_consumers", name), self._consumers[name]) for name in served)
 
     def _from_ledger(self) -> Values:

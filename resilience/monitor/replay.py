@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from celery.utils import uuid
 
@@ -60,8 +61,8 @@ class Replay:
             reason: Why.
             rate: Jobs per second.
         """
-        by = {"actor": actor, "reason": reason}
-        self._replay = partial(letters.replay, which, new_id=uuid, interval_seconds=1 / rate, **by)
+        by: dict[str, Any] = {"actor": actor, "reason": reason, "interval_seconds": 1 / rate}
+        self._replay = partial(letters.replay, which, new_id=uuid, **by)
         self._letters = letters
         self.replayed: dict[str, str] = {}
         self.sample: Watched | None = None

@@ -6,7 +6,6 @@ from typing import Any
 
 from resilience.breaker import Breaker
 from resilience.errors import StoreUnavailableError
-from resilience.flags.document import Document
 from resilience.ledger import Count, Letter, Letters, Which
 from resilience.tasks.resilience import Resilience
 
@@ -37,30 +36,22 @@ def breakers_of(adopted: Resilience) -> dict[str, Breaker]:
 
 def flag_rows(adopted: Resilience) -> list[dict[str, Any]]:
     """Return what this process knows of each feature; times are fleet time in seconds."""
-    flags = adopted.flags
-    return [_flag_row(adopted, name, flags.document) for name in flags.features]
-
-
-def _flag_row(adopted: Resilience, name: str, document: Document) -> dict[str, Any]:
-    decision, order = adopted.flags.decide(name), document.orders.get(name)
-    cost: dict[str, Any] = {"seconds": adopted.features[name].cost}
-    if name in document.costs:
-        cost = document.costs[name].model_dump()
-    version = order.version if order else 0
-    row = {**asdict(decision), "level": decision.level.name}
-    return {**row, "order_version": version, "cost": cost}
+    rows, flags, document = [], adopted.flags, adopted.flags.document
+    for name, feature in flags.features.items():
+        decision, order = flags.decide(name), document.orders.get(name)
+        measured = document.costs.get(name)
+        row = {**asdict(decision), "level": decision.level.name}
+        row["order_version"] = order.version if order else 0
+        row["cost"] = measured.model_dump() if measured else {"seconds": feature.cost}
+        rows.append(row)
+    return rows
 
 
 def count_row(one: Count) -> dict[str, Any]:
     """Return a count of the ledger's jobs."""
     overdue = one.overdue_seconds
-    return {
-        "dependency": one.dependency,
-        "state": str(one.state),
-        "jobs": one.jobs,
-        "more": one.more,
-        "overdue_seconds": None if overdue is None else round(overdue, 1),
-    }
+    rounded = None if overdue is None else round(overdue, 1)
+    return {**asdict(one), "state": str(one.state), "overdue_seconds": rounded}
 
 
 def cause_rows(letters: Letters, which: Which, *, limit: int) -> list[dict[str, Any]]:
@@ -102,13 +93,12 @@ def queues_named(adopted: Resilience, name: str) -> set[str]:
 
 def held_queues(adopted: Resilience) -> set[str]:
     """Return the queues that workers take nothing from: by an order, or as a circuit is open."""
-    held = [
-        queues_named(adopted, one.name)
-        for one in adopted.degradation.reasons
-        if one.kind == "held"
-        or (one.kind == "open" and adopted.dependencies[one.name].on_open == "hold")
-    ]
-    return set().union(*held)
+    reasons, known = adopted.degradation.reasons, adopted.dependencies
+    held = [one.name for one in reasons if one.kind == "held"]
+    held += (
+        one.name for one in reasons if one.kind == "open" and known[one.name].on_open == "hold"
+    )
+    return set().union(*(queues_named(adopted, name) for name in held))
 
 
 def _routed(routes: Any) -> Iterator[str]:  # noqa: ANN401 - Celery takes many forms

@@ -77,7 +77,7 @@ def look(
     report |= {name: [] for name in LISTS} | {name: {} for name in MAPPINGS}
     sources: dict[str, Callable[[], Mapping[str, Any]]] = {
         "store": lambda: _from_store(adopted),
-        "broker": lambda: _from_broker(adopted, workers),
+        "broker": lambda: read_queues(adopted, BROKER_SECONDS, workers),
         "ledger": lambda: _from_ledger(adopted),
     }
     for name, ask in sources.items():
@@ -103,11 +103,6 @@ def _from_store(adopted: Resilience) -> Mapping[str, Any]:
     }
     reasons = adopted.degradation.reasons
     return report | {"reasons": [reason_row(adopted, one, report) for one in reasons]}
-
-
-def _from_broker(adopted: Resilience, workers: Mapping[str, int] | None) -> Mapping[str, Any]:
-    queues = read_queues(adopted, BROKER_SECONDS, workers)
-    return {"queues": queues.depths, "oldest": queues.sent, "consumers": queues.consumers}
 
 
 def _from_ledger(adopted: Resilience) -> Mapping[str, Any]:

@@ -348,7 +348,7 @@ def test_look_returns_what_json_can_say(desk: Desk) -> None:
     """Whoever shows it elsewhere gets the same values."""
     desk.adopted.holds.hold("mail", **FOR)
     desk.flags.order("search", "off", **FOR)
-    found = look(desk.adopted, "celery -A shop", ask_workers=False)
+    found = look(desk.adopted, "celery -A shop", workers={})
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["level"] == Level.FAILED.name
     assert found["next"][0].startswith("celery -A shop resilience release")

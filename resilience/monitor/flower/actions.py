@@ -86,38 +86,32 @@ def act(adopted: Resilience, letters: LetterActions, order: Order, actor: str) -
     return {"done": done}
 
 
-def _release(adopted: Resilience, order: Order, by: dict[str, str]) -> str:
-    """End the orders to hold a dependency or any of its queues, or to hold another queue."""
-    orders, names = adopted.holds.all(), queues_named(adopted, order.name)
-    held = [one for name, one in orders.items() if name in names]
-    if max((one.until for one in held), default=0.0) != order.version:
-        msg = f"{order.name}: it was held or released since; look again"
-        raise OrderConflictError(msg)
-    for one in held:
-        adopted.holds.release(one.name, seen=one.until, **by)
-    return f"{', '.join(one.name for one in held) or 'nothing'} is released"
-
-
-def _breaker(adopted: Resilience, what: str, order: Order, by: dict[str, str]) -> str:
-    breaker, seen = adopted.breaker(order.name), int(order.version)
+def _breaker(adopted: Resilience, what: str, order: Order, by: dict[str, Any]) -> str:
+    breaker = adopted.breaker(order.name)
     if not isinstance(breaker, Breaker):
         msg = f"no breaker guards {order.name!r}"
         raise ConfigurationError(msg)
-    give = {"open": breaker.force_open, "close": breaker.force_closed, "observe": breaker.observe}
-    if what in give:
-        give[what](seen=seen, seconds=order.seconds, **by)
-    else:
-        breaker.reset(seen=seen, **by)
+    change = {"open": "force_open", "close": "force_closed"}.get(what, what)
+    until = {} if what == "reset" else {"seconds": order.seconds}
+    getattr(breaker, change)(seen=int(order.version), **until, **by)
     return f"the circuit of {order.name} is {breaker.state}"
+
+
+def _release(adopted: Resilience, order: Order, by: dict[str, Any]) -> str:
+    """End the orders to hold a dependency or any of its queues, or to hold another queue."""
+    orders, names = adopted.holds.all(), queues_named(adopted, order.name)
+    held = [one for name, one in orders.items() if name in names]
+    _check(order, max((one.until for one in held), default=0.0), "it was held or released")
+    for one in held:
+        adopted.holds.release(one.name, seen=one.until, **by)
+    return f"{', '.join(one.name for one in held) or 'nothing'} is released"
 
 
 def _trial(adopted: Resilience, order: Order, held: dict[str, Any]) -> str:
     """Begin a trial, or end the one that runs."""
     adopted.pulse.refresh()
     running = adopted.flags.document.trials.get(order.name)
-    if (running.until if running else 0.0) != order.version:
-        msg = f"{order.name}: a trial has begun or ended since; look again"
-        raise OrderConflictError(msg)
+    _check(order, running.until if running else 0.0, "a trial has begun or ended")
     if running:
         adopted.flags.stop_trial(order.name)
         return f"the trial of {order.name} is over"
@@ -125,7 +119,13 @@ def _trial(adopted: Resilience, order: Order, held: dict[str, Any]) -> str:
     return f"a trial of {order.name} has begun"
 
 
-def _letters(letters: LetterActions, what: str, order: Order, by: dict[str, str]) -> str:
+def _check(order: Order, version: float, change: str) -> None:
+    if order.version != version:
+        msg = f"{order.name}: {change} since; look again"
+        raise OrderConflictError(msg)
+
+
+def _letters(letters: LetterActions, what: str, order: Order, by: dict[str, Any]) -> str:
     which = replace(order.which, died_by=order.version)
     if which == Which(died_by=order.version) or (what == "edit") == (order.edited is None):
         msg = "say which letters: ids, a dependency, a task, a fingerprint; and, to edit one, how"

@@ -54,8 +54,7 @@ class DegradationFlower(Flower):  # type: ignore[misc] # Flower has no types
         self.add_handlers(".*", [rewrite_handler(one, prefix) if prefix else one for one in ROUTES])
         if self.options.tasks_columns == COLUMNS:
             self.options.tasks_columns += ",degradation"
-        command = app_command(capp)
-        self.view = View(self.adopted, self.events.state, self.workers, self.executor, command)
+        self.view = View(self, self.adopted, app_command(capp))
         self.letters = LetterActions(self.adopted.ledger.letters)
         self._noting = PeriodicCallback(self._note, LEVEL_SECONDS * 1000)
 

@@ -65,12 +65,12 @@ class LetterActions:
             msg = f"{jobs - left} of {jobs} letters were replayed or discarded since; look again"
             raise OrderConflictError(msg)
 
-    def discard(self, which: Which, jobs: int, by: Mapping[str, str]) -> str:
+    def discard(self, which: Which, jobs: int, by: Mapping[str, Any]) -> str:
         """Let letters go. Raises as `check`."""
         self.check(which, jobs)
         return f"{len(self._letters.discard(which, limit=jobs, **by))} discarded"
 
-    def edit(self, which: Which, edited: Edited, by: Mapping[str, str]) -> str:
+    def edit(self, which: Which, edited: Edited, by: Mapping[str, Any]) -> str:
         """Run a letter again with other arguments.
 
         Raises:
@@ -85,7 +85,7 @@ class LetterActions:
             self.check(which, 1)
         return f"replayed as {', '.join(replayed.values())}"
 
-    def replay(self, which: Which, jobs: int, by: Mapping[str, str]) -> str:
+    def replay(self, which: Which, jobs: int, by: Mapping[str, Any]) -> str:
         """Begin to run letters again, a sample first; `progress` says how far that is.
 
         Raises:

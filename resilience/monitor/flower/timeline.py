@@ -39,35 +39,32 @@ def _entry(fields: dict[str, Any]) -> dict[str, Any]:
     fields.pop("event", None)
     entry = {key: fields.pop(key) for key in ("at", "what", "name")}
     entry["actor"], reason = fields.pop("actor", None) or "", fields.pop("reason", None)
-    rest = [f"{key} {_rounded(value)}" for key, value in fields.items() if value not in (None, "")]
-    return entry | {"text": "; ".join([*([str(reason)] if reason else []), *rest])}
+    texts = [str(reason)] if reason else []
+    for key, value in fields.items():
+        if value not in (None, ""):
+            texts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
+    return entry | {"text": "; ".join(texts)}
 
 
-def _rounded(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else value
-
-
-def post_mortem(found: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], app: str) -> str:
+def post_mortem(shown: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], app: str) -> str:
     """Return the beginning of a post-mortem as Markdown, in which nothing of others is markup.
 
     Args:
-        found: What the page shows.
+        shown: What the page shows.
         entries: The part of the timeline that it is about, in any order.
         app: Name of the app.
     """
     ordered = sorted(entries, key=lambda one: float(one["at"]))
-    levels = [level for level in found["levels"][1] if level is not None]
+    levels = [level for level in shown["levels"][1] if level is not None]
     facts = {
         "First event": _moment(ordered[0]["at"]) if ordered else "none",
         "Last event": _moment(ordered[-1]["at"]) if ordered else "none",
         "Worst level of the last hour": Level(max(levels)).name if levels else "not known",
-        "Level now": found.get("level") or "not known",
-        **{f"Not known: the {name}": why for name, why in found["unknown"].items()},
-        **{
-            f"{one['kind']} {one['name']}, {one['level']}": one["why"]
-            for one in found.get("reasons", ())
-        },
+        "Level now": shown.get("level") or "not known",
     }
+    facts |= {f"Not known: the {name}": why for name, why in shown["unknown"].items()}
+    for one in shown.get("reasons", ()):
+        facts[f"{one['kind']} {one['name']}, {one['level']}"] = one["why"]
     lines = [f"# Post-mortem: {plain(app)}", ""]
     lines += [f"- {plain(name)}: {plain(value)}" for name, value in facts.items()]
     lines += ["", "## Timeline", "", "| time (UTC) | what | where | by | why |", "|" + "---|" * 5]

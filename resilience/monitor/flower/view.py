@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Executor
 from itertools import chain
 from typing import Any
+
+from flower.app import Flower  # type: ignore[import-untyped]
 
 from resilience.clock import SystemClock
 from resilience.errors import text_of
@@ -14,7 +15,7 @@ from resilience.flags.document import BROWNOUT
 from resilience.ledger import Which
 from resilience.levels import Level
 from resilience.monitor.circuits import histories
-from resilience.monitor.flower.state import DegradationState, short
+from resilience.monitor.flower.state import short
 from resilience.monitor.flower.timeline import timeline
 from resilience.monitor.objective import minutes_below_full
 from resilience.monitor.rows import cause_rows
@@ -30,8 +31,8 @@ PATIENCE_SECONDS = 0.2
 FIRST_SECONDS = 10.0
 QUIET_SECONDS = 30.0
 """Workers send heartbeats every two seconds."""
-COSTLY_SECONDS, REST = 0.05, 20
-"""What takes longer is asked again only after so many times as long."""
+REST = 20
+"""What is slow is asked again only after so many times as long as it took."""
 CAUSES = 50
 SHOWN = 100
 KEPT = ("causes", "orders", "changes", "below_full")
@@ -45,27 +46,16 @@ class View:
     look at a time.
     """
 
-    def __init__(
-        self,
-        adopted: Resilience,
-        state: DegradationState,
-        workers: Mapping[str, Mapping[str, Any]],
-        executor: Executor,
-        command: str,
-    ) -> None:
+    def __init__(self, flower: Flower, adopted: Resilience, command: str) -> None:
         """Look at nothing yet.
 
         Args:
+            flower: Whose page it is; its state is a `DegradationState`.
             adopted: What the app declared.
-            state: What Flower has heard.
-            workers: What workers have answered to Flower, by name.
-            executor: Has the threads in which looks are made.
             command: Begins each command that the page suggests: `celery -A shop`.
         """
+        self._flower = flower
         self._adopted = adopted
-        self._state = state
-        self._workers = workers
-        self._executor = executor
         self._command = command
         self._looking: asyncio.Task[None] | None = None
         self._began = float("-inf")
@@ -95,21 +85,25 @@ class View:
         found = await self.read()
         known = found.get("level") and "store" not in found["unknown"]
         level = int(Level[found["level"]]) if known else None
-        self._state.levels.append((round(SystemClock().now()), level))
+        self._flower.events.state.levels.append((round(SystemClock().now()), level))
 
     async def _renew(self) -> None:
         """Look; workers are asked what they consume only if Flower has not heard of any."""
         workers = Counter(chain(*(queues for queues, _ in self._alive()))) or None
         loop = asyncio.get_running_loop()
         try:
-            self._last = await loop.run_in_executor(self._executor, self._look, workers)
+            self._last = await loop.run_in_executor(self._flower.executor, self._look, workers)
         except Exception as error:
             logger.exception("the Degradation page could not look")
             self._last = self._last | {"unknown": {"page": text_of(error) or repr(error)}}
 
     def _heard(self) -> dict[str, Any]:
         """Return what Flower itself knows, which asks nobody."""
-        state, now, unknown = self._state, SystemClock().now(), dict(self._last["unknown"])
+        state, now, unknown = (
+            self._flower.events.state,
+            SystemClock().now(),
+            dict(self._last["unknown"]),
+        )
         if state.heard is None or now - state.heard > QUIET_SECONDS:
             since = "since it started" if state.heard is None else f"for {now - state.heard:.0f} s"
             unknown["events"] = (
@@ -127,8 +121,8 @@ class View:
 
     def _alive(self) -> Iterable[tuple[set[str], int]]:
         """Yield queues and running jobs of each worker that has sent a heartbeat lately."""
-        for name, worker in self._state.workers.items():
-            queues = self._workers.get(name, {}).get("active_queues")
+        for name, worker in self._flower.events.state.workers.items():
+            queues = self._flower.workers.get(name, {}).get("active_queues")
             if worker.alive and isinstance(queues, list):
                 yield {str(one.get("name")) for one in queues}, worker.active or 0
 
@@ -174,8 +168,7 @@ class View:
                 self._kept |= ask()
             except AWAY as error:
                 unknown[source] = text_of(error) or repr(error)
-            took = SystemClock.monotonic() - began
-            self._rests[source] = began + (REST * took if took > COSTLY_SECONDS else 0.0)
+            self._rests[source] = began + REST * (SystemClock.monotonic() - began)
         audited = self._kept["orders"] + self._kept["changes"]
         return report | self._kept | {"audited": audited}
 
