@@ -1,13 +1,15 @@
 """Cut a call from another thread, again and again until it ends."""
 
 import ctypes
+import gc
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
-from operator import attrgetter, methodcaller
-from types import CodeType
+from operator import attrgetter, call, itemgetter, methodcaller
+from types import CodeType, FrameType
 from typing import Any
 
 from resilience.budget.locks import lock_at_stake
@@ -92,8 +94,7 @@ class Interruptible:
     def _raise(self, kind: "ctypes.py_object[type[Cut]]", *, anyway: bool) -> bool:
         """Do so unless a lock is at stake or a thread is being started; return whether it was."""
         thread = ctypes.c_ulong(self._thread)
-        frames = map(methodcaller("get", self._thread), iter(sys._current_frames, None))  # noqa: SLF001 - documented
-        places = map(_place, frames)
+        places = map(_place, map(methodcaller("get", self._thread), _looks()))
         place = next(places)
         if lock_at_stake(*place):
             self._looks -= 1
@@ -108,7 +109,7 @@ class Interruptible:
         return False
 
     def _starts_a_thread(self) -> bool:
-        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - documented
+        frame = next(_looks()).get(self._thread)
         while frame is not None and frame.f_code is not threading.Thread.start.__code__:
             frame = frame.f_back
         return frame is not None
@@ -120,6 +121,19 @@ class Interruptible:
                     self.ended = True
             except Cut:  # it came before its thread had the lock; none comes later
                 continue
+
+
+def _looks() -> Iterator[dict[int, FrameType]]:
+    """Yield the frame of each thread as it is then.
+
+    CPython 3.11 holds a lock while it makes those frames, and may collect garbage meanwhile. What
+    that runs may wait for a thread that waits for the lock, and no thread would ever run again
+    (https://github.com/python/cpython/issues/106883). So nothing is collected meanwhile; as all of
+    a look is C code, no other thread runs and no cut comes before garbage is collected again.
+    """
+    pause, go_on = (gc.disable, gc.enable) if gc.isenabled() else (int, int)
+    steps = (pause, sys._current_frames, go_on)  # noqa: SLF001 - documented
+    return map(itemgetter(1), map(list, iter(partial(map, call, steps), None)))
 
 
 def _is_traced() -> bool:
