@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
@@ -32,16 +32,14 @@ FILTERS = (
     click.option("--dependency", help="Only those of this dependency."),
     click.option("--task", help="Only those of the task with this name."),
     click.option("--fingerprint", help="Only those with this cause."),
-    click.option(
-        "--older-than", "min_age_seconds", type=duration, help="Only those dead for so long."
-    ),
+    click.option("--older-than", "min_age_seconds", type=duration, help="Only those dead so long."),
 )
 YES = click.option("--yes", is_flag=True, help="Skip the question; required without a terminal.")
 CHANGES = (
     click.argument("name", metavar="[ID]", required=False),
     *FILTERS,
     click.option("--all", "every", is_flag=True, help="All there are; else ID or filters say."),
-    click.option("--limit", type=click.IntRange(1), default=EVERY, help="Oldest so many at most."),
+    click.option("--limit", type=click.IntRange(1), help="Oldest so many at most."),
     click.option("--actor", default=who, show_default="who runs this", help="Kept in the audit."),
     click.option("--reason", help="Why; kept in the audit. Needed unless it is a dry run."),
     click.option("--dry-run", is_flag=True, help="Say how many; change nothing."),
@@ -49,7 +47,7 @@ CHANGES = (
 )
 
 
-@click.group()
+@click.group(context_settings={"show_default": True})
 def dead() -> None:
     """See dead letters: jobs that were given up. Run them again, or let them go."""
 
@@ -57,7 +55,7 @@ def dead() -> None:
 @dead.command("list")
 @all_of(FILTERS)
 @click.option("--each", is_flag=True, help="Each letter, oldest first; so does --fingerprint.")
-@click.option("--limit", type=click.IntRange(1), default=LIST, show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=LIST)
 @JSON
 @click.pass_context
 def list_letters(context: click.Context, /, *, each: bool, limit: int, **options: Any) -> None:  # noqa: ANN401 - FILTERS, JSON
@@ -114,28 +112,22 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
 @dead.command()
 @all_of(CHANGES)
 @click.option(
-    "--rate",
-    type=click.FloatRange(0, min_open=True),
-    default=RATE,
-    show_default=True,
-    help="Jobs per second.",
+    "--rate", type=click.FloatRange(0, min_open=True), default=RATE, help="Jobs a second."
 )
 @click.option(
     "--sample",
     type=click.IntRange(1),
     default=SAMPLE,
-    show_default=True,
-    help="Replay so many first, and the others only if none of these fails again.",
+    help="Replay so many first; stop if one fails.",
 )
 @click.option(
     "--sample-seconds",
     "seconds",
     type=duration_in_seconds,
     default=SAMPLE_SECONDS,
-    show_default=True,
     help="Longest wait for the sample to end.",
 )
-@click.option("--no-sample", "sample", flag_value=EVERY, help="Replay all at once.")
+@click.option("--no-sample", is_flag=True, help="Replay all at once.")
 @click.pass_context
 def replay(context: click.Context, /, *, sample: int, seconds: float, **options: Any) -> None:  # noqa: ANN401 - CHANGES
     """Run dead letters again, oldest first, as new jobs that point to their letters.
@@ -143,17 +135,18 @@ def replay(context: click.Context, /, *, sample: int, seconds: float, **options:
     Exits with 1 if a job of the sample fails again; the other letters then stay as they are.
     """
     rate, as_json = options.pop("rate"), options["as_json"]
+    sample = EVERY if options.pop("no_sample") else sample
     nothing: dict[str, Any] = {"replayed": {}, "sample": None, "stopped": False}
-    chosen = _chosen(context, "replayed", nothing, **options)
-    order = Replay(chosen.letters, chosen.which, rate=rate, **chosen.by)
-    deque(order.run(chosen.total, sample=sample, sample_seconds=seconds), maxlen=0)
+    letters, which, ids, by = _chosen(context, "replayed", nothing, **options)
+    order, total = Replay(letters, which, rate=rate, **by), len(ids)
+    deque(order.run(total, sample=sample, sample_seconds=seconds), maxlen=0)
     if as_json:
         became = {"replayed": order.replayed, "sample": order.sample and asdict(order.sample)}
         click.echo(json.dumps({**became, "stopped": order.stopped}, indent=2))
     elif order.sample:
-        click.echo(f"Sample of {sample} from {chosen.total}: {order.sample}.")
+        click.echo(f"Sample of {sample} from {total}: {order.sample}.")
     if order.stopped:
-        left = chosen.total - len(order.replayed)
+        left = total - len(order.replayed)
         click.echo(f"Stopped: {left} letters were not replayed. `dead show` says why.", err=True)
         context.exit(1)
     if not as_json:
@@ -166,16 +159,14 @@ def replay(context: click.Context, /, *, sample: int, seconds: float, **options:
 @click.pass_context
 def discard(context: click.Context, /, *, yes: bool, **options: Any) -> None:  # noqa: ANN401 - CHANGES
     """Forget dead letters, oldest first; only the audit remembers who did so, and why."""
-    chosen = _chosen(context, "discarded", {"discarded": []}, **options)
-    limit, as_json = options["limit"], options["as_json"]
-    forget = partial(chosen.letters.discard, chosen.which, limit=limit, **chosen.by)
-    names = forget(dry_run=True)
+    letters, which, ids, by = _chosen(context, "discarded", {"discarded": []}, **options)
     if not yes:
-        confirm(f"Discard {len(names)} dead letters for good?")
+        confirm(f"Discard {len(ids)} dead letters for good?")
     # Letters may have died, and some of these may be gone, while the question was open.
-    names = forget(among=names)
-    text = f"{len(names)} discarded."
-    click.echo(json.dumps({"discarded": names}, indent=2) if as_json else text)
+    limit = options["limit"] or EVERY
+    ids = letters.discard(which, limit=limit, among=ids, **by)
+    text = f"{len(ids)} discarded."
+    click.echo(json.dumps({"discarded": ids}, indent=2) if options["as_json"] else text)
 
 
 @dead.command()
@@ -187,24 +178,14 @@ def purge(context: click.Context, *, older_than: float, yes: bool, as_json: bool
     """Forget old dead letters, old audit entries, and idempotency records that are over."""
     letters = ledger_of(context).letters
     if not yes:
-        confirm(
-            f"Forget for good all dead letters and audit entries older than {briefly(older_than)}?"
-        )
+        age = briefly(older_than)
+        confirm(f"Forget for good all dead letters and audit entries older than {age}?")
     purged = letters.purge(older_than_seconds=older_than)
     text = (
         f"Forgotten: {purged.letters} letters, {purged.audit} audit entries, "
         f"{purged.claims} idempotency records."
     )
     click.echo(json.dumps(asdict(purged), indent=2) if as_json else text)
-
-
-class _Chosen(NamedTuple):
-    """Which letters of a ledger are meant, how many these are, and who means them and why."""
-
-    letters: Letters
-    which: Which
-    total: int
-    by: dict[str, Any]
 
 
 def _chosen(
@@ -216,12 +197,14 @@ def _chosen(
     every: bool,
     actor: str,
     reason: str | None,
-    limit: int,
+    limit: int | None,
     dry_run: bool,
     as_json: bool,
     **filters: Any,  # noqa: ANN401 - FILTERS
-) -> _Chosen:
-    """Return what is to be changed; if that is nothing, say so and end the command.
+) -> tuple[Letters, Which, list[str], dict[str, Any]]:
+    """Return the letters, which are meant, the ids of these, and who means them and why.
+
+    If nothing is to be changed, this says so and ends the command.
 
     Then the exit code is 1 if a letter was named that is not there; filters may match none.
 
@@ -240,16 +223,16 @@ def _chosen(
         msg = "Say why, with --reason; it is kept."
         raise click.UsageError(msg)
     letters = ledger_of(context).letters
-    count = min(letters.extent(which)[0], limit)
-    if dry_run or not count:
+    ids = letters.ids(which, limit or EVERY)
+    if dry_run or not ids:
         if as_json:
-            click.echo(json.dumps({f"would_be_{verb}": count} if dry_run else nothing))
-        elif count:
-            click.echo(f"{count} would be {verb}.")
+            click.echo(json.dumps({f"would_be_{verb}": len(ids)} if dry_run else nothing))
+        elif ids:
+            click.echo(f"{len(ids)} would be {verb}.")
         else:
             _say_nothing_found(context, which)
-        context.exit(int(name is not None and not count))
-    return _Chosen(letters, which, count, {"actor": actor, "reason": reason})
+        context.exit(int(name is not None and not ids))
+    return letters, which, ids, {"actor": actor, "reason": reason}
 
 
 def _say_nothing_found(context: click.Context, which: Which) -> None:

@@ -1,6 +1,6 @@
 """Dead letters: jobs that were given up, and what an operator does with them."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -63,14 +63,17 @@ class Letters(LetterLookups):
         """
         replayed: dict[str, str] = {}
         order = {"action": "edit" if edit else "replay", "actor": actor, "reason": reason}
-        for some in batches(self._ids(which, limit)):
+        for some in batches(self.ids(which, limit)):
             # Before the transaction: none is held while something else is called.
             names = [new_id() for _ in some]
             with self._database.writing() as connection:
                 letters = self._lock(connection, some)
                 pairs = dict(zip((letter.id for letter in letters), names, strict=False))
                 if edit:
-                    self._edit(connection, pairs, edit)
+                    for name in pairs:
+                        row = JOBS.c.id == name
+                        text = connection.scalars(select(JOBS.c.message).where(row)).one()
+                        connection.execute(update(JOBS).where(row).values(message=edit(text)))
                 self._revive(connection, pairs, interval_seconds, first=len(replayed))
                 self._note(connection, letters, order, pairs)
             replayed |= pairs
@@ -84,9 +87,8 @@ class Letters(LetterLookups):
         reason: str,
         limit: int,
         among: Collection[str] | None = None,
-        dry_run: bool = False,
     ) -> list[str]:
-        """Forget the first *limit* of *which* letters; only the audit remembers.
+        """Forget the first *limit* of *which* letters; return their ids. The audit remembers them.
 
         Args:
             which: Which letters.
@@ -94,17 +96,11 @@ class Letters(LetterLookups):
             reason: Why, for the audit.
             limit: Most letters.
             among: Ids; letters that have none of them stay. None: all may be forgotten.
-            dry_run: Change nothing.
-
-        Returns:
-            Their ids; of a dry run, those that would have been forgotten.
         """
-        ids = self._ids(which, limit)
+        ids = self.ids(which, limit)
         if among is not None:
             chosen = frozenset(among)
             ids = [name for name in ids if name in chosen]
-        if dry_run:
-            return ids
         discarded: list[str] = []
         order = {"action": "discard", "actor": actor, "reason": reason}
         for some in batches(ids):
@@ -139,12 +135,6 @@ class Letters(LetterLookups):
         chosen = select(*columns).where(JOBS.c.id.in_(ids)).order_by(JOBS.c.id)
         rows = {row.id: row for row in connection.execute(chosen.with_for_update())}
         return [row for name in ids if (row := rows.get(name)) and row.died is not None]
-
-    def _edit(self, connection: Connection, ids: Iterable[str], edit: Callable[[str], str]) -> None:
-        for name in ids:
-            row = JOBS.c.id == name
-            text = connection.scalars(select(JOBS.c.message).where(row)).one()
-            connection.execute(update(JOBS).where(row).values(message=edit(text)))
 
     def _revive(
         self, connection: Connection, pairs: dict[str, str], interval: float, *, first: int

@@ -130,7 +130,8 @@ class LetterLookups:
             dead = dead.where(JOBS.c.died <= which.died_by)
         return dead
 
-    def _ids(self, which: Which, limit: int) -> list[str]:
+    def ids(self, which: Which, limit: int) -> list[str]:
+        """Return the ids of the first *limit* of *which* letters."""
         ids: list[str] = []
         page = self._select(which, JOBS.c.id, JOBS.c.died)
         with self._database.reading() as connection:

@@ -78,11 +78,10 @@ def queues_of(adopted: Resilience) -> list[str]:
 
     A queue that only a function of `task_routes` names is not among them.
     """
-    conf = adopted.app.conf
-    declared = conf.task_queues or ()
-    names = declared if isinstance(declared, Mapping) else [one.name for one in declared]
+    amqp, conf = adopted.app.amqp, adopted.app.conf
     own = [queue for one in adopted.dependencies.values() for queue in one.queues]
-    return list(dict.fromkeys([*own, conf.task_default_queue, *names, *_routed(conf.task_routes)]))
+    others = [conf.task_default_queue, *amqp.Queues(conf.task_queues), *_routed(conf.task_routes)]
+    return list(dict.fromkeys([*own, *others]))
 
 
 def queues_named(adopted: Resilience, name: str) -> set[str]:

@@ -54,20 +54,13 @@ class LetterActions:
         rows = [letter_row(one) for one in self._letters.find(which, limit=limit)]
         return {"jobs": jobs, "version": newest, "letters": rows}
 
-    def check(self, which: Which, jobs: int) -> None:
-        """Check that *which* letters are still the *jobs* that somebody saw.
+    def discard(self, which: Which, jobs: int, by: Mapping[str, Any]) -> str:
+        """Let letters go.
 
         Raises:
             OrderConflictError: Some were replayed or discarded since.
         """
-        left = self._letters.extent(which)[0]
-        if left != jobs:
-            msg = f"{jobs - left} of {jobs} letters were replayed or discarded since; look again"
-            raise OrderConflictError(msg)
-
-    def discard(self, which: Which, jobs: int, by: Mapping[str, Any]) -> str:
-        """Let letters go. Raises as `check`."""
-        self.check(which, jobs)
+        self._check(which, jobs)
         return f"{len(self._letters.discard(which, limit=jobs, **by))} discarded"
 
     def edit(self, which: Which, edited: Edited, by: Mapping[str, Any]) -> str:
@@ -78,20 +71,20 @@ class LetterActions:
             ConfigurationError: A hidden value stands where there was none.
         """
         shown = self._letters.find(which, limit=1)
-        self.check(which, 1)
+        self._check(which, 1)
         edit = partial(_edited, shown=shown[0].message, edited=edited)
         replayed = self._letters.replay(which, new_id=uuid, limit=1, edit=edit, **by)
         if not replayed:
-            self.check(which, 1)
+            self._check(which, 1)
         return f"replayed as {', '.join(replayed.values())}"
 
     def replay(self, which: Which, jobs: int, by: Mapping[str, Any]) -> str:
         """Begin to run letters again, a sample first; `progress` says how far that is.
 
         Raises:
-            OrderConflictError: As `check`, or too many replays are under way.
+            OrderConflictError: Some were replayed or discarded since, or too many replays run.
         """
-        self.check(which, jobs)
+        self._check(which, jobs)
         if sum(not one["over"] for one in self._replays) >= AT_ONCE:
             msg = f"{AT_ONCE} replays are under way; wait until one has ended"
             raise OrderConflictError(msg)
@@ -105,6 +98,17 @@ class LetterActions:
         self._replays.append(row)
         threading.Thread(target=_go_on, args=(replay, steps, row), daemon=True).start()
         return f"{jobs} are replayed"
+
+    def _check(self, which: Which, jobs: int) -> None:
+        """Check that *which* letters are still the *jobs* that somebody saw.
+
+        Raises:
+            OrderConflictError: Some were replayed or discarded since.
+        """
+        left = self._letters.extent(which)[0]
+        if left != jobs:
+            msg = f"{jobs - left} of {jobs} letters were replayed or discarded since; look again"
+            raise OrderConflictError(msg)
 
 
 def _go_on(replay: Replay, steps: Iterable[Watched], row: dict[str, Any]) -> None:

@@ -67,12 +67,12 @@ class View:
     async def read(self) -> dict[str, Any]:
         """Return what is known: a look that is new, or the last one if that takes longer."""
         now = SystemClock.monotonic()
-        if (self._looking is None or self._looking.done()) and now - self._began >= FRESH_SECONDS:
+        is_stale = now - self._began >= FRESH_SECONDS
+        if self._looking is None or (self._looking.done() and is_stale):
             self._began = now
             self._looking = asyncio.create_task(self._renew())
-        if self._looking is not None:
-            seconds = PATIENCE_SECONDS if "at" in self._last else FIRST_SECONDS
-            await asyncio.wait({self._looking}, timeout=seconds)
+        seconds = PATIENCE_SECONDS if "at" in self._last else FIRST_SECONDS
+        await asyncio.wait({self._looking}, timeout=seconds)
         return self._last | self._heard()
 
     def outdate(self) -> None:
@@ -82,9 +82,9 @@ class View:
 
     async def note_level(self) -> None:
         """Keep the level for the chart."""
-        found = await self.read()
-        known = found.get("level") and "store" not in found["unknown"]
-        level = int(Level[found["level"]]) if known else None
+        shown = await self.read()
+        known = shown.get("level") and "store" not in shown["unknown"]
+        level = int(Level[shown["level"]]) if known else None
         self._flower.events.state.levels.append((round(SystemClock().now()), level))
 
     async def _renew(self) -> None:
@@ -99,11 +99,8 @@ class View:
 
     def _heard(self) -> dict[str, Any]:
         """Return what Flower itself knows, which asks nobody."""
-        state, now, unknown = (
-            self._flower.events.state,
-            SystemClock().now(),
-            dict(self._last["unknown"]),
-        )
+        state, now = self._flower.events.state, SystemClock().now()
+        unknown = dict(self._last["unknown"])
         if state.heard is None or now - state.heard > QUIET_SECONDS:
             since = "since it started" if state.heard is None else f"for {now - state.heard:.0f} s"
             unknown["events"] = (
@@ -134,12 +131,11 @@ class View:
         for name, queues in {**owned, **{queue: (queue,) for queue in sorted(others)}}.items():
             held = [one for one in report["holds"] if one["name"] in (name, *queues)]
             depths = {one: report["queues"].get(one) for one in queues}
-            known = [depth for depth in depths.values() if depth is not None]
             sent = [report["oldest"][one] for one in queues if one in report["oldest"]]
             running = [active for taken, active in alive if not taken.isdisjoint(queues)]
             yield {
                 "name": name,
-                "depth": sum(known) if known else None,
+                "depth": sum(depths.values()) if report["queues"] else None,
                 "queues": depths,
                 "oldest": max(0.0, report["at"] - min(sent)) if sent else None,
                 "held": next((one for one in held if one["name"] == name), None),
@@ -176,16 +172,16 @@ class View:
         """Return the causes of dead letters, and who ordered what."""
         ledger = self._adopted.ledger
         causes = cause_rows(ledger.letters, Which(), limit=CAUSES)
-        orders = [
-            {"at": one.at, "what": f"flag {one.said}", "name": name, **_by(one)}
-            for name, one in ledger.orders.recent(limit=SHOWN)
-        ]
-        orders += [
-            {"at": one.at, "what": one.action, "name": one.job, "task": one.task, **_by(one)}
-            for one in ledger.letters.audit(limit=SHOWN)
-        ]
-        short_causes = [{name: short(one) for name, one in row.items()} for row in causes]
-        return {"causes": short_causes, "orders": orders}
+        flags, names = ledger.orders.recent(limit=SHOWN), ("at", "actor", "reason", "task")
+        orders: list[Any] = [(f"flag {one.said}", name, one) for name, one in flags]
+        orders += ((one.action, one.job, one) for one in ledger.letters.audit(limit=SHOWN))
+        return {
+            "causes": [{name: short(value) for name, value in row.items()} for row in causes],
+            "orders": [
+                {"what": what, "name": name} | {field: getattr(one, field, None) for field in names}
+                for what, name, one in orders
+            ],
+        }
 
     def _from_store(self) -> dict[str, list[Any]]:
         """Return the last changes of all circuits, and for how long answers were not full."""
@@ -195,7 +191,3 @@ class View:
             for change in changes
         ]
         return {"changes": changes, "below_full": [*minutes_below_full(self._adopted).items()]}
-
-
-def _by(order: Any) -> dict[str, str]:  # noqa: ANN401 - an order or an entry of the audit
-    return {"actor": order.actor, "reason": order.reason}
