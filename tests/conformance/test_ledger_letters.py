@@ -71,13 +71,18 @@ def test_filters_choose_letters(ledger: Ledger, ledger_url: str) -> None:
 def test_letter_is_replayed_with_another_message_or_stays_as_it_is(ledger: Ledger) -> None:
     """In one step with the audit; an edit that fails changes nothing, and a letter has one."""
     buried(ledger, "a")
-    again = {"limit": 1, "new_id": ids(), **BY}
-    more = {**again, "edit": lambda text: text.replace("{", '{"more": 1, ', 1)}
+
+    def edited(edit: Callable[[str], str]) -> dict[str, str]:
+        return ledger.letters.replay(Which(id="a"), edit=edit, new_id=ids(), limit=1, **BY)
+
+    def more(text: str) -> str:
+        return text.replace("{", '{"more": 1, ', 1)
+
     with pytest.raises(ValueError, match="no edit"):
-        ledger.letters.replay(Which(id="a"), edit=_fail, **again)
+        edited(_fail)
     assert ledger.letters.states(["a", "b"]) == {"a": ("dead", 1)}
-    assert ledger.letters.replay(Which(id="a"), **more) == {"a": "new-0000"}
-    assert ledger.letters.replay(Which(id="a"), **more) == {}
+    assert edited(more) == {"a": "new-0000"}
+    assert edited(more) == {}
     made = shown(ledger, "new-0000")
     assert (made.state, made.origin, made.message["more"]) == ("scheduled", "a", 1)
     ledger.letters.note("breaker observe", "mail", **BY)

@@ -137,6 +137,25 @@ def test_second_of_two_operators_changes_nothing_and_is_told(
     )
 
 
+def test_lane_that_is_held_is_released_with_its_dependency(
+    stage: Stage, ann: Operator, bob: Operator
+) -> None:
+    """Its row shows who holds which lanes, and the order names the version of all of them."""
+    lanes = {"mail.critical", "mail.sheddable"}
+    for lane in lanes:
+        stage.adopted.holds.hold(lane, seconds=60, actor="bob", reason="first")
+
+    def held() -> set[str]:
+        return {one["name"] for one in ann.row("bulkheads", "mail")["held_queues"]}
+
+    wait_until(lambda: held() == lanes, SECONDS, "the page shows the lanes")
+    row = ann.row("bulkheads", "mail")
+    assert (row["held"], row["held_queues"][0]["actor"]) == (None, "bob")
+    assert bob.order("release", name="mail", version=0).status_code == 409
+    assert ann.order("release", name="mail", version=row["version"]).is_success
+    assert stage.adopted.holds.all() == {}
+
+
 def test_letters_that_somebody_has_replayed_are_left_alone(
     stage: Stage, ann: Operator, bob: Operator
 ) -> None:
