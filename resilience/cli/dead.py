@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,21 +12,22 @@ import click
 
 from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
-from resilience.cli.letters import print_letter, print_letters
+from resilience.cli.letters import print_letter
 from resilience.cli.rows import JSON, all_of, print_rows
 from resilience.cli.words import briefly, confirm, duration, duration_in_seconds, plain
 from resilience.clock import SystemClock
 from resilience.declared import nearest
-from resilience.ledger import Letters, State, Which
+from resilience.ledger import Letter, Letters, State, Which
 from resilience.ledger.lookups import CAUSES_MOST
 from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay
-from resilience.monitor.rows import cause_rows
+from resilience.monitor.rows import cause_rows, last_error
 from resilience.tasks.resilience import Resilience
 
 LIST = 50
 """Most letters that are listed unless told otherwise."""
 EVERY = sys.maxsize
 CAUSES = ("letters", "age", "cause", "fingerprint")
+LETTERS = ("age", "attempts", "cause", "id, fingerprint")
 
 FILTERS = (
     click.option("--dependency", help="Only those of this dependency."),
@@ -66,16 +67,31 @@ def list_letters(context: click.Context, /, *, each: bool, limit: int, **options
     find: Callable[..., list[Any]] = letters.find if each else partial(cause_rows, letters)
     rows = find(which, limit=limit + 1)
     if as_json:
-        shown = [letter.to_json() for letter in rows[:limit]] if each else rows[:limit]
+        shown = [asdict(letter) for letter in rows[:limit]] if each else rows[:limit]
         click.echo(json.dumps(shown, indent=2))
     elif not rows:
         _say_nothing_found(context, which)
     elif each:
-        print_letters(rows[:limit])
+        _print_letters(rows[:limit])
     else:
         _print_causes(rows[:limit])
     if len(rows) > limit and not as_json:
         click.echo(f"The {'oldest' if each else 'largest'} {limit}; there are more.")
+
+
+def _print_letters(letters: list[Letter]) -> None:
+    """Print a table of *letters*, what can be pasted into other commands in its last column."""
+    now = SystemClock().now()
+    rows = [
+        {
+            "age": briefly(max(0.0, now - (letter.died or now))),
+            "attempts": letter.attempts,
+            "cause": f"{letter.task}\n{letter.reason}: {last_error(letter)}",
+            "id, fingerprint": f"{letter.id}\n{letter.fingerprint}",
+        }
+        for letter in letters
+    ]
+    print_rows(rows, LETTERS, as_json=False, whole=("age", "attempts", LETTERS[-1]))
 
 
 def _print_causes(rows: list[dict[str, Any]]) -> None:
@@ -101,7 +117,7 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
     letters = ledger_of(context).letters
     letter, audit = letters.show(name), letters.audit(job=name)
     if as_json:
-        known = {"job": letter and letter.to_json(), "audit": [asdict(entry) for entry in audit]}
+        known = {"job": letter and asdict(letter), "audit": [asdict(entry) for entry in audit]}
         click.echo(json.dumps(known, indent=2))
     else:
         print_letter(name, letter, audit)
@@ -237,12 +253,10 @@ def _chosen(
 
 def _say_nothing_found(context: click.Context, which: Which) -> None:
     adopted = Resilience.of(context.obj.app)
-    counts = [one for one in adopted.ledger.counts() if one.state is State.DEAD]
-    there = ", ".join(f"{plain(one.dependency)}: {one.amount}" for one in counts)
-    known: dict[str, Iterable[str]] = {
-        "dependency": {*adopted.dependencies, *(one.dependency for one in counts)},
-        "task": adopted.app.tasks,
-    }
+    counts = adopted.ledger.counts()
+    dead = {one.dependency: one.amount for one in counts if one.state is State.DEAD}
+    there = ", ".join(f"{plain(name)}: {amount}" for name, amount in dead.items())
+    known = {"dependency": {*adopted.dependencies, *dead}, "task": {*adopted.app.tasks}}
     hints = "".join(
         f" Did you mean the {kind} {plain(near)!r}?"
         for kind, names in known.items()

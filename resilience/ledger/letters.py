@@ -97,10 +97,8 @@ class Letters(LetterLookups):
             limit: Most letters.
             among: Ids; letters that have none of them stay. None: all may be forgotten.
         """
-        ids = self.ids(which, limit)
-        if among is not None:
-            chosen = frozenset(among)
-            ids = [name for name in ids if name in chosen]
+        chosen = None if among is None else frozenset(among)
+        ids = [name for name in self.ids(which, limit) if chosen is None or name in chosen]
         discarded: list[str] = []
         order = {"action": "discard", "actor": actor, "reason": reason}
         for some in batches(ids):

@@ -70,13 +70,12 @@ class Readings:
 
     def _slots(self) -> Values:
         store, now = self._app.store, round(self._app.fleet_time() * 1000)
-        for one in self._app.dependencies.values():
+        for name, one in self._app.dependencies.items():
             if one.slots is not None:
-                key = store.key("slots", one.name, "held")
-                ask = functools.partial(redis.Redis.zcount, name=key, min=now, max="inf")
-                used: Any = store.run(ask)
-                yield ("slots", one.name), one.slots
-                yield ("slots_in_use", one.name), used
+                key = store.key("slots", name, "held")
+                ask: Any = functools.partial(redis.Redis.zcount, name=key, min=now, max="inf")
+                yield ("slots", name), one.slots
+                yield ("slots_in_use", name), store.run(ask)
 
     def _totals(self) -> Values:
         store, known = self._app.store, metrics.known_labels(self._app)

@@ -71,10 +71,7 @@ def _held(adopted: Resilience, reason: Reason, report: Mapping[str, Any]) -> dic
 
 
 def _shed(_: Resilience, reason: Reason, report: Mapping[str, Any]) -> dict[str, Any]:
-    sources = {row["feature"]: row["source"] for row in report["flags"]}
-    mends = {
-        Source.BROWNOUT: "brownout off --reason …",
-        Source.ORDER: f"flag auto {reason.name} --reason …",
-    }
-    mend = mends.get(sources[reason.name], f"flag on {reason.name} --for 30m --reason …")
-    return {"next": [f"resilience {mend}"]}
+    name, sources = reason.name, {row["feature"]: row["source"] for row in report["flags"]}
+    mends = {Source.BROWNOUT: "brownout off", Source.ORDER: f"flag auto {name}"}
+    mend = mends.get(sources[name], f"flag on {name} --for 30m")
+    return {"next": [f"resilience {mend} --reason …"]}

@@ -81,16 +81,24 @@ def look(
         "ledger": lambda: _from_ledger(adopted),
     }
     for name, ask in sources.items():
-        try:
-            report |= ask()
-        except AWAY as error:
-            report["unknown"][name] = text_of(error) or repr(error)
+        report |= answer_of(name, ask, report["unknown"])
     report["at"] = adopted.fleet_time()
     _judge(adopted, report)
     for row in (*report["reasons"], *report["notes"]):
         row["next"] = [f"{command} {words}" for words in row["next"]]
         report["next"] += (words for words in row["next"] if words not in report["next"])
     return report
+
+
+def answer_of(
+    source: str, ask: Callable[[], Mapping[str, Any]], unknown: dict[str, str]
+) -> Mapping[str, Any]:
+    """Return what a source answers; if it does not, nothing, and say in *unknown* why."""
+    try:
+        return ask()
+    except AWAY as error:
+        unknown[source] = text_of(error) or repr(error)
+        return {}
 
 
 def _from_store(adopted: Resilience) -> Mapping[str, Any]:

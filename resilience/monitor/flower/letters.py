@@ -127,7 +127,7 @@ def _go_on(replay: Replay, steps: Iterable[Watched], row: dict[str, Any]) -> Non
 
 def letter_row(letter: Letter) -> dict[str, Any]:
     """Return what the page shows of *letter*; only its own arguments may be long."""
-    row = letter.to_json()
+    row = asdict(letter)
     message, errors = row.pop("message"), row.pop("errors")
     fields = message if isinstance(message, dict) else {}
     shown = {name: fields.get(name) for name in ("args", "kwargs")}

@@ -19,7 +19,7 @@ from resilience.monitor.flower.state import short
 from resilience.monitor.flower.timeline import timeline
 from resilience.monitor.objective import minutes_below_full
 from resilience.monitor.rows import cause_rows
-from resilience.monitor.status import AWAY, look
+from resilience.monitor.status import answer_of, look
 from resilience.tasks.resilience import Resilience
 
 logger = logging.getLogger(__name__)
@@ -158,13 +158,9 @@ class View:
             report["brownout"] = {"version": order.version if order else 0, "order": now}
         for source, ask in (("ledger", self._from_ledger), ("store", self._from_store)):
             began = SystemClock.monotonic()
-            if source in unknown or began < self._rests.get(source, began):
-                continue
-            try:
-                self._kept |= ask()
-            except AWAY as error:
-                unknown[source] = text_of(error) or repr(error)
-            self._rests[source] = began + REST * (SystemClock.monotonic() - began)
+            if source not in unknown and began >= self._rests.get(source, began):
+                self._kept |= answer_of(source, ask, unknown)
+                self._rests[source] = began + REST * (SystemClock.monotonic() - began)
         audited = self._kept["orders"] + self._kept["changes"]
         return report | self._kept | {"audited": audited}
 
