@@ -117,8 +117,8 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
     letters = ledger_of(context).letters
     letter, audit = letters.show(name), letters.audit(job=name)
     if as_json:
-        known = {"job": letter and asdict(letter), "audit": [asdict(entry) for entry in audit]}
-        click.echo(json.dumps(known, indent=2))
+        record = {"job": letter and asdict(letter), "audit": [asdict(entry) for entry in audit]}
+        click.echo(json.dumps(record, indent=2))
     else:
         print_letter(name, letter, audit)
     if letter is None and not audit:
@@ -155,9 +155,9 @@ def replay(context: click.Context, /, *, sample: int, seconds: float, **options:
     nothing: dict[str, Any] = {"replayed": {}, "sample": None, "stopped": False}
     letters, which, ids, by = _chosen(context, "replayed", nothing, **options)
     order, total = Replay(letters, which, rate=rate, **by), len(ids)
-    deque(order.run(total, sample=sample, sample_seconds=seconds), maxlen=0)
+    deque(order.run(total, sample=sample, seconds=seconds), maxlen=0)
     if as_json:
-        became = {"replayed": order.replayed, "sample": order.sample and asdict(order.sample)}
+        became = {"replayed": order.replayed, "sample": order.sample and order.sample._asdict()}
         click.echo(json.dumps({**became, "stopped": order.stopped}, indent=2))
     elif order.sample:
         click.echo(f"Sample of {sample} from {total}: {order.sample}.")
@@ -179,8 +179,7 @@ def discard(context: click.Context, /, *, yes: bool, **options: Any) -> None:  #
     if not yes:
         confirm(f"Discard {len(ids)} dead letters for good?")
     # Letters may have died, and some of these may be gone, while the question was open.
-    limit = options["limit"] or EVERY
-    ids = letters.discard(which, limit=limit, among=ids, **by)
+    ids = letters.discard(which, limit=EVERY, among=ids, **by)
     text = f"{len(ids)} discarded."
     click.echo(json.dumps({"discarded": ids}, indent=2) if options["as_json"] else text)
 
@@ -220,9 +219,8 @@ def _chosen(
 ) -> tuple[Letters, Which, list[str], dict[str, Any]]:
     """Return the letters, which are meant, the ids of these, and who means them and why.
 
-    If nothing is to be changed, this says so and ends the command.
-
-    Then the exit code is 1 if a letter was named that is not there; filters may match none.
+    If nothing is to be changed, this says so and ends the command, with exit code 1 if a letter was
+    named that is not there; filters may match none.
 
     Raises:
         click.UsageError: It is not said which letters, or by whom and why.

@@ -51,7 +51,7 @@ def breaker_rows(adopted: Resilience) -> list[dict[str, Any]]:
     """
     breakers = breakers_of(adopted)
     changes = histories(adopted, breakers)
-    return [_row(one, changes[name]) for name, one in breakers.items()]
+    return [_row(breaker, changes[name]) for name, breaker in breakers.items()]
 
 
 def history_of(adopted: Resilience, name: str) -> list[Change]:
@@ -83,21 +83,21 @@ def histories(adopted: Resilience, names: Collection[str]) -> dict[str, list[Cha
     }
 
 
-def _row(one: Breaker, history: Iterable[Change]) -> dict[str, Any]:
-    state, circuit, left = one.state, one.circuit, one.seconds_left
+def _row(breaker: Breaker, history: Iterable[Change]) -> dict[str, Any]:
+    state, circuit, left = breaker.state, breaker.circuit, breaker.seconds_left
     opened = takewhile(lambda change: change.event == "CircuitOpened", history)
     causes = list(opened) if circuit.attempt else []
     cause = causes[0] if causes else None
     changed = circuit.generation / 1e6 if circuit.attempt or circuit.manual else None
     return {
-        "dependency": one.name,
+        "dependency": breaker.name,
         "state": str(state),
         "seconds_left": None if left is None else round(left, 1),
         "opened": circuit.attempt,
         "actor": circuit.actor or None,
         "reason": circuit.reason or None,
         "version": circuit.generation,
-        "unreadable": one.unreadable,
+        "unreadable": breaker.unreadable,
         "since": causes[-1].at if causes else changed,
         "why": cause and cause.reason,
         "error": next((change.error for change in causes if change.error), None),

@@ -13,22 +13,22 @@ from resilience.monitor.rows import queues_of
 from resilience.tasks.publishing import publish_within
 from resilience.tasks.resilience import Resilience
 
+Workers = Mapping[str, int] | None
+"""How many workers consume from each queue; None: that is not known."""
 WORKERS_SECONDS = 1.0
 """Workers have so long to answer what they consume."""
 REMEMBERED_SECONDS = 300
 """Who finds out later that a queue still has no consumer does not know that it had none before."""
 
 
-def read_queues(
-    adopted: Resilience, seconds: float, workers: Mapping[str, int] | None = None
-) -> dict[str, dict[str, Any]]:
+def read_queues(adopted: Resilience, seconds: float, workers: Workers = None) -> dict[str, Any]:
     """Ask the broker for all queues of the app, and make none; see `look` for what is returned.
 
     Args:
         adopted: What the app declared.
         seconds: Longest wait for the answer.
-        workers: How many consume from each queue, if the caller knows; else they are asked, where
-            messages wait and the broker counts no consumers.
+        workers: If the caller knows; else they are asked, where messages wait and the broker counts
+            no consumers.
 
     Raises:
         TimeoutError: The broker did not answer in time.
@@ -65,7 +65,7 @@ def read_queues(
 
 
 def workers_by_queue(app: Celery[Any]) -> Counter[str] | None:
-    """Ask workers what they consume; return how many there are by queue, None if none is asked."""
+    """Ask workers what they consume, unless the app allows no remote control."""
     if not app.conf.worker_enable_remote_control:
         return None
     answers: Any = app.control.inspect(timeout=WORKERS_SECONDS).active_queues() or {}

@@ -59,7 +59,7 @@ class Readings:
         yield ("level",), app.level
         for name, breaker in breakers_of(app).items():
             now = breaker.state
-            yield from ((("breaker_state", name, one), now is one) for one in State)
+            yield from ((("breaker_state", name, state), now is state) for state in State)
         for name in {*app.dependencies, *(held.keys() & queues_of(app))}:
             yield ("held", name), name in held
         for name in app.features:
@@ -70,11 +70,11 @@ class Readings:
 
     def _slots(self) -> Values:
         store, now = self._app.store, round(self._app.fleet_time() * 1000)
-        for name, one in self._app.dependencies.items():
-            if one.slots is not None:
+        for name, dependency in self._app.dependencies.items():
+            if dependency.slots is not None:
                 key = store.key("slots", name, "held")
                 ask: Any = functools.partial(redis.Redis.zcount, name=key, min=now, max="inf")
-                yield ("slots", name), one.slots
+                yield ("slots", name), dependency.slots
                 yield ("slots_in_use", name), store.run(ask)
 
     def _totals(self) -> Values:
@@ -121,15 +121,15 @@ class Readings:
 
     def _from_broker(self) -> Values:
         now = self._app.fleet_time()
-        known = read_queues(self._app, BROKER_SECONDS, workers={})
-        yield from ((("queue_jobs", name), depth) for name, depth in known["queues"].items())
-        for name, sent in known["oldest"].items():
+        answer = read_queues(self._app, BROKER_SECONDS, workers={})
+        yield from ((("queue_jobs", name), depth) for name, depth in answer["queues"].items())
+        for name, sent in answer["oldest"].items():
             yield ("queue_oldest_age_seconds", name), max(0.0, now - sent)
         if SystemClock.monotonic() - self._inspected > CONSUMERS_SECONDS:
             self._inspected = SystemClock.monotonic()
             self._consumers = workers_by_queue(self._app.app)
         if self._consumers is not None:
-            served = known["queues"].keys() - held_queues(self._app)
+            served = answer["queues"].keys() - held_queues(self._app)
             yield from ((("queue_consumers", name), self._consumers[name]) for name in served)
 
     def _from_ledger(self) -> Values:

@@ -33,8 +33,7 @@ def reason_row(adopted: Resilience, reason: Reason, report: Mapping[str, Any]) -
         report: What `look` knows of breakers, holds and flags.
     """
     more = {"open": _open, "held": _held, "shed": _shed}[reason.kind]
-    users = f"get {GETS[reason.level]}"
-    row = {**asdict(reason), "level": reason.level.name, "users": users}
+    row = {**asdict(reason), "level": reason.level.name, "users": f"get {GETS[reason.level]}"}
     return row | more(adopted, reason, report)
 
 

@@ -2,9 +2,8 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery.utils import uuid
 
@@ -17,8 +16,7 @@ SAMPLE_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class Watched(NamedTuple):
     """What has become of replayed jobs.
 
     Attributes:
@@ -73,7 +71,7 @@ class Replay:
         return bool(self.sample and (self.sample.dead or self.sample.failed))
 
     def run(
-        self, total: int, *, sample: int, sample_seconds: float, watch_seconds: float = 0.0
+        self, total: int, *, sample: int, seconds: float, watch_seconds: float = 0.0
     ) -> Iterator[Watched]:
         """Replay the oldest *total* letters: a *sample* first, the others unless one of it fails.
 
@@ -83,7 +81,7 @@ class Replay:
         Args:
             total: How many letters.
             sample: How many of them come first; if these are all, there is no sample.
-            sample_seconds: Longest wait for the sample to end.
+            seconds: Longest wait for the sample to end.
             watch_seconds: How long to watch the jobs after all were replayed.
 
         Yields:
@@ -92,7 +90,7 @@ class Replay:
         self.replayed |= self._replay(limit=min(sample, total))
         yield Watched(under_way=len(self.replayed))
         if sample < total:
-            for watched in self._watch(sample_seconds):
+            for watched in self._watch(seconds):
                 self.sample = watched
                 yield watched
             if self.stopped:

@@ -31,7 +31,7 @@ def connected(adopted: Resilience) -> Resilience:
 def breakers_of(adopted: Resilience) -> dict[str, Breaker]:
     """Return the breakers of the app by dependency; what is guarded by none is left out."""
     gates = {name: adopted.breaker(name) for name in adopted.dependencies}
-    return {name: one for name, one in gates.items() if isinstance(one, Breaker)}
+    return {name: gate for name, gate in gates.items() if isinstance(gate, Breaker)}
 
 
 def flag_rows(adopted: Resilience) -> list[dict[str, Any]]:
@@ -47,20 +47,19 @@ def flag_rows(adopted: Resilience) -> list[dict[str, Any]]:
     return rows
 
 
-def count_row(one: Count) -> dict[str, Any]:
+def count_row(count: Count) -> dict[str, Any]:
     """Return a count of the ledger's jobs."""
-    overdue = one.overdue_seconds
+    overdue = count.overdue_seconds
     rounded = None if overdue is None else round(overdue, 1)
-    return {**asdict(one), "state": str(one.state), "overdue_seconds": rounded}
+    return {**asdict(count), "state": str(count.state), "overdue_seconds": rounded}
 
 
 def cause_rows(letters: Letters, which: Which, *, limit: int) -> list[dict[str, Any]]:
     """Return the causes of *which* dead letters, those with the most letters first."""
     same = ("task", "dependency", "reason", "fingerprint")
     return [
-        {"letters": jobs, "oldest": oldest, "newest": newest}
+        {"letters": jobs, "oldest": oldest, "newest": newest, "last_error": last_error(example)}
         | {name: getattr(example, name) for name in same}
-        | {"last_error": last_error(example)}
         for jobs, oldest, newest, example in letters.causes(which, limit=limit)
     ]
 
@@ -79,7 +78,7 @@ def queues_of(adopted: Resilience) -> list[str]:
     A queue that only a function of `task_routes` names is not among them.
     """
     amqp, conf = adopted.app.amqp, adopted.app.conf
-    own = [queue for one in adopted.dependencies.values() for queue in one.queues]
+    own = [queue for owner in adopted.dependencies.values() for queue in owner.queues]
     others = [conf.task_default_queue, *amqp.Queues(conf.task_queues), *_routed(conf.task_routes)]
     return list(dict.fromkeys([*own, *others]))
 
@@ -92,17 +91,17 @@ def queues_named(adopted: Resilience, name: str) -> set[str]:
 
 def held_queues(adopted: Resilience) -> set[str]:
     """Return the queues that workers take nothing from: by an order, or as a circuit is open."""
-    reasons, known = adopted.degradation.reasons, adopted.dependencies
-    held = [one.name for one in reasons if one.kind == "held"]
-    held += (
-        one.name for one in reasons if one.kind == "open" and known[one.name].on_open == "hold"
-    )
-    return set().union(*(queues_named(adopted, name) for name in held))
+    names = set[str]()
+    for reason in adopted.degradation.reasons:
+        waits = reason.kind == "open" and adopted.dependencies[reason.name].on_open == "hold"
+        if waits or reason.kind == "held":
+            names |= queues_named(adopted, reason.name)
+    return names
 
 
 def _routed(routes: Any) -> Iterator[str]:  # noqa: ANN401 - Celery takes many forms
-    for one in routes if isinstance(routes, list | tuple) else [routes]:
-        for options in one.values() if isinstance(one, Mapping) else ():
+    for table in routes if isinstance(routes, list | tuple) else [routes]:
+        for options in table.values() if isinstance(table, Mapping) else ():
             queue = options.get("queue") if isinstance(options, Mapping) else options
             name = getattr(queue, "name", queue)
             if isinstance(name, str):

@@ -15,7 +15,7 @@ from resilience.errors import ResilienceError, StoreUnavailableError, text_of
 from resilience.ledger import State
 from resilience.levels import Level
 from resilience.monitor.circuits import breaker_rows
-from resilience.monitor.queues import read_queues, unserved
+from resilience.monitor.queues import Workers, read_queues, unserved
 from resilience.monitor.reasons import LATE_SECONDS, reason_row
 from resilience.monitor.rows import connected, count_row, flag_rows, held_queues
 from resilience.tasks.publishing import PUBLISH_ERRORS
@@ -25,6 +25,8 @@ BROKER_SECONDS = 3.0
 """Longest wait for the broker and the workers."""
 LISTS = ("reasons", "notes", "breakers", "holds", "flags", "jobs", "more_dead", "next")
 MAPPINGS = ("queues", "oldest", "consumers", "unserved", "dead", "unknown")
+Report = dict[str, Any]
+Ask = Callable[[], Mapping[str, Any]]
 AWAY = (ResilienceError, RedisError, *PUBLISH_ERRORS)
 
 
@@ -37,9 +39,7 @@ class Verdict(IntEnum):
     UNKNOWN = 3
 
 
-def look(
-    adopted: Resilience, command: str = "celery", *, workers: Mapping[str, int] | None = None
-) -> dict[str, Any]:
+def look(adopted: Resilience, command: str = "celery", *, workers: Workers = None) -> Report:
     """Return all that is known; what cannot be asked is named, and the rest is there.
 
     All values are those of JSON; texts of others are as they were written, and must be escaped
@@ -70,12 +70,11 @@ def look(
     Args:
         adopted: What the app declared.
         command: Begins each command: `celery -A shop`.
-        workers: How many workers consume from each queue, if the caller knows. Else they are asked,
-            if jobs wait in Redis: that takes a second, and each worker answers.
+        workers: If the caller knows. Else they are asked, if jobs wait in Redis: that takes a
+            second, and each worker answers.
     """
-    report: dict[str, Any] = {"level": None, "since": None}
-    report |= {name: [] for name in LISTS} | {name: {} for name in MAPPINGS}
-    sources: dict[str, Callable[[], Mapping[str, Any]]] = {
+    report: Report = {name: [] for name in LISTS} | {name: {} for name in MAPPINGS}
+    sources: dict[str, Ask] = {
         "store": lambda: _from_store(adopted),
         "broker": lambda: read_queues(adopted, BROKER_SECONDS, workers),
         "ledger": lambda: _from_ledger(adopted),
@@ -90,9 +89,7 @@ def look(
     return report
 
 
-def answer_of(
-    source: str, ask: Callable[[], Mapping[str, Any]], unknown: dict[str, str]
-) -> Mapping[str, Any]:
+def answer_of(source: str, ask: Ask, unknown: dict[str, str]) -> Mapping[str, Any]:
     """Return what a source answers; if it does not, nothing, and say in *unknown* why."""
     try:
         return ask()
@@ -103,7 +100,7 @@ def answer_of(
 
 def _from_store(adopted: Resilience) -> Mapping[str, Any]:
     connected(adopted)
-    report: dict[str, Any] = {
+    report: Report = {
         "level": Level.FULL.name,
         "holds": [asdict(one) for one in adopted.holds.all().values()],
         "breakers": breaker_rows(adopted),
@@ -123,15 +120,14 @@ def _from_ledger(adopted: Resilience) -> Mapping[str, Any]:
     }
 
 
-def _judge(adopted: Resilience, report: dict[str, Any]) -> None:
+def _judge(adopted: Resilience, report: Report) -> None:
     """Add what no single source knows: more reasons, the notes, the level and the verdict."""
     reasons = report["reasons"]
     rows = (*_without_consumer(adopted, report), *_overdue(report), *_to_see_to(report))
     for row in rows:
         (reasons if row["level"] else report["notes"]).append(row)
     worst = max((Level[one["level"]] for one in reasons), default=Level.FULL)
-    if report["level"] or reasons:
-        report["level"] = worst.name
+    report["level"] = worst.name if reasons or "level" in report else None
     began = (one["since"] for one in reasons if one["level"] == worst.name)
     report["since"] = min((at for at in began if at), default=None)
     verdict = Verdict.DEGRADED if reasons else Verdict.WELL
@@ -149,7 +145,7 @@ def _row(kind: str, name: str, why: str, *mends: str, **more: Any) -> dict[str, 
     return {**row, "until": None, "users": users, "next": list(mends)}
 
 
-def _without_consumer(adopted: Resilience, report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _without_consumer(adopted: Resilience, report: Report) -> Iterator[dict[str, Any]]:
     owners = {queue: one.name for one in adopted.dependencies.values() for queue in one.queues}
     owners.setdefault(adopted.app.conf.task_default_queue, DEFAULT_WORKER)
     held = held_queues(adopted)

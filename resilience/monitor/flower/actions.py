@@ -100,11 +100,12 @@ def _breaker(adopted: Resilience, what: str, order: Order, by: dict[str, Any]) -
 def _release(adopted: Resilience, order: Order, by: dict[str, Any]) -> str:
     """End the orders to hold a dependency or any of its queues, or to hold another queue."""
     orders, names = adopted.holds.all(), queues_named(adopted, order.name)
-    held = [one for name, one in orders.items() if name in names]
-    _check(order, max((one.until for one in held), default=0.0), "it was held or released")
-    for one in held:
-        adopted.holds.release(one.name, seen=one.until, **by)
-    return f"{', '.join(one.name for one in held) or 'nothing'} is released"
+    held = {name: hold for name, hold in orders.items() if name in names}
+    version = max((hold.until for hold in held.values()), default=0.0)
+    _check(order, version, "it was held or released")
+    for name, hold in held.items():
+        adopted.holds.release(name, seen=hold.until, **by)
+    return f"{', '.join(held) or 'nothing'} is released"
 
 
 def _trial(adopted: Resilience, order: Order, held: dict[str, Any]) -> str:

@@ -46,12 +46,12 @@ class LetterActions:
 
     def progress(self) -> list[dict[str, Any]]:
         """Return how far the replays have come, newest first."""
-        return [dict(one) for one in reversed(list(self._replays))]
+        return [dict(row) for row in reversed(list(self._replays))]
 
     def find(self, which: Which, limit: int) -> dict[str, Any]:
         """Return the first of *which* letters, how many there are, and when the last one died."""
         jobs, newest = self._letters.extent(which)
-        rows = [letter_row(one) for one in self._letters.find(which, limit=limit)]
+        rows = [letter_row(letter) for letter in self._letters.find(which, limit=limit)]
         return {"jobs": jobs, "version": newest, "letters": rows}
 
     def discard(self, which: Which, jobs: int, by: Mapping[str, Any]) -> str:
@@ -85,12 +85,11 @@ class LetterActions:
             OrderConflictError: Some were replayed or discarded since, or too many replays run.
         """
         self._check(which, jobs)
-        if sum(not one["over"] for one in self._replays) >= AT_ONCE:
+        if sum(not row["over"] for row in self._replays) >= AT_ONCE:
             msg = f"{AT_ONCE} replays are under way; wait until one has ended"
             raise OrderConflictError(msg)
         replay = Replay(self._letters, which, rate=RATE, **by)
-        times = {"sample_seconds": SAMPLE_SECONDS, "watch_seconds": WATCH_SECONDS}
-        steps = replay.run(jobs, sample=SAMPLE, **times)
+        steps = replay.run(jobs, sample=SAMPLE, seconds=SAMPLE_SECONDS, watch_seconds=WATCH_SECONDS)
         next(steps)  # at once: the next operator sees fewer
         what = short(which.fingerprint or which.task or which.dependency or "letters")
         row = {"id": uuid(), "what": what, "total": jobs, "replayed": len(replay.replayed)}
@@ -115,7 +114,7 @@ def _go_on(replay: Replay, steps: Iterable[Watched], row: dict[str, Any]) -> Non
     """Replay the rest; show in *row* how far that is."""
     try:
         for watched in steps:
-            row |= asdict(watched) | {"replayed": len(replay.replayed), "state": str(watched)}
+            row |= watched._asdict() | {"replayed": len(replay.replayed), "state": str(watched)}
         if replay.stopped:
             left = row["total"] - row["replayed"]
             row["state"] = f"stopped: the sample failed; {left} were not replayed"

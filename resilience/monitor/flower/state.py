@@ -50,10 +50,10 @@ class DegradedTask(Task):
         if type_ != "degraded":
             return super().event(type_, *args, **options)
         _, _, fields = args  # the others are times
-        known = {name: short(fields[name]) for name in SHOWN if fields.get(name) not in (None, "")}
-        reason, level = known.get("reason"), level_name(fields.get("level"))
+        facts = {name: short(fields[name]) for name in SHOWN if fields.get(name) not in (None, "")}
+        reason, level = facts.get("reason"), level_name(fields.get("level"))
         self.degradation = f"{level}: {reason}" if reason else level
-        self.degradation_details = ", ".join(f"{name}: {text}" for name, text in known.items())
+        self.degradation_details = ", ".join(f"{name}: {text}" for name, text in facts.items())
         return None
 
 
@@ -95,10 +95,10 @@ class DegradationState(EventsState):  # type: ignore[misc] # Flower has no types
 
     def _note(self, incident: dict[str, Any]) -> None:
         """Keep *incident*, or count it if one of its crowd is kept already."""
-        for one in islice(reversed(self.incidents), CROWD):
-            same = all(one[key] == incident[key] for key in ("kind", "name"))
-            if same and incident["at"] - one["at"] < CROWD_SECONDS:
-                one["times"] = one.get("times", 1) + 1
+        for kept in islice(reversed(self.incidents), CROWD):
+            same = all(kept[key] == incident[key] for key in ("kind", "name"))
+            if same and incident["at"] - kept["at"] < CROWD_SECONDS:
+                kept["times"] = kept.get("times", 1) + 1
                 return
         self.incidents.append(incident)
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -18,6 +18,7 @@ from resilience.monitor.circuits import histories
 from resilience.monitor.flower.state import short
 from resilience.monitor.flower.timeline import timeline
 from resilience.monitor.objective import minutes_below_full
+from resilience.monitor.queues import Workers
 from resilience.monitor.rows import cause_rows
 from resilience.monitor.status import answer_of, look
 from resilience.tasks.resilience import Resilience
@@ -33,7 +34,6 @@ QUIET_SECONDS = 30.0
 """Workers send heartbeats every two seconds."""
 REST = 20
 """What is slow is asked again only after so many times as long as it took."""
-CAUSES = 50
 SHOWN = 100
 KEPT = ("causes", "orders", "changes", "below_full")
 """What stays as it was while its source is away."""
@@ -83,8 +83,8 @@ class View:
     async def note_level(self) -> None:
         """Keep the level for the chart."""
         shown = await self.read()
-        known = shown.get("level") and "store" not in shown["unknown"]
-        level = int(Level[shown["level"]]) if known else None
+        name = None if "store" in shown["unknown"] else shown.get("level")
+        level = int(Level[name]) if name else None
         self._flower.events.state.levels.append((round(SystemClock().now()), level))
 
     async def _renew(self) -> None:
@@ -126,26 +126,26 @@ class View:
     def _bulkheads(self) -> Iterator[dict[str, Any]]:
         """Yield a row for each dependency, and for the other queues."""
         report, alive = self._last, list(self._alive())
-        owned = {name: one.queues for name, one in self._adopted.dependencies.items()}
+        owned = {name: owner.queues for name, owner in self._adopted.dependencies.items()}
         others = set(report["queues"]).difference(*owned.values())
         for name, queues in {**owned, **{queue: (queue,) for queue in sorted(others)}}.items():
-            held = [one for one in report["holds"] if one["name"] in (name, *queues)]
-            depths = {one: report["queues"].get(one) for one in queues}
-            sent = [report["oldest"][one] for one in queues if one in report["oldest"]]
+            holds = [hold for hold in report["holds"] if hold["name"] in (name, *queues)]
+            depths = {queue: report["queues"].get(queue) for queue in queues}
+            sent = [report["oldest"][queue] for queue in queues if queue in report["oldest"]]
             running = [active for taken, active in alive if not taken.isdisjoint(queues)]
             yield {
                 "name": name,
                 "depth": sum(depths.values()) if report["queues"] else None,
                 "queues": depths,
                 "oldest": max(0.0, report["at"] - min(sent)) if sent else None,
-                "held": next((one for one in held if one["name"] == name), None),
-                "held_queues": [one for one in held if one["name"] != name],
-                "version": max((one["until"] for one in held), default=0),
+                "held": next((hold for hold in holds if hold["name"] == name), None),
+                "held_queues": [hold for hold in holds if hold["name"] != name],
+                "version": max((hold["until"] for hold in holds), default=0),
                 "consumers": len(running),
                 "in_flight": sum(running),
             }
 
-    def _look(self, workers: Mapping[str, int] | None) -> dict[str, Any]:
+    def _look(self, workers: Workers) -> dict[str, Any]:
         report = look(self._adopted, self._command, workers=workers)
         report["began"], unknown = SystemClock().now(), report["unknown"]
         if "store" not in unknown:
@@ -167,7 +167,7 @@ class View:
     def _from_ledger(self) -> dict[str, list[Any]]:
         """Return the causes of dead letters, and who ordered what."""
         ledger = self._adopted.ledger
-        causes = cause_rows(ledger.letters, Which(), limit=CAUSES)
+        causes = cause_rows(ledger.letters, Which(), limit=SHOWN)
         flags, names = ledger.orders.recent(limit=SHOWN), ("at", "actor", "reason", "task")
         orders: list[Any] = [(f"flag {one.said}", name, one) for name, one in flags]
         orders += ((one.action, one.job, one) for one in ledger.letters.audit(limit=SHOWN))
