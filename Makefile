@@ -91,7 +91,6 @@ lint: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --explicit-package-bases tests/typing
 	$(BIN)/lint-imports
 
 bench: .venv ## all benchmarks, in 40 minutes at most; QUICK=--quick: in 8
@@ -117,8 +116,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	  echo "$(PYTHON) lacks its venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) --no-deps --requirement requirements.lock
-	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
-	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/sentry-sdk-2.53 sentry-sdk==2.53.0 & other=$$!; \
-	  $(PIP_INSTALL) --no-deps --upgrade --target .venv/other/celery-5.6 celery==5.6.3 && wait $$other
+	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/sentry-sdk-2.53 sentry-sdk==2.53.0 & sentry=$$!; \
+	  $(PIP_INSTALL) --no-deps --upgrade --target .venv/other/celery-5.6 celery==5.6.3 & celery=$$!; \
+	  $(PIP_INSTALL) --no-deps --requirement requirements.lock && \
+	  $(PIP_INSTALL) --no-deps --no-build-isolation --editable . && wait $$sentry && wait $$celery
 	@touch $@

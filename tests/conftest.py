@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -33,6 +34,10 @@ TLS or not. All of them take 0.03 s of CPU time, this one takes 0.001 s.
 """
 
 
+POOLS: list[redis.ConnectionPool] = []
+"""Those that were made since the last module ended."""
+
+
 def pytest_configure() -> None:
     """Trust nobody over TLS; end on SIGTERM as on Ctrl-C, so that fixtures stop their processes.
 
@@ -41,8 +46,21 @@ def pytest_configure() -> None:
     """
     os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # noqa: TID251 - inherited by processes
     preloaded.install()
+    _keep_pools()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+
+
+def _keep_pools() -> None:
+    """Note each pool of Redis connections, for `close_leftovers`."""
+    make = redis.ConnectionPool.__init__
+
+    @functools.wraps(make)
+    def make_and_note(pool: redis.ConnectionPool, *args: Any, **options: Any) -> None:  # noqa: ANN401 - redis-py's
+        make(pool, *args, **options)
+        POOLS.append(pool)
+
+    redis.ConnectionPool.__init__ = make_and_note  # type: ignore[method-assign]
 
 
 def pytest_collection_finish() -> None:
@@ -82,16 +100,17 @@ def close_leftovers() -> Iterator[None]:
 
     Nothing closes the connections of a Celery app's result backend. They are part of a cycle, and
     the collector may finalize the socket before the connection that would close it. The warning
-    about the unclosed socket then fails whichever test runs at that moment.
+    about the unclosed socket would fail whichever test runs at that moment. So each pool is kept
+    until here.
 
     A Celery result unsubscribes in its destructor. If the server is gone, that logs a traceback,
     for which Python 3.11 parses source. If the collector was itself started while source was being
     parsed, the run ends: "SystemError: AST constructor recursion depth mismatch".
     """
     yield
-    # Not isinstance: a proxy of Celery answers that for the object behind it.
-    for pool in [one for one in gc.get_objects() if type(one) is redis.ConnectionPool]:
+    for pool in POOLS:
         pool.disconnect()
+    POOLS.clear()
     fresh.forget_servers()
     gc.collect()
 

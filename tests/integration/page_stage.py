@@ -53,12 +53,14 @@ class Stage:
     ) -> list[str]:
         """Make so many letters of one cause; each notes its number and password when it runs."""
         jobs = [self._job(key or f"{cause}-{number}", password) for number in range(count)]
-        self.ledger.add(jobs)
+        self.ledger.add(jobs, delay_seconds=3600.0)  # else a worker's relay might be faster
         self.ask(
             "UPDATE resilience_jobs SET state = 'dead', due = NULL, died = 1000.0 + rowid,"
-            " reason = 'exhausted', fingerprint = ?, errors = ? WHERE state = 'outbox'",
+            " reason = 'exhausted', fingerprint = ?, errors = ?"
+            " WHERE id IN (SELECT value FROM json_each(?))",
             cause,
             json.dumps({"at": 1.0, "type": "ConnectionError", "text": cause}) + "\n",
+            json.dumps([job.id for job in jobs]),
         )
         return [job.id for job in jobs]
 

@@ -257,7 +257,7 @@ def test_tasks_show_how_good_their_answers_are(stage: Stage, ann: Operator) -> N
     )
     result = stage.shop.rank.delay()
     result.get(timeout=SECONDS)
-    columns = {"draw": 1, "start": 0, "length": 10, "order[0][column]": 0, "order[0][dir]": "asc"}
+    columns = {"draw": 1, "start": 0, "length": 1000, "order[0][column]": 0, "order[0][dir]": "asc"}
 
     def listed() -> list[Any]:
         answer = ann.http.get("/tasks/datatable", params={**columns, "columns[0][data]": "name"})
