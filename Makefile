@@ -12,7 +12,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := check
-.PHONY: .venv bench chaos check demo lint mutants sabotage screenshots test test-celery-5.6 test-rabbitmq timed timed-demo timed-shop untimed up
+.PHONY: .venv bench chaos check demo lint mutants sabotage screenshots test test-celery-5.6 test-rabbitmq timed timed-demo timed-flags timed-orders timed-shop untimed up
 
 demo: .venv ## a scripted outage with a verdict; ends by itself
 	$(BIN)/python -m demo
@@ -23,15 +23,16 @@ up: .venv ## the same services, until Ctrl-C
 screenshots: .venv ## pictures of the Degradation page for docs/images; needs Chromium
 	$(BIN)/python -m tests.screenshots
 
-# TIMED: what a busy machine disturbs. The demo leaves open what it cannot judge while other programs use the processors, a trial of a
-# flag measures calls, and the rest run a whole shop or fleet. These files run after all others, in two runs side by side; that of the shop
-# starts its services once. Nothing is tried again: a test that fails once in many runs has a fault, or found one.
+# TIMED: what a busy machine disturbs. These files run after all others: first the demo, alone, as it leaves open what it cannot judge while
+# other programs use the processors; then the rest, each of which runs a whole shop or fleet, or measures calls, in three runs side by
+# side. Nothing is tried again: a test that fails once in many runs has a fault, or found one.
 # A test that hangs ends its process, which prints where each of its threads stood. No alarm, as a budget takes that for itself.
-BESIDE := --numprocesses=6 --dist=worksteal --durations=30 -o faulthandler_timeout=240 -o faulthandler_exit_on_timeout=true
-TIMED_DEMO := tests/acceptance/test_demo.py tests/integration/test_flags_flip.py
-TIMED_SHOP := tests/integration/test_flags_trial.py \
-  $(addprefix tests/acceptance/test_,own_orders.py shop.py shop_flags.py shop_mistakes.py shop_page.py)
-TIMED := $(TIMED_DEMO) $(TIMED_SHOP)
+BESIDE := --numprocesses=8 --dist=worksteal --durations=30 -o faulthandler_timeout=240 -o faulthandler_exit_on_timeout=true
+DEMO := tests/acceptance/test_demo.py
+FLAGS := $(addprefix tests/integration/test_flags_,flip.py trial.py)
+ORDERS := $(addprefix tests/acceptance/test_,own_orders.py shop.py)
+SHOP := $(addprefix tests/acceptance/test_shop_,flags.py mistakes.py page.py)
+TIMED := $(DEMO) $(FLAGS) $(ORDERS) $(SHOP)
 
 test: .venv ## all tests; prints the branch coverage of the library, without processes that a test killed
 	$(MAKE) untimed MEASURED="--cov=resilience --cov-report=term"
@@ -40,12 +41,14 @@ test: .venv ## all tests; prints the branch coverage of the library, without pro
 untimed: $(COMPILED)
 	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%)
 
-timed: .venv
-	$(MAKE) --jobs timed-demo timed-shop
+timed: timed-demo
+	$(MAKE) --jobs timed-flags timed-orders timed-shop
 
-timed-demo: FILES := $(TIMED_DEMO)
-timed-shop: FILES := $(TIMED_SHOP)
-timed-demo timed-shop: .venv
+timed-demo: FILES := $(DEMO)
+timed-flags: FILES := $(FLAGS)
+timed-orders: FILES := $(ORDERS)
+timed-shop: FILES := $(SHOP)
+timed-demo timed-flags timed-orders timed-shop: .venv
 	$(BIN)/python -m pytest -rs --durations=10 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true $(FILES)
 
 # Tests marked `redis_broker` are skipped; the run ends with a list of them and the reasons.
@@ -118,6 +121,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/sentry-sdk-2.53 sentry-sdk==2.53.0 & sentry=$$!; \
 	  $(PIP_INSTALL) --no-deps --upgrade --target .venv/other/celery-5.6 celery==5.6.3 & celery=$$!; \
-	  $(PIP_INSTALL) --no-deps --requirement requirements.lock && \
-	  $(PIP_INSTALL) --no-deps --no-build-isolation --editable . && wait $$sentry && wait $$celery
+	  awk 'NR % 2' requirements.lock >.venv/half.txt && $(PIP_INSTALL) --no-deps --requirement .venv/half.txt & half=$$!; \
+	  awk 'NR % 2 == 0' requirements.lock >.venv/other-half.txt && $(PIP_INSTALL) --no-deps --requirement .venv/other-half.txt && \
+	  wait $$half && $(PIP_INSTALL) --no-deps --no-build-isolation --editable . && wait $$sentry && wait $$celery
 	@touch $@

@@ -22,7 +22,6 @@ from resilience.monitor.prometheus import PrometheusListener
 from resilience.monitor.scrape import expose
 from resilience.monitor.tally import BATCH_MAX
 from resilience.testing.valkey import ValkeyProcess
-from resilience.testing.waiting import wait_until
 
 TASK_RATIO = 1.05
 """Of the time that a job takes with the listener to that without."""
@@ -151,7 +150,7 @@ def _scrape(server: ValkeyProcess, ledger: str) -> Figure:
     tally.flush()
     registry = CollectorRegistry()
     scrape = expose(resilience, registry)
-    wait_until(lambda: scrape.ready, 30, "all sources were asked")
+    scrape.ready.wait(30)
     show: Any = generate_latest
     value = median_us(lambda: show(registry), repeats=TIMES, calls=1)
     lines = len(show(registry).splitlines())

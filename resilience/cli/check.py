@@ -1,7 +1,7 @@
 """`celery -A app resilience check`: what will go wrong in an app, before it does."""
 
-import dataclasses
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -30,33 +30,32 @@ def check(context: click.Context, kind: str, *, strict: bool, no_probe: bool) ->
     Exit code 0: nothing is wrong; 1: there are errors, or with --strict warnings; 2: the command
     or the app is wrong; 3: nothing else is wrong, but something could not be asked.
     """
-    answers, found = report_of(context.obj.app, probe=not no_probe)
-    rows = [one.row() for one in answers]
+    answers, findings = report_of(context.obj.app, probe=not no_probe)
+    rows = [answer.row() for answer in answers]
     match kind:
         case "json":
-            as_dicts = [dataclasses.asdict(one) for one in found]
-            click.echo(json.dumps({"tasks": rows, "findings": as_dicts}, indent=2))
+            click.echo(json.dumps({"tasks": rows, "findings": [*map(asdict, findings)]}, indent=2))
         case "sarif":
-            click.echo(json.dumps(sarif(found), indent=2))
+            click.echo(json.dumps(sarif(findings), indent=2))
         case "github":
-            click.echo("".join(map(github, found)), nl=False)
+            click.echo("".join(map(github, findings)), nl=False)
         case _:
             print_rows(rows, [*rows[0]], as_json=False)
-            for one in found:
+            for one in findings:
                 where = f" ({_path_of(one)}:{one.line})" if one.file else ""
                 click.echo(plain(f"{one.severity}: {one.rule}: {_sentence(one)}{where}"))
-            click.echo(f"{len(rows)} tasks, {len(found)} findings")
-    severities = {one.severity for one in found}
+            click.echo(f"{len(rows)} tasks, {len(findings)} findings")
+    severities = {one.severity for one in findings}
     if "error" in severities or (strict and "warning" in severities):
         context.exit(WRONG)
     context.exit(CANNOT_TELL if "note" in severities else 0)
 
 
-def sarif(found: list[Finding]) -> dict[str, Any]:
+def sarif(findings: list[Finding]) -> dict[str, Any]:
     """Return findings in SARIF 2.1.0, as code hosts read it."""
     rules = [{"id": name, "shortDescription": {"text": RULES[name]["summary"]}} for name in RULES]
     driver = {"name": "celery-resilience", "version": resilience.__version__, "rules": rules}
-    run = {"tool": {"driver": driver}, "results": [*map(_result, found)]}
+    run = {"tool": {"driver": driver}, "results": [*map(_result, findings)]}
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
@@ -79,7 +78,7 @@ def github(one: Finding) -> str:
 
 def _escape(text: str, more: str = "") -> str:
     """Return *text* as GitHub reads it; *more* are characters that end a value."""
-    return "".join(f"%{ord(one):02X}" if one in f"%\r\n{more}" else one for one in text)
+    return "".join(f"%{ord(sign):02X}" if sign in f"%\r\n{more}" else sign for sign in text)
 
 
 def _sentence(one: Finding) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from resilience.cli.breakers import who
+from resilience.cli.breakers import ACTOR, REASON
 from resilience.cli.flags import FOR
 from resilience.cli.rows import JSON, all_of, print_rows
 from resilience.cli.words import briefly, duration_in_seconds, moment
@@ -17,14 +17,7 @@ from resilience.tasks.resilience import Resilience
 
 COLUMNS = ("databases", "position", "age", "order", "seconds", "until", "actor", "reason")
 DATABASES = click.option("--databases", "name", default="default", show_default=True)
-ACTOR = click.option("--actor", default=who, show_default="who runs this")
-OPTIONS = (
-    FOR,
-    ACTOR,
-    click.option("--reason", required=True, help="Why; it is kept and announced."),
-    DATABASES,
-    JSON,
-)
+OPTIONS = (FOR, ACTOR, REASON, DATABASES, JSON)
 
 
 @click.group()
@@ -55,7 +48,7 @@ def allow_lag(context: click.Context, /, lag: float, **options: Any) -> None:  #
     Users still see what they wrote in the last 30 seconds. If SECONDS is more than that, an answer
     may lack an older write of theirs without being marked.
     """
-    _order(context, lag, **options)
+    _order(Resilience.of(context.obj.app), lag, **options)
 
 
 @consistency.command("ignore-lag")
@@ -67,7 +60,7 @@ def ignore_lag(context: click.Context, /, **options: Any) -> None:  # noqa: ANN4
     Users still see what they wrote in the last 30 seconds. An answer may lack an older write of
     theirs without being marked.
     """
-    _order(context, None, **options)
+    _order(Resilience.of(context.obj.app), None, **options)
 
 
 @consistency.command("obey-lag")
@@ -92,23 +85,14 @@ def obey_lag(context: click.Context, actor: str, reason: str, name: str, *, as_j
 
 
 def _order(
-    context: click.Context,
-    lag: float | None,
-    *,
-    name: str,
-    seconds: float,
-    as_json: bool,
-    **signed: str,
+    adopted: Resilience, lag: float | None, *, name: str, seconds: float, as_json: bool, **by: str
 ) -> None:
-    adopted = Resilience.of(context.obj.app)
     positions = adopted.positions
     seen = positions.exchange(name)
     until = seen.now + seconds
-    order = LagOrder(seconds=lag, until=until, since=seen.now, **signed)
+    order = LagOrder(seconds=lag, until=until, since=seen.now, **by)
     positions.order(name, order)
-    adopted.announce(
-        LagOrdered(source=name, order=_command(order), seconds=lag, until=until, **signed)
-    )
+    adopted.announce(LagOrdered(source=name, order=_command(order), seconds=lag, until=until, **by))
     allowed = "however far they lag" if lag is None else f"that lag by up to {lag:g} s"
     text = f"{name}: reads go to replicas {allowed}, until {moment(until)}"
     click.echo(json.dumps({"databases": name, **_plain(order)}) if as_json else text)

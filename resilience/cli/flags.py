@@ -1,17 +1,15 @@
 """`celery -A app resilience flag`, `brownout`: see features, and order them on and off."""
 
 import json
-from dataclasses import fields
 from typing import Any
 
 import click
 
-from resilience.cli.breakers import who
+from resilience.cli.breakers import ACTOR, REASON
 from resilience.cli.ledger import ledger_of
 from resilience.cli.rows import JSON, all_of, check_known, print_rows
 from resilience.cli.words import briefly, duration, moment
 from resilience.errors import ResilienceError
-from resilience.flags import Decision
 from resilience.flags.document import BROWNOUT, Order, State
 from resilience.ledger.orders import HISTORY_LIMIT
 from resilience.levels import Level
@@ -19,16 +17,13 @@ from resilience.monitor.rows import connected, flag_rows
 from resilience.store.election import LEADER
 from resilience.tasks.resilience import Resilience
 
-COLUMNS = (
-    *(field.name for field in fields(Decision) if field.name != "version"),
-    "order_version",
-    "cost",
-)
+DECISION = ("feature", "enabled", "level", "source", "reason", "since", "until")
+COLUMNS = (*DECISION, "order_version", "cost")
 HISTORY = ("at", "order", "until", "actor", "reason", "version")
 OFF = "off"
 OPTIONS = (
-    click.option("--actor", default=who, show_default="who runs this"),
-    click.option("--reason", required=True, help="Why; it is kept and announced."),
+    ACTOR,
+    REASON,
     click.option("--seen", type=int, help="Version of the last order; refused if it is another."),
     JSON,
 )
@@ -46,8 +41,8 @@ def flag() -> None:
 def list_flags(context: click.Context, *, as_json: bool) -> None:
     """List the features: whether they are on, who decided that, since when, and what they cost."""
     adopted = connected(Resilience.of(context.obj.app))
-    rows, now = flag_rows(adopted), adopted.fleet_time()
-    rows = rows if as_json else [_readable(row, now) for row in rows]
+    rows = [{name: row[name] for name in COLUMNS} for row in flag_rows(adopted)]
+    rows = rows if as_json else [_readable(row, adopted.fleet_time()) for row in rows]
     print_rows(rows, COLUMNS, as_json=as_json)
 
 
@@ -60,7 +55,8 @@ def _order(state: State, text: str) -> None:
         flags = connected(Resilience.of(context.obj.app)).flags
         check_known(name, flags.features, "No feature is called")
         made = flags.order(name, state, **options)
-        end = "left to the controller" if state == "auto" else _until(state, made)
+        until = f"{state}, until {moment(made.until)}"
+        end = "left to the controller" if state == "auto" else until
         _report(context, name, made, f"{name}: {end}", as_json=as_json)
 
 
@@ -73,8 +69,8 @@ _order("auto", "End an order: the controller and the declaration decide again.")
 @click.argument("name")
 @click.option("--share", type=float, default=0.01, show_default=True, help="At most 0.5.")
 @click.option("--for", "seconds", type=duration, default="5m", show_default=True)
-@click.option("--actor", default=who, show_default="who runs this")
-@click.option("--reason", required=True, help="Why.")
+@ACTOR
+@REASON
 @click.option("--stop", is_flag=True, help="End the trial now.")
 @click.pass_context
 def trial(context: click.Context, /, name: str, *, stop: bool, **options: Any) -> None:  # noqa: ANN401 - as the options say
@@ -104,10 +100,7 @@ def history(context: click.Context, name: str, limit: int, *, as_json: bool) -> 
     orders = ledger_of(context).orders.history(name, limit=limit)
     if not orders:  # one that was declared once may have some
         check_known(name, [*features, BROWNOUT], "No feature is called")
-    rows = [_plain(one) for one in orders]
-    if not as_json:
-        rows = [{**row, "at": moment(row["at"]), "until": moment(row["until"])} for row in rows]
-    print_rows(rows, HISTORY, as_json=as_json)
+    print_rows([_plain(one) for one in orders], HISTORY, as_json=as_json)
 
 
 @click.command()
@@ -124,12 +117,9 @@ def brownout(context: click.Context, /, level: str, *, as_json: bool, **options:
     flags = adopted.flags
     made = flags.brownout(wanted, **options)
     shed = [name for name, one in flags.features.items() if one.default > flags.enabled(name)]
-    said = f"brownout {made.said}: "
-    if wanted:
-        said += _until(f"{', '.join(shed) or 'nothing'} shed", made)
-    else:
-        said += "the controller restores the features"
-    _report(context, BROWNOUT, made, said, as_json=as_json)
+    does = f"{', '.join(shed) or 'nothing'} shed, until {moment(made.until)}"
+    does = does if wanted else "the controller restores the features"
+    _report(context, BROWNOUT, made, f"brownout {made.said}: {does}", as_json=as_json)
     key = adopted.store.key(LEADER)
     if not adopted.store.run(lambda client: client.exists(key)):
         click.echo("No worker leads now: start one, as it is what restores the features.", err=True)
@@ -159,10 +149,6 @@ def _report(context: click.Context, name: str, made: Order, said: str, *, as_jso
             "flushed. The leading worker retries."
         )
         click.echo(msg, err=True)
-
-
-def _until(said: str, made: Order) -> str:
-    return f"{said}, until {moment(made.until)}"
 
 
 def _plain(order: Order) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import click
 
+from resilience.cli.rows import JSON
 from resilience.tasks.resilience import Resilience
 from resilience.worker.liveness import identity, mark_directory
 from resilience.worker.probe import report, verdicts
@@ -10,7 +11,7 @@ from resilience.worker.probe import report, verdicts
 @click.command()
 @click.argument("name", required=False)
 @click.option("--live", is_flag=True, help="Judge process and event loop, not the broker.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@JSON
 @click.pass_context
 def health(context: click.Context, name: str | None, *, live: bool, as_json: bool) -> None:
     """Tell whether the app's workers on this host are well; exit code 0: all are, 1: not.

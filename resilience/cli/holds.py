@@ -4,21 +4,20 @@ from dataclasses import asdict
 
 import click
 
-from resilience.cli.breakers import HOLD_SECONDS, who
+from resilience.cli.breakers import ACTOR, REASON, SECONDS
 from resilience.cli.rows import JSON, check_known, print_rows
-from resilience.cli.words import duration_in_seconds, moment
+from resilience.cli.words import moment
 from resilience.monitor.rows import queues_of
 from resilience.tasks.resilience import Resilience
 
-COLUMNS = ("name", "since", "until", "seconds_left", "actor", "reason")
-SHOWN = ("name", "since", "until", "actor", "reason")
+COLUMNS = ("name", "since", "until", "actor", "reason")
 
 
 @click.command()
 @click.argument("name")
-@click.option("--seconds", type=duration_in_seconds, default=HOLD_SECONDS, show_default=True)
-@click.option("--actor", default=who, show_default="who runs this")
-@click.option("--reason", required=True, help="Why; it is kept and announced.")
+@SECONDS
+@ACTOR
+@REASON
 @click.pass_context
 def hold(context: click.Context, name: str, seconds: float, actor: str, reason: str) -> None:
     """Let no worker take jobs of a dependency, or from one queue, for --seconds.
@@ -27,8 +26,8 @@ def hold(context: click.Context, name: str, seconds: float, actor: str, reason: 
     the retry queue, the default queue or one of task_queues. A queue that bears the name of its
     dependency cannot be held without the others.
 
-    Jobs wait in the broker; those that run already end. Workers hear of it within two seconds, one
-    that starts meanwhile does not begin.
+    Jobs wait in the broker; jobs that already run end. Workers learn of the order within two
+    seconds, and a worker that starts meanwhile takes no jobs.
     """
     adopted = _checked(context, name)
     made = adopted.holds.hold(name, seconds=seconds, actor=actor, reason=reason)
@@ -37,7 +36,7 @@ def hold(context: click.Context, name: str, seconds: float, actor: str, reason: 
 
 @click.command()
 @click.argument("name")
-@click.option("--actor", default=who, show_default="who runs this")
+@ACTOR
 @click.option("--reason", default="released by hand", show_default=True)
 @click.pass_context
 def release(context: click.Context, name: str, actor: str, reason: str) -> None:
@@ -55,20 +54,11 @@ def holds(context: click.Context, *, as_json: bool) -> None:
     adopted = Resilience.of(context.obj.app)
     orders, now = adopted.holds.all(), adopted.pulse.refresh()
     rows = [{**asdict(one), "seconds_left": round(one.until - now, 1)} for one in orders.values()]
-    if not as_json:
-        rows = [
-            {**row, "since": row["since"] and moment(row["since"]), "until": moment(row["until"])}
-            for row in rows
-        ]
-    print_rows(rows, COLUMNS if as_json else SHOWN, as_json=as_json, whole=SHOWN[:1])
+    print_rows(rows, COLUMNS, as_json=as_json, whole=COLUMNS[:1])
 
 
 def _checked(context: click.Context, name: str) -> Resilience:
     adopted = Resilience.of(context.obj.app)
-    check_known(name, queue_names(adopted), "No dependency or queue is called")
+    known = dict.fromkeys([*adopted.dependencies, *queues_of(adopted)])
+    check_known(name, known, "No dependency or queue is called")
     return adopted
-
-
-def queue_names(adopted: Resilience) -> list[str]:
-    """Return what can be held: dependencies, each of their queues, and the app's other queues."""
-    return list(dict.fromkeys([*adopted.dependencies, *queues_of(adopted)]))

@@ -1,11 +1,9 @@
 """`celery -A app resilience ledger`: what must not get lost, and the database that keeps it."""
 
-import json
-
 import click
 
-from resilience.cli.rows import console
-from resilience.cli.words import briefly, confirm, plain
+from resilience.cli.rows import JSON, print_rows
+from resilience.cli.words import briefly, confirm
 from resilience.clock import SystemClock
 from resilience.ledger import COUNT_LIMIT, Count, Ledger
 from resilience.ledger.database import Database
@@ -15,6 +13,7 @@ from resilience.monitor.rows import count_row
 from resilience.tasks.ledger_check import LedgerCheck
 from resilience.tasks.resilience import Resilience
 
+COLUMNS = ("dependency", "state", "jobs", "oldest")
 SECONDS = 1.0
 """Longest wait for the database."""
 
@@ -78,7 +77,7 @@ def accept(context: click.Context, *, yes: bool) -> None:
 
 @ledger.command()
 @click.option("--exact", is_flag=True, help="Count all; takes longer the more there are.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@JSON
 @click.pass_context
 def status(context: click.Context, *, exact: bool, as_json: bool) -> None:
     """Count the jobs of every dependency by state.
@@ -88,22 +87,13 @@ def status(context: click.Context, *, exact: bool, as_json: bool) -> None:
     limit = None if exact else COUNT_LIMIT
     found = ledger_of(context).counts(limit=limit)
     counts = sorted(found, key=lambda one: (one.dependency, one.state))
-    if as_json:
-        click.echo(json.dumps([count_row(one) for one in counts], indent=2))
-        return
-    place = read_url(Resilience.of(context.obj.app).settings.ledger_url).render_as_string()
-    click.echo(f"{place}{'' if counts else ' holds no jobs.'}")
-    if not counts:
-        return
-    from rich.table import Table  # noqa: PLC0415 - an extra
-    from rich.text import Text  # noqa: PLC0415 - an extra
-
-    table = Table("dependency", "state", "jobs", "oldest")
-    for one in counts:
-        table.add_row(
-            Text(plain(one.dependency)), str(one.state), Text(one.amount, "bold"), _oldest(one)
-        )
-    console().print(table)
+    rows = [count_row(one) for one in counts]
+    if not as_json:
+        place = read_url(Resilience.of(context.obj.app).settings.ledger_url).render_as_string()
+        click.echo(f"{place}{'' if counts else ' holds no jobs.'}")
+        rows = [{**count_row(one), "jobs": one.amount, "oldest": _oldest(one)} for one in counts]
+    if rows or as_json:
+        print_rows(rows, COLUMNS, as_json=as_json)
 
 
 def _oldest(one: Count) -> str:

@@ -1,6 +1,5 @@
 """`celery -A app resilience metrics`: the metrics of the fleet for Prometheus."""
 
-import threading
 from contextlib import suppress
 
 import click
@@ -8,8 +7,8 @@ import click
 from resilience.tasks.resilience import Resilience
 
 PORT = 9540
-READY_LOOKS = 100
-"""The first scrape waits so often 0.05 s for all sources, at most."""
+READY_SECONDS = 5.0
+"""Longest wait for all sources before the first scrape."""
 
 
 @click.command()
@@ -27,9 +26,7 @@ def metrics(context: click.Context, port: int, address: str) -> None:
 
     registry = CollectorRegistry()
     scrape = expose(Resilience.of(context.obj.app), registry)
-    for _ in range(READY_LOOKS):
-        if not scrape.ready:
-            threading.Event().wait(0.05)
+    scrape.ready.wait(READY_SECONDS)
     try:
         server, thread = start_http_server(port, address, registry)
     except OSError as error:

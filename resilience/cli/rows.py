@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from resilience.cli.words import plain
+from resilience.cli.words import moment, plain
 from resilience.declared import nearest
 from resilience.errors import ConfigurationError
 
@@ -19,6 +19,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 WIDTH = 1000
 """Most characters of a line that no terminal shows."""
+TIMES = frozenset({"at", "since", "until"})
+"""Columns that a table shows as date and time where they hold seconds since the epoch."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -34,20 +36,28 @@ def print_rows(
     as_json: bool,
     whole: Sequence[str] = (),
 ) -> None:
-    """Print *columns* of *rows*, those in *whole* on one line each; None is an empty cell."""
-    shown = [{name: row[name] for name in columns} for row in rows]
+    """Print *rows* as JSON, or their *columns* as a table, where None is an empty cell.
+
+    A column in *whole* keeps each cell on one line.
+    """
     if as_json:
-        click.echo(json.dumps(shown, indent=2))
+        click.echo(json.dumps(rows, indent=2))
         return
     from rich.table import Column, Table  # noqa: PLC0415 - an extra
     from rich.text import Text  # noqa: PLC0415 - an extra
 
     # In a narrow terminal, as in a pipe, long names go on in the next line; rich would cut them.
     table = Table(*(Column(name, overflow="fold", no_wrap=name in whole) for name in columns))
-    for row in shown:
+    for row in rows:
         # As text: a reason may hold brackets, which rich would read as its own.
-        table.add_row(*(Text("" if one is None else plain(one)) for one in row.values()))
+        table.add_row(*(Text(_cell(name, row[name])) for name in columns))
     console().print(table)
+
+
+def _cell(name: str, value: object) -> str:
+    if name in TIMES and isinstance(value, int | float):
+        return moment(value)
+    return "" if value is None else plain(value)
 
 
 def console(**options: Any) -> "Console":  # noqa: ANN401 - rich's

@@ -21,7 +21,7 @@ SOURCES = {
     "queues": "broker",
     "dead letters": "ledger",
 }
-"""Who knows what."""
+"""The source of each list of facts."""
 
 
 class CannotTellError(click.UsageError):
@@ -103,6 +103,7 @@ def _lines(found: Mapping[str, Any]) -> Iterable[str]:
         yield _line(f"    users {one['users']}")
     for one in found["notes"]:
         yield _line(f"  note {one['name']}: {one['why']}{_since(one, found)}")
+    yield from (_line(_objective(*one)) for one in found["objectives"].items())
     facts = {
         "breakers": (f"{r['dependency']} {r['state']}" for r in found["breakers"]),
         "holds": (f"{r['name']} by {r['actor']}" for r in found["holds"]),
@@ -120,6 +121,15 @@ def _lines(found: Mapping[str, Any]) -> Iterable[str]:
     if found["next"]:
         yield "what to do next:"
     yield from (_line(f"  {words}") for words in found["next"])
+
+
+def _objective(name: str, one: Mapping[str, Any]) -> str:
+    ratio, minutes = one["full_ratio"], one["minutes_below_full"]
+    share = "no answers" if ratio is None else f"{ratio:.3%} FULL"
+    below = "" if minutes is None else f"{minutes} minutes below FULL, "
+    wanted = f"{briefly(one['window_seconds'])} (wanted: {one['full'] * 100:g}%)"
+    left = f"{one['budget_left']:.0%} of the error budget left"
+    return f"objective {name}: {share} in {wanted}, {below}{left}"
 
 
 def _since(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
@@ -72,12 +73,10 @@ def _check_names(programs: Sequence[Program]) -> None:
     if not programs:
         msg = "there is no program to run"
         raise ConfigurationError(msg)
-    seen: set[str] = set()
-    for program in programs:
-        if program.name in seen:
-            msg = f"two programs are called {program.name!r}; names must be unique"
-            raise ConfigurationError(msg)
-        seen.add(program.name)
+    [(name, times)] = Counter(program.name for program in programs).most_common(1)
+    if times > 1:
+        msg = f"{times} programs are called {name!r}; names must be unique"
+        raise ConfigurationError(msg)
 
 
 @contextmanager

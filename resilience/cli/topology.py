@@ -34,20 +34,17 @@ def topology(
     If tasks need the ledger, each worker requires its address, one for all of them. Other
     addresses, secrets and resources are yours to add.
     """
-    found = workers(context)
+    listed = workers(context)
     if as_json:
-        click.echo(json.dumps([one.as_dict() for one in found], indent=2))
+        click.echo(json.dumps([worker.as_dict() for worker in listed], indent=2))
         return
-    match kind:
-        case "procfile":
-            text = manifests.procfile(found)
-        case "compose":
-            text = manifests.compose(found, image)
-        case "systemd":
-            text = manifests.systemd(found, _not_root(user or who()))
-        case _:
-            text = manifests.kubernetes(found, image)
-    click.echo(text, nl=False)
+    write = {
+        "procfile": lambda: manifests.procfile(listed),
+        "compose": lambda: manifests.compose(listed, image),
+        "systemd": lambda: manifests.systemd(listed, _not_root(user or who())),
+        "kubernetes": lambda: manifests.kubernetes(listed, image),
+    }
+    click.echo(write[kind](), nl=False)
 
 
 def _not_root(user: str) -> str:

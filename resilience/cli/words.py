@@ -17,17 +17,14 @@ def duration(text: str) -> float:
         click.BadParameter: It is no duration, has no unit, or is infinite.
     """
     found = DURATION.fullmatch(text)
-    if found is None:
-        msg = f"{text!r} is no duration; write 90s, 15m, 2h or 7d."
-        raise click.BadParameter(msg)
-    if not found[2]:
+    if found and not found[2]:
         msg = f"{text!r} has no unit; write {text}s, {text}m, {text}h or {text}d."
         raise click.BadParameter(msg)
-    read = float(found[1]) * UNITS[found[2]]
-    if not math.isfinite(read):
-        msg = f"{text[:20]!r}… is no duration; it is too long."
+    seconds = float(found[1]) * UNITS[found[2]] if found else math.inf
+    if seconds == math.inf:
+        msg = f"{text[:20]!r} is no duration; write 90s, 15m, 2h or 7d."
         raise click.BadParameter(msg)
-    return read
+    return seconds
 
 
 def duration_in_seconds(text: str | float) -> float:
@@ -37,11 +34,11 @@ def duration_in_seconds(text: str | float) -> float:
         click.BadParameter: It is no duration, or is 0.
     """
     written = str(text)
-    read = duration(written if written[-1:] in UNITS else f"{written}s")
-    if not read:
+    seconds = duration(written if written[-1:] in UNITS else f"{written}s")
+    if not seconds:
         msg = f"{written!r} must be more than 0."
         raise click.BadParameter(msg)
-    return read
+    return seconds
 
 
 def confirm(question: str) -> None:
@@ -60,7 +57,7 @@ def briefly(seconds: float) -> str:
 
 
 def moment(at: float) -> str:
-    """Return the date and time that is *at* seconds since the epoch, if there is one."""
+    """Return *at*, in seconds since the epoch, as date and time if it is in the calendar."""
     try:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
@@ -68,7 +65,7 @@ def moment(at: float) -> str:
 
 
 def plain(text: object) -> str:
-    """Return *text* with all that would steer a terminal, or cannot be printed, escaped."""
+    """Return *text* with every character escaped that steers a terminal or cannot be printed."""
     return "".join(
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
         for one in str(text).expandtabs()

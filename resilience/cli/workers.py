@@ -1,15 +1,11 @@
 """`celery -A app resilience worker`, `up` and `dependencies`: the bulkheads and who works there."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import click
 
-from resilience.cli.commandline import (
-    bulkhead_worker,
-    celery_command,
-    default_worker,
-)
+from resilience.cli.commandline import bulkhead_worker, celery_command, default_worker
 from resilience.cli.program import Program
 from resilience.cli.rows import JSON, check_known, print_rows
 from resilience.declared import nearest
@@ -20,6 +16,7 @@ from resilience.worker.stopping import stop_seconds
 
 PASSING = {"ignore_unknown_options": True}
 """Options that are not ours are those of `celery worker`."""
+UNKNOWN = "No dependency is called"
 COLUMNS = ("name", "queue", "concurrency", "pool", "timeout")
 
 
@@ -34,7 +31,7 @@ def worker(context: click.Context, dependency: str, extra: tuple[str, ...]) -> N
     are passed on: … worker payments -l INFO
     """
     programs = worker_programs(_adopted(context), celery_command(context), extra)
-    _check_known([dependency], programs)
+    check_known(dependency, programs, UNKNOWN)
     _check_options(extra)
     command = list(programs[dependency].command)
     # In place of this process: signals and exit codes are the worker's own.
@@ -58,7 +55,8 @@ def up(context: click.Context, only: str | None, extra: tuple[str, ...]) -> None
     programs = worker_programs(_adopted(context), celery_command(context), extra)
     if only is not None:
         names = [name.strip() for name in only.split(",")]
-        _check_known(names, programs)
+        for name in names:
+            check_known(name, programs, UNKNOWN)
         programs = {name: programs[name] for name in dict.fromkeys(names)}
     context.exit(supervise(list(programs.values())))
 
@@ -103,11 +101,6 @@ def _adopted(context: click.Context) -> Resilience:
     found = Resilience.of(context.obj.app)
     found.check_queues()
     return found
-
-
-def _check_known(names: Iterable[str], known: Mapping[str, object]) -> None:
-    for name in names:
-        check_known(name, known, "No dependency is called")
 
 
 def _check_options(extra: Sequence[str]) -> None:

@@ -3,13 +3,11 @@
 from resilience.events.answers import (
     AnswerDegraded,
     AnswerUnreadable,
-    BudgetExceeded,
     DegradedValuePassed,
     FallbacksExhausted,
     FanOutFinished,
     PartLate,
     PartUnreported,
-    PublishFailed,
 )
 from resilience.events.base import Event, Listener, announce
 from resilience.events.bulkheads import BulkheadFull, JobRefused, QueueHeld, QueueReleased, SlotLost
@@ -33,12 +31,14 @@ from resilience.events.features import (
     TrialEnded,
 )
 from resilience.events.jobs import (
+    BudgetExceeded,
     JobBuried,
     JobKept,
     JobParked,
     JobSetAside,
     JobsPublished,
     JobUnkept,
+    PublishFailed,
     SecondLedgerFound,
 )
 from resilience.events.lines import LogLines, log_event

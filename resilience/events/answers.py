@@ -3,15 +3,14 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
 from resilience.events.base import Event
 from resilience.levels import Level
-from resilience.outcome import Hop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerDegraded(Event):
+class AnswerDegraded(Event, severity=logging.WARNING):
     """A fallback step answered instead of the dependency.
 
     Attributes:
@@ -25,7 +24,6 @@ class AnswerDegraded(Event):
         feature: Which feature is shed, if that is the reason.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     call: str
     dependency: str
     level: Level
@@ -60,7 +58,7 @@ class DegradedValuePassed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerUnreadable(Event):
+class AnswerUnreadable(Event, severity=logging.ERROR, crowds=True):
     """A call ended in an error of reading an answer: it was unexpected, or the code has a bug.
 
     It counts as a failure of the dependency, but somebody should look at it.
@@ -74,8 +72,6 @@ class AnswerUnreadable(Event):
         place: File, line and function in which it was raised.
     """
 
-    severity: ClassVar[int] = logging.ERROR
-    crowds: ClassVar[bool] = True
     call: str
     dependency: str
     source: str | None
@@ -85,33 +81,12 @@ class AnswerUnreadable(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FallbacksExhausted(Event):
+class FallbacksExhausted(Event, severity=logging.ERROR):
     """A call ended at level 4: no step of its chain had an answer."""
 
-    severity: ClassVar[int] = logging.ERROR
     call: str
     dependency: str
     reasons: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetExceeded(Event):
-    """A job was dropped before it ran, cut, or not run again, as its budget was used up.
-
-    Attributes:
-        task: Name of its task.
-        id: Its id.
-        total: Seconds of the whole budget.
-        late: Seconds since it ended; less than 0 for a job that was cut or refused before that.
-        hops: Where the time went, job by job; the last is this one.
-    """
-
-    severity: ClassVar[int] = logging.WARNING
-    task: str
-    id: str | None
-    total: float
-    late: float
-    hops: tuple[Hop, ...]
 
 
 FAN_OUT_ENDS: Final = ("complete", "required", "deadline", "unpublished", "lost")
@@ -141,28 +116,17 @@ class FanOutFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartLate(Event):
+class PartLate(Event, severity=logging.WARNING):
     """A part's answer came after its fan-out was finalised, so it was dropped."""
 
-    severity: ClassVar[int] = logging.WARNING
     id: str
     part: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartUnreported(Event):
+class PartUnreported(Event, severity=logging.ERROR):
     """A part ended but could not tell its fan-out, which will call it missing."""
 
-    severity: ClassVar[int] = logging.ERROR
     id: str
     part: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishFailed(Event):
-    """A message was not published: the broker did not take it in time, or never could."""
-
-    severity: ClassVar[int] = logging.ERROR
-    what: str
     error: str

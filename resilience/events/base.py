@@ -1,14 +1,21 @@
 """What happened, in past tense; listeners decide who hears of it."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+from resilience.errors import text_of
 
 logger = logging.getLogger("resilience")
 
-SOFT_LIMIT = "SoftTimeLimitExceeded"
+SOFT_LIMIT: Final = "SoftTimeLimitExceeded"
 """By name: whoever has no Celery needs no import of it."""
+CUTS: Final = frozenset({"Cut", "GreenletExit", "Timeout"})
+"""What ends a job from outside in any thread or greenlet: a budget, and gevent. By name as well."""
+LONGEST_ERROR: Final = 1000
+"""Characters of the text of a listener's error in the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +29,12 @@ class Event:
 
     severity: ClassVar[int] = logging.INFO
     crowds: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, severity: int | None = None, crowds: bool = False) -> None:
+        """Take `severity` and `crowds` as options of the class statement."""
+        # `slots` makes the class once more, without options: then they are attributes already.
+        cls.severity = severity or cls.severity
+        cls.crowds = crowds or cls.crowds
 
     def details(self) -> dict[str, Any]:
         """Return the event's own fields by name."""
@@ -38,11 +51,23 @@ def announce(event: Event, listeners: Iterable[Listener]) -> None:
 
     Raises:
         SoftTimeLimitExceeded: The time of the job was up while a listener ran.
+        BaseException: Something else ended the job meanwhile: its budget, gevent, or a signal.
     """
     for listener in listeners:
         try:
             listener(event)
-        except Exception as error:
-            if type(error).__name__ == SOFT_LIMIT:  # it may strike anywhere, and is the job's
+        except BaseException as error:
+            if _strikes_the_job(error):
                 raise
-            logger.exception("listener %r failed on %s", listener, type(event).__name__)
+            shown = RuntimeError(f"{type(error).__name__}: {text_of(error)[:LONGEST_ERROR]!r}")
+            name, info = type(event).__name__, (RuntimeError, shown, error.__traceback__)
+            logger.error("listener %r failed on %s", listener, name, exc_info=info)  # noqa: TRY400 - the text is escaped
+
+
+def _strikes_the_job(error: BaseException) -> bool:
+    """Tell whether *error* is meant for the job, and only happened to find a listener running."""
+    if isinstance(error, Exception):
+        return type(error).__name__ == SOFT_LIMIT
+    # A signal handler may raise anything, and runs in the main thread.
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return in_main_thread or not CUTS.isdisjoint(kind.__name__ for kind in type(error).__mro__)

@@ -2,24 +2,22 @@
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
 
 from resilience.events.base import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueHeld(Event):
-    """Somebody ordered to hold a queue, or a worker stopped to take jobs from its queues.
+class _Hold:
+    """What the events of a hold say.
 
     Attributes:
         queue: Name of the dependency, for all its queues, or of a single queue.
-        worker: Which one stopped; None: it is the order, for the whole fleet.
+        worker: Which worker stopped, or takes jobs again; None: it is the order, for the fleet.
         reason: Why.
-        actor: Who ordered it; `breaker`: the circuit refuses all calls.
-        until: Fleet time at which it ends by itself, unless it is prolonged; None: open end.
+        actor: Who ordered it, for a worker the hold; `breaker`: the circuit refuses all calls.
+        until: Fleet time at which the hold ends, or would have ended, by itself; None: open end.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     queue: str
     worker: str | None
     reason: str
@@ -28,27 +26,17 @@ class QueueHeld(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueReleased(Event):
-    """Somebody ended the order to hold a queue, or a worker takes jobs again.
-
-    Attributes:
-        queue: Name of the dependency, for all its queues, or of a single queue.
-        worker: Which one takes jobs; None: it is the order, for the whole fleet.
-        reason: Why.
-        actor: Who ordered it; for a worker, who had ordered to hold it.
-        until: Fleet time at which the hold would have ended; None: open end.
-    """
-
-    severity: ClassVar[int] = logging.WARNING
-    queue: str
-    worker: str | None
-    reason: str
-    actor: str
-    until: float | None
+class QueueHeld(_Hold, Event, severity=logging.WARNING):
+    """Somebody ordered to hold a queue, or a worker stopped to take jobs from its queues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobRefused(Event):
+class QueueReleased(_Hold, Event, severity=logging.WARNING):
+    """Somebody ended the order to hold a queue, or a worker takes jobs again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRefused(Event, severity=logging.WARNING, crowds=True):
     """A job was not published, as too many wait for its dependency.
 
     Attributes:
@@ -59,8 +47,6 @@ class JobRefused(Event):
         lane: Where it would have gone; the less critical ones are full sooner.
     """
 
-    severity: ClassVar[int] = logging.WARNING
-    crowds: ClassVar[bool] = True
     task: str
     dependency: str
     depth: int
@@ -69,7 +55,7 @@ class JobRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BulkheadFull(Event):
+class BulkheadFull(Event, severity=logging.WARNING, crowds=True):
     """A call was refused, as no slot came free while it could wait.
 
     Attributes:
@@ -78,15 +64,13 @@ class BulkheadFull(Event):
         waited: Seconds it waited.
     """
 
-    severity: ClassVar[int] = logging.WARNING
-    crowds: ClassVar[bool] = True
     dependency: str
     slots: int
     waited: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlotLost(Event):
+class SlotLost(Event, severity=logging.ERROR):
     """A running call had no slot any more, so one too many may have run.
 
     Its process did not renew it in time (stopped, starved, cut off), or the store forgot it.
@@ -96,6 +80,5 @@ class SlotLost(Event):
         retaken: Whether there was room to count the call again.
     """
 
-    severity: ClassVar[int] = logging.ERROR
     dependency: str
     retaken: bool

@@ -2,13 +2,12 @@
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
 
 from resilience.events.base import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitOpened(Event):
+class CircuitOpened(Event, severity=logging.ERROR):
     """A circuit went from closed or half-open to open. Announced once in the fleet.
 
     Attributes:
@@ -23,7 +22,6 @@ class CircuitOpened(Event):
         error: Class and text of the last failure that this process saw; empty: it saw none.
     """
 
-    severity: ClassVar[int] = logging.ERROR
     dependency: str
     reason: str
     calls: int
@@ -55,7 +53,7 @@ class CircuitClosed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitForced(Event):
+class CircuitForced(Event, severity=logging.WARNING):
     """Somebody ordered what a circuit does.
 
     Attributes:
@@ -66,7 +64,6 @@ class CircuitForced(Event):
         reason: Why.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     dependency: str
     order: str
     seconds: float
@@ -75,10 +72,9 @@ class CircuitForced(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreLost(Event):
+class StoreLost(Event, severity=logging.ERROR):
     """The shared store stopped answering this process."""
 
-    severity: ClassVar[int] = logging.ERROR
     error: str
 
 

@@ -7,12 +7,12 @@ from resilience.clock import SystemClock
 from resilience.events.base import Event
 
 LINE_SECONDS: Final = 1.0
-"""A process writes one line so often for each kind of event that comes in crowds, and each
-dependency, queue or source that it is about."""
+"""Least time between two lines of a process about events of the same class that come in crowds, for
+the same dependency, queue or source."""
 
 
 class Crowds:
-    """Picks the events that the log tells of.
+    """Picks the events that get a line in the log.
 
     No lock: two threads at once may both get a line, or one may not be counted.
     """
@@ -23,7 +23,7 @@ class Crowds:
         self._seen: dict[tuple[str, object], tuple[float, int]] = {}
 
     def pick(self, event: Event) -> int | None:
-        """Return how many like *event* were left out since the last line; None: leave it out."""
+        """Return how many such events got no line since the last one; None: *event* gets none."""
         if not event.crowds:
             return 0
         names = ("dependency", "queue", "source")

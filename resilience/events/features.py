@@ -2,14 +2,13 @@
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
 
 from resilience.events.base import Event
 from resilience.levels import Level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureOrdered(Event):
+class FeatureOrdered(Event, severity=logging.WARNING):
     """Somebody gave an order: about a feature, or a brownout.
 
     Attributes:
@@ -20,7 +19,6 @@ class FeatureOrdered(Event):
         reason: Why.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     feature: str
     order: str
     until: float
@@ -29,7 +27,7 @@ class FeatureOrdered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OrderNotRecorded(Event):
+class OrderNotRecorded(Event, severity=logging.ERROR):
     """An order is in force but is not in the ledger. It is lost if the store is flushed.
 
     The leading worker retries.
@@ -39,13 +37,12 @@ class OrderNotRecorded(Event):
         error: Why it is not there, and the mend.
     """
 
-    severity: ClassVar[int] = logging.ERROR
     feature: str
     error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureShed(Event):
+class FeatureShed(Event, severity=logging.WARNING):
     """The controller switched a feature off.
 
     Attributes:
@@ -56,7 +53,6 @@ class FeatureShed(Event):
         threshold: What that reached.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     feature: str
     level: Level
     rule: str
@@ -65,7 +61,7 @@ class FeatureShed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureRestored(Event):
+class FeatureRestored(Event, severity=logging.WARNING):
     """The controller switched a feature on again.
 
     Attributes:
@@ -77,7 +73,6 @@ class FeatureRestored(Event):
         seconds: How long the feature was shed.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     feature: str
     rule: str
     measured: float
@@ -86,7 +81,7 @@ class FeatureRestored(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureShedLong(Event):
+class FeatureShedLong(Event, severity=logging.ERROR):
     """A feature has been shed for so long that somebody should look; announced once each time.
 
     Attributes:
@@ -95,14 +90,13 @@ class FeatureShedLong(Event):
         seconds: How long that has been.
     """
 
-    severity: ClassVar[int] = logging.ERROR
     feature: str
     rule: str
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlagsLost(Event):
+class FlagsLost(Event, severity=logging.WARNING):
     """This process does not know any more what is ordered and shed.
 
     Its last known state applies for five minutes, and then the defaults; each is announced once.
@@ -112,13 +106,12 @@ class FlagsLost(Event):
         defaults: Whether the defaults apply now; else the last known state does.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     error: str
     defaults: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlagProviderFailed(Event):
+class FlagProviderFailed(Event, severity=logging.WARNING):
     """The flag provider that the app follows does not answer; its last orders end by themselves.
 
     Announced once, until the provider has answered in time again.
@@ -128,13 +121,12 @@ class FlagProviderFailed(Event):
         error: Why.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     provider: str
     error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlagMisused(Event):
+class FlagMisused(Event, severity=logging.WARNING):
     """A flag was asked for that is not declared, and was answered with the caller's default.
 
     Announced once for each of the first 100 names in each process.
@@ -144,13 +136,12 @@ class FlagMisused(Event):
         answer: The default.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     feature: str
     answer: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialEnded(Event):
+class TrialEnded(Event, severity=logging.WARNING):
     """A trial of what a feature costs is over.
 
     Attributes:
@@ -164,7 +155,6 @@ class TrialEnded(Event):
         high: Upper end.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     feature: str
     conclusion: str
     calls: int

@@ -1,23 +1,49 @@
-"""What became of jobs that must not get lost."""
+"""What became of jobs and messages."""
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
 
 from resilience.events.base import Event
+from resilience.outcome import Hop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobSetAside(Event):
+class BudgetExceeded(Event, severity=logging.WARNING):
+    """A job was dropped before it ran, cut, or not run again, as its budget was used up.
+
+    Attributes:
+        task: Name of its task.
+        id: Its id.
+        total: Seconds of the whole budget.
+        late: Seconds since it ended; less than 0 for a job that was cut or refused before that.
+        hops: Where the time went, job by job; the last is this one.
+    """
+
+    task: str
+    id: str | None
+    total: float
+    late: float
+    hops: tuple[Hop, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishFailed(Event, severity=logging.ERROR):
+    """A message was not published: the broker did not take it in time, or never could."""
+
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSetAside(Event, severity=logging.ERROR):
     """A job in the ledger could not be read, so it is a dead letter now; the others went on."""
 
-    severity: ClassVar[int] = logging.ERROR
     id: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobKept(Event):
+class JobKept(Event, severity=logging.WARNING, crowds=True):
     """A job went into the outbox, as the broker did not take it. It is safe there.
 
     Attributes:
@@ -27,8 +53,6 @@ class JobKept(Event):
         error: What the broker, or the way to it, said.
     """
 
-    severity: ClassVar[int] = logging.WARNING
-    crowds: ClassVar[bool] = True
     task: str
     id: str
     queue: str
@@ -36,7 +60,7 @@ class JobKept(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobParked(Event):
+class JobParked(Event, severity=logging.WARNING, crowds=True):
     """A job failed or was refused, and is kept until it is due again.
 
     Attributes:
@@ -48,8 +72,6 @@ class JobParked(Event):
         error: What the last one ended in.
     """
 
-    severity: ClassVar[int] = logging.WARNING
-    crowds: ClassVar[bool] = True
     task: str
     id: str
     dependency: str
@@ -59,7 +81,7 @@ class JobParked(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobBuried(Event):
+class JobBuried(Event, severity=logging.ERROR):
     """A job was given up and is a dead letter.
 
     Attributes:
@@ -71,7 +93,6 @@ class JobBuried(Event):
         error: What the last one ended in.
     """
 
-    severity: ClassVar[int] = logging.ERROR
     task: str
     id: str
     dependency: str
@@ -81,13 +102,12 @@ class JobBuried(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobUnkept(Event):
+class JobUnkept(Event, severity=logging.ERROR):
     """The ledger could not be told how a job ended, so the job runs once more.
 
     Or never, if the ledger can never keep it: the error says what it cannot hold.
     """
 
-    severity: ClassVar[int] = logging.ERROR
     task: str
     id: str
     error: str
@@ -107,7 +127,7 @@ class JobsPublished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SecondLedgerFound(Event):
+class SecondLedgerFound(Event, severity=logging.ERROR):
     """This process keeps jobs in another ledger than the other processes of the app.
 
     Jobs that are kept here are safe, and nobody runs them.
@@ -116,5 +136,4 @@ class SecondLedgerFound(Event):
         error: Both ledgers, and what to do.
     """
 
-    severity: ClassVar[int] = logging.ERROR
     error: str

@@ -2,13 +2,12 @@
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
 
 from resilience.events.base import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadStale(Event):
+class ReadStale(Event, severity=logging.WARNING, crowds=True):
     """A read was answered with something that may be older than it should be.
 
     Attributes:
@@ -18,15 +17,13 @@ class ReadStale(Event):
             None: unknown.
     """
 
-    severity: ClassVar[int] = logging.WARNING
-    crowds: ClassVar[bool] = True
     source: str
     reason: str
     lag_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadFellBack(Event):
+class ReadFellBack(Event, crowds=True):
     """The primary answered a read that was meant for a replica.
 
     Attributes:
@@ -34,13 +31,12 @@ class ReadFellBack(Event):
         reason: Why no replica answered.
     """
 
-    crowds: ClassVar[bool] = True
     source: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaLagging(Event):
+class ReplicaLagging(Event, severity=logging.WARNING, crowds=True):
     """A replica is too far behind to be read from.
 
     Attributes:
@@ -50,15 +46,13 @@ class ReplicaLagging(Event):
             unknown.
     """
 
-    severity: ClassVar[int] = logging.WARNING
-    crowds: ClassVar[bool] = True
     source: str
     replica: str
     lag_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LagOrdered(Event):
+class LagOrdered(Event, severity=logging.WARNING):
     """Somebody ordered how far the replicas of some databases may lag.
 
     Attributes:
@@ -70,7 +64,6 @@ class LagOrdered(Event):
         reason: Why.
     """
 
-    severity: ClassVar[int] = logging.WARNING
     source: str
     order: str
     seconds: float | None

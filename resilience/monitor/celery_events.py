@@ -15,26 +15,10 @@ from resilience.monitor.sender import Sender
 
 TASK_DEGRADED: Final = "task-degraded"
 TASK_PARTIAL: Final = "task-partial"
-GROUPS: Final = {
-    "budget": "job-budget",
-    "circuit": "breaker",
-    "degraded": "answer-degraded",
-    "fallbacks": "answer-fallbacks",
-    "fan": "answer-fan",
-    "flag": "feature-flag",
-    "flags": "feature-flags",
-    "jobs": "job",
-    "lag": "read-lag",
-    "order": "feature-order",
-    "part": "answer-part",
-    "publish": "job-publish",
-    "queue": "bulkhead",
-    "replica": "read-replica",
-    "second": "ledger-second",
-    "slot": "bulkhead-slot",
-    "trial": "feature-trial",
-}
-"""What stands for the first word of an event's name, where that is no group of its own."""
+GROUPS: Final = {"answer", "breaker", "bulkhead", "feature", "job", "read", "store"}
+"""First words of types, by which listeners choose."""
+SAME: Final = {"circuit": "breaker", "jobs": "job", "queue": "bulkhead"}
+"""Words in names of events, and the group that each stands for."""
 
 
 class CeleryEvents:
@@ -59,18 +43,16 @@ class CeleryEvents:
 
     def __call__(self, event: Event) -> None:
         """Pass *event* on without waiting for anybody."""
-        if self.channel is not None:
-            if self.channel.wanted:
-                self.channel.put(celery_event(event))
-        elif self._sender is not None:
-            self._sender.put(celery_event(event))
+        sink = self._sender if self.channel is None else self.channel
+        if sink is not None and sink.wanted and (message := celery_event(event)) is not None:
+            sink.put(message)
 
 
 class Channel:
     """Brings events from all processes of a prefork worker to its main process.
 
-    Made before the pool forks. What does not fit in the socket's buffer, as the main process does
-    not read, is dropped and counted.
+    Made before the pool forks. A message is dropped and counted if the socket's buffer is full,
+    because the main process does not read.
     """
 
     def __init__(self) -> None:
@@ -90,10 +72,8 @@ class Channel:
     def wanted(self, wanted: bool) -> None:
         self._flag[0] = wanted
 
-    def put(self, message: dict[str, Any] | None) -> None:
+    def put(self, message: dict[str, Any]) -> None:
         """Write *message* if there is room, and with it how many had none."""
-        if message is None:
-            return
         try:
             self._outer.send(json.dumps([self._dropped, message]).encode())
             self._dropped = 0
@@ -132,7 +112,11 @@ def celery_event(event: Event) -> dict[str, Any] | None:
 def type_of(event: type[Event]) -> str:
     """Return the type of what is sent of events of this class: `breaker-opened`, `job-buried`."""
     first, *others = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", event.__name__).lower().split("-")
-    return "-".join([GROUPS.get(first, first), *others])
+    first = SAME.get(first, first)
+    package, _, subject = event.__module__.rpartition(".")  # `features` holds those of `feature`
+    has_group = first in GROUPS or package != "resilience.events"
+    group = [] if has_group else [subject.removesuffix("s")]
+    return "-".join([*group, first, *others])
 
 
 def _job() -> dict[str, str]:

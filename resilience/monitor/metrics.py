@@ -60,7 +60,7 @@ def known_labels(resilience: Resilience) -> dict[str, set[str]]:
 
 
 def read_counts(fields: Mapping[Any, Any], known: Mapping[str, set[str]]) -> dict[Series, float]:
-    """Return the counts that the store keeps, without what no process of ours can have written.
+    """Return the counts in the store, without those that no process of ours can have written.
 
     Args:
         fields: By the name of the series, as text or bytes.
@@ -81,7 +81,7 @@ def read_series(name: str | bytes, known: Mapping[str, set[str]]) -> Series | No
     parts: Any = None
     with suppress(ValueError, RecursionError):
         parts = json.loads(name) if len(name) <= NAMES_MAX else None
-    if not isinstance(parts, list) or not all(isinstance(one, str) for one in parts):
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         return None
     metric = METRICS.get(parts[0]) if parts else None
     if metric is None or len(parts) != len(metric.labels) + 1 + bool(metric.buckets):
@@ -90,4 +90,4 @@ def read_series(name: str | bytes, known: Mapping[str, set[str]]) -> Series | No
         return None
     rest = parts[len(metric.labels) + 1 :]
     labels = zip(metric.labels, parts[1:], strict=False)
-    return parts[0], *(one if one in known[label] else OTHER for label, one in labels), *rest
+    return parts[0], *(text if text in known[label] else OTHER for label, text in labels), *rest

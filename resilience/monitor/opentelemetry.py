@@ -21,16 +21,16 @@ NAME: Final = "resilience"
 EVALUATION: Final = "feature_flag.evaluation"
 NAMES_MAX: Final = 100
 """Names of dependencies that metrics tell apart in a process; those beyond them are `other`."""
-KEPT: Final = ("dependency", "reason", "source", "age", "feature")
-"""Fields of the worst event that become attributes of the span, with its level."""
+KEPT: Final = {f"{NAME}.{field}" for field in ("dependency", "reason", "source", "age", "feature")}
+"""Attributes of the worst event that the span gets as well, with its level."""
 
 
 class OpenTelemetry:
     """Listens by adding to the current span, and by counting.
 
-    Where opentelemetry-instrumentation-celery is active, its spans are the jobs'. Where it is not,
-    a job has a span of this listener's, in the trace of its publisher. It waits for nobody: how
-    spans and metrics leave the process is the providers' matter.
+    If opentelemetry-instrumentation-celery is active, jobs have its spans. Otherwise this listener
+    makes a span for each job, in the trace of the publisher. It never waits: the providers send
+    spans and metrics.
     """
 
     def __init__(
@@ -59,23 +59,20 @@ class OpenTelemetry:
         span = trace.get_current_span()
         if not span.is_recording():
             return
-        attributes = {f"{NAME}.{name}": _attribute(value) for name, value in fields.items()}
-        attributes = {name: value for name, value in attributes.items() if value is not None}
+        filled = {name: value for name, value in fields.items() if value is not None}
+        attributes = {f"{NAME}.{name}": _attribute(value) for name, value in filled.items()}
         span.add_event(event_name(type(event)), attributes)
-        level = (
-            Level.FAILED if isinstance(event, FallbacksExhausted) else getattr(event, "level", 0)
-        )
+        exhausted = isinstance(event, FallbacksExhausted)
+        level = Level.FAILED if exhausted else getattr(event, "level", Level.FULL)
         if level > (getattr(span, "attributes", None) or {}).get(f"{NAME}.level", 0):
-            kept = {f"{NAME}.{name}" for name in KEPT} & attributes.keys()
-            span.set_attributes({name: attributes[name] for name in kept})
-            span.set_attribute(f"{NAME}.level", int(level))
+            kept = {name: attributes[name] for name in KEPT & attributes.keys()}
+            span.set_attributes({**kept, f"{NAME}.level": int(level)})
         if (evaluation := _evaluation(event)) is not None:
             span.add_event(EVALUATION, evaluation)
 
     def _labels(self, event: Event, fields: Mapping[str, Any]) -> dict[str, Any]:
         labels = {"resilience.event": type(event).__name__}
-        name = fields.get("dependency")
-        if name:
+        if name := fields.get("dependency"):
             if len(self._names) < NAMES_MAX:
                 self._names.add(name)
             labels["resilience.dependency"] = name if name in self._names else "other"
@@ -91,9 +88,8 @@ class OpenTelemetry:
         if task.app is not self._app or _is_instrumented():
             return
         names = propagate.get_global_textmap().fields
-        said = {name: getattr(task.request, name, None) for name in names}
-        carrier = {name: value for name, value in said.items() if isinstance(value, str)}
-        above = propagate.extract(carrier)
+        headers = {name: getattr(task.request, name, None) for name in names}
+        above = propagate.extract({k: v for k, v in headers.items() if isinstance(v, str)})
         name, attributes = self._named(task)
         span = self._tracer.start_span(name, above, SpanKind.CONSUMER, attributes)
         token = context.attach(trace.set_span_in_context(span, above))
@@ -139,14 +135,14 @@ def _attribute(value: object) -> Any:  # noqa: ANN401 - what OpenTelemetry takes
 def _evaluation(event: Event) -> dict[str, Any] | None:
     """Return what the conventions for feature flags say of an answer without its feature."""
     if isinstance(event, FlagMisused):
-        said = {"feature_flag.result.reason": "error", "error.type": "flag_not_found"}
+        result = {"feature_flag.result.reason": "error", "error.type": "flag_not_found"}
         variant = "on" if event.answer else "off"
     elif isinstance(event, AnswerDegraded) and event.feature is not None:
-        said, variant = {}, "off"
+        result, variant = {}, "off"
     else:
         return None
     named = {"feature_flag.key": shortened(str(event.feature)), "feature_flag.provider.name": NAME}
-    return {**named, **said, "feature_flag.result.variant": variant}
+    return {**named, **result, "feature_flag.result.variant": variant}
 
 
 def _is_instrumented() -> bool:

@@ -37,7 +37,7 @@ class PrometheusListener:
         """
         self.objectives = tuple(objectives)
         self._app: Resilience | None = None
-        self._tallies: dict[str, Tally] = {}
+        self._tallies: dict[Resilience, Tally] = {}
 
     def attach(self, resilience: Resilience) -> None:
         """Count what happens in the app of *resilience*.
@@ -49,9 +49,9 @@ class PrometheusListener:
         if self._app is not None:
             msg = "a PrometheusListener counts for one app; make another one for the other app"
             raise ConfigurationError(msg)
-        for one in self.objectives:
-            if one.dependency is not None:
-                resilience.dependencies.require(one.dependency, where="Objective")
+        for objective in self.objectives:
+            if objective.dependency is not None:
+                resilience.dependencies.require(objective.dependency, where="Objective")
         self._app = resilience
         signals.before_task_publish.connect(self._on_publish)
         signals.task_prerun.connect(self._on_begin)
@@ -75,29 +75,29 @@ class PrometheusListener:
             kind = reason if reason in LABELS["kind"] else "error"
             trace = trace_id()
             exemplar = json.dumps({"trace_id": trace, "at": SystemClock.now()}) if trace else ""
-            labels = dependency, Level(level).name, kind
-            tally.add("degraded_answers", *labels, exemplar=exemplar)
+            tally.add("degraded_answers", dependency, Level(level).name, kind, exemplar=exemplar)
         elif isinstance(event, FanOutFinished):
             ended = event.ended if event.ended in LABELS["ended"] else OTHER
             tally.add("fanouts", ended, Level(event.level).name)
 
-    def _tally(self) -> Tally | None:
-        """Return where to count; None: there is no store to add anything up."""
-        tally = self._tallies.get("made")
-        if tally is None and self._app is not None and self._app.why_no_store is None:
+    def _tally(self, task: Task[Any, Any] | None = None) -> Tally | None:
+        """Return where to count; None: no store adds anything up, or *task* is another app's."""
+        app = self._app
+        if app is None or (task is not None and task.app is not app.app):
+            return None
+        if not self._tallies and app.why_no_store is None:
             # No lock: a child that is forked meanwhile would wait for a thread that it has not.
-            tally = self._tallies.setdefault("made", Tally(self._app.pulse))
-            self._app.pulse.carry(tally)
-        return tally
+            app.pulse.carry(self._tallies.setdefault(app, Tally(app.pulse)))
+        return self._tallies.get(app)
 
     def _dependency(self, name: object) -> str:
         """Return the declared dependency that *name* is, or whose queue it is."""
         if not name or self._app is None:
             return ""
-        known = self._app.dependencies
-        if name in known:
+        declared = self._app.dependencies
+        if name in declared:
             return str(name)
-        return next((one.name for one in known.values() if name in one.queues), OTHER)
+        return next((owner.name for owner in declared.values() if name in owner.queues), OTHER)
 
     def _now(self) -> float:
         """Return fleet time as this process knows it; asks nobody."""
@@ -109,7 +109,7 @@ class PrometheusListener:
             headers[SENT_HEADER] = self._now()
 
     def _on_begin(self, task: Task[Any, Any], **_: object) -> None:
-        tally, request = self._tally_of(task), task.request
+        tally, request = self._tally(task), task.request
         deadline = deadline_of(request)
         sent = seconds_or(header(request, SENT_HEADER), deadline.sent if deadline else 0.0)
         again = request.eta or ledger_header(request).get("dispatches")
@@ -129,14 +129,10 @@ class PrometheusListener:
             self._end(sender, Level.FAILED)
 
     def _end(self, task: Task[Any, Any], level: Level) -> None:
-        if (tally := self._tally_of(task)) is not None:
+        if (tally := self._tally(task)) is not None:
             name = str(task.name) if task.name in task.app.tasks else OTHER
             dependency = self._dependency(getattr(task, "dependency", None))
             tally.add(ANSWERS, name, dependency, Level(level).name)
-
-    def _tally_of(self, task: Task[Any, Any]) -> Tally | None:
-        ours = self._app is not None and task.app is self._app.app
-        return self._tally() if ours else None
 
     def _on_exit(self, **_: object) -> None:
         for tally in self._tallies.values():

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from enum import Enum
 from typing import Any, Final
 
 import redis
@@ -136,7 +137,8 @@ class Readings:
         known = {*self._app.dependencies, ""}
         jobs, overdue = Counter[Series](), dict[Series, float]()
         for one in self._app.ledger.counts():
-            labels = one.dependency if one.dependency in known else OTHER, str(one.state)
+            state = str(one.state) if isinstance(one.state, Enum) else OTHER
+            labels = one.dependency if one.dependency in known else OTHER, state
             jobs["ledger_jobs", *labels] += one.jobs
             if one.overdue_seconds is not None:
                 name = ("ledger_overdue_seconds", *labels)

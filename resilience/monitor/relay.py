@@ -17,7 +17,7 @@ LISTENED_SECONDS: Final = 0.1
 ALONE_SECONDS: Final = 1.0
 """Time between two looks while nobody does."""
 MOST: Final = 1000
-"""Events that may wait for the end of their jobs."""
+"""Events that may wait for the end of their jobs; each one more drops the oldest."""
 WARNINGS: Final = 1 / 60
 """Warnings a second."""
 
@@ -27,8 +27,8 @@ logger = logging.getLogger("resilience")
 class EventRelay(bootsteps.StartStopStep):
     """Sends what the processes of the worker put into the channel, on the worker's own timer.
 
-    An event of a task waits until its job has ended: a listener such as Flower would else show a
-    state that Celery does not know instead of the job's.
+    An event of a task waits until its job has ended. Otherwise a listener such as Flower would show
+    a state that Celery does not know in place of the job's own.
     """
 
     requires = ("celery.worker.consumer.events:Events",)
@@ -37,11 +37,11 @@ class EventRelay(bootsteps.StartStopStep):
         """Open the channel: the pool has not forked yet."""
         super().__init__(parent, **options)
         listeners = Resilience.of(parent.app).listeners
-        self._own = [one for one in listeners if isinstance(one, CeleryEvents)]
+        self._own = [each for each in listeners if isinstance(each, CeleryEvents)]
         self._channel = Channel()
         for listener in self._own:
             listener.channel = self._channel
-        self._pending: deque[dict[str, Any]] = deque()
+        self._pending: deque[dict[str, Any]] = deque(maxlen=MOST)
         self._lost = 0
         self._warns = TokenBucket(WARNINGS)
         begins, ends = "events of Celery were not sent", "events of Celery are sent again"
@@ -83,14 +83,11 @@ class EventRelay(bootsteps.StartStopStep):
 
     def _pass_on(self, consumer: Any) -> None:  # noqa: ANN401 - Celery's
         dispatcher = consumer.event_dispatcher
-        self._channel.wanted = dispatcher is not None and _listened(dispatcher)
+        self._channel.wanted = dispatcher is not None and _wants_events_of_tasks(dispatcher)
         while (taken := self._channel.take()) is not None:
             dropped, message = taken
-            self._lost += dropped
-            if len(self._pending) < MOST:
-                self._pending.append(message)
-            else:
-                self._lost += 1
+            self._lost += dropped + (len(self._pending) == MOST)
+            self._pending.append(message)
         if self._channel.wanted:
             for _ in range(len(self._pending)):
                 message = self._pending.popleft()
@@ -102,21 +99,16 @@ class EventRelay(bootsteps.StartStopStep):
     def _send(self, dispatcher: Any, message: dict[str, Any]) -> None:  # noqa: ANN401 - Celery's
         """Send *message*; one that cannot be sent is lost, so that it holds up none behind it."""
         try:
-            _send(dispatcher, message)
+            if message["type"].startswith("task-"):
+                dispatcher.send(**message)  # behind what Celery has buffered about the job
+            else:  # `send` knows no group but those that Celery turns on
+                dispatcher.publish(message.pop("type"), message, dispatcher.producer)
         except Exception:
             self._lost += 1
             raise
         self._outage.note(None)
 
 
-def _send(dispatcher: Any, message: dict[str, Any]) -> None:  # noqa: ANN401 - Celery's
-    if message["type"].startswith("task-"):
-        dispatcher.send(**message)  # behind what Celery has buffered about the job
-    else:  # `send` knows no group but those that Celery turns on
-        kind = message.pop("type")
-        dispatcher.publish(kind, message, dispatcher.producer)
-
-
-def _listened(dispatcher: Any) -> bool:  # noqa: ANN401 - Celery's
+def _wants_events_of_tasks(dispatcher: Any) -> bool:  # noqa: ANN401 - Celery's
     """Tell whether task events are on, by the command line or by somebody who listens."""
     return bool(dispatcher.enabled and (not dispatcher.groups or "task" in dispatcher.groups))

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from resilience.tasks.resilience import Resilience
 logger = logging.getLogger("resilience")
 
 STALE_SECONDS: Final = 10.0
-"""A source that has not answered for so long beyond its turn is down: it hangs."""
+"""A source that is late by so much hangs, and counts as down."""
 
 
 class Scrape(Collector):
@@ -26,13 +27,13 @@ class Scrape(Collector):
     While a source is away its gauges are missing and `up` is 0. Counters stay as they were.
 
     Attributes:
-        ready: Whether each source was asked once.
+        ready: Set once each source was asked.
     """
 
     def __init__(self, resilience: Resilience) -> None:
         """Ask for what *resilience* declares, once started."""
         self._readings = Readings(resilience)
-        self._asked: set[str] = set()
+        self.ready = threading.Event()
         self._gauges: dict[str, tuple[float, Mapping[Series, float]]] = {}
         self._counts: Mapping[Series, float] = {}
         self._born: object = None
@@ -41,49 +42,43 @@ class Scrape(Collector):
         """Begin to ask each source in a thread of its own."""
         for name, (seconds, ask) in self._readings.sources.items():
             outage = Outage(logger, f"metrics lack the {name}", f"metrics have the {name} again")
-            Beside(
-                f"metrics-{name}", functools.partial(self._look, name, seconds, ask, outage)
-            ).start()
-
-    @property
-    def ready(self) -> bool:
-        """Whether each source was asked once."""
-        return len(self._asked) == len(self._readings.sources)
+            look = functools.partial(self._look, name, seconds, ask, outage)
+            Beside(f"metrics-{name}", look).start()
 
     def _look(self, name: str, seconds: float, ask: Callable[[], Values], outage: Outage) -> float:
         try:
-            found = dict(ask())
+            values = dict(ask())
         except Exception as error:  # noqa: BLE001 - whatever it is, the source is down
-            self._gauges.pop(name, None)
+            self._gauges[name] = float("-inf"), {}
             outage.note(error)
         else:
-            until = SystemClock.monotonic() + seconds + STALE_SECONDS
-            gauges = {one: v for one, v in found.items() if METRICS[one[0]].kind == "gauge"}
-            self._gauges[name] = until, gauges
+            gauges = {key: v for key, v in values.items() if METRICS[key[0]].kind == "gauge"}
+            self._gauges[name] = SystemClock.monotonic() + seconds + STALE_SECONDS, gauges
             if name == "store":
-                self._count({one: v for one, v in found.items() if one not in gauges})
+                self._count({key: v for key, v in values.items() if key not in gauges})
             outage.note(None)
-        self._asked.add(name)
+        if len(self._gauges) == len(self._readings.sources):
+            self.ready.set()
         return seconds
 
     def _count(self, counts: Mapping[Series, float]) -> None:
-        """Take over the counts; a failover of the store to older data does not make them fall."""
+        """Keep *counts*, but let none fall when the store fails over to older data."""
         before = self._counts if self._born == self._readings.born else {}
         self._born = self._readings.born
-        self._counts = {one: max(count, before.get(one, 0.0)) for one, count in counts.items()}
+        self._counts = {key: max(count, before.get(key, 0.0)) for key, count in counts.items()}
 
     def collect(self) -> Iterator[core.Metric]:
         """Yield all metrics; asks nobody."""
         now, histograms = SystemClock.monotonic(), dict[Series, dict[str, float]]()
-        fresh = {name: found for name, (until, found) in self._gauges.items() if now < until}
+        fresh = {name: gauges for name, (until, gauges) in self._gauges.items() if now < until}
         families: dict[str, Any] = {}
         for name, metric in METRICS.items():
             family = getattr(core, f"{metric.kind.title()}MetricFamily")
             families[name] = family(PREFIX + name, metric.help, labels=metric.labels)
         for source in self._readings.sources:
             families["up"].add_metric([source], source in fresh)
-        for found in fresh.values():
-            for (name, *labels), value in found.items():
+        for gauges in fresh.values():
+            for (name, *labels), value in gauges.items():
                 families[name].add_metric(labels, value)
         for series, value in self._counts.items():
             if METRICS[series[0]].buckets:

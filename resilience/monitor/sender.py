@@ -23,6 +23,9 @@ logger = logging.getLogger("resilience")
 class Sender:
     """A thread with a connection of its own, started by the first event of a process."""
 
+    wanted: Final = True
+    """Nobody can be asked whether somebody listens."""
+
     def __init__(self, app: Celery[Any]) -> None:
         """Send to the broker of *app*."""
         self._app = app
@@ -30,10 +33,8 @@ class Sender:
         self._warns = TokenBucket(WARNINGS)
         self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(MOST)
 
-    def put(self, message: dict[str, Any] | None) -> None:
+    def put(self, message: dict[str, Any]) -> None:
         """Let the thread send *message*, or drop it if too many wait."""
-        if message is None:
-            return
         if self._pid != os.getpid():  # a forked process has no thread, and another's queue
             self._pid, self._waiting = os.getpid(), queue.Queue(MOST)
             threading.Thread(target=self._run, name="resilience-events", daemon=True).start()
@@ -44,22 +45,22 @@ class Sender:
             self._warn("more came than the broker took")
 
     def _run(self) -> None:
+        """Send until something fails, and then anew; the event that is being sent then is lost."""
         while True:
             try:
-                self._serve()
+                with self._app.connection_for_write() as connection:
+                    sending = self._app.events.Dispatcher(connection, buffer_while_offline=False)
+                    self._serve(sending)
             except Exception as error:  # noqa: BLE001 - whatever the way to the broker raises
                 self._warn(repr(error))
 
-    def _serve(self) -> None:
-        """Send until something fails; the event that is being sent then is lost."""
-        with self._app.connection_for_write() as connection:
-            sending = self._app.events.Dispatcher(connection, buffer_while_offline=False)
-            while True:
-                message = self._waiting.get()
-                try:
-                    sending.send(**message)
-                finally:
-                    self._waiting.task_done()
+    def _serve(self, sending: Any) -> None:  # noqa: ANN401 - Celery's
+        while True:
+            message = self._waiting.get()
+            try:
+                sending.send(**message)
+            finally:
+                self._waiting.task_done()
 
     def _finish(self) -> None:
         waiting = self._waiting

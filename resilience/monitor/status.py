@@ -15,6 +15,7 @@ from resilience.errors import ResilienceError, StoreUnavailableError, text_of
 from resilience.ledger import State
 from resilience.levels import Level
 from resilience.monitor.circuits import breaker_rows
+from resilience.monitor.objective import objective_rows
 from resilience.monitor.queues import Workers, read_queues, unserved
 from resilience.monitor.reasons import LATE_SECONDS, reason_row
 from resilience.monitor.rows import connected, count_row, flag_rows, held_queues
@@ -24,7 +25,7 @@ from resilience.tasks.resilience import Resilience
 BROKER_SECONDS = 3.0
 """Longest wait for the broker and the workers."""
 LISTS = ("reasons", "notes", "breakers", "holds", "flags", "jobs", "more_dead", "next")
-MAPPINGS = ("queues", "oldest", "consumers", "unserved", "dead", "unknown")
+MAPPINGS = ("queues", "oldest", "consumers", "unserved", "dead", "unknown", "objectives")
 Report = dict[str, Any]
 Ask = Callable[[], Mapping[str, Any]]
 AWAY = (ResilienceError, RedisError, *PUBLISH_ERRORS)
@@ -60,6 +61,7 @@ def look(adopted: Resilience, command: str = "celery", *, workers: Workers = Non
       knows that; `consumers`: workers by queue, of those with messages that were counted;
       `unserved`: since when a queue with messages and without a worker has been seen so.
     - `jobs`: counts of the ledger: `dependency`, `state`, `jobs`, `more`, `overdue_seconds`.
+    - `objectives`: by name, as `objective.objective_rows`.
     - `dead`: dead letters by dependency, and in `more_dead` those where counting ended early.
     - `next`: all commands of reasons and notes, each once.
     - `unknown`: why a source (`store`, `broker`, `ledger`) could not be asked, by its name.
@@ -103,6 +105,7 @@ def _from_store(adopted: Resilience) -> Mapping[str, Any]:
     report: Report = {
         "level": Level.FULL.name,
         "holds": [asdict(one) for one in adopted.holds.all().values()],
+        "objectives": objective_rows(adopted),
         "breakers": breaker_rows(adopted),
         "flags": flag_rows(adopted),
     }

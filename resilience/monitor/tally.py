@@ -15,9 +15,9 @@ from resilience.store.fleet import Batch
 logger = logging.getLogger("resilience")
 
 SEND_SECONDS = 1.0
-"""A process sends a batch so often at most, and so long after a count at the latest."""
+"""Least time between two batches of a process, and longest time until a count is sent."""
 BATCH_MAX = 128
-"""Most series in a batch: everybody who uses the store waits while it adds them."""
+"""Most series in a batch: the store serves nobody else while it adds them."""
 
 
 @functools.lru_cache(maxsize=8192)
@@ -29,10 +29,10 @@ def name_of(*series: str) -> str:
 class Tally:
     """Counts, and hands the counts to the pulse batch by batch.
 
-    Any thread may count. A batch is handed out again until the store has said that it was added;
-    what is counted meanwhile waits in this process, one number for each series. A thread sends what
-    no call of this process does. It begins with a count and ends when nothing waits. SIGKILL loses
-    what was counted in the last second.
+    Any thread may count. A batch is handed out again until the store has confirmed it; meanwhile
+    further counts wait in this process, one number for each series. A thread sends the counts that
+    no call of this process carries. It starts with the first count and ends when nothing waits.
+    SIGKILL loses what was counted in the last second.
     """
 
     def __init__(self, pulse: Pulse) -> None:
@@ -69,12 +69,12 @@ class Tally:
 
     def observe(self, metric: str, label: str, seconds: float) -> None:
         """Add *seconds* to a histogram."""
-        bound = next((one for one in METRICS[metric].buckets if seconds <= one), "+Inf")
+        bound = next((top for top in METRICS[metric].buckets if seconds <= top), "+Inf")
         self.add(metric, label, str(bound))
         self.add(metric, label, "sum", amount=max(0.0, seconds))
 
     def batch(self) -> Batch | None:
-        """Return what is due: the last batch again until it was settled."""
+        """Return the batch that is due: the last one again until it is settled."""
         now = SystemClock.monotonic()
         with self._lock:
             if self._batch is None and self._counts and now >= self._due:
@@ -90,7 +90,7 @@ class Tally:
             return self._batch
 
     def settle(self, number: int, why_not: str) -> None:
-        """Forget that batch if it was added; *why_not* is empty then."""
+        """Forget batch *number* if the store has added it; then *why_not* is empty."""
         if why_not != self._refused:
             self._refused = why_not
             logger.error("metrics are not added up: %.200s", why_not or "they are again")
@@ -107,7 +107,7 @@ class Tally:
                 return
 
     def _start(self) -> None:
-        """See to it that what was counted is sent, though this process may call nobody again."""
+        """Start a thread that sends the counts, as this process may call nobody again."""
         with self._lock:
             if self._sender is None:
                 sender = Beside("counts", self._send, wait=_pause)

@@ -21,6 +21,8 @@ from resilience.breaker import Breaker, State
 from resilience.cli import resilience as command
 from resilience.ledger import Job
 from resilience.monitor.circuits import breaker_rows, history_of
+from resilience.monitor.objective import Objective
+from resilience.monitor.prometheus import PrometheusListener
 from resilience.monitor.status import app_command, look
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
@@ -57,6 +59,34 @@ def fail_until_open(breaker: Breaker, text: str = "refused") -> None:
 def reasons(desk: Desk) -> dict[str, dict[str, Any]]:
     """Return the reasons of a status by their names."""
     return {one["name"]: one for one in desk.status()["reasons"]}
+
+
+def test_objectives_say_what_was_full_and_what_is_left_of_the_budget(desk: Desk) -> None:
+    """Within the window of each: the share that was FULL, minutes below it, the error budget."""
+    about = [{}, {"dependency": "users"}, {"task": "gone", "window": "PT1H"}]
+    wanted = [Objective(full=0.9, **one) for one in about]  # type: ignore[arg-type] # texts
+    desk.adopted.listeners += (PrometheusListener(objectives=wanted),)
+    store, now = desk.adopted.store, int(desk.adopted.fleet_time())
+    total = {
+        '["answers","x","users","FULL"]': "985",
+        '["answers","x","users","STALE"]': "115",
+        '["answers","x","","STALE"]': "9",
+        '["minutes_below_full","users"]': "20|1",
+        '["minutes_below_full","mail"]': "33|1",
+    }
+    before = {'["answers","x","users","STALE"]': "100", '["minutes_below_full","users"]': "5|1"}
+    entry = {str(now - 30 * 86400 + 600): json.dumps(before)}
+    store.run(lambda client: client.hset(store.key("answers"), mapping=total))
+    store.run(lambda client: client.hset(store.key("history"), mapping=entry))
+
+    assert list(desk.status()["objectives"]) == ["app", "dependency:users", "task:gone"]
+    said = desk.run("status").stdout
+    for name, text in {
+        "app": "97.621% FULL in 30d (wanted: 90%), 33 minutes below FULL, 76%",
+        "dependency:users": "98.500% FULL in 30d (wanted: 90%), 15 minutes below FULL, 85%",
+        "task:gone": "no answers in 1h (wanted: 90%), 100%",
+    }.items():
+        assert f"objective {name}: {text} of the error budget left\n" in said
 
 
 def test_exit_code_says_how_the_app_does(desk: Desk, server: ValkeyProcess) -> None:

@@ -63,7 +63,7 @@ for _ in range(8):
     threading.Thread(target=start_threads, daemon=True).start()
 gc.callbacks.append(lambda *_: time.sleep(0))
 gc.set_threshold(1)
-for _ in range(50):
+for _ in range(20):
     limited, begun = Interruptible(1.0, TimeoutError), threading.Event()
     thread = threading.Thread(target=spin, args=(limited, begun))
     thread.start()

@@ -227,8 +227,40 @@ def test_retries_by_hand_after_a_fixed_wait_are_in_lock_step() -> None:
     assert (one.rule, one.message.split()[0]) == ("lock-step-retries", "2")
 
 
-def test_number_of_retries_that_is_none_is_left_to_celery() -> None:
-    """It fails there when the job is retried; the task's own number counts here."""
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"retry_kwargs": None}, "retry_kwargs"),
+        ({"retry_kwargs": "twice"}, "retry_kwargs"),
+        ({"retry_kwargs": [("max_retries", 2)]}, "retry_kwargs"),
+        ({"retry_kwargs": {"max_retries": "3"}}, "max_retries"),
+        ({"retry_kwargs": {"countdown": (1, 2)}}, "countdown"),
+        ({"retry_kwargs": {"max_retries": float("nan")}}, "max_retries"),
+        ({"max_retries": "3"}, "max_retries"),
+        ({"default_retry_delay": "1m"}, "default_retry_delay"),
+    ],
+    ids=str,
+)
+def test_retry_that_celery_fails_at_is_found(options: dict[str, Any], name: str) -> None:
+    """The check names task and value, and goes on with the other tasks."""
+    value = options.get(name, options.get("retry_kwargs"))
+    value = value.get(name) if isinstance(value, dict) else value
+
+    def declare(app: Celery) -> None:
+        charge(app, autoretry_for=(OSError,), retry_backoff=True, **options)
+        charge(app, "lost", ignore_result=True)
+
+    found = resilience.check(made(declare, BANK), probe=False)
+    assert {(one.rule, one.place) for one in found} == {
+        ("odd-retry", "task charge"),
+        ("no-answer", "task lost"),
+    }
+    (odd,) = (one for one in found if one.rule == "odd-retry")
+    assert odd.message.endswith(f"{name} is {value!r}")
+
+
+def test_number_of_retries_that_is_none_is_found_in_the_body() -> None:
+    """Celery fails at it when the job is retried; the task's own number counts in the table."""
 
     def declare(app: Celery) -> None:
         @app.task(name="charge", bind=True, shared=False, max_retries=4)
@@ -239,7 +271,7 @@ def test_number_of_retries_that_is_none_is_left_to_celery() -> None:
                 raise self.retry(exc=error, countdown=0.5, max_retries="3") from error
 
     (found,) = (one for one in answers_of(made(declare), {}) if one.task.name == "charge")
-    assert (found.attempts, found.waits) == (5, 2.0)
+    assert (found.attempts, found.waits, found.odd) == (5, 2.0, {"max_retries": "3"})
 
 
 def test_visibility_timeout_below_the_heartbeat_is_found() -> None:

@@ -40,8 +40,8 @@ def test_table_is_as_wide_as_it_needs_to_be_where_no_terminal_is(
 
 
 def test_json_has_the_rows_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    """Programs read the same columns."""
-    print_rows(ROWS, ("feature", "why"), as_json=True)
+    """Programs read all there is, and times as numbers."""
+    rows = [{**row, "since": 1.5, "until": None} for row in ROWS]
+    print_rows(rows, ("feature", "why"), as_json=True)
 
-    wanted = [{"feature": row["feature"], "why": row["why"]} for row in ROWS]
-    assert json.loads(capsys.readouterr().out) == wanted
+    assert json.loads(capsys.readouterr().out) == rows

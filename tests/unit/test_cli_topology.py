@@ -10,16 +10,12 @@ import yaml
 from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 
 from resilience.cli import resilience
-from resilience.cli.manifests import to_yaml
 from resilience.dependency import Dependency
 from resilience.settings import Settings
 from resilience.tasks import FireAndForgetTask
 from resilience.tasks.resilience import Resilience
-from tests.unit.untimed import untimed
 
 pytestmark = pytest.mark.usefixtures("no_ledger_named")
 
@@ -187,24 +183,3 @@ def test_json_lists_the_workers_for_scripts() -> None:
     probe = ["resilience-health", "--app", "shop"]
     assert [one["probe"] for one in listed] == [[*probe, name] for name in NAMES]
     assert all(one["command"][0] == "celery" for one in listed)
-
-
-texts = st.text(
-    st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=["C", "Z"]), max_size=8
-)
-words = texts | st.sampled_from(["no", "-A", "a: b", "a #b", "x:", "1e3", "15s", "~", "a b", "%i"])
-values = st.recursive(
-    words | st.integers() | st.booleans() | st.lists(words, max_size=4),
-    lambda inner: (
-        st.dictionaries(words, inner, min_size=1, max_size=4)
-        | st.lists(st.dictionaries(words, inner, min_size=1, max_size=3), min_size=1, max_size=3)
-    ),
-    max_leaves=8,
-)
-
-
-@untimed
-@given(st.dictionaries(words, values, min_size=1, max_size=4))
-def test_yaml_means_what_it_was_made_of(value: dict[str, object]) -> None:
-    """Whatever the words are, a parser reads them as they were."""
-    assert yaml.safe_load(to_yaml(value)) == value

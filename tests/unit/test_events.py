@@ -2,6 +2,10 @@
 
 import dataclasses
 import logging
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -73,6 +77,60 @@ def test_announce_goes_on_when_a_listener_raises(caplog: pytest.LogCaptureFixtur
     assert record.exc_info is not None
     assert "no metrics today" in caplog.text
     assert "AnswerDegraded" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit("enough"), KeyboardInterrupt(), GeneratorExit(), BaseException("own")],
+    ids=lambda error: type(error).__name__,
+)
+def test_listener_cannot_end_a_thread(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Threads of the library announce as well: what a listener raises there stays there."""
+    heard: list[Event] = []
+    thread = threading.Thread(target=tell, args=[DEGRADED, [raising(error), heard.append]])
+    thread.start()
+    thread.join()
+
+    assert heard == [DEGRADED]
+    assert type(error).__name__ in caplog.text
+
+
+@pytest.mark.parametrize("name", ["Cut", "GreenletExit", "Timeout"])
+def test_end_of_the_job_passes_a_listener_in_any_thread(name: str) -> None:
+    """A cut by the budget or by gevent may strike while a listener runs, and is the job's."""
+    kind = type(f"Own{name}", (type(name, (BaseException,), {}),), {})
+    with ThreadPoolExecutor() as pool, pytest.raises(kind):
+        pool.submit(tell, DEGRADED, [raising(kind())]).result()
+
+
+def test_signal_handler_of_the_main_thread_is_obeyed() -> None:
+    """A process that is told to end while a listener runs does end."""
+    for kind in (SystemExit, KeyboardInterrupt):
+        with pytest.raises(kind):
+            tell(DEGRADED, [raising(kind())])
+
+
+def test_error_of_a_listener_does_not_steer_the_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    """Its text may be somebody else's: no line of its own, no escapes, not without end."""
+    error = RuntimeError("\x1b[2J\nevent=StoreFound\r" + "x" * 100_000)
+    tell(DEGRADED, [raising(error)])
+
+    assert "\x1b" not in caplog.text
+    assert "\r" not in caplog.text
+    assert not re.search("^event=", caplog.text, re.MULTILINE)
+    assert "RuntimeError: '\\x1b[2J\\nevent=StoreFound\\rxxx" in caplog.text
+    assert len(caplog.text) < 5_000
+
+
+def raising(error: BaseException) -> Callable[[Event], None]:
+    """Return a listener that raises *error*."""
+
+    def listener(_: Event) -> None:
+        raise error
+
+    return listener
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ from resilience.tasks.router import BUILT_IN
 LIMITS: Final = {"prefork": ("soft_time_limit", "time_limit"), "gevent": ("time_limit",)}
 """The time limits of Celery that a pool heeds."""
 SUMMED_MAX: Final = 1_000
-"""The waits before so many attempts are added up; more count as endless."""
+"""Waits are added up for at most so many attempts; more attempts count as endless."""
+
+Retries = tuple[float, float, bool, Mapping[str, object]]
+"""The last four attributes of an `Answer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +29,15 @@ class Answer:
     """What is known of a task.
 
     Attributes:
-        task: It.
-        dependency: Whom its body calls, if anybody.
-        budget: Seconds that a run has, by a time limit or the schedule; None: as its caller says.
+        task: The task itself.
+        dependency: The dependency that its body calls, if any.
+        budget: Seconds that a run may take by a time limit or the schedule; None: its caller says.
         calls: What its body calls.
-        options: What beat publishes it with, once for each entry of the schedule.
+        options: The options that beat publishes it with, one for each entry of the schedule.
         attempts: Calls in total, at most.
         waits: Seconds between them in the worst case, all together.
-        lock_step: Whether jobs that failed together are tried together.
+        lock_step: Whether jobs that failed together are retried together.
+        odd: Options of its retries that Celery fails at, by name.
     """
 
     task: Any
@@ -44,6 +48,7 @@ class Answer:
     attempts: float
     waits: float
     lock_step: bool
+    odd: Mapping[str, object]
 
     @property
     def timeout(self) -> float | None:
@@ -96,7 +101,7 @@ class Answer:
 
 def answers_of(app: Celery[Any], known: Mapping[str, Dependency]) -> list[Answer]:
     """Return one per task of *app*; tasks of other apps in the process are left out."""
-    found = []
+    answers = []
     entries = [one for one in (app.conf.beat_schedule or {}).values() if isinstance(one, dict)]
     for name, task in sorted(app.tasks.items()):
         named: str | None = getattr(task, "dependency", None)
@@ -108,35 +113,43 @@ def answers_of(app: Celery[Any], known: Mapping[str, Dependency]) -> list[Answer
         given = [*(getattr(task, one) for one in limits), *(one.get("budget") for one in options)]
         budget = min((float(one) for one in given if one), default=None)
         again = _retries(task, calls.retries)
-        found.append(Answer(task, dependency, budget, calls, options, *again))
-    return found
+        answers.append(Answer(task, dependency, budget, calls, options, *again))
+    return answers
 
 
-def _retries(task: Any, by_hand: Iterable[ast.Call]) -> tuple[float, float, bool]:  # noqa: ANN401 - a task
-    """Return attempts, the waits between them, and whether those are the same for all jobs."""
+def _retries(task: Any, by_hand: Iterable[ast.Call]) -> Retries:  # noqa: ANN401 - a task
+    """Return how *task* is retried; *by_hand* are the calls of `self.retry` in its body."""
     if getattr(task, "_kept", False):
         policy = task.policy
         longest = [policy._longest(number) for number in range(1, policy.max_attempts)]  # noqa: SLF001 - its own bound
         waits = min(sum(longest), policy.give_up_after_seconds or math.inf)
-        return policy.max_attempts, waits, False
+        return policy.max_attempts, waits, False, {}
     given = {one.arg: one.value for call in by_hand for one in call.keywords}
-    options = {
-        name: one.value
-        for name, one in given.items()
-        # Celery would fail with any other constant.
-        if isinstance(one, ast.Constant) and isinstance(one.value, int | float | None)
-    }
+    options: Any = {name: one.value for name, one in given.items() if isinstance(one, ast.Constant)}
     factor, is_fixed = 0.0, not {"eta", "countdown", None} & (given.keys() - options.keys())
     if getattr(task, "autoretry_for", ()):
         options = getattr(task, "retry_kwargs", {})
         factor = float(getattr(task, "retry_backoff", 0))
         is_fixed = not (factor and getattr(task, "retry_jitter", True))
     elif not by_hand:
-        return 1, 0.0, False
-    most = options.get("max_retries", task.max_retries)
+        return 1, 0.0, False, {}
+    usable, odd = _sorted_out(task, options)
+    most = usable.get("max_retries", 0)
     if most is None or most > SUMMED_MAX:
-        return math.inf, math.inf, is_fixed
-    fixed: Any = options.get("countdown") or task.default_retry_delay
+        return math.inf, math.inf, is_fixed, odd
+    fixed = usable.get("countdown") or usable.get("default_retry_delay") or 0.0
     longest = [factor * 2.0**number or fixed for number in range(int(most))]
     limit = getattr(task, "retry_backoff_max", 600) if factor else math.inf
-    return most + 1, sum(min(one, limit) for one in longest), bool(most) and is_fixed
+    return most + 1, sum(min(one, limit) for one in longest), bool(most) and is_fixed, odd
+
+
+def _sorted_out(task: Any, options: Any) -> tuple[dict[str, Any], dict[str, object]]:  # noqa: ANN401 - a task, and whatever somebody wrote
+    """Return the retry options of *task*, with *options* on top, and those that Celery fails at."""
+    usable: dict[str, Any] = {}
+    odd = {} if isinstance(options, dict) else {"retry_kwargs": options}
+    own = {name: getattr(task, name) for name in ("max_retries", "default_retry_delay")}
+    for name, value in (*own.items(), *({} if odd else options).items()):
+        if name in {*own, "countdown"}:
+            number = isinstance(value, int | float) and value > -math.inf
+            (usable if number or value is None else odd)[name] = value
+    return usable, odd

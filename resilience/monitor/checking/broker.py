@@ -16,7 +16,7 @@ from resilience.broker.redis import SafeTransport
 from resilience.broker.transports import transport_of
 from resilience.dependency import Dependency
 from resilience.monitor.checking.answers import Answer
-from resilience.monitor.checking.rules import Finding, found
+from resilience.monitor.checking.rules import Finding, finding_of
 from resilience.tasks.publishing import PUBLISH_ERRORS, publish_within
 
 PROBE_SECONDS: Final = 5.0
@@ -25,31 +25,32 @@ TRANSIENT: Final = frozenset({1, "transient"})
 
 
 def check_settings(app: Celery[Any], answers: Iterable[Answer]) -> Iterator[Finding]:
-    """Yield what is wrong with what *app* says to its broker; connects to nothing."""
+    """Yield what is wrong in the settings of *app* about its broker, without connecting."""
     transport = transport_of(app)
     default = getattr(getattr(transport, "Channel", None), "visibility_timeout", None)
     given = (app.conf.broker_transport_options or {}).get("visibility_timeout", default)
     if issubclass(transport, SafeTransport):
         if not isinstance(given, int | float) or given < GRACE_SECONDS:
             place = "setting broker_transport_options"
-            yield found("visibility-below-heartbeat", place, given=given, least=GRACE_SECONDS)
+            yield finding_of("visibility-below-heartbeat", place, given=given, least=GRACE_SECONDS)
     elif issubclass(transport, virtual.Transport) and given:
-        for one in answers:
-            wait = one.waits / max(1.0, one.attempts - 1)
-            held, place = max(wait, one.task.time_limit or 0.0), f"task {one.task.name}"
-            if one.task.acks_late and held > float(given):
-                yield found("time-limit-over-visibility", place, held=held, visibility=float(given))
+        limit = float(given)
+        for answer in answers:
+            wait = answer.waits / max(1.0, answer.attempts - 1)
+            held, place = max(wait, answer.task.time_limit or 0.0), f"task {answer.task.name}"
+            if answer.task.acks_late and held > limit:
+                yield finding_of("time-limit-over-visibility", place, held=held, visibility=limit)
     elif issubclass(transport, pyamqp.Transport):
         for queue in app.amqp.queues.values():
             mode = queue.exchange.delivery_mode or app.conf.task_default_delivery_mode
             if not queue.durable or mode in TRANSIENT:
                 why = f"durable={queue.durable}, delivery_mode={mode}"
-                yield found("message-not-durable", f"queue {queue.name}", why=why)
+                yield finding_of("message-not-durable", f"queue {queue.name}", why=why)
 
 
 def probe(app: Celery[Any], *, workers: bool) -> tuple[list[Finding], set[str]]:
     """Ask the broker of *app* whether it keeps jobs, and *workers* for the queues they consume."""
-    said: list[Finding] = []
+    findings: list[Finding] = []
     consumed: set[str] = set()
 
     def ask(_: threading.Event) -> None:
@@ -57,7 +58,7 @@ def probe(app: Celery[Any], *, workers: bool) -> tuple[list[Finding], set[str]]:
             connection.ensure_connection(max_retries=1)
             channel: Any = connection.default_channel
             if issubclass(transport_of(app), kombu_redis.Transport):
-                said.extend(ask_redis(channel.client))
+                findings.extend(ask_redis(channel.client))
         answers = app.control.inspect(timeout=1.0).active_queues() if workers else {}
         for queues in (answers or {}).values():
             consumed.update(f"queue {one['name']}" for one in queues)
@@ -65,47 +66,49 @@ def probe(app: Celery[Any], *, workers: bool) -> tuple[list[Finding], set[str]]:
     why = f"no answer within {PROBE_SECONDS:g} s"
     try:
         if publish_within(PROBE_SECONDS, ask):
-            return said, consumed
+            return findings, consumed
     except (redis.RedisError, AttributeError, LookupError, TypeError, *PUBLISH_ERRORS) as error:
         why = str(error) or repr(error)
-    return [*said, found("cannot-tell", "broker", what="what it does", why=why)], consumed
+    return [*findings, finding_of("cannot-tell", "broker", what="what it does", why=why)], consumed
 
 
 def ask_redis(client: Any) -> Iterator[Finding]:  # noqa: ANN401 - redis-py's, or kombu's of it
     """Yield what is wrong with the server of *client*, as far as it tells."""
-    said: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     asks = (client.info, "memory"), (client.info, "persistence"), (client.config_get, "save")
     for ask, what in asks:
         with suppress(redis.ResponseError):  # its user may not ask
-            said |= ask(what)
-    policy, limit = said.get("maxmemory_policy"), said.get("maxmemory")
-    log, saves = said.get("aof_enabled"), said.get("save")
+            settings |= ask(what)
+    policy, limit = settings.get("maxmemory_policy"), settings.get("maxmemory")
+    log, saves = settings.get("aof_enabled"), settings.get("save")
     if policy is None or log is None or (not log and saves is None):
         what = "whether it evicts, and keeps jobs on disk,"
-        yield found("cannot-tell", "broker", what=what, why="it refuses INFO or CONFIG GET")
+        yield finding_of("cannot-tell", "broker", what=what, why="it refuses INFO or CONFIG GET")
     if policy is not None and policy.startswith(DROPS_QUEUES):
         severity = "warning" if limit == 0 else None  # never full, so far
-        yield found("broker-evicts", "broker", severity, policy=policy, limit=limit)
+        yield finding_of("broker-evicts", "broker", severity, policy=policy, limit=limit)
     if log == 0 and saves == "":
-        yield found("broker-not-persistent", "broker")
+        yield finding_of("broker-not-persistent", "broker")
 
 
 def check_queues(
     app: Celery[Any], known: Mapping[str, Dependency], answers: Iterable[Answer]
 ) -> Iterator[Finding]:
     """Yield queues that jobs go to and that no worker of `up` consumes."""
-    own = {queue for one in known.values() for queue in one.queues}
-    for one in answers:
-        for queue in _queues_of(app, one) - own - {app.conf.task_default_queue}:
-            yield found("queue-without-worker", f"queue {queue}", of=one.task.name, queue=queue)
+    served = {queue for dependency in known.values() for queue in dependency.queues}
+    for answer in answers:
+        for queue in _queues_of(app, answer) - served - {app.conf.task_default_queue}:
+            place = f"queue {queue}"
+            yield finding_of("queue-without-worker", place, of=answer.task.name, queue=queue)
 
 
-def _queues_of(app: Celery[Any], one: Answer) -> set[str]:
+def _queues_of(app: Celery[Any], answer: Answer) -> set[str]:
     """Return the queues that jobs of a task go to, by its routes and by the schedule."""
-    own = {key: value for key, value in one.task._get_exec_options().items() if value is not None}  # noqa: SLF001 - as Celery does
+    own = answer.task._get_exec_options()  # noqa: SLF001 - as Celery does
+    own = {name: value for name, value in own.items() if value is not None}
     queues = set()
-    for options in one.options or [{}]:
+    for options in answer.options or [{}]:
         with suppress(Exception):  # by a route of the app's own, which needs arguments
-            route = app.amqp.router.route({**own, **options}, one.task.name, (), {}, one.task)
+            route = app.amqp.router.route({**own, **options}, answer.task.name, (), {}, answer.task)
             queues.add(route["queue"].name)
     return queues

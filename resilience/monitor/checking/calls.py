@@ -14,7 +14,7 @@ from resilience.pipeline import Pipeline
 from resilience.tasks import FanOut
 
 DEPTH: Final = 3
-"""So many functions deep it is followed from one to the next, within one package."""
+"""How many calls deep the functions of one package are followed."""
 AWAITING: Final = frozenset({"aget", "apply", "get", "join", "join_native", "wait"})
 
 

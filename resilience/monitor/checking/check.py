@@ -32,7 +32,7 @@ def check(app: Celery[Any] | None = None, *, probe: bool = True) -> list[Finding
 
 
 def report_of(app: Celery[Any], *, probe: bool = True) -> tuple[list[Answer], list[Finding]]:
-    """Return what happens when each task times out, and what `check` returns; raises as that."""
+    """Return what happens when each task times out, and the findings; raises as `check` does."""
     app.loader.import_default_modules()
     own = getattr(app, "resilience", None)
     adopted = own if isinstance(own, Resilience) else None
@@ -43,13 +43,14 @@ def report_of(app: Celery[Any], *, probe: bool = True) -> tuple[list[Answer], li
     if not answers:
         msg = f"{app!r} has no tasks; name the module of the app: celery -A MODULE resilience check"
         raise ConfigurationError(msg)
-    found = [finding for one in answers for finding in rules.check_task(one, answers)]
-    found += broker.check_settings(app, answers)
+    findings = [finding for answer in answers for finding in rules.check_task(answer, answers)]
+    findings += broker.check_settings(app, answers)
     if adopted is not None:
-        found += rules.check_dependencies(known.values(), answers)
+        findings += rules.check_dependencies(known.values(), answers)
         if uses_ledger(adopted) and is_relative(url := adopted.settings.ledger_url):
-            found.append(rules.found("relative-ledger", "setting RESILIENCE_LEDGER_URL", url=url))
+            place = "setting RESILIENCE_LEDGER_URL"
+            findings.append(rules.finding_of("relative-ledger", place, url=url))
     lost = [*broker.check_queues(app, known, answers)] if adopted else []
-    said, running = broker.probe(app, workers=bool(lost)) if probe else ([], set())
-    found += [*said, *(one for one in lost if one.place not in running)]
-    return answers, sorted(found, key=lambda one: ORDER.index(one.severity))
+    probed, running = broker.probe(app, workers=bool(lost)) if probe else ([], set())
+    findings += [*probed, *(finding for finding in lost if finding.place not in running)]
+    return answers, sorted(findings, key=lambda finding: ORDER.index(finding.severity))

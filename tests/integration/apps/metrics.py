@@ -38,6 +38,7 @@ def whose(**_: object) -> int:
     dependency="users",
     fallbacks=[fallback.call(whose, level=Level.REDUCED)],
     name="metrics.rank",
+    shared=False,
 )
 def rank(*, broken: bool) -> int:
     """Return the process that ran it.
@@ -51,7 +52,7 @@ def rank(*, broken: bool) -> int:
     return os.getpid()
 
 
-@app.task(base=ResilientTask, dependency="users", name="metrics.fail")
+@app.task(base=ResilientTask, dependency="users", name="metrics.fail", shared=False)
 def fail() -> None:
     """Raise what nothing answers.
 
