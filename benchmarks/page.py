@@ -61,7 +61,7 @@ async def _measure(url: str, directory: Path, looks: int) -> list[Figure]:
         text = json.dumps(await flower.view.read())
         seconds.append(perf_counter() - began)
     began = perf_counter()
-    flower.desk.find(Which(fingerprint="cause-7"), 50)
+    flower.letters.find(Which(fingerprint="cause-7"), 50)
     letters = perf_counter() - began
     flower.executor.shutdown()
     adopted.ledger.close()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import signal
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,8 @@ TLS or not. All of them take 0.03 s of CPU time, this one takes 0.001 s.
 """
 
 
-POOLS: list[redis.ConnectionPool] = []
-"""Those that were made since the last module ended."""
+SOCKETS: list[socket.socket] = []
+"""Those of Redis connections that were made since the last module ended."""
 
 
 def pytest_configure() -> None:
@@ -46,21 +46,24 @@ def pytest_configure() -> None:
     """
     os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # noqa: TID251 - inherited by processes
     preloaded.install()
-    _keep_pools()
+    _keep_sockets()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
 
 
-def _keep_pools() -> None:
-    """Note each pool of Redis connections, for `close_leftovers`."""
-    make = redis.ConnectionPool.__init__
+def _keep_sockets() -> None:
+    """Keep the socket of each Redis connection, for `close_leftovers`."""
 
-    @functools.wraps(make)
-    def make_and_note(pool: redis.ConnectionPool, *args: Any, **options: Any) -> None:  # noqa: ANN401 - redis-py's
-        make(pool, *args, **options)
-        POOLS.append(pool)
+    def keep(connect: Callable[[Any], socket.socket]) -> Callable[[Any], socket.socket]:
+        def connect_and_keep(connection: redis.Connection) -> socket.socket:
+            made = connect(connection)
+            SOCKETS.append(made)
+            return made
 
-    redis.ConnectionPool.__init__ = make_and_note  # type: ignore[method-assign]
+        return connect_and_keep
+
+    for kind in (redis.Connection, redis.UnixDomainSocketConnection):
+        kind._connect = keep(kind._connect)  # noqa: SLF001 - nothing public sees the socket
 
 
 def pytest_collection_finish() -> None:
@@ -100,19 +103,20 @@ def close_leftovers() -> Iterator[None]:
 
     Nothing closes the connections of a Celery app's result backend. They are part of a cycle, and
     the collector may finalize the socket before the connection that would close it. The warning
-    about the unclosed socket would fail whichever test runs at that moment. So each pool is kept
-    until here.
+    about the unclosed socket would fail whichever test runs at that moment. So each socket is kept
+    until here, and the connection closes it.
 
     A Celery result unsubscribes in its destructor. If the server is gone, that logs a traceback,
     for which Python 3.11 parses source. If the collector was itself started while source was being
     parsed, the run ends: "SystemError: AST constructor recursion depth mismatch".
     """
     yield
-    for pool in POOLS:
+    # Not isinstance: a proxy of Celery answers that for the object behind it.
+    for pool in [one for one in gc.get_objects() if type(one) is redis.ConnectionPool]:
         pool.disconnect()
-    POOLS.clear()
     fresh.forget_servers()
     gc.collect()
+    SOCKETS.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

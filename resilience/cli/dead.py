@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -11,36 +12,35 @@ import click
 
 from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
-from resilience.cli.letters import last_error, print_letter, print_letters
+from resilience.cli.letters import print_letter
 from resilience.cli.rows import JSON, all_of, print_rows
 from resilience.cli.words import briefly, confirm, duration, duration_in_seconds, plain
 from resilience.clock import SystemClock
 from resilience.declared import nearest
-from resilience.ledger import Ledger, State, Which
+from resilience.ledger import Letter, Letters, State, Which
 from resilience.ledger.lookups import CAUSES_MOST
-from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
+from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay
+from resilience.monitor.rows import cause_rows, last_error
 from resilience.tasks.resilience import Resilience
 
 LIST = 50
 """Most letters that are listed unless told otherwise."""
 EVERY = sys.maxsize
 CAUSES = ("letters", "age", "cause", "fingerprint")
-SAME = ("task", "dependency", "reason", "fingerprint")
+LETTERS = ("age", "attempts", "cause", "id, fingerprint")
 
 FILTERS = (
     click.option("--dependency", help="Only those of this dependency."),
     click.option("--task", help="Only those of the task with this name."),
     click.option("--fingerprint", help="Only those with this cause."),
-    click.option(
-        "--older-than", "min_age_seconds", type=duration, help="Only those dead for so long."
-    ),
+    click.option("--older-than", "min_age_seconds", type=duration, help="Only those dead so long."),
 )
 YES = click.option("--yes", is_flag=True, help="Skip the question; required without a terminal.")
 CHANGES = (
     click.argument("name", metavar="[ID]", required=False),
     *FILTERS,
     click.option("--all", "every", is_flag=True, help="All there are; else ID or filters say."),
-    click.option("--limit", type=click.IntRange(1), default=EVERY, help="Oldest so many at most."),
+    click.option("--limit", type=click.IntRange(1), help="Oldest so many at most."),
     click.option("--actor", default=who, show_default="who runs this", help="Kept in the audit."),
     click.option("--reason", help="Why; kept in the audit. Needed unless it is a dry run."),
     click.option("--dry-run", is_flag=True, help="Say how many; change nothing."),
@@ -48,7 +48,7 @@ CHANGES = (
 )
 
 
-@click.group()
+@click.group(context_settings={"show_default": True})
 def dead() -> None:
     """See dead letters: jobs that were given up. Run them again, or let them go."""
 
@@ -56,63 +56,50 @@ def dead() -> None:
 @dead.command("list")
 @all_of(FILTERS)
 @click.option("--each", is_flag=True, help="Each letter, oldest first; so does --fingerprint.")
-@click.option("--limit", type=click.IntRange(1), default=LIST, show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=LIST)
 @JSON
 @click.pass_context
-def list_letters(
-    context: click.Context,
-    /,
-    *,
-    each: bool,
-    limit: int,
-    as_json: bool,
-    **filters: str | float | None,
-) -> None:
+def list_letters(context: click.Context, /, *, each: bool, limit: int, **options: Any) -> None:  # noqa: ANN401 - FILTERS, JSON
     """List dead letters by cause, those with the most letters first."""
-    ledger, which = ledger_of(context), Which(**filters)  # type: ignore[arg-type]
-    if not each and which.fingerprint is None:
-        _list_causes(context, ledger, which, limit, as_json=as_json)
-        return
-    found = ledger.letters.find(which, limit=limit + 1)
-    shown = found[:limit]
+    as_json, letters = options.pop("as_json"), ledger_of(context).letters
+    which = Which(**options)
+    each = each or which.fingerprint is not None
+    find: Callable[..., list[Any]] = letters.find if each else partial(cause_rows, letters)
+    rows = find(which, limit=limit + 1)
     if as_json:
-        click.echo(json.dumps([letter.to_json() for letter in shown], indent=2))
-        return
-    if not shown:
+        shown = [asdict(letter) for letter in rows[:limit]] if each else rows[:limit]
+        click.echo(json.dumps(shown, indent=2))
+    elif not rows:
         _say_nothing_found(context, which)
-        return
-    print_letters(shown)
-    if len(found) > limit:
-        click.echo(f"The oldest {limit}; there are more.")
+    elif each:
+        _print_letters(rows[:limit])
+    else:
+        _print_causes(rows[:limit])
+    if len(rows) > limit and not as_json:
+        click.echo(f"The {'oldest' if each else 'largest'} {limit}; there are more.")
 
 
-def _list_causes(
-    context: click.Context, ledger: Ledger, which: Which, limit: int, *, as_json: bool
-) -> None:
-    found = ledger.letters.causes(which, limit=limit + 1)
-    if not found and not as_json:
-        _say_nothing_found(context, which)
-        return
-    rows: list[dict[str, Any]] = [
+def _print_letters(letters: list[Letter]) -> None:
+    """Print a table of *letters*, what can be pasted into other commands in its last column."""
+    now = SystemClock().now()
+    rows = [
         {
-            "letters": letters,
-            "oldest": oldest,
-            "newest": newest,
-            **{name: getattr(example, name) for name in SAME},
-            "last_error": last_error(example),
+            "age": briefly(max(0.0, now - (letter.died or now))),
+            "attempts": letter.attempts,
+            "cause": f"{letter.task}\n{letter.reason}: {last_error(letter)}",
+            "id, fingerprint": f"{letter.id}\n{letter.fingerprint}",
         }
-        for letters, oldest, newest, example in found[:limit]
+        for letter in letters
     ]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
+    print_rows(rows, LETTERS, as_json=False, whole=("age", "attempts", LETTERS[-1]))
+
+
+def _print_causes(rows: list[dict[str, Any]]) -> None:
     now = SystemClock().now()
     for row in rows:
         row["age"] = briefly(max(0.0, now - row["oldest"]))
         row["cause"] = f"{row['task']}\n{row['reason']}: {row['last_error']}"
     print_rows(rows, CAUSES, as_json=False, whole=CAUSES[-1:])
-    if len(found) > limit:
-        click.echo(f"The largest {limit}; there are more.")
     if sum(row["letters"] for row in rows) >= CAUSES_MOST:
         click.echo(f"The oldest {CAUSES_MOST:,} letters were counted; there may be more.")
     click.echo("`dead list --fingerprint …` lists the letters of a cause.")
@@ -130,11 +117,8 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
     letters = ledger_of(context).letters
     letter, audit = letters.show(name), letters.audit(job=name)
     if as_json:
-        known = {
-            "job": letter and letter.to_json(),
-            "audit": [asdict(entry) for entry in audit],
-        }
-        click.echo(json.dumps(known, indent=2))
+        record = {"job": letter and asdict(letter), "audit": [asdict(entry) for entry in audit]}
+        click.echo(json.dumps(record, indent=2))
     else:
         print_letter(name, letter, audit)
     if letter is None and not audit:
@@ -144,107 +128,60 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
 @dead.command()
 @all_of(CHANGES)
 @click.option(
-    "--rate",
-    type=click.FloatRange(0, min_open=True),
-    default=RATE,
-    show_default=True,
-    help="Jobs per second.",
+    "--rate", type=click.FloatRange(0, min_open=True), default=RATE, help="Jobs a second."
 )
 @click.option(
     "--sample",
     type=click.IntRange(1),
     default=SAMPLE,
-    show_default=True,
-    help="Replay so many first, and the others only if none of these fails again.",
+    help="Replay so many first; stop if one fails.",
 )
 @click.option(
     "--sample-seconds",
+    "seconds",
     type=duration_in_seconds,
     default=SAMPLE_SECONDS,
-    show_default=True,
     help="Longest wait for the sample to end.",
 )
 @click.option("--no-sample", is_flag=True, help="Replay all at once.")
 @click.pass_context
-def replay(
-    context: click.Context,
-    /,
-    *,
-    rate: float,
-    sample: int,
-    sample_seconds: float,
-    no_sample: bool,
-    as_json: bool,
-    dry_run: bool,
-    **chosen: Any,  # noqa: ANN401 - CHANGES
-) -> None:
+def replay(context: click.Context, /, *, sample: int, seconds: float, **options: Any) -> None:  # noqa: ANN401 - CHANGES
     """Run dead letters again, oldest first, as new jobs that point to their letters.
 
     Exits with 1 if a job of the sample fails again; the other letters then stay as they are.
     """
-    ledger = ledger_of(context)
-    which, actor, reason = _chosen(dry_run=dry_run, **chosen)
-    given = Replay(ledger.letters, which, actor=actor, reason=reason, rate=rate)
-    total = given.count(chosen["limit"])
-    if dry_run or not total:
-        said: dict[str, Any] = {"would_be_replayed": total}
-        if not dry_run:
-            said = {"replayed": {}, "sample": None, "stopped": False}
-        _say_count(context, which, total, "would be replayed", said if as_json else None)
-        _exit_if_missing(context, which, total)
-        return
-    replayed: dict[str, str | None] = {}
-    watched: Watched | None = None
-    if total > sample and not no_sample:
-        replayed = given.start(sample)
-        watched = given.watch(replayed, seconds=sample_seconds)
-        if not as_json:
-            click.echo(f"Sample of {len(replayed)} from {total}: {watched}.")
-    stopped = bool(watched and (watched.dead or watched.failed))
-    if not stopped:
-        replayed |= given.start(total - len(replayed))
+    rate, as_json = options.pop("rate"), options["as_json"]
+    sample = EVERY if options.pop("no_sample") else sample
+    nothing: dict[str, Any] = {"replayed": {}, "sample": None, "stopped": False}
+    letters, which, ids, by = _chosen(context, "replayed", nothing, **options)
+    order, total = Replay(letters, which, rate=rate, **by), len(ids)
+    deque(order.run(total, sample=sample, seconds=seconds), maxlen=0)
     if as_json:
-        said = {"replayed": replayed, "sample": watched and asdict(watched), "stopped": stopped}
-        click.echo(json.dumps(said, indent=2))
-    elif not stopped:
-        click.echo(f"{len(replayed)} replayed, at most {rate:g} a second.")
-    if stopped:
-        left = total - len(replayed)
+        became = {"replayed": order.replayed, "sample": order.sample and order.sample._asdict()}
+        click.echo(json.dumps({**became, "stopped": order.stopped}, indent=2))
+    elif order.sample:
+        click.echo(f"Sample of {sample} from {total}: {order.sample}.")
+    if order.stopped:
+        left = total - len(order.replayed)
         click.echo(f"Stopped: {left} letters were not replayed. `dead show` says why.", err=True)
         context.exit(1)
+    if not as_json:
+        click.echo(f"{len(order.replayed)} replayed, at most {rate:g} a second.")
 
 
 @dead.command()
 @all_of(CHANGES)
 @YES
 @click.pass_context
-def discard(
-    context: click.Context,
-    /,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    yes: bool,
-    **chosen: Any,  # noqa: ANN401 - CHANGES
-) -> None:
+def discard(context: click.Context, /, *, yes: bool, **options: Any) -> None:  # noqa: ANN401 - CHANGES
     """Forget dead letters, oldest first; only the audit remembers who did so, and why."""
-    ledger = ledger_of(context)
-    which, actor, reason = _chosen(dry_run=dry_run, **chosen)
-    forget = partial(ledger.letters.discard, which, actor=actor, reason=reason)
-    names = forget(limit=chosen["limit"], dry_run=True)
-    if dry_run or not names:
-        said: dict[str, Any] = {"would_be_discarded": len(names)} if dry_run else {"discarded": []}
-        _say_count(context, which, len(names), "would be discarded", said if as_json else None)
-        _exit_if_missing(context, which, len(names))
-        return
+    letters, which, ids, by = _chosen(context, "discarded", {"discarded": []}, **options)
     if not yes:
-        confirm(f"Discard {len(names)} dead letters for good?")
+        confirm(f"Discard {len(ids)} dead letters for good?")
     # Letters may have died, and some of these may be gone, while the question was open.
-    names = forget(limit=chosen["limit"], among=names)
-    if as_json:
-        click.echo(json.dumps({"discarded": names}, indent=2))
-    else:
-        click.echo(f"{len(names)} discarded.")
+    ids = letters.discard(which, limit=EVERY, among=ids, **by)
+    text = f"{len(ids)} discarded."
+    click.echo(json.dumps({"discarded": ids}, indent=2) if options["as_json"] else text)
 
 
 @dead.command()
@@ -256,33 +193,37 @@ def purge(context: click.Context, *, older_than: float, yes: bool, as_json: bool
     """Forget old dead letters, old audit entries, and idempotency records that are over."""
     letters = ledger_of(context).letters
     if not yes:
-        confirm(
-            f"Forget for good all dead letters and audit entries older than {briefly(older_than)}?"
-        )
+        age = briefly(older_than)
+        confirm(f"Forget for good all dead letters and audit entries older than {age}?")
     purged = letters.purge(older_than_seconds=older_than)
-    if as_json:
-        click.echo(json.dumps(asdict(purged), indent=2))
-        return
-    click.echo(
+    text = (
         f"Forgotten: {purged.letters} letters, {purged.audit} audit entries, "
         f"{purged.claims} idempotency records."
     )
+    click.echo(json.dumps(asdict(purged), indent=2) if as_json else text)
 
 
 def _chosen(
+    context: click.Context,
+    verb: str,
+    nothing: Mapping[str, Any],
     *,
     name: str | None,
     every: bool,
     actor: str,
     reason: str | None,
+    limit: int | None,
     dry_run: bool,
-    limit: int,  # noqa: ARG001 - the caller's
+    as_json: bool,
     **filters: Any,  # noqa: ANN401 - FILTERS
-) -> tuple[Which, str, str]:
-    """Return which letters are meant, who means them, and why.
+) -> tuple[Letters, Which, list[str], dict[str, Any]]:
+    """Return the letters, which are meant, the ids of these, and who means them and why.
+
+    If nothing is to be changed, this says so and ends the command, with exit code 1 if a letter was
+    named that is not there; filters may match none.
 
     Raises:
-        click.UsageError: It is not said.
+        click.UsageError: It is not said which letters, or by whom and why.
     """
     which = Which(id=name, **filters)
     if (which == Which()) != every:
@@ -295,34 +236,25 @@ def _chosen(
     if not dry_run and not (reason or "").strip():
         msg = "Say why, with --reason; it is kept."
         raise click.UsageError(msg)
-    return which, actor, reason or ""
-
-
-def _exit_if_missing(context: click.Context, which: Which, count: int) -> None:
-    """Exit with 1 if a letter was named that is not there; filters may match none."""
-    if which.id is not None and not count:
-        context.exit(1)
-
-
-def _say_count(
-    context: click.Context, which: Which, count: int, what: str, as_json: Mapping[str, Any] | None
-) -> None:
-    if as_json is not None:
-        click.echo(json.dumps(as_json))
-    elif count:
-        click.echo(f"{count} {what}.")
-    else:
-        _say_nothing_found(context, which)
+    letters = ledger_of(context).letters
+    ids = letters.ids(which, limit or EVERY)
+    if dry_run or not ids:
+        if as_json:
+            click.echo(json.dumps({f"would_be_{verb}": len(ids)} if dry_run else nothing))
+        elif ids:
+            click.echo(f"{len(ids)} would be {verb}.")
+        else:
+            _say_nothing_found(context, which)
+        context.exit(int(name is not None and not ids))
+    return letters, which, ids, {"actor": actor, "reason": reason}
 
 
 def _say_nothing_found(context: click.Context, which: Which) -> None:
     adopted = Resilience.of(context.obj.app)
-    counts = [one for one in adopted.ledger.counts() if one.state is State.DEAD]
-    there = ", ".join(f"{plain(one.dependency)}: {one.amount}" for one in counts)
-    known: dict[str, Iterable[str]] = {
-        "dependency": {*adopted.dependencies, *(one.dependency for one in counts)},
-        "task": adopted.app.tasks,
-    }
+    counts = adopted.ledger.counts()
+    dead = {one.dependency: one.amount for one in counts if one.state is State.DEAD}
+    there = ", ".join(f"{plain(name)}: {amount}" for name, amount in dead.items())
+    known = {"dependency": {*adopted.dependencies, *dead}, "task": {*adopted.app.tasks}}
     hints = "".join(
         f" Did you mean the {kind} {plain(near)!r}?"
         for kind, names in known.items()

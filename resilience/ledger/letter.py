@@ -1,7 +1,7 @@
 """What an operator sees of a job."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -47,10 +47,6 @@ class Letter:
     died: float | None
     reason: str | None
     fingerprint: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the letter as a mapping by the names above."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

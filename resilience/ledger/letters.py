@@ -1,6 +1,6 @@
 """Dead letters: jobs that were given up, and what an operator does with them."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -41,8 +41,8 @@ class Letters(LetterLookups):
         new_id: Callable[[], str],
         limit: int,
         interval_seconds: float = 0.0,
-        dry_run: bool = False,
-    ) -> dict[str, str | None]:
+        edit: Callable[[str], str] | None = None,
+    ) -> dict[str, str]:
         """Make jobs of the first *limit* of *which* letters again.
 
         A letter becomes, in one step, a scheduled job with a new id, the letter's id as origin, the
@@ -56,52 +56,28 @@ class Letters(LetterLookups):
             new_id: Makes the id of a job.
             limit: Most letters; a sample first is a small one.
             interval_seconds: How much later than the one before each job is due.
-            dry_run: Change nothing.
+            edit: Makes the new message of a letter's; what it raises leaves the letters dead.
 
         Returns:
-            The new ids by the old ones; None in a dry run.
+            The new ids by the old ones.
         """
-        ids = self._ids(which, limit)
-        if dry_run:
-            return dict.fromkeys(ids)
-        replayed: dict[str, str | None] = {}
-        for some in batches(ids):
+        replayed: dict[str, str] = {}
+        order = {"action": "edit" if edit else "replay", "actor": actor, "reason": reason}
+        for some in batches(self.ids(which, limit)):
             # Before the transaction: none is held while something else is called.
             names = [new_id() for _ in some]
             with self._database.writing() as connection:
                 letters = self._lock(connection, some)
                 pairs = dict(zip((letter.id for letter in letters), names, strict=False))
+                if edit:
+                    for name in pairs:
+                        row = JOBS.c.id == name
+                        text = connection.scalars(select(JOBS.c.message).where(row)).one()
+                        connection.execute(update(JOBS).where(row).values(message=edit(text)))
                 self._revive(connection, pairs, interval_seconds, first=len(replayed))
-                self._note(connection, letters, "replay", actor, reason, pairs)
+                self._note(connection, letters, order, pairs)
             replayed |= pairs
         return replayed
-
-    def replay_edited(
-        self,
-        which: Which,
-        edit: Callable[[str], str],
-        *,
-        actor: str,
-        reason: str,
-        new_id: Callable[[], str],
-    ) -> dict[str, str]:
-        """Make a job again of one letter, as `replay`, with the message that *edit* makes of its.
-
-        Returns:
-            The new id by the old one; empty if there is no such letter any more.
-        """
-        [name, *_] = self._ids(which, 1) or [""]
-        made = new_id()
-        with self._database.writing() as connection:
-            letters = self._lock(connection, [name])
-            pairs = {letter.id: made for letter in letters}
-            for old in pairs:
-                row = JOBS.c.id == old
-                text = connection.scalars(select(JOBS.c.message).where(row)).one()
-                connection.execute(update(JOBS).where(row).values(message=edit(text)))
-            self._revive(connection, pairs, 0.0, first=0)
-            self._note(connection, letters, "edit", actor, reason, pairs)
-        return pairs
 
     def discard(
         self,
@@ -111,9 +87,8 @@ class Letters(LetterLookups):
         reason: str,
         limit: int,
         among: Collection[str] | None = None,
-        dry_run: bool = False,
     ) -> list[str]:
-        """Forget the first *limit* of *which* letters; only the audit remembers.
+        """Forget the first *limit* of *which* letters; return their ids. The audit remembers them.
 
         Args:
             which: Which letters.
@@ -121,24 +96,17 @@ class Letters(LetterLookups):
             reason: Why, for the audit.
             limit: Most letters.
             among: Ids; letters that have none of them stay. None: all may be forgotten.
-            dry_run: Change nothing.
-
-        Returns:
-            Their ids; of a dry run, those that would have been forgotten.
         """
-        ids = self._ids(which, limit)
-        if among is not None:
-            chosen = frozenset(among)
-            ids = [name for name in ids if name in chosen]
-        if dry_run:
-            return ids
+        chosen = None if among is None else frozenset(among)
+        ids = [name for name in self.ids(which, limit) if chosen is None or name in chosen]
         discarded: list[str] = []
+        order = {"action": "discard", "actor": actor, "reason": reason}
         for some in batches(ids):
             with self._database.writing() as connection:
                 letters = self._lock(connection, some)
                 names = [letter.id for letter in letters]
                 connection.execute(delete(JOBS).where(JOBS.c.id.in_(names)))
-                self._note(connection, letters, "discard", actor, reason, {})
+                self._note(connection, letters, order, {})
             discarded += names
         return discarded
 
@@ -170,19 +138,11 @@ class Letters(LetterLookups):
         self, connection: Connection, pairs: dict[str, str], interval: float, *, first: int
     ) -> None:
         now = self._database.now
-        fresh = {"state": State.SCHEDULED, "attempts": 0, "dispatches": 0, "born": now}
-        nothing = dict.fromkeys(("died", "reason", "fingerprint", "owner"), null())
-        again = (
-            update(JOBS)
-            .where(JOBS.c.id == bindparam("old"))
-            .values(
-                id=bindparam("new"),
-                origin=bindparam("old"),
-                due=now + bindparam("delay", type_=Double),
-                **fresh,
-                **nothing,
-            )
-        )
+        values: dict[str, Any] = {"id": bindparam("new"), "origin": bindparam("old")}
+        values["due"] = now + bindparam("delay", type_=Double)
+        values |= {"state": State.SCHEDULED, "attempts": 0, "dispatches": 0, "born": now}
+        values |= dict.fromkeys(("died", "reason", "fingerprint", "owner"), null())
+        again = update(JOBS).where(JOBS.c.id == bindparam("old")).values(values)
         rows = [
             {"old": old, "new": new, "delay": place * interval}
             for place, (old, new) in enumerate(pairs.items(), first)
@@ -194,24 +154,18 @@ class Letters(LetterLookups):
         self,
         connection: Connection,
         letters: list[Row[Any]],
-        action: str,
-        actor: str,
-        reason: str,
+        order: dict[str, str],
         replays: dict[str, str],
     ) -> None:
-        said = {"action": action, "actor": actor, "reason": reason}
         rows = [
-            {**said, "job": letter.id, "task": letter.task, "replay": replays.get(letter.id)}
+            {**order, "job": letter.id, "task": letter.task, "replay": replays.get(letter.id)}
             for letter in letters
         ]
         if rows:
             connection.execute(insert(AUDIT).values(at=self._database.now), rows)
 
     def _purge(self, time: Column[float], before: ColumnElement[float]) -> int:
-        return sum(self._purged(time, before))
-
-    def _purged(self, time: Column[float], before: ColumnElement[float]) -> Iterator[int]:
-        table = time.table
+        table, purged = time.table, 0
         [key] = table.primary_key.columns
         # In order: else PostgreSQL reads the table from its start, each time past what is deleted.
         old = select(key).where(time <= before).order_by(time).limit(AT_ONCE)
@@ -219,6 +173,6 @@ class Letters(LetterLookups):
             with self._database.writing() as connection:
                 names = connection.scalars(old.with_for_update(skip_locked=True)).all()
                 connection.execute(delete(table).where(key.in_(names)))
-            yield len(names)
+            purged += len(names)
             if len(names) < AT_ONCE:
-                return
+                return purged

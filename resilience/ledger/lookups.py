@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import with_config
 from sqlalchemy import Select, func, select, tuple_
 
 from resilience.ledger.database import Database
@@ -19,6 +20,7 @@ CAUSES_MOST = 100_000
 """Most letters that are counted by cause."""
 
 
+@with_config(extra="forbid")  # the Degradation page reads it from JSON
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Which:
     """Which dead letters; what is None does not matter, so that `Which()` is all of them.
@@ -128,7 +130,8 @@ class LetterLookups:
             dead = dead.where(JOBS.c.died <= which.died_by)
         return dead
 
-    def _ids(self, which: Which, limit: int) -> list[str]:
+    def ids(self, which: Which, limit: int) -> list[str]:
+        """Return the ids of the first *limit* of *which* letters."""
         ids: list[str] = []
         page = self._select(which, JOBS.c.id, JOBS.c.died)
         with self._database.reading() as connection:

@@ -1,6 +1,6 @@
 """What circuits do now, why they opened, and what became of them before."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from itertools import takewhile
 from typing import Annotated, Any
 
@@ -50,8 +50,8 @@ def breaker_rows(adopted: Resilience) -> list[dict[str, Any]]:
         StoreUnavailableError: The store does not answer.
     """
     breakers = breakers_of(adopted)
-    histories = _histories(adopted, list(breakers))
-    return [_row(one, histories[name]) for name, one in breakers.items()]
+    changes = histories(adopted, breakers)
+    return [_row(breaker, changes[name]) for name, breaker in breakers.items()]
 
 
 def history_of(adopted: Resilience, name: str) -> list[Change]:
@@ -62,32 +62,11 @@ def history_of(adopted: Resilience, name: str) -> list[Change]:
     Raises:
         StoreUnavailableError: The store does not answer.
     """
-    return _histories(adopted, [name])[name]
+    return histories(adopted, [name])[name]
 
 
-def _row(one: Breaker, history: Iterable[Change]) -> dict[str, Any]:
-    state, circuit, left = one.state, one.circuit, one.seconds_left
-    opened = takewhile(lambda change: change.event == "CircuitOpened", history)
-    causes = list(opened) if circuit.attempt else []
-    cause = causes[0] if causes else None
-    changed = circuit.generation / 1e6 if circuit.attempt or circuit.manual else None
-    return {
-        "dependency": one.name,
-        "state": str(state),
-        "seconds_left": None if left is None else round(left, 1),
-        "opened": circuit.attempt,
-        "actor": circuit.actor or None,
-        "reason": circuit.reason or None,
-        "version": circuit.generation,
-        "unreadable": one.unreadable,
-        "since": causes[-1].at if causes else changed,
-        "why": cause and cause.reason,
-        "error": next((change.error for change in causes if change.error), None),
-        **{name: cause and getattr(cause, name) for name in ("calls", "failed", "slow")},
-    }
-
-
-def _histories(adopted: Resilience, names: Sequence[str]) -> dict[str, list[Change]]:
+def histories(adopted: Resilience, names: Collection[str]) -> dict[str, list[Change]]:
+    """Return the last changes of the circuits of *names*. Raises as `history_of`."""
     store, redact = adopted.store, adopted.settings.redact
 
     def ask(client: Any) -> list[Any]:  # noqa: ANN401 - redis-py's
@@ -97,10 +76,32 @@ def _histories(adopted: Resilience, names: Sequence[str]) -> dict[str, list[Chan
             return list(pipe.execute(raise_on_error=False))
 
     # What is no list, but an error, is another program's key.
-    found = (texts if isinstance(texts, list) else [] for texts in store.run(ask))
+    kept = (texts if isinstance(texts, list) else [] for texts in store.run(ask))
     return {
         name: [change for text in texts for change in _read(text, redact)]
-        for name, texts in zip(names, found, strict=True)
+        for name, texts in zip(names, kept, strict=True)
+    }
+
+
+def _row(breaker: Breaker, history: Iterable[Change]) -> dict[str, Any]:
+    state, circuit, left = breaker.state, breaker.circuit, breaker.seconds_left
+    opened = takewhile(lambda change: change.event == "CircuitOpened", history)
+    causes = list(opened) if circuit.attempt else []
+    cause = causes[0] if causes else None
+    changed = circuit.generation / 1e6 if circuit.attempt or circuit.manual else None
+    return {
+        "dependency": breaker.name,
+        "state": str(state),
+        "seconds_left": None if left is None else round(left, 1),
+        "opened": circuit.attempt,
+        "actor": circuit.actor or None,
+        "reason": circuit.reason or None,
+        "version": circuit.generation,
+        "unreadable": breaker.unreadable,
+        "since": causes[-1].at if causes else changed,
+        "why": cause and cause.reason,
+        "error": next((change.error for change in causes if change.error), None),
+        **{name: cause and getattr(cause, name) for name in ("calls", "failed", "slow")},
     }
 
 

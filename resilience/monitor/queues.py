@@ -1,60 +1,76 @@
-"""What the broker knows of queues: how much waits there, and who takes it."""
+"""What the broker knows of queues: how much waits there, since when, and who takes it."""
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
+from celery import Celery
+
+from resilience.broker.lengths import length_of, oldest_of
 from resilience.monitor.rows import queues_of
-from resilience.tasks.admission import depth_of
+from resilience.tasks.publishing import publish_within
 from resilience.tasks.resilience import Resilience
 
+Workers = Mapping[str, int] | None
+"""How many workers consume from each queue; None: that is not known."""
 WORKERS_SECONDS = 1.0
 """Workers have so long to answer what they consume."""
 REMEMBERED_SECONDS = 300
 """Who finds out later that a queue still has no consumer does not know that it had none before."""
 
 
-class Queues:
-    """Asks the broker, and workers where only they know.
+def read_queues(adopted: Resilience, seconds: float, workers: Workers = None) -> dict[str, Any]:
+    """Ask the broker for all queues of the app, and make none; see `look` for what is returned.
 
-    Attributes:
-        depths: Messages by queue.
-        consumers: Workers by queue, of those with messages.
+    Args:
+        adopted: What the app declared.
+        seconds: Longest wait for the answer.
+        workers: If the caller knows; else they are asked, where messages wait and the broker counts
+            no consumers.
+
+    Raises:
+        TimeoutError: The broker did not answer in time.
+        OSError: Or another of `PUBLISH_ERRORS`: the broker is away.
     """
+    depths, oldest, consumers = dict[str, int](), dict[str, float](), dict[str, int]()
 
-    def __init__(self, adopted: Resilience, *, ask_workers: bool) -> None:
-        """Know nothing yet."""
-        self._adopted = adopted
-        self._ask_workers = ask_workers
-        self.depths: dict[str, int] = {}
-        self.consumers: dict[str, int] = {}
-
-    def ask(self, given_up: threading.Event) -> None:
-        """Ask, unless nobody waits for the answer any longer."""
-        app = self._adopted.app
-        with app.producer_or_acquire(None) as producer:
-            for name in queues_of(self._adopted):
+    def ask(given_up: threading.Event) -> None:
+        with adopted.app.producer_or_acquire(None) as producer:
+            connection: Any = producer.connection
+            for name in queues_of(adopted):
                 if given_up.is_set():
                     return
-                depth = self.depths[name] = depth_of(app, producer, name)
-                channel: Any = producer.channel
-                if depth and not hasattr(channel, "_size"):  # RabbitMQ counts consumers itself
-                    declared = channel.queue_declare(app.amqp.queues[name].name, passive=True)
-                    self.consumers[name] = declared.consumer_count
-        waiting = [name for name, depth in self.depths.items() if depth]
-        if self._ask_workers and waiting and not self.consumers:
-            self._count_workers(waiting)
+                try:
+                    depths[name] = length_of(connection.default_channel, name)
+                except connection.channel_errors:  # no such queue: RabbitMQ closes the channel
+                    connection.revive(None)
+                    depths[name] = 0
+                channel = connection.default_channel
+                if depths[name] and (sent := oldest_of(channel, name)) is not None:
+                    oldest[name] = sent
+                if depths[name] and not hasattr(channel, "_size"):  # RabbitMQ counts them itself
+                    declared = channel.queue_declare(name, passive=True)
+                    consumers[name] = declared.consumer_count
+        waiting = [name for name, depth in depths.items() if depth]
+        if waiting and not consumers:
+            counts = workers_by_queue(adopted.app) if workers is None else workers
+            consumers.update({name: counts.get(name, 0) for name in waiting if counts is not None})
 
-    def _count_workers(self, names: Iterable[str]) -> None:
-        app = self._adopted.app
-        if not app.conf.worker_enable_remote_control:
-            return
-        answers: Any = app.control.inspect(timeout=WORKERS_SECONDS).active_queues() or {}
-        taken = [queues for queues in answers.values() if isinstance(queues, list)]
-        counted = Counter(str(one.get("name")) for one in chain(*taken) if isinstance(one, dict))
-        self.consumers = {name: counted[name] for name in names}
+    if not publish_within(seconds, ask):
+        msg = f"the broker did not answer within {seconds:g} s"
+        raise TimeoutError(msg)
+    return {"queues": depths, "oldest": oldest, "consumers": consumers}
+
+
+def workers_by_queue(app: Celery[Any]) -> Counter[str] | None:
+    """Ask workers what they consume, unless the app allows no remote control."""
+    if not app.conf.worker_enable_remote_control:
+        return None
+    answers: Any = app.control.inspect(timeout=WORKERS_SECONDS).active_queues() or {}
+    taken = [queues for queues in answers.values() if isinstance(queues, list)]
+    return Counter(str(one.get("name")) for one in chain(*taken) if isinstance(one, dict))
 
 
 def unserved(adopted: Resilience, consumers: Mapping[str, int]) -> dict[str, int]:
@@ -69,14 +85,14 @@ def unserved(adopted: Resilience, consumers: Mapping[str, int]) -> dict[str, int
     key, now = adopted.store.key("unserved"), int(adopted.fleet_time())
 
     def ask(client: Any) -> dict[str, int]:  # noqa: ANN401 - redis-py's
-        found = {}
+        began = {}
         for name, workers in consumers.items():
             if workers:
                 client.hdel(key, name)
             else:
                 client.hsetnx(key, name, now)
-                found[name] = int(client.hget(key, name) or now)
+                began[name] = int(client.hget(key, name) or now)
         client.expire(key, REMEMBERED_SECONDS)
-        return found
+        return began
 
     return adopted.store.run(ask)

@@ -3,7 +3,6 @@
 import functools
 import json
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,17 +12,14 @@ from typing import Any, Final
 import redis
 
 from resilience import events
-from resilience.breaker import Breaker
 from resilience.breaker.state import State
-from resilience.broker.lengths import oldest_of
 from resilience.clock import SystemClock
-from resilience.errors import StoreUnavailableError
 from resilience.monitor import metrics
 from resilience.monitor.metrics import MINUTES, OTHER, Series
 from resilience.monitor.objective import counts_until, minutes_below_full
-from resilience.tasks.admission import depth_of
+from resilience.monitor.queues import read_queues, workers_by_queue
+from resilience.monitor.rows import breakers_of, connected, held_queues, queues_of
 from resilience.tasks.ledger_check import uses_ledger
-from resilience.tasks.publishing import publish_within
 from resilience.tasks.resilience import Resilience
 
 BROKER_SECONDS: Final = 2.0
@@ -47,7 +43,7 @@ class Readings:
     def __init__(self, resilience: Resilience) -> None:
         """Ask for what *resilience* declares."""
         self._app = resilience
-        self._consumers: Counter[str] = Counter()
+        self._consumers: Counter[str] | None = None
         self._inspected = float("-inf")
         self.born: object = None
         self.exemplars: dict[Series, tuple[str, float]] = {}
@@ -59,19 +55,13 @@ class Readings:
             self.sources["ledger"] = 5.0, self._from_ledger
 
     def _from_store(self) -> Values:
-        app = self._app
-        app.store.run(redis.Redis.ping)  # its error says why
-        app.pulse.refresh()
-        if app.pulse.scope == "local":
-            msg = "the store answers, but refuses a pulse: is it full, read-only or without EVAL?"
-            raise StoreUnavailableError(msg)
+        app = connected(self._app)
         held = app.holds.all()
         yield ("level",), app.level
-        for name in app.dependencies:
-            if isinstance(breaker := app.breaker(name), Breaker):
-                now = breaker.state
-                yield from ((("breaker_state", name, one), now is one) for one in State)
-        for name in {*app.dependencies, *held} & {*app.dependencies, *self._queues()}:
+        for name, breaker in breakers_of(app).items():
+            now = breaker.state
+            yield from ((("breaker_state", name, state), now is state) for state in State)
+        for name in {*app.dependencies, *(held.keys() & queues_of(app))}:
             yield ("held", name), name in held
         for name in app.features:
             yield ("feature_shed", name), not app.flags.enabled(name)
@@ -81,13 +71,12 @@ class Readings:
 
     def _slots(self) -> Values:
         store, now = self._app.store, round(self._app.fleet_time() * 1000)
-        for one in self._app.dependencies.values():
-            if one.slots is not None:
-                key = store.key("slots", one.name, "held")
-                ask = functools.partial(redis.Redis.zcount, name=key, min=now, max="inf")
-                used: Any = store.run(ask)
-                yield ("slots", one.name), one.slots
-                yield ("slots_in_use", one.name), used
+        for name, dependency in self._app.dependencies.items():
+            if dependency.slots is not None:
+                key = store.key("slots", name, "held")
+                ask: Any = functools.partial(redis.Redis.zcount, name=key, min=now, max="inf")
+                yield ("slots", name), dependency.slots
+                yield ("slots_in_use", name), store.run(ask)
 
     def _totals(self) -> Values:
         store, known = self._app.store, metrics.known_labels(self._app)
@@ -107,10 +96,10 @@ class Readings:
         yield from ((one, count) for one, count in counts.items() if one[0] != MINUTES)
         for name, text in exemplars.items():
             with suppress(ValueError, TypeError, KeyError, RecursionError):
-                found = json.loads(text)
-                if (one := metrics.read_series(name, known)) and len(found["trace_id"]) == 32:  # noqa: PLR2004 - W3C's
-                    trace = f"{int(found['trace_id'], 16):032x}"
-                    self.exemplars[one] = trace, float(found["at"])
+                kept = json.loads(text)
+                if (one := metrics.read_series(name, known)) and len(kept["trace_id"]) == 32:  # noqa: PLR2004 - W3C's
+                    trace = f"{int(kept['trace_id'], 16):032x}"
+                    self.exemplars[one] = trace, float(kept["at"])
 
     def _objectives(self) -> Values:
         for name, minutes in minutes_below_full(self._app).items():
@@ -131,48 +120,18 @@ class Readings:
                 rate = one.burn_rate(one.levels(until, before[span]))
                 yield ("burn_rate", one.name, window), rate
 
-    def _queues(self) -> list[str]:
-        own = (name for one in self._app.dependencies.values() for name in one.queues)
-        return list(dict.fromkeys([*own, *self._app.app.amqp.queues]))
-
     def _from_broker(self) -> Values:
-        app, names = self._app.app, self._queues()
-        found: dict[Series, float] = {}
-
-        def ask(given_up: threading.Event) -> None:
-            now = self._app.fleet_time()
-            with app.producer_or_acquire(None) as producer:
-                for name in names:
-                    if given_up.is_set():
-                        return
-                    depth = found["queue_jobs", name] = depth_of(app, producer, name)
-                    sent = oldest_of(producer.channel, name) if depth else None
-                    if sent is not None:
-                        found["queue_oldest_age_seconds", name] = max(0.0, now - sent)
-
-        if not publish_within(BROKER_SECONDS, ask):
-            msg = f"the broker did not answer within {BROKER_SECONDS:g} s"
-            raise TimeoutError(msg)
-        yield from found.items()
-        if app.conf.worker_enable_remote_control:  # else nobody can be asked
-            yield from self._consumed(set(names) - self._held_on_purpose())
-
-    def _consumed(self, names: set[str]) -> Values:
+        now = self._app.fleet_time()
+        answer = read_queues(self._app, BROKER_SECONDS, workers={})
+        yield from ((("queue_jobs", name), depth) for name, depth in answer["queues"].items())
+        for name, sent in answer["oldest"].items():
+            yield ("queue_oldest_age_seconds", name), max(0.0, now - sent)
         if SystemClock.monotonic() - self._inspected > CONSUMERS_SECONDS:
             self._inspected = SystemClock.monotonic()
-            replies: Any = self._app.app.control.inspect(timeout=1.0).active_queues() or {}
-            queues = [one for found in replies.values() if isinstance(found, list) for one in found]
-            known = (one for one in queues if isinstance(one, dict))
-            self._consumers = Counter(str(one.get("name")) for one in known)
-        yield from ((("queue_consumers", name), self._consumers[name]) for name in names)
-
-    def _held_on_purpose(self) -> set[str]:
-        """Return the queues that workers take nothing from, by an order or as a circuit is open."""
-        names, known = set[str](), self._app.dependencies
-        for one in self._app.degradation.reasons:
-            if one.kind == "held" or (one.kind == "open" and known[one.name].on_open == "hold"):
-                names |= {one.name, *(known[one.name].queues if one.name in known else ())}
-        return names
+            self._consumers = workers_by_queue(self._app.app)
+        if self._consumers is not None:
+            served = answer["queues"].keys() - held_queues(self._app)
+            yield from ((("queue_consumers", name), self._consumers[name]) for name in served)
 
     def _from_ledger(self) -> Values:
         known = {*self._app.dependencies, ""}

@@ -1,6 +1,7 @@
 """Why answers are not FULL, in words: what is wrong, what users get, and what to do."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from shlex import quote
 from typing import Any
 
@@ -23,50 +24,30 @@ GETS = {
 }
 
 
-def reason_row(adopted: Resilience, one: Reason, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *one* reason as `look` shows it.
+def reason_row(adopted: Resilience, reason: Reason, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *reason* as `look` shows it.
 
     Args:
         adopted: What the app declared.
-        one: The reason.
-        found: The rows of breakers, holds and flags that belong to it.
+        reason: The reason.
+        report: What `look` knows of breakers, holds and flags.
     """
-    row = {
-        "kind": one.kind,
-        "name": one.name,
-        "level": one.level.name,
-        "why": one.why,
-        "since": one.since,
-        "until": one.until,
-        "users": f"get {GETS[one.level]}",
-    }
-    if one.kind == "open":
-        rows = {row["dependency"]: row for row in found["breakers"]}
-        return row | _open(adopted, one, rows[one.name])
-    if one.kind == "held":
-        actors = {row["name"]: row["actor"] for row in found["holds"]}
-        return row | _held(adopted, one, actors.get(one.name, "somebody"))
-    sources = {flag["feature"]: flag["source"] for flag in found["flags"]}
-    orders = {
-        Source.BROWNOUT: "resilience brownout off --reason …",
-        Source.ORDER: f"resilience flag auto {one.name} --reason …",
-    }
-    on = f"resilience flag on {one.name} --for 30m --reason …"
-    mend = orders.get(sources[one.name], on)
-    return row | {"next": [mend]}
+    more = {"open": _open, "held": _held, "shed": _shed}[reason.kind]
+    row = {**asdict(reason), "level": reason.level.name, "users": f"get {GETS[reason.level]}"}
+    return row | more(adopted, reason, report)
 
 
-def _open(adopted: Resilience, one: Reason, row: Mapping[str, Any]) -> dict[str, Any]:
-    levels = levels_without(adopted.app, adopted.dependencies[one.name])
-    users = _users(levels) if levels else f"get {GETS[one.level]}"
+def _open(adopted: Resilience, reason: Reason, report: Mapping[str, Any]) -> dict[str, Any]:
+    [row] = [row for row in report["breakers"] if row["dependency"] == reason.name]
+    levels = levels_without(adopted.app, adopted.dependencies[reason.name])
+    more = {"users": _users(levels)} if levels else {}
     if row["state"] == "forced_open":
-        return {"users": users, "next": [f"resilience breaker reset {one.name} --reason …"]}
-    why = f"{one.why}: {row['why']}" if row["why"] else one.why
+        return {**more, "next": [f"resilience breaker reset {reason.name} --reason …"]}
+    why = f"{reason.why}: {row['why']}" if row["why"] else reason.why
     if row["error"]:
         why += f"; the last error was {row['error']}"
-    since = row["since"] or one.since
-    mends = [f"resilience breaker history {one.name}"]
-    return {"why": why, "since": since, "users": users, "next": mends}
+    since, mend = row["since"] or reason.since, f"resilience breaker history {reason.name}"
+    return {**more, "why": why, "since": since, "next": [mend]}
 
 
 def _users(levels: Mapping[str, Level]) -> str:
@@ -79,9 +60,17 @@ def _users(levels: Mapping[str, Level]) -> str:
     return f"get {', '.join(texts)}"
 
 
-def _held(adopted: Resilience, one: Reason, actor: str) -> dict[str, Any]:
-    why = f"{actor} ordered to hold it: {one.why}"
-    if one.since is not None and adopted.fleet_time() - one.since > FORGOTTEN_SECONDS:
+def _held(adopted: Resilience, reason: Reason, report: Mapping[str, Any]) -> dict[str, Any]:
+    actors = {row["name"]: row["actor"] for row in report["holds"]}
+    why = f"{actors.get(reason.name, 'somebody')} ordered to hold it: {reason.why}"
+    if reason.since is not None and adopted.fleet_time() - reason.since > FORGOTTEN_SECONDS:
         why += " (was it forgotten?)"
     users = "wait: jobs stay in the queue until it is released"
-    return {"why": why, "users": users, "next": [f"resilience release {quote(one.name)}"]}
+    return {"why": why, "users": users, "next": [f"resilience release {quote(reason.name)}"]}
+
+
+def _shed(_: Resilience, reason: Reason, report: Mapping[str, Any]) -> dict[str, Any]:
+    name, sources = reason.name, {row["feature"]: row["source"] for row in report["flags"]}
+    mends = {Source.BROWNOUT: "brownout off", Source.ORDER: f"flag auto {name}"}
+    mend = mends.get(sources[name], f"flag on {name} --for 30m")
+    return {"next": [f"resilience {mend} --reason …"]}

@@ -1,8 +1,9 @@
 """Replaying dead letters: paced, and after a sample has shown that it helps."""
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 from celery.utils import uuid
 
@@ -12,11 +13,10 @@ from resilience.ledger import Letters, State, Which
 RATE = 50.0
 SAMPLE = 5
 SAMPLE_SECONDS = 30.0
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class Watched(NamedTuple):
     """What has become of replayed jobs.
 
     Attributes:
@@ -40,7 +40,12 @@ class Watched:
 
 
 class Replay:
-    """A replay of some letters; killed at any point, the same once more does the rest."""
+    """A replay of some letters; killed at any point, the same once more does the rest.
+
+    Attributes:
+        replayed: The new ids by the old ones, so far.
+        sample: What has become of the sample; None: no sample was taken.
+    """
 
     def __init__(
         self, letters: Letters, which: Which, *, actor: str, reason: str, rate: float
@@ -54,53 +59,59 @@ class Replay:
             reason: Why.
             rate: Jobs per second.
         """
+        by: dict[str, Any] = {"actor": actor, "reason": reason, "interval_seconds": 1 / rate}
+        self._replay = partial(letters.replay, which, new_id=uuid, **by)
         self._letters = letters
-        self._which = which
-        self._actor = actor
-        self._reason = reason
-        self._interval_seconds = 1 / rate
+        self.replayed: dict[str, str] = {}
+        self.sample: Watched | None = None
 
-    def count(self, limit: int) -> int:
-        """Return how many letters there are, at most *limit*.
+    @property
+    def stopped(self) -> bool:
+        """Whether a job of the sample has failed again, so that the others are not replayed."""
+        return bool(self.sample and (self.sample.dead or self.sample.failed))
 
-        Who replays no more than that touches no letter that dies meanwhile, its own among them:
-        the oldest come first.
+    def run(
+        self, total: int, *, sample: int, seconds: float, watch_seconds: float = 0.0
+    ) -> Iterator[Watched]:
+        """Replay the oldest *total* letters: a *sample* first, the others unless one of it fails.
+
+        Of no more letters than there were, none is touched that died meanwhile, of the sample or
+        otherwise: the oldest come first.
+
+        Args:
+            total: How many letters.
+            sample: How many of them come first; if these are all, there is no sample.
+            seconds: Longest wait for the sample to end.
+            watch_seconds: How long to watch the jobs after all were replayed.
+
+        Yields:
+            What has become of the jobs so far: at once, and after each look at them.
         """
-        return len(self._replay(limit, dry_run=True))
+        self.replayed |= self._replay(limit=min(sample, total))
+        yield Watched(under_way=len(self.replayed))
+        if sample < total:
+            for watched in self._watch(seconds):
+                self.sample = watched
+                yield watched
+            if self.stopped:
+                return
+            self.replayed |= self._replay(limit=total - len(self.replayed))
+        if watch_seconds:
+            yield from self._watch(watch_seconds)
 
-    def start(self, limit: int) -> dict[str, str | None]:
-        """Replay the oldest *limit* letters; return the new ids by the old ones."""
-        return self._replay(limit, dry_run=False)
-
-    def watch(self, replayed: Mapping[str, str | None], *, seconds: float) -> Watched:
-        """Wait until the jobs that letters became have ended, at most so many seconds."""
-        waiting = {name for name in replayed.values() if name is not None}
-        seen = Watched()
+    def _watch(self, seconds: float) -> Iterator[Watched]:
+        """Look at the jobs until each has ended or failed, at most so many seconds."""
+        waiting, done, dead = {*self.replayed.values()}, 0, 0
         until = SystemClock.monotonic() + seconds
-        pause = threading.Event()
         while True:
-            jobs, failed = self._letters.states(waiting), 0
-            for name in sorted(waiting):
-                state, attempts = jobs.get(name, (None, 0))
-                if state is None:  # whoever finishes a job removes it
-                    seen = replace(seen, done=seen.done + 1)
-                    waiting.discard(name)
-                elif state == State.DEAD:
-                    seen = replace(seen, dead=seen.dead + 1)
-                    waiting.discard(name)
-                elif attempts:
-                    failed += 1
-            if not waiting or SystemClock.monotonic() >= until:
-                return replace(seen, failed=failed, under_way=len(waiting) - failed)
-            pause.wait(LOOK_SECONDS)
-
-    def _replay(self, limit: int, *, dry_run: bool) -> dict[str, str | None]:
-        return self._letters.replay(
-            self._which,
-            actor=self._actor,
-            reason=self._reason,
-            new_id=uuid,
-            limit=limit,
-            interval_seconds=self._interval_seconds,
-            dry_run=dry_run,
-        )
+            jobs = self._letters.states(waiting)
+            again = {name for name, (state, _) in jobs.items() if state == State.DEAD}
+            done += len(waiting) - len(jobs)  # whoever finishes a job removes it
+            dead += len(again)
+            waiting = jobs.keys() - again
+            failed = sum(jobs[name][1] > 0 for name in waiting)
+            under_way = len(waiting) - failed
+            yield Watched(done=done, dead=dead, failed=failed, under_way=under_way)
+            if not under_way or SystemClock.monotonic() >= until:
+                return
+            threading.Event().wait(LOOK_SECONDS)

@@ -1,6 +1,6 @@
 """What degrades now, why, and what to do next: all that can be known, as plain values."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from enum import IntEnum
@@ -16,16 +16,18 @@ from resilience.ledger import State
 from resilience.levels import Level
 from resilience.monitor.circuits import breaker_rows
 from resilience.monitor.objective import objective_rows
-from resilience.monitor.queues import Queues, unserved
+from resilience.monitor.queues import Workers, read_queues, unserved
 from resilience.monitor.reasons import LATE_SECONDS, reason_row
-from resilience.monitor.rows import connected, count_row, flag_rows
-from resilience.tasks.publishing import PUBLISH_ERRORS, publish_within
+from resilience.monitor.rows import connected, count_row, flag_rows, held_queues
+from resilience.tasks.publishing import PUBLISH_ERRORS
 from resilience.tasks.resilience import Resilience
 
 BROKER_SECONDS = 3.0
 """Longest wait for the broker and the workers."""
 LISTS = ("reasons", "notes", "breakers", "holds", "flags", "jobs", "more_dead", "next")
-MAPPINGS = ("queues", "consumers", "unserved", "dead", "unknown", "objectives")
+MAPPINGS = ("queues", "oldest", "consumers", "unserved", "dead", "unknown", "objectives")
+Report = dict[str, Any]
+Ask = Callable[[], Mapping[str, Any]]
 AWAY = (ResilienceError, RedisError, *PUBLISH_ERRORS)
 
 
@@ -38,13 +40,7 @@ class Verdict(IntEnum):
     UNKNOWN = 3
 
 
-def look(
-    adopted: Resilience,
-    command: str = "celery",
-    *,
-    ask_workers: bool = True,
-    workers: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
+def look(adopted: Resilience, command: str = "celery", *, workers: Workers = None) -> Report:
     """Return all that is known; what cannot be asked is named, and the rest is there.
 
     All values are those of JSON; texts of others are as they were written, and must be escaped
@@ -61,8 +57,9 @@ def look(
       are None. `kind` is `dead`, `no_consumer` or `unreadable`.
     - `breakers`: as `circuits.breaker_rows`; `holds`: `name`, `until`, `actor`, `reason`, `since`;
       `flags`: as `rows.flag_rows`.
-    - `queues`: messages by queue; `consumers`: workers by queue, of those with messages that were
-      counted; `unserved`: since when a queue with messages and without a worker has been seen so.
+    - `queues`: messages by queue; `oldest`: when the oldest of them was published, where a broker
+      knows that; `consumers`: workers by queue, of those with messages that were counted;
+      `unserved`: since when a queue with messages and without a worker has been seen so.
     - `jobs`: counts of the ledger: `dependency`, `state`, `jobs`, `more`, `overdue_seconds`.
     - `objectives`: by name, as `objective.objective_rows`.
     - `dead`: dead letters by dependency, and in `more_dead` those where counting ended early.
@@ -75,55 +72,45 @@ def look(
     Args:
         adopted: What the app declared.
         command: Begins each command: `celery -A shop`.
-        ask_workers: Whether workers are asked what they consume, if jobs wait in Redis: that takes
-            a second, and each worker answers. RabbitMQ knows by itself.
-        workers: How many workers consume from each queue, if the caller knows.
+        workers: If the caller knows. Else they are asked, if jobs wait in Redis: that takes a
+            second, and each worker answers.
     """
-    found: dict[str, Any] = {"level": None, "since": None}
-    found |= {name: [] for name in LISTS} | {name: {} for name in MAPPINGS}
-    sources: dict[str, Callable[[], Mapping[str, Any]]] = {
+    report: Report = {name: [] for name in LISTS} | {name: {} for name in MAPPINGS}
+    sources: dict[str, Ask] = {
         "store": lambda: _from_store(adopted),
-        "broker": lambda: _from_broker(adopted, workers, ask_workers=ask_workers),
+        "broker": lambda: read_queues(adopted, BROKER_SECONDS, workers),
         "ledger": lambda: _from_ledger(adopted),
     }
     for name, ask in sources.items():
-        try:
-            found |= ask()
-        except AWAY as error:
-            found["unknown"][name] = text_of(error) or repr(error)
-    found["at"] = adopted.fleet_time()
-    _judge(adopted, found)
-    for row in (*found["reasons"], *found["notes"]):
+        report |= answer_of(name, ask, report["unknown"])
+    report["at"] = adopted.fleet_time()
+    _judge(adopted, report)
+    for row in (*report["reasons"], *report["notes"]):
         row["next"] = [f"{command} {words}" for words in row["next"]]
-        found["next"] += (words for words in row["next"] if words not in found["next"])
-    return found
+        report["next"] += (words for words in row["next"] if words not in report["next"])
+    return report
+
+
+def answer_of(source: str, ask: Ask, unknown: dict[str, str]) -> Mapping[str, Any]:
+    """Return what a source answers; if it does not, nothing, and say in *unknown* why."""
+    try:
+        return ask()
+    except AWAY as error:
+        unknown[source] = text_of(error) or repr(error)
+        return {}
 
 
 def _from_store(adopted: Resilience) -> Mapping[str, Any]:
     connected(adopted)
-    found: dict[str, Any] = {
+    report: Report = {
+        "level": Level.FULL.name,
         "holds": [asdict(one) for one in adopted.holds.all().values()],
         "objectives": objective_rows(adopted),
         "breakers": breaker_rows(adopted),
         "flags": flag_rows(adopted),
     }
-    degradation = adopted.degradation
-    found["reasons"] = [reason_row(adopted, one, found) for one in degradation.reasons]
-    found["level"] = Level.FULL.name
-    return found
-
-
-def _from_broker(
-    adopted: Resilience, workers: Mapping[str, int] | None, *, ask_workers: bool
-) -> Mapping[str, Any]:
-    queues = Queues(adopted, ask_workers=ask_workers)
-    if not publish_within(BROKER_SECONDS, queues.ask):
-        msg = f"the broker did not answer within {BROKER_SECONDS:g} s"
-        raise TimeoutError(msg)
-    consumers = queues.consumers
-    if workers is not None and not consumers:
-        consumers = {name: workers.get(name, 0) for name, jobs in queues.depths.items() if jobs}
-    return {"queues": queues.depths, "consumers": consumers}
+    reasons = adopted.degradation.reasons
+    return report | {"reasons": [reason_row(adopted, one, report) for one in reasons]}
 
 
 def _from_ledger(adopted: Resilience) -> Mapping[str, Any]:
@@ -136,27 +123,22 @@ def _from_ledger(adopted: Resilience) -> Mapping[str, Any]:
     }
 
 
-def _judge(adopted: Resilience, found: dict[str, Any]) -> None:
-    """Add to *found* what no single source knows: more reasons, the notes, level and verdict."""
-    reasons = found["reasons"]
-    on_purpose = {one["name"] for one in reasons if one["kind"] in ("open", "held")}
-    for row in (
-        *_without_consumer(adopted, found, on_purpose),
-        *_overdue(found, on_purpose),
-        *_to_see_to(found),
-    ):
-        (reasons if row["level"] else found["notes"]).append(row)
+def _judge(adopted: Resilience, report: Report) -> None:
+    """Add what no single source knows: more reasons, the notes, the level and the verdict."""
+    reasons = report["reasons"]
+    rows = (*_without_consumer(adopted, report), *_overdue(report), *_to_see_to(report))
+    for row in rows:
+        (reasons if row["level"] else report["notes"]).append(row)
     worst = max((Level[one["level"]] for one in reasons), default=Level.FULL)
-    if found["level"] or reasons:
-        found["level"] = worst.name
+    report["level"] = worst.name if reasons or "level" in report else None
     began = (one["since"] for one in reasons if one["level"] == worst.name)
-    found["since"] = min((at for at in began if at), default=None)
+    report["since"] = min((at for at in began if at), default=None)
     verdict = Verdict.DEGRADED if reasons else Verdict.WELL
-    if found["unknown"]:
+    if report["unknown"]:
         verdict = Verdict.UNKNOWN
     if worst is Level.FAILED:
         verdict = Verdict.BROKEN
-    found["verdict"] = verdict.name.lower()
+    report["verdict"] = verdict.name.lower()
 
 
 def _row(kind: str, name: str, why: str, *mends: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - below
@@ -166,43 +148,43 @@ def _row(kind: str, name: str, why: str, *mends: str, **more: Any) -> dict[str, 
     return {**row, "until": None, "users": users, "next": list(mends)}
 
 
-def _without_consumer(
-    adopted: Resilience, found: dict[str, Any], on_purpose: set[str]
-) -> Iterable[dict[str, Any]]:
+def _without_consumer(adopted: Resilience, report: Report) -> Iterator[dict[str, Any]]:
     owners = {queue: one.name for one in adopted.dependencies.values() for queue in one.queues}
-    default = adopted.app.conf.task_default_queue
+    owners.setdefault(adopted.app.conf.task_default_queue, DEFAULT_WORKER)
+    held = held_queues(adopted)
     with suppress(StoreUnavailableError, ValueError):  # then nobody knows since when
-        found["unserved"] = unserved(adopted, found["consumers"])
-    for queue, consumers in found["consumers"].items():
-        owner, since = owners.get(queue), found["unserved"].get(queue)
-        if consumers or {queue, owner} & on_purpose:
+        report["unserved"] = unserved(adopted, report["consumers"])
+    for queue, workers in report["consumers"].items():
+        if workers or queue in held:
             continue
         mend = f"worker -Q {quote(queue)} -n {quote(queue)}@%h"
-        if owner or queue == default:
-            mend = f"resilience worker {owner or DEFAULT_WORKER}"
-        why = f"no worker takes the {found['queues'][queue]} job(s) in this queue"
-        late = since is not None and found["at"] - since > LATE_SECONDS
+        if queue in owners:
+            mend = f"resilience worker {owners[queue]}"
+        why = f"no worker takes the {report['queues'][queue]} job(s) in this queue"
+        since = report["unserved"].get(queue)
+        late = since is not None and report["at"] - since > LATE_SECONDS
         level = Level.FAILED.name if late else None
         yield _row("no_consumer", queue, why, mend, level=level, since=since)
 
 
-def _overdue(found: Mapping[str, Any], on_purpose: set[str]) -> Iterable[dict[str, Any]]:
-    for row in found["jobs"]:
+def _overdue(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    on_purpose = {row["name"] for row in report["reasons"] if row["kind"] in {"open", "held"}}
+    for row in report["jobs"]:
         late, name = row["overdue_seconds"] or 0.0, row["dependency"]
         if late > LATE_SECONDS and name not in on_purpose:
             jobs = f"{row['jobs']}{'+' if row['more'] else ''}"
             why = f"no relay publishes {jobs} job(s) of the ledger that are due ({row['state']})"
-            since = found["at"] - late
+            level, since = Level.STALE.name, report["at"] - late
             mends = ("resilience ledger status", "resilience relay")
-            yield _row("overdue", name, why, *mends, level=Level.STALE.name, since=since)
+            yield _row("overdue", name, why, *mends, level=level, since=since)
 
 
-def _to_see_to(found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    for name, jobs in found["dead"].items():
-        more = "+" if name in found["more_dead"] else ""
+def _to_see_to(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, jobs in report["dead"].items():
+        more = "+" if name in report["more_dead"] else ""
         why = f"{jobs}{more} dead letter(s) are to be replayed or discarded"
         yield _row("dead", name, why, f"resilience dead list --dependency {quote(name)}")
-    for row in found["breakers"]:
+    for row in report["breakers"]:
         if row["unreadable"]:
             name = row["dependency"]
             why = "the store keeps what is no circuit of this version; it counts as closed"

@@ -281,6 +281,9 @@ def test_jobs_that_no_worker_takes_break_the_app_after_a_minute(desk: Desk, brok
     assert 90 < desk.adopted.fleet_time() - one["since"] < 160
     assert desk.run("status").exit_code == 2
 
+    desk.breaker("users").force_open(**FOR)  # its jobs fail fast, if a worker takes them
+    assert [one["kind"] for one in desk.status()["reasons"]] == ["open", "no_consumer"]
+    desk.breaker("users").reset(**WHO)
     desk.adopted.holds.hold("users", **FOR)
     assert [one["kind"] for one in desk.status()["reasons"]] == ["held"]
     desk.adopted.holds.release("users", **WHO)
@@ -353,9 +356,16 @@ def test_hold_that_cannot_be_read_disturbs_nothing(desk: Desk, change: dict[str,
 
 
 def test_queue_that_only_a_route_names_is_shown(desk: Desk) -> None:
-    """Celery makes it when it is first used, and perhaps no worker consumes it."""
+    """Celery makes it when it is first used, a look does not; perhaps no worker consumes it."""
     desk.app.conf.task_routes = ({"odd.*": {"queue": "odd"}}, {"even": "even"}, lambda *_: None)
     assert {"odd", "even"} <= {*desk.status()["queues"]}
+    with desk.app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        if hasattr(channel, "client"):
+            assert channel.client.keys("_kombu.binding.*") == []
+        else:
+            with pytest.raises(connection.channel_errors):
+                channel.queue_declare("odd", passive=True)
 
 
 def test_what_strangers_wrote_shows_as_text(desk: Desk) -> None:
@@ -378,7 +388,7 @@ def test_look_returns_what_json_can_say(desk: Desk) -> None:
     """Whoever shows it elsewhere gets the same values."""
     desk.adopted.holds.hold("mail", **FOR)
     desk.flags.order("search", "off", **FOR)
-    found = look(desk.adopted, "celery -A shop", ask_workers=False)
+    found = look(desk.adopted, "celery -A shop", workers={})
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["level"] == Level.FAILED.name
     assert found["next"][0].startswith("celery -A shop resilience release")

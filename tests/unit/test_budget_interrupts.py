@@ -48,7 +48,7 @@ def test_call_that_starts_threads_is_cut_and_none_of_them_is(
     """A cut one would never begin, and whoever started it would wait for that for ever."""
     request.addfinalizer(functools.partial(sys.setswitchinterval, sys.getswitchinterval()))
     sys.setswitchinterval(1e-6)
-    for _ in range(50):
+    for _ in range(20):
         limited, begun = Interruptible(1.0, AbandonedError), threading.Event()
         thread = threading.Thread(target=_start_threads, args=(limited, begun), daemon=True)
         thread.start()

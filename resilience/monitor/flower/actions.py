@@ -1,5 +1,6 @@
 """What somebody can order on the page: each order names the version that it is about."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -8,23 +9,12 @@ from resilience.breaker import Breaker
 from resilience.errors import ConfigurationError, OrderConflictError, ResilienceError, text_of
 from resilience.ledger import Which
 from resilience.levels import Level
-from resilience.monitor.flower.letters import Desk, Edited
-from resilience.monitor.rows import queues_of
+from resilience.monitor.flower.letters import Edited, LetterActions
+from resilience.monitor.rows import queues_named, queues_of
 from resilience.tasks.resilience import Resilience
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
-
-
-class Filter(BaseModel):
-    """Which dead letters; what is None does not matter."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ids: Annotated[tuple[Name, ...], Field(min_length=1, max_length=200)] | None = None
-    dependency: Name | None = None
-    task: Name | None = None
-    fingerprint: Name | None = None
 
 
 class Order(BaseModel):
@@ -52,12 +42,12 @@ class Order(BaseModel):
     seconds: float = Field(default=1800.0, gt=0, le=30 * 86400)
     level: Level = Level.FULL
     share: float = Field(default=0.01, gt=0, le=0.5)
-    which: Filter = Filter()
+    which: Which = Which()
     jobs: int = Field(default=1, ge=1)
     edited: Edited | None = None
 
 
-def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, str]:
+def act(adopted: Resilience, letters: LetterActions, order: Order, actor: str) -> dict[str, str]:
     """Carry out *order*; return what became of it.
 
     Raises:
@@ -70,7 +60,7 @@ def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, 
     seen, flags = int(order.version), adopted.flags
     match order.action.split():
         case [("replay" | "discard" | "edit") as what]:
-            return {"done": _letters(desk, what, order, by)}
+            return {"done": _letters(letters, what, order, by)}
         case ["flag", ("on" | "off" | "auto") as state]:
             flags.order(order.name, state, seen=seen, **held)
             return {"done": f"{order.name} is {state}"}
@@ -83,8 +73,7 @@ def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, 
             adopted.holds.hold(order.name, seen=order.version, **held)
             done = f"{order.name} is held"
         case ["release"]:
-            was = adopted.holds.release(order.name, seen=order.version, **by)
-            done = f"{order.name} is released" if was else f"{order.name} was not held"
+            done = _release(adopted, order, by)
         case ["trial"]:
             done = _trial(adopted, order, held)
         case _:
@@ -97,26 +86,33 @@ def act(adopted: Resilience, desk: Desk, order: Order, actor: str) -> dict[str, 
     return {"done": done}
 
 
-def _breaker(adopted: Resilience, what: str, order: Order, by: dict[str, str]) -> str:
-    breaker, seen = adopted.breaker(order.name), int(order.version)
+def _breaker(adopted: Resilience, what: str, order: Order, by: dict[str, Any]) -> str:
+    breaker = adopted.breaker(order.name)
     if not isinstance(breaker, Breaker):
         msg = f"no breaker guards {order.name!r}"
         raise ConfigurationError(msg)
-    give = {"open": breaker.force_open, "close": breaker.force_closed, "observe": breaker.observe}
-    if what in give:
-        give[what](seen=seen, seconds=order.seconds, **by)
-    else:
-        breaker.reset(seen=seen, **by)
+    change = {"open": "force_open", "close": "force_closed"}.get(what, what)
+    until = {} if what == "reset" else {"seconds": order.seconds}
+    getattr(breaker, change)(seen=int(order.version), **until, **by)
     return f"the circuit of {order.name} is {breaker.state}"
+
+
+def _release(adopted: Resilience, order: Order, by: dict[str, Any]) -> str:
+    """End the orders to hold a dependency or any of its queues, or to hold another queue."""
+    orders, names = adopted.holds.all(), queues_named(adopted, order.name)
+    held = {name: hold for name, hold in orders.items() if name in names}
+    version = max((hold.until for hold in held.values()), default=0.0)
+    _check(order, version, "it was held or released")
+    for name, hold in held.items():
+        adopted.holds.release(name, seen=hold.until, **by)
+    return f"{', '.join(held) or 'nothing'} is released"
 
 
 def _trial(adopted: Resilience, order: Order, held: dict[str, Any]) -> str:
     """Begin a trial, or end the one that runs."""
     adopted.pulse.refresh()
     running = adopted.flags.document.trials.get(order.name)
-    if (running.until if running else 0.0) != order.version:
-        msg = f"{order.name}: a trial has begun or ended since; look again"
-        raise OrderConflictError(msg)
+    _check(order, running.until if running else 0.0, "a trial has begun or ended")
     if running:
         adopted.flags.stop_trial(order.name)
         return f"the trial of {order.name} is over"
@@ -124,12 +120,17 @@ def _trial(adopted: Resilience, order: Order, held: dict[str, Any]) -> str:
     return f"a trial of {order.name} has begun"
 
 
-def _letters(desk: Desk, what: str, order: Order, by: dict[str, str]) -> str:
-    chosen = order.which.model_dump()
-    if not any(chosen.values()) or (what == "edit") == (order.edited is None):
+def _check(order: Order, version: float, change: str) -> None:
+    if order.version != version:
+        msg = f"{order.name}: {change} since; look again"
+        raise OrderConflictError(msg)
+
+
+def _letters(letters: LetterActions, what: str, order: Order, by: dict[str, Any]) -> str:
+    which = replace(order.which, died_by=order.version)
+    if which == Which(died_by=order.version) or (what == "edit") == (order.edited is None):
         msg = "say which letters: ids, a dependency, a task, a fingerprint; and, to edit one, how"
         raise ConfigurationError(msg)
-    which = Which(**chosen, died_by=order.version)
-    if what == "edit" and order.edited is not None:
-        return desk.edit(which, order.edited, by)
-    return (desk.discard if what == "discard" else desk.replay)(which, order.jobs, by)
+    if order.edited is not None:
+        return letters.edit(which, order.edited, by)
+    return (letters.discard if what == "discard" else letters.replay)(which, order.jobs, by)

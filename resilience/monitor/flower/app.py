@@ -1,6 +1,5 @@
 """Flower with a page more."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from tornado.ioloop import PeriodicCallback
 from tornado.template import Loader, Template
 
 from resilience.monitor.flower.handlers import ROUTES
-from resilience.monitor.flower.letters import Desk
+from resilience.monitor.flower.letters import LetterActions
 from resilience.monitor.flower.state import LEVEL_SECONDS
 from resilience.monitor.flower.view import View
 from resilience.monitor.status import app_command
@@ -39,7 +38,7 @@ class DegradationFlower(Flower):  # type: ignore[misc] # Flower has no types
     Attributes:
         adopted: What the app declared.
         view: What the page shows.
-        desk: Dead letters, and their replays.
+        letters: What is done to dead letters, and their replays.
     """
 
     def __init__(self, options: Any = None, capp: Any = None, **settings: Any) -> None:  # noqa: ANN401 - Flower's
@@ -55,9 +54,8 @@ class DegradationFlower(Flower):  # type: ignore[misc] # Flower has no types
         self.add_handlers(".*", [rewrite_handler(one, prefix) if prefix else one for one in ROUTES])
         if self.options.tasks_columns == COLUMNS:
             self.options.tasks_columns += ",degradation"
-        run = partial(self.io_loop.run_in_executor, self.executor)
-        self.view = View(self.adopted, self.events.state, self.workers, run, app_command(capp))
-        self.desk = Desk(self.adopted.ledger.letters)
+        self.view = View(self, self.adopted, app_command(capp))
+        self.letters = LetterActions(self.adopted.ledger.letters)
         self._noting = PeriodicCallback(self._note, LEVEL_SECONDS * 1000)
 
     def start(self) -> None:

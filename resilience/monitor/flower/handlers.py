@@ -29,14 +29,14 @@ class Answering(BaseHandler):  # type: ignore[misc] # Flower has no types
         """Answer with what *function* returns, or with the error that it raises."""
         loop, executor = self.application.io_loop, self.application.executor
         try:
-            found = await loop.run_in_executor(executor, function, *arguments)
+            values = await loop.run_in_executor(executor, function, *arguments)
         except ResilienceError as error:
             codes = {OrderConflictError: 409, ConfigurationError: 400}
             self.set_status(codes.get(type(error), 503))
-            found = {"error": text_of(error)}
+            values = {"error": text_of(error)}
         self.set_header("Content-Type", "application/json; charset=UTF-8")
         self.set_header("Cache-Control", "no-store")
-        self.write(json.dumps(found, allow_nan=False))
+        self.write(json.dumps(values, allow_nan=False))
 
 
 class Page(Answering):
@@ -59,9 +59,9 @@ class Data(Answering):
         why = "Flower is read-only" if options.read_only else ""
         if not (options.basic_auth or options.auth or self.unauthenticated_api):
             why = "Flower knows no users: see its options basic_auth and auth"
-        found = await self.application.view.read()
-        found |= {"no_actions": why, "replays": self.application.desk.progress()}
-        await self.answer(lambda: found)
+        shown = await self.application.view.read()
+        replays = self.application.letters.progress()
+        await self.answer(lambda: shown | {"no_actions": why, "replays": replays})
 
 
 class Letters(Answering):
@@ -72,7 +72,7 @@ class Letters(Answering):
         """Answer with the first of them, how many there are, and what an order must name."""
         names = ("dependency", "task", "fingerprint")
         chosen = {name: self.get_argument(name, None, escape=False) or None for name in names}
-        await self.answer(self.application.desk.find, Which(**chosen), SHOWN)
+        await self.answer(self.application.letters.find, Which(**chosen), SHOWN)
 
 
 class PostMortem(Answering):
@@ -82,12 +82,12 @@ class PostMortem(Answering):
     async def get(self) -> None:
         """Answer with a file."""
         hours = self.get_argument("hours", 24.0, type=float)
-        found = await self.application.view.read()
-        entries = timeline(self.application.events.state.incidents, found.get("audited", ()))
-        late = [one for one in entries if one["at"] >= found["now"] - hours * 3600]
+        shown = await self.application.view.read()
+        entries = timeline(self.application.events.state.incidents, shown["audited"])
+        late = [one for one in entries if one["at"] >= shown["now"] - hours * 3600]
         self.set_header("Content-Type", "text/markdown; charset=UTF-8")
         self.set_header("Content-Disposition", 'attachment; filename="post-mortem.md"')
-        self.write(post_mortem(found, late, str(self.application.capp.main)))
+        self.write(post_mortem(shown, late, str(self.application.capp.main)))
 
 
 class Act(Answering, BaseApiHandler):  # type: ignore[misc] # Flower has no types
@@ -117,8 +117,9 @@ class Act(Answering, BaseApiHandler):  # type: ignore[misc] # Flower has no type
         try:
             order = Order.model_validate_json(self.request.body)
         except ValidationError as error:
-            raise ConfigurationError("; ".join(map(_said, error.errors()))) from error
-        return act(self.application.adopted, self.application.desk, order, actor)
+            faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise ConfigurationError("; ".join(faults)) from error
+        return act(self.application.adopted, self.application.letters, order, actor)
 
     def _actor(self) -> str:
         """Return who orders: the user of OAuth or basic auth, else where the request came from."""
@@ -128,10 +129,6 @@ class Act(Answering, BaseApiHandler):  # type: ignore[misc] # Flower has no type
             coded = self.request.headers["Authorization"].split()[1]
             return b64decode(coded).decode().partition(":")[0]
         return f"somebody at {self.request.remote_ip}"
-
-
-def _said(error: Any) -> str:  # noqa: ANN401 - pydantic's
-    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
 
 
 ROUTES = [

@@ -3,24 +3,24 @@
 import json
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from itertools import islice, zip_longest
 from typing import Any
 
 from celery.utils import uuid
 from pydantic import BaseModel, ConfigDict
 
-from resilience.clock import SystemClock
 from resilience.errors import ConfigurationError, OrderConflictError, text_of
 from resilience.ledger import Letters, Which
 from resilience.ledger.letter import Letter
 from resilience.ledger.redaction import HIDDEN
 from resilience.monitor.flower.state import short
 from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
+from resilience.monitor.rows import last_error
 
 WATCH_SECONDS = 600.0
-STEP_SECONDS = 1.0
 AT_ONCE = 3
 KEPT = 20
 MESSAGE_LENGTH = 100_000
@@ -36,8 +36,8 @@ class Edited(BaseModel):
     kwargs: dict[str, Any]
 
 
-class Desk:
-    """The dead letters of an app, and the replays that this Flower has begun."""
+class LetterActions:
+    """What is done to the dead letters of an app, and the replays that this Flower has begun."""
 
     def __init__(self, letters: Letters) -> None:
         """Begin nothing yet."""
@@ -46,15 +46,59 @@ class Desk:
 
     def progress(self) -> list[dict[str, Any]]:
         """Return how far the replays have come, newest first."""
-        return [dict(one) for one in reversed(list(self._replays))]
+        return [dict(row) for row in reversed(list(self._replays))]
 
     def find(self, which: Which, limit: int) -> dict[str, Any]:
         """Return the first of *which* letters, how many there are, and when the last one died."""
         jobs, newest = self._letters.extent(which)
-        found = [letter_row(one) for one in self._letters.find(which, limit=limit)]
-        return {"jobs": jobs, "version": newest, "letters": found}
+        rows = [letter_row(letter) for letter in self._letters.find(which, limit=limit)]
+        return {"jobs": jobs, "version": newest, "letters": rows}
 
-    def check(self, which: Which, jobs: int) -> None:
+    def discard(self, which: Which, jobs: int, by: Mapping[str, Any]) -> str:
+        """Let letters go.
+
+        Raises:
+            OrderConflictError: Some were replayed or discarded since.
+        """
+        self._check(which, jobs)
+        return f"{len(self._letters.discard(which, limit=jobs, **by))} discarded"
+
+    def edit(self, which: Which, edited: Edited, by: Mapping[str, Any]) -> str:
+        """Run a letter again with other arguments.
+
+        Raises:
+            OrderConflictError: It was replayed or discarded since.
+            ConfigurationError: A hidden value stands where there was none.
+        """
+        shown = self._letters.find(which, limit=1)
+        self._check(which, 1)
+        edit = partial(_edited, shown=shown[0].message, edited=edited)
+        replayed = self._letters.replay(which, new_id=uuid, limit=1, edit=edit, **by)
+        if not replayed:
+            self._check(which, 1)
+        return f"replayed as {', '.join(replayed.values())}"
+
+    def replay(self, which: Which, jobs: int, by: Mapping[str, Any]) -> str:
+        """Begin to run letters again, a sample first; `progress` says how far that is.
+
+        Raises:
+            OrderConflictError: Some were replayed or discarded since, or too many replays run.
+        """
+        self._check(which, jobs)
+        if sum(not row["over"] for row in self._replays) >= AT_ONCE:
+            msg = f"{AT_ONCE} replays are under way; wait until one has ended"
+            raise OrderConflictError(msg)
+        replay = Replay(self._letters, which, rate=RATE, **by)
+        steps = replay.run(jobs, sample=SAMPLE, seconds=SAMPLE_SECONDS, watch_seconds=WATCH_SECONDS)
+        next(steps)  # at once: the next operator sees fewer
+        what = short(which.fingerprint or which.task or which.dependency or "letters")
+        row = {"id": uuid(), "what": what, "total": jobs, "replayed": len(replay.replayed)}
+        row |= {"state": "begins", "over": False, **by}
+        self._replays.append(row)
+        threading.Thread(target=_go_on, args=(replay, steps, row), daemon=True).start()
+        return f"{jobs} are replayed"
+
+    def _check(self, which: Which, jobs: int) -> None:
         """Check that *which* letters are still the *jobs* that somebody saw.
 
         Raises:
@@ -65,100 +109,34 @@ class Desk:
             msg = f"{jobs - left} of {jobs} letters were replayed or discarded since; look again"
             raise OrderConflictError(msg)
 
-    def discard(self, which: Which, jobs: int, given: Mapping[str, str]) -> str:
-        """Let letters go. Raises as `check`."""
-        self.check(which, jobs)
-        gone = self._letters.discard(
-            which, limit=jobs, actor=given["actor"], reason=given["reason"]
-        )
-        return f"{len(gone)} discarded"
 
-    def edit(self, which: Which, edited: Edited, given: Mapping[str, str]) -> str:
-        """Run a letter again with other arguments.
-
-        Raises:
-            OrderConflictError: It was replayed or discarded since.
-            ConfigurationError: A hidden value stands where there was none.
-        """
-        shown = self._letters.find(which, limit=1)
-        self.check(which, 1)
-        made = self._letters.replay_edited(
-            which,
-            lambda text: _edited(text, shown[0].message, edited),
-            new_id=uuid,
-            actor=given["actor"],
-            reason=given["reason"],
-        )
-        if not made:
-            self.check(which, 1)
-        return f"replayed as {', '.join(made.values())}"
-
-    def replay(self, which: Which, jobs: int, given: Mapping[str, str]) -> str:
-        """Begin to run letters again, a sample first; `progress` says how far that is.
-
-        Raises:
-            OrderConflictError: As `check`, or too many replays are under way.
-        """
-        self.check(which, jobs)
-        if sum(not one["over"] for one in self._replays) >= AT_ONCE:
-            msg = f"{AT_ONCE} replays are under way; wait until one has ended"
-            raise OrderConflictError(msg)
-        what = which.fingerprint or which.task or which.dependency or "letters"
-        shown = {"id": uuid(), "what": short(what), "at": SystemClock().now(), "total": jobs}
-        shown |= {"replayed": 0, "state": "begins", "over": False, **given}
-        replay = Replay(self._letters, which, rate=RATE, **given)
-        sample = replay.start(min(SAMPLE, jobs))  # at once: the next operator sees fewer
-        self._replays.append(shown)
-        rest = threading.Thread(target=self._go_on, args=(replay, sample, shown), daemon=True)
-        rest.start()
-        return f"{jobs} are replayed"
-
-    def _go_on(
-        self, replay: Replay, replayed: dict[str, str | None], shown: dict[str, Any]
-    ) -> None:
-        total = shown["total"]
-        try:
-            if total > SAMPLE:
-                watched = _watch(replay, replayed, shown, SAMPLE_SECONDS)
-                if watched.dead or watched.failed:
-                    left = total - len(replayed)
-                    shown["state"] = f"stopped: the sample failed; {left} were not replayed"
-                    return
-                replayed |= replay.start(total - len(replayed))
-            _watch(replay, replayed, shown, WATCH_SECONDS)
-        except Exception as error:  # noqa: BLE001 - of a thread; the page shows it
-            shown["state"] = f"stopped: {text_of(error) or repr(error)}"
-        finally:
-            shown["over"] = True
-
-
-def _watch(
-    replay: Replay, replayed: Mapping[str, str | None], shown: dict[str, Any], seconds: float
-) -> Watched:
-    """Show how far the jobs have come until they have ended, at most so many seconds."""
-    until = SystemClock.monotonic() + seconds
-    while True:
-        watched = replay.watch(replayed, seconds=0.0)
-        shown |= asdict(watched) | {"replayed": len(replayed), "state": str(watched)}
-        if not watched.under_way or SystemClock.monotonic() >= until:
-            return watched
-        threading.Event().wait(STEP_SECONDS)
+def _go_on(replay: Replay, steps: Iterable[Watched], row: dict[str, Any]) -> None:
+    """Replay the rest; show in *row* how far that is."""
+    try:
+        for watched in steps:
+            row |= watched._asdict() | {"replayed": len(replay.replayed), "state": str(watched)}
+        if replay.stopped:
+            left = row["total"] - row["replayed"]
+            row["state"] = f"stopped: the sample failed; {left} were not replayed"
+    except Exception as error:  # noqa: BLE001 - of a thread; the page shows it
+        row["state"] = f"stopped: {text_of(error) or repr(error)}"
+    finally:
+        row["over"] = True
 
 
 def letter_row(letter: Letter) -> dict[str, Any]:
     """Return what the page shows of *letter*; only its own arguments may be long."""
-    row = letter.to_json()
-    message = row.pop("message")
+    row = asdict(letter)
+    message, errors = row.pop("message"), row.pop("errors")
     fields = message if isinstance(message, dict) else {}
     shown = {name: fields.get(name) for name in ("args", "kwargs")}
     editable = len(json.dumps(shown)) <= MESSAGE_LENGTH and bool(fields)
-    errors = [one if isinstance(one, dict) else {"text": one} for one in row.pop("errors")]
-    last = {name: short(errors[-1].get(name)) for name in ("type", "text")} if errors else {}
+    last = errors[-1] if errors and isinstance(errors[-1], dict) else {}
     return {
         **{name: short(value) for name, value in row.items()},
         "version": row["died"],
-        "error": last,
-        "traceback": str(errors[-1].get("traceback") or "")[-2000:] if errors else "",
+        "error": last_error(letter),
+        "traceback": str(last.get("traceback") or "")[-2000:],
         "editable": editable,
         **(shown if editable else {name: short(str(one)) for name, one in shown.items()}),
     }

@@ -10,6 +10,7 @@ from flower.events import EventsState  # type: ignore[import-untyped]
 
 from resilience import events
 from resilience.clock import SystemClock
+from resilience.events.plain import plain
 from resilience.levels import Level
 from resilience.monitor.celery_events import TASK_DEGRADED, TASK_PARTIAL, type_of
 
@@ -20,7 +21,6 @@ LEVELS = 720
 """One every five seconds: an hour."""
 TEXT_LENGTH = 300
 FIELDS = 40
-NUMBER_MAX = 1e300
 ANSWER_EVENTS = (events.AnswerDegraded, events.BudgetExceeded, events.FallbacksExhausted)
 ANSWER_KINDS = (TASK_DEGRADED, TASK_PARTIAL, *map(type_of, ANSWER_EVENTS))
 CELERYS = ("task", "worker")
@@ -50,10 +50,10 @@ class DegradedTask(Task):
         if type_ != "degraded":
             return super().event(type_, *args, **options)
         _, _, fields = args  # the others are times
-        said = {name: short(fields[name]) for name in SHOWN if fields.get(name) not in (None, "")}
-        reason, level = said.get("reason"), level_name(fields.get("level"))
+        facts = {name: short(fields[name]) for name in SHOWN if fields.get(name) not in (None, "")}
+        reason, level = facts.get("reason"), level_name(fields.get("level"))
         self.degradation = f"{level}: {reason}" if reason else level
-        self.degradation_details = ", ".join(f"{name}: {text}" for name, text in said.items())
+        self.degradation_details = ", ".join(f"{name}: {text}" for name, text in facts.items())
         return None
 
 
@@ -95,40 +95,34 @@ class DegradationState(EventsState):  # type: ignore[misc] # Flower has no types
 
     def _note(self, incident: dict[str, Any]) -> None:
         """Keep *incident*, or count it if one of its crowd is kept already."""
-        for one in islice(reversed(self.incidents), CROWD):
-            same = all(one[key] == incident[key] for key in ("kind", "name"))
-            if same and incident["at"] - one["at"] < CROWD_SECONDS:
-                one["times"] = one.get("times", 1) + 1
+        for kept in islice(reversed(self.incidents), CROWD):
+            same = all(kept[key] == incident[key] for key in ("kind", "name"))
+            if same and incident["at"] - kept["at"] < CROWD_SECONDS:
+                kept["times"] = kept.get("times", 1) + 1
                 return
         self.incidents.append(incident)
 
 
 def noted(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is kept of an *event* that some process sent: short, and nothing but JSON."""
-    some = {str(name)[:TEXT_LENGTH]: short(one) for name, one in islice(event.items(), FIELDS)}
-    at = some.get("timestamp")
+    fields = {str(name)[:TEXT_LENGTH]: short(one) for name, one in islice(event.items(), FIELDS)}
+    fields = {name: one for name, one in fields.items() if one not in (None, "")}
+    at = fields.get("timestamp")
     return {
         "at": at if isinstance(at, int | float) else SystemClock().now(),
-        "kind": str(some.get("type")),
-        "id": str(some.get("uuid") or some.get("id") or ""),
-        "name": str(next((some[name] for name in NAMES if some.get(name)), "")),
-        "level": None if some.get("level") is None else level_name(some["level"]),
-        "fields": {
-            name: one
-            for name, one in some.items()
-            if name not in ENVELOPE and one not in (None, "")
-        },
+        "kind": str(fields.get("type")),
+        "id": str(fields.get("uuid") or fields.get("id") or ""),
+        "name": str(next((fields[name] for name in NAMES if fields.get(name)), "")),
+        "level": level_name(fields["level"]) if "level" in fields else None,
+        "fields": {name: one for name, one in fields.items() if name not in ENVELOPE},
     }
 
 
 def short(value: object) -> Any:  # noqa: ANN401 - JSON
     """Return *value* if it is a finite number, else as a text that is cut if it is long."""
-    if value is None or (isinstance(value, int | float) and abs(value) < NUMBER_MAX):
-        return value
     if isinstance(value, list | tuple):
         value = ", ".join(str(short(one)) for one in value[:FIELDS])
-    text = str(value)
-    return text if len(text) <= TEXT_LENGTH else f"{text[:TEXT_LENGTH]}…"
+    return plain(str(value) if isinstance(value, Mapping) else value, TEXT_LENGTH)
 
 
 def level_name(value: object) -> str:

@@ -1,6 +1,5 @@
 """What happened, in order: from the events that Flower heard and the audit of the ledger."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -8,6 +7,7 @@ from typing import Any
 
 from resilience.levels import Level
 
+Rows = Iterable[Mapping[str, Any]]
 SPECIAL = re.compile(r"([\\`*_\[\]|<>~])")
 CIRCUITS = "breaker-"
 TIME_MAX = 1e11
@@ -15,9 +15,7 @@ CELLS = ("what", "name", "actor", "text")
 TO_WRITE = ("What users saw", "Why it happened", "What helped", "What we change")
 
 
-def timeline(
-    incidents: Iterable[Mapping[str, Any]], audited: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def timeline(incidents: Rows, audited: Rows) -> list[dict[str, Any]]:
     """Return all that happened, newest first: `at`, `what`, `name`, `actor`, `text`.
 
     Args:
@@ -25,54 +23,52 @@ def timeline(
             *audited* has any: the store knows all of them.
         audited: Orders, and changes of circuits: `at`, `what`, `name`, `actor`, `reason`, others.
     """
-    known = [dict(one) for one in audited]
-    circuits = any("event" in one for one in known)
-    for one in incidents:
-        if not (circuits and one["kind"].startswith(CIRCUITS)):
-            fields = {key: value for key, value in one["fields"].items() if value != one["name"]}
-            fields |= {"at": one["at"], "what": one["kind"], "name": one["name"]}
-            known.append({**fields, "times": one.get("times")})
-    return sorted(map(_entry, known), key=lambda one: float(one["at"]), reverse=True)
+    entries = [dict(entry) for entry in audited]
+    circuits = any("event" in entry for entry in entries)
+    for incident in incidents:
+        if not (circuits and incident["kind"].startswith(CIRCUITS)):
+            name, fields = incident["name"], incident["fields"]
+            entry = {key: value for key, value in fields.items() if value != name}
+            entry |= {"at": incident["at"], "what": incident["kind"], "name": name}
+            entries.append({**entry, "times": incident.get("times")})
+    return sorted(map(_entry, entries), key=lambda entry: float(entry["at"]), reverse=True)
 
 
 def _entry(fields: dict[str, Any]) -> dict[str, Any]:
     fields.pop("event", None)
     entry = {key: fields.pop(key) for key in ("at", "what", "name")}
     entry["actor"], reason = fields.pop("actor", None) or "", fields.pop("reason", None)
-    rest = [f"{key} {_rounded(value)}" for key, value in fields.items() if value not in (None, "")]
-    return entry | {"text": "; ".join([*([str(reason)] if reason else []), *rest])}
+    texts = [str(reason)] if reason else []
+    for key, value in fields.items():
+        if value not in (None, ""):
+            texts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
+    return entry | {"text": "; ".join(texts)}
 
 
-def _rounded(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else value
-
-
-def post_mortem(found: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], app: str) -> str:
+def post_mortem(shown: Mapping[str, Any], entries: Rows, app: str) -> str:
     """Return the beginning of a post-mortem as Markdown, in which nothing of others is markup.
 
     Args:
-        found: What the page shows.
+        shown: What the page shows.
         entries: The part of the timeline that it is about, in any order.
         app: Name of the app.
     """
-    ordered = sorted(entries, key=lambda one: float(one["at"]))
-    levels = [level for level in found["levels"][1] if level is not None]
+    ordered = sorted(entries, key=lambda entry: float(entry["at"]))
+    levels = [level for level in shown["levels"][1] if level is not None]
     facts = {
         "First event": _moment(ordered[0]["at"]) if ordered else "none",
         "Last event": _moment(ordered[-1]["at"]) if ordered else "none",
         "Worst level of the last hour": Level(max(levels)).name if levels else "not known",
-        "Level now": found.get("level") or "not known",
-        **{f"Not known: the {name}": why for name, why in found["unknown"].items()},
-        **{
-            f"{one['kind']} {one['name']}, {one['level']}": one["why"]
-            for one in found.get("reasons", ())
-        },
+        "Level now": shown.get("level") or "not known",
     }
+    facts |= {f"Not known: the {name}": why for name, why in shown["unknown"].items()}
+    for reason in shown.get("reasons", ()):
+        facts[f"{reason['kind']} {reason['name']}, {reason['level']}"] = reason["why"]
     lines = [f"# Post-mortem: {plain(app)}", ""]
     lines += [f"- {plain(name)}: {plain(value)}" for name, value in facts.items()]
     lines += ["", "## Timeline", "", "| time (UTC) | what | where | by | why |", "|" + "---|" * 5]
-    for one in ordered:
-        cells = map(plain, (_moment(one["at"]), *(one[key] for key in CELLS)))
+    for entry in ordered:
+        cells = map(plain, (_moment(entry["at"]), *(entry[key] for key in CELLS)))
         lines.append(f"| {' | '.join(cells)} |")
     lines += [f"\n## {heading}\n\n…" for heading in TO_WRITE]
     return "\n".join(lines) + "\n"
@@ -85,6 +81,6 @@ def plain(text: object) -> str:
 
 
 def _moment(at: object) -> str:
-    if not isinstance(at, int | float) or not math.isfinite(at) or not 0 <= at < TIME_MAX:
+    if not isinstance(at, int | float) or not 0 <= at < TIME_MAX:
         return "?"
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")

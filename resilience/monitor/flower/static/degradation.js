@@ -205,6 +205,7 @@
   }
 
   const sameAs = ({ fingerprint, task, dependency }) => ({ fingerprint, task, dependency });
+  const holdOf = (one) => `by ${one.actor}: ${one.reason}; ends ${until(one.until)}`;
   const causeOf = (one) => `${one.task} ${one.fingerprint}`;
 
   // --- what is shown
@@ -245,8 +246,11 @@
       one.name,
       cell([one.depth, Object.entries(one.queues).filter(([name, depth]) => depth && name !== one.name).map(([name, depth]) => `(${name}: ${depth})`).join(" ")].filter((part) => part !== null && part !== "").join(" ")),
       one.oldest === null ? "" : duration(one.oldest), cell(one.consumers, one.depth && !one.consumers ? "dg-bad" : ""), one.in_flight,
-      cell(one.held ? `by ${one.held.actor}: ${one.held.reason}; ends ${until(one.held.until)}` : one.held_queues.join(", "), "dg-warn"),
-    ], (one) => [one.held ? about("Release", "release", one, one.name) : about("Hold", "hold", one, one.name, ["seconds"])]);
+      cell([one.held && holdOf(one.held), ...one.held_queues.map((lane) => `${lane.name} ${holdOf(lane)}`)].filter(Boolean).join("; "), "dg-warn"),
+    ], (one) => [
+      ...(one.held || one.held_queues.length ? [about("Release", "release", one, one.name)] : []),
+      ...(one.held ? [] : [about("Hold", "hold", { version: 0 }, one.name, ["seconds"])]),
+    ]);
     fill("flags", data.flags || [], (one) => one.feature, (one) => [
       one.feature, cell(one.enabled ? "on" : `off (${one.level})`, one.enabled ? "dg-good" : "dg-warn"),
       one.trial ? `${one.source}, on trial` : one.source, one.reason, ago(one.since), until(one.until), cost(one.cost),
@@ -260,11 +264,11 @@
       one.overdue_seconds > 0 ? cell(`${duration(one.overdue_seconds)} ago`, one.overdue_seconds > 60 ? "dg-warn" : "") : `in ${duration(-one.overdue_seconds)}`,
     ]);
     fill("causes", data.causes || [], causeOf, (one) => [
-      one.jobs, `${one.task || ""} (${one.dependency || ""})`, `${one.reason || ""}: ${one.error ? `${one.error.type}: ${one.error.text}` : one.fingerprint}`, ago(one.oldest), ago(one.newest),
+      one.letters, `${one.task || ""} (${one.dependency || ""})`, `${one.reason || ""}: ${one.last_error}`, ago(one.oldest), ago(one.newest),
     ], (one) => one.fingerprint ? [
       { label: "Show", reads: () => filterBy(sameAs(one)) },
-      someLetters("Replay all", "replay", sameAs(one), one.jobs, one.newest),
-      someLetters("Discard all", "discard", sameAs(one), one.jobs, one.newest),
+      someLetters("Replay all", "replay", sameAs(one), one.letters, one.newest),
+      someLetters("Discard all", "discard", sameAs(one), one.letters, one.newest),
     ] : []);
     fill("replays", data.replays || [], (one) => one.id, (one) => [
       one.what, `${one.actor}: ${one.reason}`, `${one.replayed} of ${one.total}`, one.done === undefined ? "" : one.done, cell(one.state, /stopped/.test(one.state) ? "dg-bad" : ""),
@@ -318,7 +322,7 @@
     byId("letters-count").textContent = letters.error || `${letters.jobs} match; the oldest ${letters.letters.length} are shown.`;
     fill("letters", letters.letters, (one) => one.id, (one) => [
       { text: one.id, checkbox: one.id }, ago(one.died), { text: one.task, href: taskPage(one.id) }, one.attempts,
-      { text: `${one.reason}: ${one.error.type || ""} ${one.error.text || ""}`, details: [
+      { text: `${one.reason}: ${one.error}`, details: [
         ["args", JSON.stringify(one.args)], ["kwargs", JSON.stringify(one.kwargs)], ["traceback", one.traceback], ["id, cause", `${one.id} ${one.fingerprint}`],
       ] },
     ], (one) => {
