@@ -210,10 +210,10 @@ def test_callback_is_published_when_the_store_is_lost(servers: Stage, app: Celer
 def test_store_lost_while_waiting(servers: Stage, app: Celery, outage: Outage, ask: Ask) -> None:
     """Who waits gets an answer when the budget is spent, not later and not never."""
     began = perf_counter()
-    with no_later_than(SHORT + TOLERANCE_SECONDS):
-        pending = fan_out_of(app).apply_async(budget=SHORT)
-        answer(app, pending, "b")
-        outage(servers.store)
+    pending = fan_out_of(app).apply_async(budget=SHORT)
+    answer(app, pending, "b")
+    outage(servers.store)  # on a busy machine this may take longer than the budget
+    with no_later_than(max(0.0, began + SHORT - perf_counter()) + TOLERANCE_SECONDS):
         response = ask(pending)
         took = perf_counter() - began
     bring_back(servers.store)

@@ -230,9 +230,8 @@ def test_page_that_nobody_sees_asks_nothing(page: Tab) -> None:
 
 def test_empty_parts_say_what_will_appear(page: Tab) -> None:
     """Whoever opens it on a good day learns what it is for."""
-    shown = page.run(
-        "[...document.querySelectorAll('.dg-empty')]"
-        ".filter((one) => one.offsetParent).map((one) => one.innerText)"
+    page.wait_for(
+        "(shown => shown.length && shown.every((one) =>"
+        " /will stand here|will show|heard of/.test(one.innerText)))"
+        "([...document.querySelectorAll('.dg-empty')].filter((one) => one.offsetParent))"
     )
-    assert shown
-    assert all("will stand here" in one or "will show" in one or "heard of" in one for one in shown)
