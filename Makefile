@@ -12,7 +12,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := check
-.PHONY: .venv bench chaos check demo lint mutants sabotage screenshots test test-celery-5.6 test-rabbitmq timed timed-demo timed-flags timed-orders timed-shop untimed up
+.PHONY: .venv bench chaos check demo lint mutants sabotage screenshots test test-celery-5.6 test-rabbitmq timed timed-demo timed-flip timed-trial timed-orders timed-shop untimed up
 
 demo: .venv ## a scripted outage with a verdict; ends by itself
 	$(BIN)/python -m demo
@@ -24,15 +24,16 @@ screenshots: .venv ## pictures of the Degradation page for docs/images; needs Ch
 	$(BIN)/python -m tests.screenshots
 
 # TIMED: what a busy machine disturbs. These files run after all others: first the demo, alone, as it leaves open what it cannot judge while
-# other programs use the processors; then the rest, each of which runs a whole shop or fleet, or measures calls, in three runs side by
+# other programs use the processors; then the rest, each of which runs a whole shop or fleet, or measures calls, in four runs side by
 # side. Nothing is tried again: a test that fails once in many runs has a fault, or found one.
 # A test that hangs ends its process, which prints where each of its threads stood. No alarm, as a budget takes that for itself.
-BESIDE := --numprocesses=8 --dist=worksteal --durations=30 -o faulthandler_timeout=240 -o faulthandler_exit_on_timeout=true
+BESIDE := --numprocesses=7 --dist=worksteal --durations=30 -o faulthandler_timeout=240 -o faulthandler_exit_on_timeout=true
 DEMO := tests/acceptance/test_demo.py
-FLAGS := $(addprefix tests/integration/test_flags_,flip.py trial.py)
+FLIP := tests/integration/test_flags_flip.py
+TRIAL := tests/integration/test_flags_trial.py
 ORDERS := $(addprefix tests/acceptance/test_,own_orders.py shop.py)
 SHOP := $(addprefix tests/acceptance/test_shop_,flags.py mistakes.py page.py)
-TIMED := $(DEMO) $(FLAGS) $(ORDERS) $(SHOP)
+TIMED := $(DEMO) $(FLIP) $(TRIAL) $(ORDERS) $(SHOP)
 
 test: .venv ## all tests; prints the branch coverage of the library, without processes that a test killed
 	$(MAKE) untimed MEASURED="--cov=resilience --cov-report=term"
@@ -42,13 +43,14 @@ untimed: $(COMPILED)
 	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%)
 
 timed: timed-demo
-	$(MAKE) --jobs timed-flags timed-orders timed-shop
+	$(MAKE) --jobs timed-flip timed-trial timed-orders timed-shop
 
 timed-demo: FILES := $(DEMO)
-timed-flags: FILES := $(FLAGS)
+timed-flip: FILES := $(FLIP)
+timed-trial: FILES := $(TRIAL)
 timed-orders: FILES := $(ORDERS)
 timed-shop: FILES := $(SHOP)
-timed-demo timed-flags timed-orders timed-shop: .venv
+timed-demo timed-flip timed-trial timed-orders timed-shop: .venv
 	$(BIN)/python -m pytest -rs --durations=10 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true $(FILES)
 
 # Tests marked `redis_broker` are skipped; the run ends with a list of them and the reasons.
