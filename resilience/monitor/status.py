@@ -157,14 +157,14 @@ def _without_consumer(adopted: Resilience, report: Report) -> Iterator[dict[str,
     for queue, workers in report["consumers"].items():
         if workers or queue in held:
             continue
-        mend = f"worker -Q {quote(queue)} -n {quote(queue)}@%h"
-        if queue in owners:
-            mend = f"resilience worker {owners[queue]}"
+        mends = [f"worker -Q {quote(queue)} -n {quote(queue)}@%h"]
+        if queue in owners:  # it may be there, and hang
+            mends = [f"resilience {command} {owners[queue]}" for command in ("health", "worker")]
         why = f"no worker takes the {report['queues'][queue]} job(s) in this queue"
         since = report["unserved"].get(queue)
         late = since is not None and report["at"] - since > LATE_SECONDS
         level = Level.FAILED.name if late else None
-        yield _row("no_consumer", queue, why, mend, level=level, since=since)
+        yield _row("no_consumer", queue, why, *mends, level=level, since=since)
 
 
 def _overdue(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

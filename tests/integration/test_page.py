@@ -286,7 +286,7 @@ def test_queue_that_no_worker_serves_is_a_reason(stage: Stage, ann: Operator) ->
     )
     [row] = [one for one in found["reasons"] + found["notes"] if one["kind"] == "no_consumer"]
     assert "1 job" in row["why"]
-    assert row["next"] == [f"celery -A {APP_PATH} resilience worker ranking"]
+    assert row["next"][-1] == f"celery -A {APP_PATH} resilience worker ranking"
     shown = ann.await_look("its age", lambda found: found["bulkheads"][0]["oldest"] is not None)
     assert shown["bulkheads"][0]["queues"]["ranking.sheddable"] == 1
     stage.valkey.client().delete("ranking.sheddable", "ranking.sheddable\x06\x166")

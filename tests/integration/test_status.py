@@ -270,7 +270,8 @@ def test_jobs_that_no_worker_takes_break_the_app_after_a_minute(desk: Desk, brok
     first = desk.status()
     [note] = first["notes"]
     assert (note["kind"], note["name"]) == ("no_consumer", "users")
-    assert note["next"] == ["celery -A level resilience worker users"]
+    steps = [f"celery -A level resilience {command} users" for command in ("health", "worker")]
+    assert note["next"] == steps
     assert (first["verdict"], first["consumers"]) == ("well", {"users": 0})
 
     store = desk.adopted.store
@@ -297,6 +298,7 @@ def test_queue_of_no_dependency_gets_a_worker_of_its_own_name(desk: Desk, broker
     for queue in ("others", "or phan"):
         put(broker, desk.app, queue, 1)
     assert desk.status()["next"] == [
+        "celery -A level resilience health default",
         "celery -A level resilience worker default",
         "celery -A level worker -Q 'or phan' -n 'or phan'@%h",
     ]

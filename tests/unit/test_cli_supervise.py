@@ -97,11 +97,15 @@ def test_nothing_is_left_when_a_program_ignores_the_stop(run: Run) -> None:
 
 def test_each_program_is_killed_after_its_own_stop_seconds(run: Run, tmp_path: Path) -> None:
     """One that has time sees the end of one that has none left, both told to stop at once."""
-    outlive = f"signal.signal(signal.SIGTERM, lambda *_: ({HOLD}, print('outlived'), sys.exit()))"
+    # It ends a second after the other: not if both are killed at the same time.
+    after = f"{HOLD}, time.sleep(1), print('outlived'), sys.exit()"
+    outlive = f"signal.signal(signal.SIGTERM, lambda *_: ({after}))"
     lock = {"LOCK": str(tmp_path / "lock")}
     hasty = python("hasty", LOCK, HOLD, IGNORE, WAIT, stop_seconds=0.5, environment=lock)
     patient = python(
-        *("patient", LOCK, "import signal, sys", outlive, WAIT), stop_seconds=600, environment=lock
+        *("patient", LOCK, "import signal, sys, time", outlive, WAIT),
+        stop_seconds=600,
+        environment=lock,
     )
     with run(hasty, patient) as running:
         running.wait_for("hasty | up")

@@ -13,7 +13,15 @@ from openfeature.evaluation_context import EvaluationContext
 from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider.in_memory_provider import InMemoryProvider
 
-from resilience import Dependency, Feature, FollowProvider, Level, Resilience, Settings
+from resilience import (
+    Dependency,
+    Feature,
+    FollowProvider,
+    Level,
+    Resilience,
+    Settings,
+    SheddingPolicy,
+)
 from resilience.flags.openfeature import ResilienceProvider
 
 ENV = os.environ  # noqa: TID251 - an entry point
@@ -53,6 +61,7 @@ resilience = Resilience(
     app,
     dependencies=[Dependency("search")],
     features=[Feature("ranking", level=Level.REDUCED)],
+    shedding=SheddingPolicy(load=None),  # a busy machine must shed nothing here
     intent=FollowProvider(Service({})),
     settings=Settings(
         store_url=ENV["DESK_URL"],

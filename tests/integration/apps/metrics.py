@@ -4,7 +4,15 @@ import os
 
 from celery import Celery
 
-from resilience import Dependency, Feature, Level, Resilience, ResilientTask, fallback
+from resilience import (
+    Dependency,
+    Feature,
+    Level,
+    Resilience,
+    ResilientTask,
+    SheddingPolicy,
+    fallback,
+)
 from resilience.monitor.objective import Objective
 from resilience.monitor.prometheus import PrometheusListener
 
@@ -24,6 +32,7 @@ resilience = Resilience(
     app,
     dependencies=[Dependency("users", slots=20, breaker=None), Dependency("mail")],
     features=[Feature("ranking", level=Level.REDUCED)],
+    shedding=SheddingPolicy(load=None),  # a busy machine must shed nothing here
     listeners=[listener],
 )
 

@@ -9,7 +9,14 @@ from typing import Any
 import redis
 from celery import Celery
 
-from resilience import BreakerPolicy, Dependency, Feature, Level, Resilience
+from resilience import (
+    BreakerPolicy,
+    Dependency,
+    Feature,
+    Level,
+    Resilience,
+    SheddingPolicy,
+)
 from resilience.fallback import static
 from resilience.retry import RetryPolicy
 from resilience.settings import Settings
@@ -36,6 +43,7 @@ Resilience(
         Feature("search.ranking", level=Level.REDUCED, cost=0.05, depends_on=("ranking",)),
         Feature("search.spelling", level=Level.STALE, cost=0.01),
     ],
+    shedding=SheddingPolicy(load=None),  # a busy machine must shed nothing here
     settings=Settings(
         store_url=ENV["STORE_URL"], store_timeout_seconds=1, ledger_url=ENV["LEDGER_URL"]
     ),

@@ -12,6 +12,7 @@ from resilience import (
     Resilience,
     ResilientTask,
     RetryPolicy,
+    SheddingPolicy,
     degradable,
     fallback,
 )
@@ -32,6 +33,7 @@ resilience = Resilience(
         Feature("mail", level=Level.FAILED),
         Feature("again", level=Level.FAILED),
     ],
+    shedding=SheddingPolicy(load=None),  # a busy machine must shed nothing here
 )
 
 
