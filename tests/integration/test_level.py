@@ -195,6 +195,7 @@ def test_status_shows_all_that_degrades_and_what_to_do(desk: Desk, broker: Broke
         "release mail",
         "flag auto search --reason …",
         "brownout off --reason …",
+        "health users",
         "worker users",
         "dead list --dependency mail",
     ]
