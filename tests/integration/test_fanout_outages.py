@@ -184,7 +184,7 @@ def test_caller_is_not_late_when_the_callback_cannot_be_published(
     """The callback waits for the broker; the caller does not."""
     key = new_key()
     pending = fan_out_of(patient_app).apply_async(
-        budget=SHORT, on_complete=app.tasks["note"].s(key)
+        budget=SHORT, on_complete=patient_app.tasks["note"].s(key)
     )
     with out_of_service(servers.broker, outage), no_later_than(SHORT + TOLERANCE_SECONDS):
         pending.get()
@@ -213,7 +213,7 @@ def test_callback_is_published_when_the_store_is_lost(servers: Stage, app: Celer
     """Without a store the caller's own process hands the response over."""
     key = new_key()
     with out_of_service(servers.store, stop):
-        fan_out_of(app).apply_async(budget=BUDGET, on_complete=app.tasks["note"].s(key))
+        fan_out_of(app).apply_async(budget=BUDGET, on_complete=patient_app.tasks["note"].s(key))
 
     assert servers.broker.kept("celery") == 1
 
