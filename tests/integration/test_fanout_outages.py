@@ -213,7 +213,7 @@ def test_callback_is_published_when_the_store_is_lost(servers: Stage, app: Celer
     """Without a store the caller's own process hands the response over."""
     key = new_key()
     with out_of_service(servers.store, stop):
-        fan_out_of(app).apply_async(budget=BUDGET, on_complete=patient_app.tasks["note"].s(key))
+        fan_out_of(app).apply_async(budget=BUDGET, on_complete=app.tasks["note"].s(key))
 
     assert servers.broker.kept("celery") == 1
 
