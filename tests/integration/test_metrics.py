@@ -24,6 +24,7 @@ from tests.integration.scraped import samples, text_parsed
 
 APP_PATH = "tests.integration.apps.metrics"
 SECONDS = 60.0
+WHO = {"seconds": 600.0, "actor": "ann", "reason": "test"}
 
 
 class Stage:
@@ -157,16 +158,21 @@ def test_job_that_fails_is_an_answer_at_level_failed(stage: Stage) -> None:
     )
 
 
-def test_gauges_show_queues_holds_and_features(stage: Stage) -> None:
-    """What waits, who takes it, what is held and what is off can be scraped."""
+@pytest.fixture(scope="module")
+def old_job(stage: Stage) -> None:
+    """A job in a queue that is held; it was published 50 s ago."""
     resilience = stage.module.resilience
-    who = {"seconds": 600.0, "actor": "ann", "reason": "test"}
-    resilience.holds.hold("mail", **who)
-    resilience.flags.order("ranking", "off", **who)
+    resilience.holds.hold("mail", **WHO)
     queue = resilience.app.amqp.queues["mail"]
     with resilience.app.producer_or_acquire(None) as producer:
         headers = {"resilience-sent": resilience.fleet_time() - 50}
         producer.publish({}, routing_key="mail", exchange="", declare=[queue], headers=headers)
+
+
+@pytest.mark.usefixtures("old_job")
+def test_gauges_show_queues_holds_and_features(stage: Stage) -> None:
+    """What waits, who takes it, what is held and what is off can be scraped."""
+    stage.module.resilience.flags.order("ranking", "off", **WHO)
 
     def shown() -> bool:
         found = stage.scrape()
@@ -188,6 +194,7 @@ def test_gauges_show_queues_holds_and_features(stage: Stage) -> None:
 
 
 @pytest.mark.redis_broker("RabbitMQ shows no message without handing it out")
+@pytest.mark.usefixtures("old_job")
 def test_age_of_the_oldest_job_is_shown(stage: Stage) -> None:
     """A job that was published 50 s ago is 50 s old."""
     name = ("resilience_queue_oldest_age_seconds", "queue=mail")
