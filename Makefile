@@ -26,7 +26,8 @@ screenshots: .venv ## pictures of the Degradation page for docs/images; needs Ch
 # TIMED: what a busy machine disturbs. These files run after all others: first the demo, alone, as it leaves open what it cannot judge while
 # other programs use the processors; then the rest, each of which runs a whole shop or fleet, or measures calls, in four runs side by
 # side. Nothing is tried again: a test that fails once in many runs has a fault, or found one.
-# A test that hangs ends its process, which prints where each of its threads stood. No alarm, as a budget takes that for itself.
+# A test that hangs ends its process, which prints where each of its threads stood. pytest-timeout cannot do that: it needs SIGALRM, which
+# budgets use.
 BESIDE := --numprocesses=6 --dist=worksteal --durations=30 -o faulthandler_timeout=240 -o faulthandler_exit_on_timeout=true
 DEMO := tests/acceptance/test_demo.py
 FLIP := tests/integration/test_flags_flip.py

@@ -34,7 +34,7 @@ class PooledChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
 
 class PooledTransport(KombuTransport):  # type: ignore[misc] # as above
-    """Kombu's, with such channels: publishers need no more."""
+    """A Redis transport whose channels keep their client."""
 
     Channel = PooledChannel
 
@@ -56,16 +56,16 @@ POOLED = {
 
 
 class PooledConnection(KombuPooledConnection):
-    """One of a pool of publishers."""
+    """A connection on which apps publish."""
 
     def get_transport_cls(self) -> Any:  # noqa: ANN401 - a class
-        """Return the transport; one that is nobody else's is replaced."""
+        """Return the transport class: kombu's own for Redis is replaced, another is not."""
         found: Any = super().get_transport_cls()  # type: ignore[misc]
         return POOLED.get(found, found)
 
 
 class Pool(ConnectionPool):
-    """A pool of those."""
+    """A pool of such connections."""
 
     def new(self) -> Any:  # noqa: ANN401 - kombu's
         """Return one more."""

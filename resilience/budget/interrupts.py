@@ -94,19 +94,22 @@ class Interruptible:
     def _raise(self, kind: "ctypes.py_object[type[Cut]]", *, anyway: bool) -> bool:
         """Do so unless a lock is at stake or a thread is being started; return whether it was."""
         thread = ctypes.c_ulong(self._thread)
-        places = map(_place, map(methodcaller("get", self._thread), _looks()))
-        place = next(places)
+        place = next(self._places())
         if lock_at_stake(*place):
             self._looks -= 1
         else:
             self._safe.add(place)
         # No other thread runs between the second look, which is C code, and the cut: Python changes
         # threads only where it calls or jumps back.
-        for _ in filter(self._safe.__contains__, islice(places, 1)):
+        for _ in filter(self._safe.__contains__, islice(self._places(), 1)):
             if anyway or not _starting:
                 _raise_in_thread(thread, kind)
                 return True
         return False
+
+    def _places(self) -> Iterator[tuple[CodeType, int]]:
+        """Yield where the thread of the call is then."""
+        return map(_place, map(methodcaller("get", self._thread), _looks()))
 
     def _starts_a_thread(self) -> bool:
         frame = next(_looks()).get(self._thread)

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import with_config
 from sqlalchemy import Select, func, select, tuple_
 
 from resilience.ledger.database import Database
@@ -20,7 +19,6 @@ CAUSES_MOST = 100_000
 """Most letters that are counted by cause."""
 
 
-@with_config(extra="forbid")  # the Degradation page reads it from JSON
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Which:
     """Which dead letters; what is None does not matter, so that `Which()` is all of them.

@@ -17,6 +17,8 @@ Workers = Mapping[str, int] | None
 """How many workers consume from each queue; None: that is not known."""
 WORKERS_SECONDS = 1.0
 """Workers have so long to answer what they consume."""
+NO_SUCH_QUEUE = "404"
+"""What brokers reply where a queue does not exist; some of them as a number."""
 REMEMBERED_SECONDS = 300
 """Who finds out later that a queue still has no consumer does not know that it had none before."""
 
@@ -44,8 +46,10 @@ def read_queues(adopted: Resilience, seconds: float, workers: Workers = None) ->
                     return
                 try:
                     depths[name] = length_of(connection.default_channel, name)
-                except connection.channel_errors:  # no such queue: RabbitMQ closes the channel
-                    connection.revive(None)
+                except connection.channel_errors as error:
+                    if str(getattr(error, "reply_code", "")) != NO_SUCH_QUEUE:
+                        raise
+                    connection.revive(None)  # RabbitMQ has closed the channel
                     depths[name] = 0
                 channel = connection.default_channel
                 if depths[name] and (sent := oldest_of(channel, name)) is not None:

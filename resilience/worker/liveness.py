@@ -51,10 +51,11 @@ def worker_mark(parent: Any) -> Path:  # noqa: ANN401 - Celery's
 class Liveness(BesideWorker):
     """Leaves the mark of its worker for `resilience.worker.probe`.
 
-    By default every three seconds, and within two when there is news. A thread writes it, so that
-    one whose event loop hangs says so; whether the loop runs a timer of the worker tells, which
-    also wakes the thread when there is news. A solo worker's loop does not run while its job does:
-    there the thread looks for news itself. The broker is asked on a connection of its own.
+    By default every three seconds, and within two when there is news and the event loop runs. A
+    thread writes it, so that a worker whose event loop hangs can still report so. A timer of the
+    worker shows that the loop runs, and wakes the thread when there is news. A solo worker's loop
+    does not run while its job does: there the thread looks for news itself. The broker is asked on
+    a connection of its own.
 
     A bootstep that holds queues puts their names into the worker's `held_queues`: a worker that
     consumes from none of its queues is healthy if they are held.

@@ -61,8 +61,11 @@ class FanInSweeper(BesideWorker):
 
     def look(self, resilience: Resilience) -> float:
         """Ask for orders and end what is due; return the seconds until the next look."""
-        orders = self._ask(resilience)
-        return min(orders, self._sweep(resilience))
+        try:
+            orders = self._ask(resilience)
+        finally:
+            until_due = self._sweep(resilience)
+        return min(orders, until_due)
 
     def _ask(self, resilience: Resilience) -> float:
         """Ask for orders if it is time; return the seconds until it is so again."""
@@ -87,6 +90,7 @@ class FanInSweeper(BesideWorker):
                 fans, wait = resilience.fan_in.take_due()
                 for fan in fans:
                     self._end(resilience, fan)
+                    self._ask(resilience)  # a callback may have waited for the broker
         except StoreUnavailableError:
             return LOOK_SECONDS  # the store said so once; look again
         longest = LOOK_SECONDS if has_parts else IDLE_SECONDS

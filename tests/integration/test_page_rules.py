@@ -220,6 +220,13 @@ def test_order_that_makes_no_sense_is_refused_with_words(make_app: Any) -> None:
         {**well, "name": "nobody"},
         {**well, "action": "breaker open", "name": "nobody"},
         {**well, "action": "replay"},
+        {**well, "action": "replay", "which": {"ids": []}},
+        {**well, "action": "replay", "which": {"ids": ["x"] * 201}},
+        {**well, "action": "replay", "which": {"dependency": "x" * 256}},
+        {**well, "action": "replay", "which": {"task": ""}},
+        {**well, "action": "replay", "which": {"fingerprint": 1}},
+        {**well, "action": "replay", "which": {"id": "x"}},
+        {**well, "action": "replay", "which": {"died_by": 1.0}},
         {**well, "action": "edit", "which": {"ids": ["x"]}, "edited": {"args": {}, "kwargs": {}}},
         [],
     ]

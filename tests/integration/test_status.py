@@ -357,6 +357,18 @@ def test_hold_that_cannot_be_read_disturbs_nothing(desk: Desk, change: dict[str,
     assert [one["name"] for one in desk.status()["holds"]] == ["mail"]
 
 
+@pytest.mark.redis_broker("RabbitMQ counts whatever it has as a queue")
+def test_broker_that_refuses_to_count_is_not_known_to_be_empty(desk: Desk) -> None:
+    """On Redis no error says that there is no such queue: an empty one has no key."""
+    with desk.app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        channel.client.set("mail", "no list")
+        found = desk.status()
+        channel.client.delete("mail")
+    assert "WRONGTYPE" in found["unknown"]["broker"]
+    assert found["queues"] == {}
+
+
 def test_queue_that_only_a_route_names_is_shown(desk: Desk) -> None:
     """Celery makes it when it is first used, a look does not; perhaps no worker consumes it."""
     desk.app.conf.task_routes = ({"odd.*": {"queue": "odd"}}, {"even": "even"}, lambda *_: None)

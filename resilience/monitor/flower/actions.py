@@ -1,6 +1,5 @@
 """What somebody can order on the page: each order names the version that it is about."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -15,6 +14,17 @@ from resilience.tasks.resilience import Resilience
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+class Filter(BaseModel):
+    """Which dead letters; what is None does not matter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ids: Annotated[tuple[Name, ...], Field(min_length=1, max_length=200)] | None = None
+    dependency: Name | None = None
+    task: Name | None = None
+    fingerprint: Name | None = None
 
 
 class Order(BaseModel):
@@ -42,7 +52,7 @@ class Order(BaseModel):
     seconds: float = Field(default=1800.0, gt=0, le=30 * 86400)
     level: Level = Level.FULL
     share: float = Field(default=0.01, gt=0, le=0.5)
-    which: Which = Which()
+    which: Filter = Filter()
     jobs: int = Field(default=1, ge=1)
     edited: Edited | None = None
 
@@ -127,10 +137,10 @@ def _check(order: Order, version: float, change: str) -> None:
 
 
 def _letters(letters: LetterActions, what: str, order: Order, by: dict[str, Any]) -> str:
-    which = replace(order.which, died_by=order.version)
-    if which == Which(died_by=order.version) or (what == "edit") == (order.edited is None):
+    if order.which == Filter() or (what == "edit") == (order.edited is None):
         msg = "say which letters: ids, a dependency, a task, a fingerprint; and, to edit one, how"
         raise ConfigurationError(msg)
+    which = Which(**order.which.model_dump(), died_by=order.version)
     if order.edited is not None:
         return letters.edit(which, order.edited, by)
     return (letters.discard if what == "discard" else letters.replay)(which, order.jobs, by)
