@@ -1,6 +1,7 @@
 """Finds each place in the library where something degrades, is dropped, skipped or refused.
 
-`python -m tests.places` prints what tests/places.toml lacks, ready to be filled in.
+`python -m tests.places` prints what is wrong with tests/places.toml, and what it lacks, ready to be
+filled in.
 """
 
 import ast
@@ -138,4 +139,5 @@ def stanzas() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(stanzas()))  # noqa: T201 - what it is for
+    wrong = complaints(places(), listed())
+    print("\n".join([*(f"# {one}" for one in wrong), *stanzas()]))  # noqa: T201 - what it is for

@@ -22,7 +22,7 @@ def main(url: str, namespace: str, kill: int) -> None:
     child = os.fork()
     if child == 0:
         if not kill:
-            process.open()
+            process.open_for_all()
         refusal = process.breaker.refusal()
         print(json.dumps(refusal and refusal.retry_after), flush=True)  # noqa: T201 - its output
         os._exit(0)

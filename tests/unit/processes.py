@@ -42,6 +42,15 @@ class Process:
         self.fail()
         wait_until(self.refused, SECONDS, "the circuit is open")
 
+    def open_for_all(self) -> None:
+        """Let calls fail until the circuit is open in the fleet, not only where the store is slow."""
+
+        def opened() -> bool:
+            self.fail()
+            return self.refused() and self.pulse.scope == "fleet"
+
+        wait_until(opened, SECONDS, "the circuit of the fleet is open")
+
     def kinds(self) -> list[str]:
         """Return the names of the events about the store, in order."""
         heard = self.listening.heard

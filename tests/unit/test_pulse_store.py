@@ -277,7 +277,8 @@ def test_breaker_used_before_a_fork_is_shared_with_the_child(server: ValkeyProce
 
     forked(server.url, namespace)
 
-    assert Process(server.url, namespace=namespace).refused()
+    other = Process(server.url, namespace=namespace)
+    wait_until(other.refused, SECONDS, "the circuit is open for another process")
 
 
 def test_child_that_cannot_reach_the_store_keeps_time(server: ValkeyProcess) -> None:
