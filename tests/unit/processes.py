@@ -43,7 +43,7 @@ class Process:
         wait_until(self.refused, SECONDS, "the circuit is open")
 
     def open_for_all(self) -> None:
-        """Let calls fail until the circuit is open in the fleet, not only where the store is slow."""
+        """Let calls fail until the circuit of the fleet is open: a slow store has it open alone."""
 
         def opened() -> bool:
             self.fail()
