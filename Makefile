@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 COMPILED := .venv/.compiled
-# --no-compile: Python compiles a module when it is first imported, and most of what is installed never is.
+# --no-compile: most installed modules are never imported, and Python compiles the others when they first are.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 # Tests start hundreds of processes: without cached bytecode, each of them would compile the whole project.
@@ -23,12 +23,12 @@ up: .venv ## the same services, until Ctrl-C
 screenshots: .venv ## pictures of the Degradation page for docs/images; needs Chromium
 	$(BIN)/python -m tests.screenshots
 
-# TIMED: what a busy machine disturbs. These files run after all others: first the demo, alone, as it leaves open what it cannot judge while
-# other programs use the processors; then the rest, each of which runs a whole shop or fleet, or measures calls, in four runs side by
-# side. Nothing is tried again: a test that fails once in many runs has a fault, or found one.
-# A test that hangs ends its process, which prints where each of its threads stood. pytest-timeout cannot do that: it needs SIGALRM, which
-# budgets use.
-BESIDE := --numprocesses=6 --dist=worksteal --durations=30 -o faulthandler_timeout=240 -o faulthandler_exit_on_timeout=true
+# TIMED lists tests that a busy machine disturbs. They run last: the demo alone, because it cannot judge pace while other programs use the
+# processors; then the others, in four runs side by side. No test is tried again: a test that fails now and then has a fault, or has
+# found one in the product.
+# pytest-timeout fails a test that hangs for 300 s (`timeout` in pyproject.toml). If it cannot, because its process no longer runs Python code or
+# a budget took its alarm, faulthandler ends the process half a minute later and prints where each thread stood.
+BESIDE := --numprocesses=6 --dist=worksteal --durations=30 -o faulthandler_timeout=330 -o faulthandler_exit_on_timeout=true
 DEMO := tests/acceptance/test_demo.py
 FLIP := tests/integration/test_flags_flip.py
 TRIAL := tests/integration/test_flags_trial.py
@@ -36,7 +36,7 @@ ORDERS := $(addprefix tests/acceptance/test_,own_orders.py shop.py)
 SHOP := $(addprefix tests/acceptance/test_shop_,flags.py mistakes.py page.py)
 TIMED := $(DEMO) $(FLIP) $(TRIAL) $(ORDERS) $(SHOP)
 
-test: .venv ## all tests; prints the branch coverage of the library, without processes that a test killed
+test: .venv ## all tests; prints the branch coverage of the library; processes that a test killed do not count
 	$(MAKE) untimed MEASURED="--cov=resilience --cov-report=term"
 	$(MAKE) timed
 
@@ -60,7 +60,7 @@ test-rabbitmq: .venv ## the tests of workers and publishers on RabbitMQ in place
 	$(BIN)/python -m pytest -rs $(BESIDE) tests/integration $(TIMED:%=--ignore=%)
 	$(BIN)/python -m pytest -rs $(filter tests/integration/%,$(TIMED))
 
-# The oldest supported Celery is installed beside .venv's own and comes first on the path; all else is the same. Its result backend
+# The oldest supported Celery is installed beside .venv's own and comes first on the path; all else is the same. Celery 5.6's result backend
 # calls what redis-py has deprecated, and leaves sockets to the garbage collector. It cannot send pydantic models, and on gevent it
 # consumes nothing when prefetch is disabled.
 ON_CELERY_5.6 := $(BIN)/python -m pytest -p no:cacheprovider -W "ignore:Call to deprecated setex:DeprecationWarning" \
@@ -76,8 +76,8 @@ chaos: .venv ## all tests marked `chaos`: kills for minutes on both brokers, and
 	$(BIN)/python -m pytest -m chaos -s
 	TEST_BROKER=rabbitmq $(BIN)/python -m pytest -m chaos -s tests/integration
 
-# `mutants/` keeps the verdict on each mutant, which is tried again only when its function, or a test or helper of it, has changed. A change elsewhere
-# in the product goes unnoticed: delete `mutants/` to try all again. With CI=true, Hypothesis tries the same examples in every run.
+# `mutants/` keeps the verdicts. A killed mutant is tried again when its function or a test that calls it changes, a survivor when any test changes, and
+# all of them when a helper file changes. A change elsewhere in the product goes unnoticed: delete `mutants/` to try all again.
 MUTMUT := .venv/other/mutmut
 mutants: export PYTHONPATH := $(CURDIR)/$(MUTMUT)
 mutants: export CI := true

@@ -1,4 +1,7 @@
-"""Finds each place in the library where something degrades, is dropped, skipped or refused.
+"""Lists each place in the library where something may degrade, be dropped, skipped or refused.
+
+A place is a function that names an event class, handles an exception without raising or announcing,
+or makes an answer of a level below full.
 
 `python -m tests.places` prints what is wrong with tests/places.toml, and what it lacks, ready to be
 filled in.
@@ -24,7 +27,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 @dataclass
 class Place:
-    """A function.
+    """A function, a class or the body of a module.
 
     Attributes:
         announces: Classes of the events that it makes.
@@ -88,10 +91,10 @@ def _is_silent(node: ast.AST) -> bool:
 
 
 def _says_so(handler: ast.ExceptHandler) -> bool:
-    """Tell whether a handler raises, or announces what it does instead."""
+    """Tell whether a handler ends by raising, or announces what it does instead."""
+    if isinstance(handler.body[-1], ast.Raise):
+        return True
     for node in ast.walk(handler):
-        if isinstance(node, ast.Raise):
-            return True
         if isinstance(node, ast.Call) and "announce" in ast.unparse(node.func):
             return True
         if isinstance(node, ast.Name) and node.id in EVENTS:
@@ -116,9 +119,12 @@ def complaints(
             said.append(f"{name}::{at} is new: add it, with why it may be silent if it is")
             continue
         if set(entry.get("announces", ())) != place.announces:
-            said.append(f"{name}::{at} announces {sorted(place.announces)}")
+            listed_ones = sorted(entry.get("announces", ()))
+            said.append(f"{name}::{at} announces {sorted(place.announces)}, not {listed_ones}")
         if place.silent and not entry.get("because"):
             said.append(f"{name}::{at} is silent in line {place.silent[0]}: why?")
+        if entry.get("because") and not place.silent:
+            said.append(f"{name}::{at} is no longer silent; remove its reason")
         if unknown := set(entry) - {"announces", "because"}:
             said.append(f"{name}::{at} has an unknown key {unknown}")
     return said
@@ -126,7 +132,7 @@ def complaints(
 
 def stanzas() -> Iterator[str]:
     """Yield what the list lacks, in its own form."""
-    known, file = (listed() if LISTED.exists() else {}), ""
+    known, file = listed(), ""
     for (name, at), place in places().items():
         if (name, at) in known:
             continue

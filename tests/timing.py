@@ -30,9 +30,9 @@ def ends_before(control: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def no_later_than(seconds: float) -> Iterator[None]:
-    """Fail the test if the block still runs when a thread that began with it has waited *seconds*.
+    """Fail the test if the block takes longer than a thread's wait of *seconds* that begins with it.
 
-    A machine that stops this process makes both of them late.
+    If the machine stalls this process, both are late.
     """
     over, late = Event(), Event()
 

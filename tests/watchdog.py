@@ -1,7 +1,8 @@
-"""Ends a run whose tests have said nothing for minutes, and prints what each of them was at.
+"""Aborts the runners of a run in which no test begins or ends for minutes, and lists its tests.
 
 A hanging test is ended by pytest-timeout, or else by faulthandler. Neither helps when its process
-was stopped or has died while a child of it keeps its pipe open: the run would wait for ever.
+was stopped, or has died while a child of it keeps its pipe open: the run would wait for ever. If
+nothing happens although the runners were aborted, the whole run is ended.
 """
 
 import os
@@ -14,15 +15,16 @@ import psutil
 import pytest
 
 SILENT_SECONDS = 420.0
-"""Longer than any test may take beside others."""
+"""Longer than any test may take in a run of several runners."""
 DYING_SECONDS = 30.0
+"""How long aborted runners have until the run is ended."""
 
 
 class Watchdog:
     """Watches the runners of one run, from the process that gives them their tests."""
 
     def __init__(self, silent_seconds: float = SILENT_SECONDS) -> None:
-        """Begin to watch; the run is ended after so many seconds of silence."""
+        """Begin to watch; act after *silent_seconds* in which no test began or ended."""
         self._seconds = silent_seconds
         self._under_way: set[str] = set()
         self._heard = threading.Event()

@@ -92,6 +92,11 @@ class Outage:
         self._logger, self._begins, self._ends = logger, begins, ends
         self._kind: type[BaseException] | None = None
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it failed the last time."""
+        return self._kind is not None
+
     def note(self, error: BaseException | None) -> None:
         """Note that it failed with *error*; None: it worked."""
         kind = None if error is None else type(error)

@@ -143,7 +143,7 @@ class Heartbeat:
                 self._peers.close()
                 self._beat_at = float("-inf")
                 return None
-        is_open = any(not channel.closed for channel in channels)
+        opened = [channel for channel in channels if not channel.closed]
         refused: list[Exception] = []
         try:
             client = self._peers.connect(holders[0].plain_client())
@@ -152,10 +152,9 @@ class Heartbeat:
             self._warn_of_lost(gone)
             for channel in holders:
                 refused += channel.settle()
-            if is_open:
-                channel = next(one for one in channels if not one.closed)
-                refused += self._restore(client, channel)
-                self._warn_of_eviction(channel)
+            if opened:
+                refused += self._restore(client, opened[0])
+                self._warn_of_eviction(opened[0])
         except (redis.RedisError, OSError) as error:
             return self._note_outage(error)
         self._outage.note(None)

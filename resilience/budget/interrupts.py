@@ -16,8 +16,8 @@ from resilience.budget.locks import lock_at_stake
 from resilience.budget.timer import AGAIN_SECONDS, MOMENT_SECONDS, Cut
 from resilience.clock import SystemClock
 
-LOOKS = 20
-"""So often a cut looks for a moment at which it leaves no lock taken. Then it is the next one's."""
+LOOKS_MAX = 20
+"""So many looks at which a lock is at stake does a cut make before the call is left to the next."""
 
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _LOOPS_UNDER_A_TRACER = sys.version_info < (3, 12)
@@ -36,7 +36,7 @@ class Interruptible:
     left to itself.
     """
 
-    __slots__ = ("_error", "_lock", "_looks", "_safe", "_thread", "cuts", "ended", "seconds")
+    __slots__ = ("_error", "_lock", "_looks_left", "_safe", "_thread", "cuts", "ended", "seconds")
 
     def __init__(self, seconds: float, error: Callable[[], BaseException]) -> None:
         """Describe a call that may take *seconds* and then ends in *error()*."""
@@ -50,8 +50,10 @@ class Interruptible:
     def call(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the function returns
         """Return `function()`.
 
+        A cut that comes after the function has returned is only counted in `cuts`.
+
         Raises:
-            Cut: It was cut.
+            Cut: The function was cut.
         """
         self._thread = threading.get_ident()
         try:
@@ -66,12 +68,13 @@ class Interruptible:
     def cut(self) -> None:
         """Cut the call, if it has begun and not ended.
 
-        CPython takes a thread that is being started for its maker until it runs: it would be cut
-        instead, and its maker wait for it for ever. Threads that start are waited for. One may take
-        long on a busy machine; a call that makes it is then left to the next cut. So is one that is
-        seen only where a cut might leave a lock taken, such as one that waits for that lock.
+        Until a new thread first runs, CPython gives it the id of the thread that started it: a cut
+        of that one would meet the new thread, and its maker would wait for it for ever. So no cut
+        is made while any thread is being started. After `AGAIN_SECONDS` the cut is made all the
+        same, unless the call itself is starting a thread: it is then left to the next cut. So is a
+        call that is seen only where a cut might leave a lock taken.
         """
-        self._looks = LOOKS
+        self._looks_left = LOOKS_MAX
         self._safe: set[tuple[CodeType, int]] = set()
         kind = ctypes.py_object(_kind_of(self, self.seconds, self._error))
         late = SystemClock.monotonic() + AGAIN_SECONDS
@@ -79,28 +82,31 @@ class Interruptible:
             threading.Event().wait(MOMENT_SECONDS)
 
     def _cut(self, kind: "ctypes.py_object[type[Cut]]", *, at_last: bool) -> bool:
-        """Do so if no thread is being started; return whether there is nothing more to do."""
+        """Try once; return whether this cut is over: made, or left to the next."""
         with self._lock:
             if not self._thread or self.ended:
                 return True
             cut_anyway = at_last and not self._starts_a_thread()
-            if _LOOPS_UNDER_A_TRACER and _is_traced():
-                pass
-            elif not (self._raise(kind, anyway=cut_anyway) or at_last or not self._looks):
+            is_left_alone = _LOOPS_UNDER_A_TRACER and _is_traced()
+            raised = not is_left_alone and self._raise(kind, anyway=cut_anyway)
+            if not (is_left_alone or raised or at_last or not self._looks_left):
                 return False
             self.cuts += 1  # also of one that is left to the next: its time is up all the same
             return True
 
     def _raise(self, kind: "ctypes.py_object[type[Cut]]", *, anyway: bool) -> bool:
-        """Do so unless a lock is at stake or a thread is being started; return whether it was."""
+        """Raise the cut in the call if that is safe now; return whether it was raised.
+
+        The first look judges where the thread stands, which takes time. The second look and the cut
+        are C code, between which no other thread runs: Python changes threads only where it calls
+        or jumps back. The cut is made if the thread then stands where it was judged to be safe.
+        """
         thread = ctypes.c_ulong(self._thread)
         place = next(self._places())
         if lock_at_stake(*place):
-            self._looks -= 1
+            self._looks_left -= 1
         else:
             self._safe.add(place)
-        # No other thread runs between the second look, which is C code, and the cut: Python changes
-        # threads only where it calls or jumps back.
         for _ in filter(self._safe.__contains__, islice(self._places(), 1)):
             if anyway or not _starting:
                 _raise_in_thread(thread, kind)
@@ -108,11 +114,11 @@ class Interruptible:
         return False
 
     def _places(self) -> Iterator[tuple[CodeType, int]]:
-        """Yield where the thread of the call is then."""
-        return map(_place, map(methodcaller("get", self._thread), _looks()))
+        """Yield where the thread of the call stands, anew for each place that is asked for."""
+        return map(_place, map(methodcaller("get", self._thread), _frames()))
 
     def _starts_a_thread(self) -> bool:
-        frame = next(_looks()).get(self._thread)
+        frame = next(_frames()).get(self._thread)
         while frame is not None and frame.f_code is not threading.Thread.start.__code__:
             frame = frame.f_back
         return frame is not None
@@ -126,7 +132,7 @@ class Interruptible:
                 continue
 
 
-def _looks() -> Iterator[dict[int, FrameType]]:
+def _frames() -> Iterator[dict[int, FrameType]]:
     """Yield the frame of each thread as it is then.
 
     CPython 3.11 holds a lock while it makes those frames, and may collect garbage meanwhile. What
@@ -174,8 +180,8 @@ class Reaper:
         call.cut()
         with self._lock:
             self._calls.append(call)
-            # Not alive if this thread was cut before it had started it. A cut may also meet the new
-            # thread: CPython 3.11 takes it for its maker until it runs. A second one does no harm.
+            # The thread may not run: a cut may have met its maker before `start()`, or met the new
+            # thread in place of its maker. A second one does no harm.
             if self._thread is not None and self._thread.is_alive():
                 return
             self._thread = thread = threading.Thread(

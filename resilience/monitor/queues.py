@@ -20,17 +20,18 @@ WORKERS_SECONDS = 1.0
 NO_SUCH_QUEUE = "404"
 """What brokers reply where a queue does not exist; some of them as a number."""
 REMEMBERED_SECONDS = 300
-"""Who finds out later that a queue still has no consumer does not know that it had none before."""
+"""How long a note that a queue has no consumer is kept. After a longer pause between two looks, the
+time without a consumer begins with the later one."""
 
 
 def read_queues(adopted: Resilience, seconds: float, workers: Workers = None) -> dict[str, Any]:
-    """Ask the broker for all queues of the app, and make none; see `look` for what is returned.
+    """Return `queues`, `oldest` and `consumers` as described at `status.look`; make no queue.
 
     Args:
         adopted: What the app declared.
         seconds: Longest wait for the answer.
-        workers: If the caller knows; else they are asked, where messages wait and the broker counts
-            no consumers.
+        workers: Workers by queue, if the caller knows. Else they are asked, where messages wait and
+            the broker does not count consumers.
 
     Raises:
         TimeoutError: The broker did not answer in time.

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import redis
 from celery.result import AsyncResult
 from celery.utils import uuid
 
@@ -24,7 +23,7 @@ from resilience.tasks.envelope import JOB_HEADER
 from resilience.tasks.kept import delay_of, keep_message, serializer_of
 from resilience.tasks.ledger_check import LedgerCheck
 from resilience.tasks.names import check_names
-from resilience.tasks.publishing import PUBLISH_ERRORS, PublishTimeoutError, publish_within
+from resilience.tasks.publishing import BROKER_ERRORS, PublishTimeoutError, publish_within
 from resilience.tasks.sending import by_name
 from resilience.tasks.serialization import must_keep, why_refused
 from resilience.tasks.task import POSITIONAL, ResilientTask
@@ -37,7 +36,6 @@ PUBLISH_SECONDS_MAX = 0.8
 """`fire` is back within a second; the rest of it is for the outbox and what a first job imports."""
 AVOID_SECONDS = 1.0
 """A broker that did not take a job is not asked again for so long."""
-BROKER_ERRORS = (*PUBLISH_ERRORS, redis.RedisError, RuntimeError)
 
 
 class OutboxTask(ResilientTask):

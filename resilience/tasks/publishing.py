@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import redis
 from amqp.exceptions import AMQPError
 from celery import Task
 from celery._state import _task_stack, get_current_task  # type: ignore[attr-defined] # missing in the stubs
@@ -20,6 +21,9 @@ from resilience.errors import TooManyAbandonedError
 
 PUBLISH_ERRORS = (OperationalError, BatchPublishError, LimitExceeded, AMQPError, OSError)
 """What a publish ends in if the broker is at fault; another attempt may succeed."""
+BROKER_ERRORS = (*PUBLISH_ERRORS, redis.RedisError, RuntimeError)
+"""Those of a publish that also asks a Redis broker, or Celery's result backend: away, it says
+RuntimeError."""
 
 
 class PublishTimeoutError(OSError):

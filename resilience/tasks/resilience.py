@@ -140,6 +140,11 @@ class Resilience(Consistent):
                 f"{app!r} declares no dependencies; add Resilience(app, dependencies=[…]) behind "
                 "the line that makes the app; on a command line name it: celery -A module …"
             )
+            if app.main == "default":
+                msg += (
+                    "; if your app declares them, a shared task ran in a thread that does not know "
+                    "it: call app.set_default() where you make the app"
+                )
             raise ConfigurationError(msg)
         return found
 

@@ -17,7 +17,7 @@ from resilience.store import Record
 from resilience.tasks.admission import going_on
 from resilience.tasks.deadline import no_budget
 from resilience.tasks.positions import token_of_parts
-from resilience.tasks.publishing import PUBLISH_ERRORS
+from resilience.tasks.publishing import BROKER_ERRORS
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.serialization import loads
 
@@ -128,5 +128,4 @@ def deliver_callback(resilience: Resilience, fan: str) -> None:
 
 
 def _may_pass(error: Exception) -> bool:
-    # Celery's Redis backend says RuntimeError when it is away.
-    return isinstance(error, (*PUBLISH_ERRORS, RuntimeError)) and not isinstance(error, BUGS)
+    return isinstance(error, BROKER_ERRORS) and not isinstance(error, BUGS)

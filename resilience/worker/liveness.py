@@ -23,12 +23,13 @@ from resilience.worker.probe import SUFFIX, default_directory, expired, mark_pat
 logger = logging.getLogger(__name__)
 
 LOOKS = 15
+"""How often in `health_seconds` the thread looks at most; that of a solo worker always does."""
 LOOPS = 10
+"""How often in `health_seconds` the event loop notes that it runs."""
 MARKS = 5
+"""How often in `health_seconds` a mark is written without news."""
 ASKS = 3
-"""How often in `health_seconds` the thread looks, at most, whether there is news for the mark, the
-event loop shows that it runs, a mark is left without any news, and the broker is asked whether jobs
-wait."""
+"""How often in `health_seconds` the broker is asked whether jobs wait."""
 
 
 def mark_directory(settings: Settings) -> Path:
@@ -51,8 +52,8 @@ def worker_mark(parent: Any) -> Path:  # noqa: ANN401 - Celery's
 class Liveness(BesideWorker):
     """Leaves the mark of its worker for `resilience.worker.probe`.
 
-    By default every three seconds, and within two when there is news and the event loop runs. A
-    thread writes it, so that a worker whose event loop hangs can still report so. A timer of the
+    A mark is written every three seconds by default, and within two seconds of a change while the
+    event loop runs. A thread writes it, so that a worker whose event loop hangs can still report so. A timer of the
     worker shows that the loop runs, and wakes the thread when there is news. A solo worker's loop
     does not run while its job does: there the thread looks for news itself. The broker is asked on
     a connection of its own.
@@ -71,7 +72,7 @@ class Liveness(BesideWorker):
         self._writing = Lock()
         self._path: Path | None = None
         self._connection: Any = None
-        self._stopping = False
+        self._stopping = self._asks = False
         self._looped_at: float | None = None
         self._started = started_at(os.getpid())
         self._marked: dict[str, Any] = {}
@@ -125,8 +126,10 @@ class Liveness(BesideWorker):
         now = self._clock.monotonic()
         if now - self._asked_at >= self._limit / ASKS and not self._stopping:
             self._asked_at = now
+            self._asks = True
             self._mark(resilience, now)  # a broker that is silent keeps this thread for long
             self._ask(resilience)
+            self._asks = False
             self._mark(resilience, now)
         elif self._state() != self._marked or now - self._marked_at >= self._limit / MARKS:
             self._mark(resilience, now)
@@ -147,6 +150,8 @@ class Liveness(BesideWorker):
             "consumes": self._consumed(),
             "held": sorted(getattr(self._parent, "held_queues", ())),
             "stopping": self._stopping,
+            "asks": self._asks,
+            "broker_is_away": self._unanswered.is_on,
         }
 
     def _origin(self, resilience: Resilience) -> dict[str, Any]:
@@ -202,7 +207,7 @@ class Liveness(BesideWorker):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
             self._unanswered.note(error)
             self._disconnect()
-            # What nobody can take does not wait for this worker.
+            # While the broker is away, no job waits for this worker.
             self._progressed_at = self._clock.monotonic()
             return
         self._unanswered.note(None)

@@ -21,6 +21,8 @@ NAMESPACE_VARIABLE = "RESILIENCE_NAMESPACE"
 SUFFIX = ".worker"
 FORGET_SECONDS = 3600.0
 """The mark of a process that is gone counts for so long; then the next worker removes it."""
+ASK_SECONDS_MAX = 10.0
+"""A worker that asks a silent broker may leave no mark for so much longer than its limit."""
 
 Mark = dict[str, Any]
 Verdict = dict[str, Any]
@@ -136,6 +138,10 @@ def _complaints(mark: Mark, now: float, *, alive: bool, live: bool) -> Iterator[
     late = partial(_seconds_late, mark, now)
     if not alive:
         yield f"is gone: there is no process {mark['pid']}"
+    if _waits_for_broker(mark, now):
+        if not live:  # a silent broker is no reason to restart the worker
+            yield f"the broker has not answered for {round(now - mark['answered_at'])} s"
+        return
     if seconds := late("written_at"):
         yield f"hangs: process {mark['pid']} has left no mark for {seconds} s"
     if mark["stopping"]:
@@ -145,14 +151,24 @@ def _complaints(mark: Mark, now: float, *, alive: bool, live: bool) -> Iterator[
     if live and (late("answered_at") or _seconds_since_loop(mark) < mark["limit_seconds"] / 5):
         return
     yield from _loop_complaints(mark, late, live=live)
-    if live:
-        return
+    if not live:
+        yield from _broker_complaints(mark, late)
+
+
+def _waits_for_broker(mark: Mark, now: float) -> bool:
+    """Tell whether the worker leaves no mark because it asks a broker that is silent."""
+    too_late = now - mark["written_at"] - mark["limit_seconds"]
+    return bool(mark.get("asks")) and 0 < too_late < ASK_SECONDS_MAX
+
+
+def _broker_complaints(mark: Mark, late: Callable[[str], int]) -> Iterator[str]:
     if seconds := late("answered_at"):
         yield f"the broker has not answered for {seconds} s"
     if seconds := late("progressed_at"):
         yield f"is idle, and takes none of the jobs that have waited for {seconds} s"
     if not mark["consumes"] and not mark["held"]:
-        yield "consumes from none of its queues"
+        why = ", as the broker does not answer" if mark.get("broker_is_away") else ""
+        yield f"consumes from none of its queues{why}"
 
 
 def _loop_complaints(mark: Mark, late: Callable[[str], int], *, live: bool) -> Iterator[str]:

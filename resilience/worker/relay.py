@@ -23,8 +23,8 @@ from resilience.tasks.admission import depth_of
 from resilience.tasks.fire import FireAndForgetTask
 from resilience.tasks.kept import give_up, publish_kept
 from resilience.tasks.ledger_check import LedgerCheck, uses_ledger
-from resilience.tasks.outbox import BROKER_ERRORS
 from resilience.tasks.positions import primaries_now
+from resilience.tasks.publishing import BROKER_ERRORS
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
 

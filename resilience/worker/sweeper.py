@@ -12,18 +12,19 @@ from resilience.worker.lookout import ORDERS_SECONDS, pulse_seconds
 logger = logging.getLogger(__name__)
 
 CLOCK_SECONDS = 20.0
-"""How old what the worker knows of the fleet's time may be."""
+"""How old the fleet's time that this worker uses may be."""
 LOOK_SECONDS = 0.25
 """How often a worker that takes parts of fan-outs looks for those that are due."""
 IDLE_SECONDS = 1.0
-"""How often any other worker does, unless it knows of one that is due before."""
+"""How often a worker without parts looks, unless it knows of a fan-out that is due before."""
 
 
 class FanInSweeper(BesideWorker):
     """Ends due fan-outs and publishes their callbacks.
 
-    Every worker runs one; who takes a fan-out has it for two seconds, then another may. Of one that
-    is due within a second of being opened, the workers that take its parts learn in time.
+    Every worker runs one. A worker that takes a due fan-out has two seconds to end it; then another
+    worker may take it. Workers that run parts look more often, so that a fan-out with a budget
+    below a second ends in time as well.
 
     A worker without a `Lookout` of its own asks here which queues are to be held, so that one
     thread wakes up for both.
@@ -78,7 +79,7 @@ class FanInSweeper(BesideWorker):
         return self._ask_at - now
 
     def _sweep(self, resilience: Resilience) -> float:
-        self._looks_often = False  # first: a part that comes now is looked for at once
+        self._looks_often = False  # cleared first: a part that is noted from here on hastens a look
         has_parts, self._has_new_parts = self._has_new_parts, False
         self._looks_often = has_parts
         # Here, so that the event loop, which reads it for each job, never has to ask.
@@ -92,7 +93,7 @@ class FanInSweeper(BesideWorker):
                     self._end(resilience, fan)
                     self._ask(resilience)  # a callback may have waited for the broker
         except StoreUnavailableError:
-            return LOOK_SECONDS  # the store said so once; look again
+            return LOOK_SECONDS  # it was announced; look again
         longest = LOOK_SECONDS if has_parts else IDLE_SECONDS
         return longest if wait is None else min(wait, longest)
 

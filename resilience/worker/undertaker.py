@@ -23,7 +23,7 @@ from resilience.errors import ConfigurationError
 from resilience.tasks.envelope import ledger_header
 from resilience.tasks.fire import LEDGER_ERRORS
 from resilience.tasks.kept import give_up, job_in
-from resilience.tasks.outbox import BROKER_ERRORS
+from resilience.tasks.publishing import BROKER_ERRORS
 from resilience.tasks.resilience import Resilience
 from resilience.worker.beside import BesideWorker
 from resilience.worker.poison import end

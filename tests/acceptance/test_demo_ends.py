@@ -41,7 +41,6 @@ def has_started_all(demo: Demo) -> bool:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(400)
 def test_shop_stays_up_until_it_is_told_to_stop(start_demo: StartDemo) -> None:
     """The addresses that `up` prints answer; SIGTERM ends it."""
     demo = start_demo("up")
@@ -56,7 +55,6 @@ def test_shop_stays_up_until_it_is_told_to_stop(start_demo: StartDemo) -> None:
     assert demo.processes() == []
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("words", WHILE)
 def test_demo_keeps_a_second_one_out_and_leaves_nothing_behind_when_it_is_interrupted(
     start_demo: StartDemo, words: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -76,7 +74,6 @@ def test_demo_keeps_a_second_one_out_and_leaves_nothing_behind_when_it_is_interr
     assert "All processes have ended." in demo.output
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("words", WHILE)
 def test_killed_demo_takes_the_shop_along(start_demo: StartDemo, words: str | None) -> None:
     """Nothing outlives a demo, even one that had no chance to say good-bye."""

@@ -1,6 +1,8 @@
 """Who may see the Degradation page, and who may order: Flower's own rules, for every handler."""
 
 import asyncio
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,10 +46,11 @@ class Ask:
     auth: httpx.Auth | None = None
     json: Any = None
     data: Any = None
+    content: str | None = None
 
     async def send(self, http: httpx.AsyncClient) -> httpx.Response:
         """Return the answer."""
-        if self.method == "POST" and self.json is None and self.data is None:
+        if self.method == "POST" and (self.json, self.data, self.content) == (None, None, None):
             self.json = {}
         return await http.request(
             self.method,
@@ -56,6 +59,7 @@ class Ask:
             auth=self.auth or httpx.USE_CLIENT_DEFAULT,
             json=self.json,
             data=self.data,
+            content=self.content,
         )
 
 
@@ -209,6 +213,7 @@ def test_page_without_a_command_line_suggests_commands_by_the_name_of_the_app(
 def test_order_that_makes_no_sense_is_refused_with_words(make_app: Any) -> None:  # noqa: ANN401
     """Each answer says what is wrong; none is an error of the server."""
     well = {"action": "hold", "name": "mail", "reason": "x", "version": 0}
+    edit = {**well, "action": "edit", "which": {"ids": ["x"]}}
     bodies = [
         {**well, "reason": "  "},
         {**well, "reason": "x" * 1001},
@@ -227,11 +232,28 @@ def test_order_that_makes_no_sense_is_refused_with_words(make_app: Any) -> None:
         {**well, "action": "replay", "which": {"fingerprint": 1}},
         {**well, "action": "replay", "which": {"id": "x"}},
         {**well, "action": "replay", "which": {"died_by": 1.0}},
-        {**well, "action": "edit", "which": {"ids": ["x"]}, "edited": {"args": {}, "kwargs": {}}},
+        {**edit, "edited": {"args": {}, "kwargs": {}}},
         [],
     ]
-    found = answers(
-        make_app, [Ask("/act", "POST", auth=PASSWORD, json=one) for one in bodies], **ANN
-    )
-    assert codes(found) == [400] * len(bodies)
-    assert all(len(one.json()["error"]) > 10 for one in found)
+    texts = [json.dumps(one) for one in bodies]
+    texts += [json.dumps({**edit, "edited": {"args": [], "kwargs": {"a": [math.inf]}}})]
+    texts += [json.dumps({**edit, "edited": {"args": [math.nan], "kwargs": {}}}), "", "{", "NaN"]
+    head = {"Content-Type": "application/json"}
+    asks = [Ask("/act", "POST", auth=PASSWORD, headers=head, content=one) for one in texts]
+    found = answers(make_app, asks, **ANN)
+    assert codes(found) == [400] * len(texts)
+    errors = [one.json()["error"] for one in found]
+    assert all(len(one) > 10 and not one.startswith(":") for one in errors)
+
+
+def test_letter_with_numbers_that_json_does_not_know_is_shown(make_app: Any) -> None:  # noqa: ANN401
+    """They are text there, so such a letter can be replayed, but not edited."""
+    ledger = Resilience.of(make_app()).ledger
+    message = json.dumps({"args": [math.nan, 1], "kwargs": {"a": -math.inf}, "headers": {}})
+    job = Job(id="1", task="send", dependency="mail", queue="mail", message=message)
+    ledger.bury(job, reason="bug", error=TypeError("x"))
+    ledger.close()
+    [found] = answers(make_app, [Ask("/letters")])
+    [letter] = found.json(parse_constant=pytest.fail)["letters"]
+    assert letter["editable"] is False
+    assert (letter["args"], letter["kwargs"]) == ("[nan, 1]", "{'a': -inf}")

@@ -32,15 +32,17 @@ class Order(BaseModel):
 
     Attributes:
         action: What to do; see `act`.
-        name: Of the dependency, queue or feature.
-        reason: Why; it is kept.
-        version: Of what the operator saw; what has changed since is left alone.
-        seconds: How long it holds.
-        level: Of a brownout.
-        share: Of the calls, for a trial.
-        which: Dead letters.
+        name: Of the dependency, queue or feature; a brownout has none.
+        reason: Why; it is kept in the audit.
+        version: What the operator saw, so that a later change is left alone: the generation of a
+            circuit; the number of the last order about a feature or brownout; the end of a hold or
+            trial, 0 if there is none; the time of the look at letters.
+        seconds: How long the order is in force.
+        level: Of a brownout: at which level features are shed.
+        share: For a trial: the share of calls that take part.
+        which: The dead letters that the order is about.
         jobs: How many letters the operator saw.
-        edited: New arguments of a letter.
+        edited: The new arguments of a letter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +63,7 @@ def act(adopted: Resilience, letters: LetterActions, order: Order, actor: str) -
     """Carry out *order*; return what became of it.
 
     Raises:
-        ConfigurationError: There is no such thing, or nothing of the kind can be done.
+        ConfigurationError: The name or the action is unknown, or the action does not apply to it.
         OrderConflictError: Something has changed since the version that it names.
         ResilienceError: The store or the ledger does not answer.
     """
@@ -89,7 +91,7 @@ def act(adopted: Resilience, letters: LetterActions, order: Order, actor: str) -
         case _:
             msg = f"{order.action!r} is nothing that can be done to {order.name!r}"
             raise ConfigurationError(msg)
-    try:  # flags and letters have an audit of their own
+    try:  # orders about features and letters were noted where they were made
         adopted.ledger.letters.note(order.action, order.name, **by)
     except ResilienceError as error:  # the order is in force all the same
         done += f", but the audit does not know: {text_of(error)}"

@@ -117,7 +117,7 @@ class Act(Answering, BaseApiHandler):  # type: ignore[misc] # Flower has no type
         try:
             order = Order.model_validate_json(self.request.body)
         except ValidationError as error:
-            faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            faults = (": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())
             raise ConfigurationError("; ".join(faults)) from error
         return act(self.application.adopted, self.application.letters, order, actor)
 

@@ -10,7 +10,7 @@ from itertools import islice, zip_longest
 from typing import Any
 
 from celery.utils import uuid
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from resilience.errors import ConfigurationError, OrderConflictError, text_of
 from resilience.ledger import Letters, Which
@@ -34,6 +34,12 @@ class Edited(BaseModel):
 
     args: list[Any]
     kwargs: dict[str, Any]
+
+    @field_validator("args", "kwargs")
+    @classmethod
+    def _check_numbers(cls, value: Any) -> Any:  # noqa: ANN401 - any JSON
+        json.dumps(value, allow_nan=False)  # not all serializers of messages know them
+        return value
 
 
 class LetterActions:
@@ -106,7 +112,7 @@ class LetterActions:
         """
         left = self._letters.extent(which)[0]
         if left != jobs:
-            msg = f"{jobs - left} of {jobs} letters were replayed or discarded since; look again"
+            msg = f"{left} letters match now, not the {jobs} that you saw; look again"
             raise OrderConflictError(msg)
 
 
@@ -130,7 +136,7 @@ def letter_row(letter: Letter) -> dict[str, Any]:
     message, errors = row.pop("message"), row.pop("errors")
     fields = message if isinstance(message, dict) else {}
     shown = {name: fields.get(name) for name in ("args", "kwargs")}
-    editable = len(json.dumps(shown)) <= MESSAGE_LENGTH and bool(fields)
+    editable = bool(fields) and _is_editable(shown)
     last = errors[-1] if errors and isinstance(errors[-1], dict) else {}
     return {
         **{name: short(value) for name, value in row.items()},
@@ -140,6 +146,13 @@ def letter_row(letter: Letter) -> dict[str, Any]:
         "editable": editable,
         **(shown if editable else {name: short(str(one)) for name, one in shown.items()}),
     }
+
+
+def _is_editable(shown: dict[str, Any]) -> bool:
+    try:
+        return len(json.dumps(shown, allow_nan=False)) <= MESSAGE_LENGTH
+    except ValueError:  # NaN: the page shows it as text, and would send it back as such
+        return False
 
 
 def _edited(text: str, shown: Any, edited: Edited) -> str:  # noqa: ANN401 - any JSON
