@@ -97,3 +97,16 @@ def check_order(what: str, actor: object, reason: object, seconds: object = 1.0)
 def _has_surrogates(text: str) -> bool:
     """Tell whether *text* holds what was no UTF-8 on a command line."""
     return any("\ud800" <= one <= "\udfff" for one in text)
+
+
+def check_known(name: str, known: Iterable[str], what: str) -> None:
+    """Check that *name* is among *known*; *what* begins the error: `No queue is called`.
+
+    Raises:
+        ConfigurationError: It is not; the message says which name is meant, and which there are.
+    """
+    known = list(known)
+    if name not in known:
+        hint = "".join(f" Did you mean {near!r}?" for near in nearest(name, known))
+        msg = f"{what} {name!r}.{hint} Known are: {', '.join(known) or 'none'}."
+        raise ConfigurationError(msg)

@@ -30,7 +30,7 @@ def ends_before(control: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def no_later_than(seconds: float) -> Iterator[None]:
-    """Fail the test if the block takes longer than a thread's wait of *seconds* that begins with it.
+    """Fail the test if the block takes longer than a thread that waits for *seconds* beside it.
 
     If the machine stalls this process, both are late.
     """

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from resilience.cli.rows import JSON, all_of, check_known, print_rows
+from resilience.cli.rows import JSON, all_of, print_rows
 from resilience.cli.words import duration_in_seconds
+from resilience.declared import check_known
 from resilience.monitor.circuits import breaker_rows, history_of
 from resilience.monitor.rows import breakers_of, connected
 from resilience.tasks.resilience import Resilience

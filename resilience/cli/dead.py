@@ -254,6 +254,7 @@ def _say_nothing_found(context: click.Context, which: Which) -> None:
     counts = adopted.ledger.counts()
     dead = {one.dependency: one.amount for one in counts if one.state is State.DEAD}
     there = ", ".join(f"{plain(name)}: {amount}" for name, amount in dead.items())
+    given = {kind: value for kind, value in asdict(which).items() if value is not None}
     known = {"dependency": {*adopted.dependencies, *dead}, "task": {*adopted.app.tasks}}
     hints = "".join(
         f" Did you mean the {kind} {plain(near)!r}?"
@@ -261,4 +262,5 @@ def _say_nothing_found(context: click.Context, which: Which) -> None:
         if (name := getattr(which, kind)) is not None and name not in names
         for near in nearest(name, names)
     )
-    click.echo(f"No such dead letters.{hints} There are {there or 'none at all'}.")
+    asked = " and".join(f" of {kind} {plain(str(value))!r}" for kind, value in given.items())
+    click.echo(f"No dead letters{asked}.{hints} By dependency: {there or 'none'}.")

@@ -7,8 +7,9 @@ import click
 
 from resilience.cli.breakers import ACTOR, REASON
 from resilience.cli.ledger import ledger_of
-from resilience.cli.rows import JSON, all_of, check_known, print_rows
+from resilience.cli.rows import JSON, all_of, print_rows
 from resilience.cli.words import briefly, duration, moment
+from resilience.declared import check_known
 from resilience.errors import ResilienceError
 from resilience.flags.document import BROWNOUT, Order, State
 from resilience.ledger.orders import HISTORY_LIMIT

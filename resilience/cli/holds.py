@@ -5,8 +5,9 @@ from dataclasses import asdict
 import click
 
 from resilience.cli.breakers import ACTOR, REASON, SECONDS
-from resilience.cli.rows import JSON, check_known, print_rows
+from resilience.cli.rows import JSON, print_rows
 from resilience.cli.words import moment
+from resilience.declared import check_known
 from resilience.monitor.rows import queues_of
 from resilience.tasks.resilience import Resilience
 

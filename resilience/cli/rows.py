@@ -2,15 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from resilience.cli.words import moment, plain
-from resilience.declared import nearest
-from resilience.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,16 +66,3 @@ def console(**options: Any) -> "Console":  # noqa: ANN401 - rich's
     from rich.console import Console  # noqa: PLC0415 - an extra
 
     return Console(width=shutil.get_terminal_size((WIDTH, 0)).columns, **options)
-
-
-def check_known(name: str, known: Iterable[str], what: str) -> None:
-    """Check that *name* is among *known*; *what* begins the error: `No queue is called`.
-
-    Raises:
-        ConfigurationError: It is not; the message says which name is meant, and which there are.
-    """
-    known = list(known)
-    if name not in known:
-        hint = "".join(f" Did you mean {near!r}?" for near in nearest(name, known))
-        msg = f"{what} {name!r}.{hint} Known are: {', '.join(known) or 'none'}."
-        raise ConfigurationError(msg)

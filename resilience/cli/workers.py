@@ -7,8 +7,8 @@ import click
 
 from resilience.cli.commandline import bulkhead_worker, celery_command, default_worker
 from resilience.cli.program import Program
-from resilience.cli.rows import JSON, check_known, print_rows
-from resilience.declared import nearest
+from resilience.cli.rows import JSON, print_rows
+from resilience.declared import check_known, nearest
 from resilience.dependency import DEFAULT_WORKER
 from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience

@@ -58,7 +58,8 @@ class Gate(bootsteps.StartStopStep):
     """Takes no jobs from a queue while it is held, few at first when it is so no longer.
 
     It asks nobody: `Lookout`, or `FanInSweeper` where there is none, keeps fresh what it knows.
-    Started again with every connection, it goes on where it was; what it holds is not consumed in between.
+    Started again with every connection, it goes on where it was; what it holds is not consumed in
+    between.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)

@@ -53,10 +53,10 @@ class Liveness(BesideWorker):
     """Leaves the mark of its worker for `resilience.worker.probe`.
 
     A mark is written every three seconds by default, and within two seconds of a change while the
-    event loop runs. A thread writes it, so that a worker whose event loop hangs can still report so. A timer of the
-    worker shows that the loop runs, and wakes the thread when there is news. A solo worker's loop
-    does not run while its job does: there the thread looks for news itself. The broker is asked on
-    a connection of its own.
+    event loop runs. A thread writes it, so that a worker whose event loop hangs can still report
+    so. A timer of the worker shows that the loop runs, and wakes the thread when there is news. A
+    solo worker's loop does not run while its job does: there the thread looks for news itself. The
+    broker is asked on a connection of its own.
 
     A bootstep that holds queues puts their names into the worker's `held_queues`: a worker that
     consumes from none of its queues is healthy if they are held.

@@ -112,7 +112,8 @@ def test_nothing_found_is_no_error_and_says_what_there_is(desk: Desk) -> None:
         done = desk.run("dead", *words, "--dependency", "male")
         assert done.exit_code == 0, done.output
         assert done.stdout == (
-            "No such dead letters. Did you mean the dependency 'mail'? There are mail: 1.\n"
+            "No dead letters of dependency 'male'. Did you mean the dependency 'mail'? "
+            "By dependency: mail: 1.\n"
         )
     assert desk.said("dead", "list", "--dependency", "male") == []
     assert desk.letters() == ["one"]
@@ -154,7 +155,8 @@ def test_slip_in_the_name_of_a_task_is_noticed(desk: Desk) -> None:
     done = desk.run("dead", "list", "--task", "shop.sned")
 
     assert done.stdout == (
-        "No such dead letters. Did you mean the task 'shop.send'? There are none at all.\n"
+        "No dead letters of task 'shop.sned'. Did you mean the task 'shop.send'? "
+        "By dependency: none.\n"
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from resilience.breaker import Breaker
+from resilience.declared import check_known
 from resilience.errors import ConfigurationError, OrderConflictError, ResilienceError, text_of
 from resilience.ledger import Which
 from resilience.levels import Level
@@ -81,7 +82,9 @@ def act(adopted: Resilience, letters: LetterActions, order: Order, actor: str) -
             return {"done": f"the brownout is {made.said}"}
         case ["breaker", ("open" | "close" | "observe" | "reset") as what]:
             done = _breaker(adopted, what, order, by)
-        case ["hold"] if order.name in (*adopted.dependencies, *queues_of(adopted)):
+        case ["hold"]:
+            known = (*adopted.dependencies, *queues_of(adopted))
+            check_known(order.name, known, "No dependency or queue is called")
             adopted.holds.hold(order.name, seen=order.version, **held)
             done = f"{order.name} is held"
         case ["release"]:
@@ -89,7 +92,7 @@ def act(adopted: Resilience, letters: LetterActions, order: Order, actor: str) -
         case ["trial"]:
             done = _trial(adopted, order, held)
         case _:
-            msg = f"{order.action!r} is nothing that can be done to {order.name!r}"
+            msg = f"no order is called {order.action!r}"
             raise ConfigurationError(msg)
     try:  # orders about features and letters were noted where they were made
         adopted.ledger.letters.note(order.action, order.name, **by)
