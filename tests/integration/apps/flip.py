@@ -21,6 +21,7 @@ from resilience.clock import SystemClock
 
 FEATURE = "ranking"
 LOOK_SECONDS = 0.01
+GAP_SECONDS = 0.2
 CHILDREN = 6
 WATCH_SECONDS = 60.0
 """Nobody evaluates for longer, whatever became of the test."""
@@ -66,10 +67,13 @@ def look() -> tuple[bool, float, int]:
 
 
 def ask(seen: Seen, answer: Callable[[], bool]) -> None:
-    """Add an answer to *seen*, as of when it was asked for: a machine may delay it as it likes."""
+    """Add an answer to *seen*, as of when it was asked for: a machine may delay it as it likes.
+
+    Nothing is known of a time in which the machine let nobody ask: no run of answers goes over it.
+    """
     asked = monotonic()
     value = answer()
-    if seen and seen[-1][0] == value:
+    if seen and seen[-1][0] == value and asked < seen[-1][2] + GAP_SECONDS:
         seen[-1] = value, seen[-1][1], asked
     else:
         seen.append((value, asked, asked))
