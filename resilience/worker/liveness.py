@@ -139,6 +139,8 @@ class Liveness(BesideWorker):
         return min(self._longest, max(self._limit / LOOKS, due - self._clock.monotonic()))
 
     def _mark(self, resilience: Resilience, now: float) -> None:
+        if self._is_blocked_by_job():
+            self._looped_at = now  # the loop runs again when the job has ended
         state = self._state()
         self._marked, self._marked_at = state, now
         self._write({**self._origin(resilience), **self._times(), **state})
@@ -146,7 +148,6 @@ class Liveness(BesideWorker):
     def _state(self) -> dict[str, Any]:
         return {
             "starts": self._looped_at is None,
-            "blocked_by_job": self._is_blocked_by_job(),
             "consumes": self._consumed(),
             "held": sorted(getattr(self._parent, "held_queues", ())),
             "stopping": self._stopping,

@@ -175,7 +175,7 @@ def _loop_complaints(mark: Mark, late: Callable[[str], int], *, live: bool) -> I
     if mark["looped_at"] is None:
         if not live or late("begun_at"):
             yield "starts: it does not consume yet"
-    elif not mark["blocked_by_job"] and (seconds := late("looped_at")):
+    elif seconds := late("looped_at"):
         yield f"its event loop has not run for {seconds} s: it hangs, or looks for the broker"
 
 

@@ -55,7 +55,6 @@ def mark_of(**changed: object) -> dict[str, Any]:
         "limit_seconds": LIMIT_SECONDS,
         "begun_at": 0.0,
         **times,
-        "blocked_by_job": False,
         "consumes": ["users"],
         "held": [],
         "stopping": False,
