@@ -68,9 +68,9 @@ class Interruptible:
     def cut(self) -> None:
         """Cut the call, if it has begun and not ended.
 
-        Until a new thread first runs, CPython gives it the id of the thread that started it: a cut
-        of that one would meet the new thread, and its maker would wait for it for ever. So no cut
-        is made while any thread is being started. After `AGAIN_SECONDS` the cut is made all the
+        Until a new thread first runs, CPython gives it the id of the thread that starts it. A cut
+        would hit the new thread, and the thread that starts it would wait without end. So no cut is
+        made while any thread is being started. After `AGAIN_SECONDS` the cut is made all the
         same, unless the call itself is starting a thread: it is then left to the next cut. So is a
         call that is seen only where a cut might leave a lock taken.
         """
@@ -114,7 +114,7 @@ class Interruptible:
         return False
 
     def _places(self) -> Iterator[tuple[CodeType, int]]:
-        """Yield where the thread of the call stands, anew for each place that is asked for."""
+        """Yield the place at which the thread of the call stands; each step looks again."""
         return map(_place, map(methodcaller("get", self._thread), _frames()))
 
     def _starts_a_thread(self) -> bool:

@@ -127,18 +127,19 @@ class Liveness(BesideWorker):
         if now - self._asked_at >= self._limit / ASKS and not self._stopping:
             self._asked_at = now
             self._asks = True
-            self._mark(resilience, now)  # a broker that is silent keeps this thread for long
+            self._mark(resilience)  # a broker that is silent keeps this thread for long
             self._ask(resilience)
             self._asks = False
-            self._mark(resilience, now)
+            self._mark(resilience)
         elif self._state() != self._marked or now - self._marked_at >= self._limit / MARKS:
-            self._mark(resilience, now)
+            self._mark(resilience)
         due = self._marked_at + self._limit / MARKS
         if not self._stopping:
             due = min(due, self._asked_at + self._limit / ASKS)
         return min(self._longest, max(self._limit / LOOKS, due - self._clock.monotonic()))
 
-    def _mark(self, resilience: Resilience, now: float) -> None:
+    def _mark(self, resilience: Resilience) -> None:
+        now = self._clock.monotonic()
         if self._is_blocked_by_job():
             self._looped_at = now  # the loop runs again when the job has ended
         state = self._state()

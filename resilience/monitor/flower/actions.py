@@ -18,7 +18,7 @@ Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 
 
 class Filter(BaseModel):
-    """Which dead letters; what is None does not matter."""
+    """Which dead letters an order is about; a field that is None excludes nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
