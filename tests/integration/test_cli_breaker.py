@@ -19,7 +19,11 @@ COMMAND = [sys.executable, "-m", "celery", "-A", "tests.integration.apps.circuit
 @pytest.fixture
 def breaker(broker: Broker, valkey: ValkeyProcess) -> Any:  # noqa: ANN401 - a function
     """Run `celery … resilience breaker` and return the finished process."""
-    urls = {"CELERY_BROKER_URL": broker.url, "CELERY_RESULT_BACKEND": valkey.url}
+    urls = {
+        "CELERY_BROKER_URL": broker.url,
+        "CELERY_RESULT_BACKEND": valkey.url,
+        "RESILIENCE_STORE_TIMEOUT_SECONDS": "10",  # the machine may be busy
+    }
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - our own words

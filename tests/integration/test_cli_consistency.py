@@ -26,7 +26,8 @@ def run(valkey: ValkeyProcess) -> Run:
     """Run `celery … resilience consistency` in a process of its own; return it when it ended."""
 
     def run(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        env = {"CELERY_RESULT_BACKEND": valkey.url, "COLUMNS": "200", **changed}
+        patient = {"RESILIENCE_STORE_TIMEOUT_SECONDS": "10"}  # the machine may be busy
+        env = {"CELERY_RESULT_BACKEND": valkey.url, "COLUMNS": "200", **patient, **changed}
         return subprocess.run(  # noqa: S603 - our own words
             [*COMMAND, "consistency", *arguments],
             env={**os.environ, **env},  # noqa: TID251 - the child's

@@ -30,6 +30,7 @@ def urls(broker: Broker, valkey: ValkeyProcess, tmp_path: Path) -> dict[str, str
         "CELERY_RESULT_BACKEND": valkey.url,
         "RESILIENCE_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
         "COLUMNS": "200",
+        "RESILIENCE_STORE_TIMEOUT_SECONDS": "10",  # the machine may be busy
     }
 
 

@@ -58,7 +58,12 @@ def made_app(store: str, broker: str, ledger: str, namespace: str) -> Celery[Any
             Feature("search.ranking", level=Level.REDUCED),
             Feature("beta", level=Level.STATIC, default=False),
         ],
-        settings=Settings(store_url=store, ledger_url=ledger, namespace=namespace),
+        settings=Settings(
+            store_url=store,
+            store_timeout_seconds=10,  # the machine may be busy
+            ledger_url=ledger,
+            namespace=namespace,
+        ),
         listeners=(),
     )
 

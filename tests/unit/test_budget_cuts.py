@@ -118,9 +118,11 @@ def test_cut_while_garbage_is_collected_does_not_stop_the_process() -> None:
 
 
 def _output(program: str) -> str:
+    env = inherited_env({"PYTHONPATH": import_path()})
     return subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", program],
-        env=inherited_env({"PYTHONPATH": import_path()}),
+        # Where coverage is measured not there: tracing and collecting all the time take minutes.
+        env={name: value for name, value in env.items() if not name.startswith("COVERAGE_")},
         capture_output=True,
         text=True,
         check=True,

@@ -62,7 +62,11 @@ Resilience(
         Dependency("crowd", concurrency=16, adaptive=AdaptiveConcurrency(measure_seconds=300)),
     ],
     settings=Settings(
-        store_url=ENV["DESK_URL"], store_timeout_seconds=0.5, ledger_url=ENV["LEDGER_URL"]
+        store_url=ENV["DESK_URL"],
+        store_timeout_seconds=0.5,
+        # A publish that takes longer may be done twice, and tests count what waits.
+        publish_timeout_seconds=10,
+        ledger_url=ENV["LEDGER_URL"],
     ),
     listeners=[witness],
 )
