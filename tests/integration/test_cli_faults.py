@@ -1,99 +1,85 @@
 """Faults are ordered from the command line, reach the whole fleet, and always end."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from celery.bin.base import CLIContext
+from click.testing import CliRunner, Result
 
 from resilience.chaos.guard import LEASE_SECONDS
+from resilience.cli import resilience as command
 from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.brokers import Broker
+from tests.fresh import imported_anew
 
 APP = "tests.integration.apps.faulty"
-COMMAND = [sys.executable, "-m", "celery", "-A", APP, "resilience"]
 WHO = ("--actor", "ann", "--reason", "drill #7")
-ON = {"RESILIENCE_CHAOS": "1"}
+GUARD = (sys.executable, "-m", "celery", "-A", APP, "resilience", "fault", "set")
 SOON_SECONDS = 20.0
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def urls(
+def faulty(
     any_broker: Broker, valkey: ValkeyProcess, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
-    """What a process of the app finds in its environment."""
-    return {
-        "CELERY_BROKER_URL": any_broker.url,
-        "CELERY_RESULT_BACKEND": valkey.url,
-        "RESILIENCE_NAMESPACE": "faulty",
-        "RESILIENCE_LEDGER_URL": f"sqlite:///{tmp_path_factory.mktemp('l')}/ledger.db",
-        "COLUMNS": "250",
-    }
-
-
-@pytest.fixture(scope="module")
-def worker(any_broker: Broker, urls: dict[str, str]) -> Iterator[WorkerProcess]:
-    """A worker that injects faults."""
+) -> Iterator[ModuleType]:
+    """The app, in this process, which injects faults as its workers do."""
     if not any_broker.running:
         any_broker.start()
     any_broker.empty()
-    with run_worker(APP, queues=("ranking", "mail"), env={**urls, **ON}) as worker:
+    ledger = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CELERY_BROKER_URL", any_broker.url)
+        patch.setenv("CELERY_RESULT_BACKEND", valkey.url)
+        patch.setenv("RESILIENCE_NAMESPACE", "faulty")
+        patch.setenv("RESILIENCE_LEDGER_URL", ledger)
+        patch.setenv("RESILIENCE_STORE_TIMEOUT_SECONDS", "10")  # the machine may be busy
+        patch.setenv("RESILIENCE_CHAOS", "1")
+        made = imported_anew(patch, APP)
+        yield made
+        made.app.resilience.store.client.close()
+        made.app.close()
+
+
+@pytest.fixture(scope="module")
+def worker(faulty: ModuleType) -> Iterator[WorkerProcess]:
+    """A worker of the app."""
+    del faulty
+    with run_worker(APP, queues=("ranking", "mail")) as worker:
         yield worker
         worker.kill()
 
 
 @pytest.fixture
-def run(urls: dict[str, str]) -> Run:
-    """Run `celery … resilience fault` in a process of its own and return it when it has ended."""
+def run(faulty: ModuleType) -> Run:
+    """Run `celery … resilience fault`; no fault is in force, and the circuit is closed."""
 
-    def run(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603 - our own words
-            [*COMMAND, "fault", *arguments],
-            env={**os.environ, **urls, **ON, **changed},  # noqa: TID251 - the child's
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+    def run(*arguments: str) -> Result:
+        context = CLIContext(app=faulty.app, no_color=True, workdir=None)
+        return CliRunner().invoke(command, ["fault", *arguments], obj=context)
 
-    subprocess.run(  # noqa: S603 - our own words
-        [*COMMAND, "breaker", "reset", "ranking", "--reason", "begin"],
-        env={**os.environ, **urls},  # noqa: TID251 - the child's
-        check=True,
-        timeout=60,
-    )
+    faulty.app.resilience.breaker("ranking").reset(actor="test", reason="begin")
     run("stop-all")
     run("allow")
     return run
 
 
 @pytest.fixture
-def rank(urls: dict[str, str], worker: WorkerProcess) -> Callable[[], dict[str, Any]]:
+def rank(faulty: ModuleType, worker: WorkerProcess) -> Callable[[], dict[str, Any]]:
     """Send a job to the worker and return what it answered, as JSON."""
     del worker
 
     def rank() -> dict[str, Any]:
-        code = (
-            f"import json; from {APP} import rank, app; app.set_default(); "
-            "print(json.dumps(rank.delay().get(timeout=30).to_json()))"
-        )
-        done = subprocess.run(  # noqa: S603 - our own words
-            [sys.executable, "-c", code],
-            env={**os.environ, **urls},  # noqa: TID251 - the child's
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer: dict[str, Any] = faulty.rank.delay().get(timeout=30).to_json()
         return answer
 
     return rank
@@ -102,7 +88,7 @@ def rank(urls: dict[str, str], worker: WorkerProcess) -> Callable[[], dict[str, 
 def names(run: Run) -> list[str]:
     """Return the names of the faults in force."""
     done = run("list", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     return [row["name"] for row in json.loads(done.stdout)]
 
 
@@ -112,7 +98,7 @@ def test_fault_reaches_a_worker_marks_its_answers_and_ends_when_it_is_cleared(
     """The whole way: an order, an injection that is announced and marked, and its end."""
     assert rank()["_meta"]["level"] == 0
     done = run("set", "ranking", "refuse", "--for", "2m", "--detach", *WHO)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     (name,) = names(run)
 
     wait_until(lambda: rank()["data"] == [], SOON_SECONDS, "the fault is injected")
@@ -129,7 +115,7 @@ def test_list_shows_who_ordered_what_and_until_when(run: Run) -> None:
     """For people and for programs."""
     options = ("--delay", "2s", "--rate", "0.3", "--distribution", "exponential", "--seed", "7")
     done = run("set", "mail", "latency", *options, "--for", "5m", "--detach", *WHO)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
 
     (row,) = json.loads(run("list", "--json").stdout)
 
@@ -152,20 +138,20 @@ def test_list_shows_who_ordered_what_and_until_when(run: Run) -> None:
 
 
 def test_stop_all_ends_every_fault_and_refuses_new_ones(run: Run) -> None:
-    """One command, also from a process that may inject nothing itself."""
+    """One command, and another that takes it back."""
     for kind in ("error", "hang"):
-        assert run("set", "ranking", kind, "--detach", *WHO).returncode == 0
+        assert run("set", "ranking", kind, "--detach", *WHO).exit_code == 0
 
-    done = run("stop-all", "--actor", "bob", "--reason", "enough", RESILIENCE_CHAOS="0")
+    done = run("stop-all", "--actor", "bob", "--reason", "enough")
 
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.count("ranking-") == 2
     assert names(run) == []
     refused = run("set", "ranking", "error", "--detach", *WHO)
-    assert refused.returncode == 1
+    assert refused.exit_code == 1
     assert "bob has stopped all faults (enough)" in refused.stderr
     assert run("allow").stdout == "faults are accepted\n"
-    assert run("set", "ranking", "error", "--detach", *WHO).returncode == 0
+    assert run("set", "ranking", "error", "--detach", *WHO).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -185,28 +171,31 @@ def test_wrong_order_is_refused_with_its_mend(
     """One line that names the value."""
     done = run("set", *arguments, *WHO)
 
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert named in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_fault_is_refused_where_chaos_is_off(run: Run) -> None:
-    """Nobody injects a fault by mistake."""
-    done = run("set", "ranking", "error", "--detach", *WHO, RESILIENCE_CHAOS="0")
+def test_fault_is_refused_where_chaos_is_off(
+    run: Run, faulty: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody injects a fault by mistake; to stop them all is allowed anywhere."""
+    monkeypatch.setattr(faulty.app.resilience.faults, "allowed", False)
+    assert run("stop-all").exit_code == 0
+    done = run("set", "ranking", "error", "--detach", *WHO)
 
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "RESILIENCE_CHAOS=1" in done.stderr
 
 
 @pytest.fixture
-def guard(urls: dict[str, str], run: Run) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def guard(run: Run) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `fault set` in the foreground, and return it once its fault is in force."""
     started: list[subprocess.Popen[str]] = []
 
     def guard(*options: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(  # noqa: S603 - our own words
-            [*COMMAND, "fault", "set", "ranking", "refuse", "--for", "5m", *options, *WHO],
-            env={**os.environ, **urls, **ON},  # noqa: TID251 - the child's
+            [*GUARD, "ranking", "refuse", "--for", "5m", *options, *WHO],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -217,7 +206,9 @@ def guard(urls: dict[str, str], run: Run) -> Iterator[Callable[..., subprocess.P
     yield guard
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def test_ctrl_c_ends_the_fault_of_a_guard(

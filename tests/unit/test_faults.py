@@ -1,11 +1,23 @@
 """Faults that are injected around what a pipeline calls."""
 
+import sys
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
+from celery import Celery
 from pydantic import ValidationError
 
-from resilience import AllFallbacksFailedError, AttemptTimeoutError, Dependency, Pipeline, fallback
+from resilience import (
+    AllFallbacksFailedError,
+    AttemptTimeoutError,
+    ConfigurationError,
+    Dependency,
+    Pipeline,
+    Resilience,
+    Settings,
+    fallback,
+)
 from resilience.clock import SystemClock
 from resilience.events import Event, FaultInjected
 from resilience.faults import Fault, Injector, fault_of
@@ -116,6 +128,7 @@ def test_hanging_call_is_cut_by_its_timeout(run: Run, no_answers: Answers) -> No
     assert (outcome.value, outcome.reason) == (0, AttemptTimeoutError.__name__)
 
 
+@pytest.mark.timeout(30)
 def test_hanging_call_ends_with_its_fault(run: Run, no_answers: Answers) -> None:
     """Whoever clears a fault need not wait for the calls that it keeps."""
     ordered = Ordered(Fault(dependency="users", kind="hang"))
@@ -182,9 +195,10 @@ def test_exception_that_needs_other_arguments_can_be_injected(error: str) -> Non
 
 def test_error_that_a_process_has_not_imported_becomes_the_default() -> None:
     """A name from the store imports nothing."""
-    fault = Fault(dependency="users", kind="error", error="antigravity.Error")
+    fault = Fault(dependency="users", kind="error", error="poplib.error_proto")
 
     assert isinstance(fault.exception("text"), ConnectionError)
+    assert "poplib" not in sys.modules
 
 
 @pytest.mark.parametrize(
@@ -214,3 +228,43 @@ def test_error_that_is_none_is_found_when_it_is_ordered(error: str) -> None:
     """The message says how an exception is written."""
     with pytest.raises(ValueError, match=r"module\.Class"):
         Fault(dependency="users", kind="error", error=error).check_error()
+
+
+def test_process_without_chaos_has_nothing_in_the_way_of_a_call() -> None:
+    """Neither its pipelines nor its pulse know of faults; with chaos, both do."""
+
+    def adopted(*, chaos: bool) -> Resilience:
+        app: Celery[Any] = Celery("faults", set_as_current=False)
+        return Resilience(app, dependencies=[USERS], settings=Settings(chaos=chaos), listeners=())
+
+    plain, faulty = (adopted(chaos=one).pipeline("users") for one in (False, True))
+
+    assert "call" not in vars(plain)
+    assert "call_async" not in vars(plain)
+    assert {"call", "call_async"} <= vars(faulty).keys()
+
+
+def test_setting_holds_faults_of_single_processes() -> None:
+    """From the environment, checked as any other: a dependency that is unknown is named."""
+    environment = {
+        "RESILIENCE_CHAOS": "1",
+        "RESILIENCE_FAULTS": '[{"dependency": "users", "kind": "refuse"}]',
+    }
+    settings = Settings.from_environment(environment)
+    app: Celery[Any] = Celery("faults", set_as_current=False)
+    adopted = Resilience(app, dependencies=[USERS], settings=settings, listeners=())
+
+    with pytest.raises(ConnectionRefusedError):
+        adopted.pipeline("users").call(Numbers(), 7)
+
+    wrong = Settings(chaos=True, faults=({"dependency": "usres", "kind": "refuse"},))
+    other: Celery[Any] = Celery("faults", set_as_current=False)
+    with pytest.raises(ConfigurationError, match="Did you mean 'users'"):
+        Resilience(other, dependencies=[USERS], settings=wrong, listeners=()).pipeline("users")
+
+
+@pytest.mark.parametrize("text", ["[{", '{"kind": 1}', "[1]"])
+def test_setting_that_is_no_list_of_faults_is_refused(text: str) -> None:
+    """The error names the setting."""
+    with pytest.raises(ValidationError, match="faults"):
+        Settings.from_environment({"RESILIENCE_FAULTS": text})

@@ -3,8 +3,9 @@
 from celery import Celery, shared_task
 
 from resilience import BreakerPolicy, Dependency, FireAndForgetTask, Resilience, ResilientTask
+from resilience.events import log_event
 from resilience.fallback import static
-from resilience.monitor import Objective
+from resilience.monitor.objective import Objective
 from resilience.monitor.prometheus import PrometheusListener
 
 app = Celery("faulty")
@@ -15,7 +16,7 @@ Resilience(
         Dependency("ranking", breaker=BreakerPolicy(minimum_calls=3)),
         Dependency("mail"),
     ],
-    listeners=[PrometheusListener(objectives=[Objective(full=0.9)])],
+    listeners=[log_event, PrometheusListener(objectives=[Objective(full=0.9)])],
 )
 
 
