@@ -77,6 +77,7 @@ class Outcome(JsonAnswer, Generic[T]):
         age: Seconds since the value was fresh; None if it is fresh or has no age.
         dependency: Who should have answered.
         hops: Where the time went, job by job, if they ran under a budget.
+        fault: Names of the faults that were injected into the call, if any; see docs/chaos.md.
     """
 
     value: T
@@ -86,6 +87,7 @@ class Outcome(JsonAnswer, Generic[T]):
     age: float | None = None
     dependency: str | None = None
     hops: tuple[Hop, ...] = ()
+    fault: str | None = None
 
     @property
     def degraded(self) -> bool:
@@ -110,6 +112,8 @@ class Outcome(JsonAnswer, Generic[T]):
         }
         if self.hops:
             meta["hops"] = [asdict(hop) for hop in self.hops]
+        if self.fault:
+            meta["fault"] = self.fault
         return {"data": self.value, "_meta": meta}
 
     @classmethod
@@ -130,4 +134,5 @@ class Outcome(JsonAnswer, Generic[T]):
             age=meta.get("age"),
             dependency=meta.get("dependency"),
             hops=tuple(Hop(**hop) for hop in hops) if hops else (),
+            fault=meta.get("fault"),
         )

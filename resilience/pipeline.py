@@ -1,7 +1,8 @@
 """The way of one call through its policies, written once.
 
-Outermost first: `fallback( budget( slot( breaker( attempt timeout( run )))))`. Retry is a
-re-enqueue of the whole job and stands outside. A breaker that is open refuses before a slot is
+Outermost first: `fallback( budget( slot( breaker( attempt timeout( run )))))`. Faults that are
+injected for a test stand innermost, around `run` (`resilience.faults`). Retry is a re-enqueue of
+the whole job and stands outside. A breaker that is open refuses before a slot is
 asked for; who waits for a slot holds no probe's permit, and is not slow. Nothing here knows of
 Celery: a web handler calls a dependency the same way.
 """

@@ -1,10 +1,11 @@
 """Everything an operator may set through the environment."""
 
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -21,6 +22,15 @@ def _separated(given: object) -> object:
     if not isinstance(given, str):
         return given
     return [name for name in (part.strip() for part in given.split(",")) if name]
+
+
+def _json(given: object) -> object:
+    """Return what a text of JSON says; anything else as it is."""
+    try:
+        return json.loads(given) if isinstance(given, str) else given
+    except ValueError as error:
+        msg = f"no JSON: {error}"
+        raise ValueError(msg) from error
 
 
 LogFormat = Literal["logfmt", "json"]
@@ -57,6 +67,9 @@ class Settings(BaseModel):
             answered, for so long; at least 1.
         runtime_directory: Where workers leave their marks for `resilience health`. Default:
             `/tmp/resilience-<user id>`.
+        chaos: Whether faults may be injected into calls here; see docs/chaos.md.
+        faults: Faults of the processes that have this setting, while `chaos` is on; in the variable
+            a JSON list of objects with the attributes of `Fault`.
         log_format: How events are written to the log: `logfmt`, or `json`, one object a line.
     """
 
@@ -72,6 +85,8 @@ class Settings(BaseModel):
     grace_seconds: Seconds | None = None
     health_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 15.0
     runtime_directory: Path | None = None
+    chaos: bool = False
+    faults: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_json)] = ()
     log_format: LogFormat = "logfmt"
 
     @classmethod

@@ -19,6 +19,7 @@ MODULES = {
     "consistency": "consistency",
     "dead": "dead",
     "dependencies": "workers",
+    "fault": "faults",
     "flag": "flags",
     "flower": "flower",
     "health": "health",

@@ -19,6 +19,7 @@ from resilience.events.circuits import (
     StoreFound,
     StoreLost,
 )
+from resilience.events.faults import FaultInjected, FaultOrdered
 from resilience.events.features import (
     FeatureOrdered,
     FeatureRestored,
@@ -57,6 +58,8 @@ __all__ = [
     "Event",
     "FallbacksExhausted",
     "FanOutFinished",
+    "FaultInjected",
+    "FaultOrdered",
     "FeatureOrdered",
     "FeatureRestored",
     "FeatureShed",

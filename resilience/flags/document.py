@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from resilience.faults.fault import Fault
 from resilience.levels import Level
 
 Time = Annotated[float, Field(allow_inf_nan=False)]
@@ -107,8 +108,35 @@ class Cost(Entry):
     at: Time
 
 
+class FaultOrder(Fault):
+    """A fault that somebody put in force.
+
+    Attributes:
+        name: Under which it is listed and cleared.
+        at: When it was ordered.
+        until: When it ends by itself.
+        actor: Who ordered it.
+        reason: Why.
+    """
+
+    name: str
+    at: Time
+    until: Time
+    actor: str
+    reason: str
+
+
+class FaultStop(Entry):
+    """An order that ended all faults, and refuses new ones; attributes as those of `FaultOrder`."""
+
+    at: Time
+    until: Time
+    actor: str
+    reason: str
+
+
 class Document(Entry):
-    """All that is agreed, by name of the feature.
+    """All that is agreed: about features, by their names, and about faults.
 
     Attributes:
         version: Grows by one with every change.
@@ -117,6 +145,8 @@ class Document(Entry):
         switched: When the controller last switched each feature.
         trials: Those that run.
         costs: What trials have measured.
+        faults: Those in force, by their own names.
+        fault_stop: Ended all faults, and refuses new ones.
     """
 
     version: int = 0
@@ -125,6 +155,8 @@ class Document(Entry):
     switched: dict[str, Time] = {}
     trials: dict[str, TrialPlan] = {}
     costs: dict[str, Cost] = {}
+    faults: dict[str, FaultOrder] = {}
+    fault_stop: FaultStop | None = None
 
     def text(self) -> str:
         """Return the form in which the store keeps it."""

@@ -55,6 +55,8 @@ class TaskPipeline(Pipeline):
             bugs=getattr(task, "bugs", None),
             listeners=resilience.listeners,
         )
+        if resilience.injector is not None:
+            resilience.injector.wrap(self)
         self._task = self._owner = task
         self._autoretry_for = tuple(getattr(task, "autoretry_for", ()))
         self._signature = inspect.signature(task.run)

@@ -199,7 +199,7 @@ class Resilience(Consistent):
         """
         where = f"pipeline {name or dependency!r}"
         found = self.dependencies.require(dependency, where=where)
-        return Pipeline(
+        made = Pipeline(
             name or dependency,
             found,
             self.answers,
@@ -210,6 +210,9 @@ class Resilience(Consistent):
             neutral=neutral,
             listeners=self.listeners,
         )
+        if self.injector is not None:
+            self.injector.wrap(made)
+        return made
 
     def gate(self, feature: str | None, *, where: str, trials: bool = True) -> FeatureGate | None:
         """Return the gate before calls of *feature*, if they are part of one.

@@ -15,8 +15,10 @@ from resilience.consistency.shared import SharedPositions
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Listener
+from resilience.faults import Fault, Injector
 from resilience.flags import Features, Flags
 from resilience.flags.document import Order
+from resilience.flags.faults import Faults
 from resilience.pulse import Pulse
 from resilience.settings import Settings
 from resilience.store import Answers, FanIn, Releases, Store
@@ -50,6 +52,8 @@ class Shared:
     spares: Spares
     slots: Mapping[str, Slots]
     flags: Flags
+    faults: Faults
+    injector: Injector | None
     positions: SharedPositions
 
 
@@ -75,6 +79,24 @@ def open_shared(
     def keep(name: str, order: Order) -> None:
         ledger().orders.keep(name, order)
 
+    flags = Flags(
+        features,
+        pulse,
+        None if alone else FlagStore(store),
+        keep=keep,
+        half_open=lambda name: name in breakers and breakers[name].known_state is State.HALF_OPEN,
+        listeners=listeners,
+    )
+    if settings.chaos and not alone:
+        pulse.watch(flags)  # it also brings the faults; without features nothing else asked for it
+    faults = Faults(
+        flags,
+        pulse,
+        dependencies,
+        own=[Fault.model_validate(one) for one in settings.faults],
+        allowed=settings.chaos,
+        listeners=listeners,
+    )
     return Shared(
         store=store,
         answers=answers,
@@ -86,16 +108,9 @@ def open_shared(
         holds=Holds(store, time=pulse.refresh, listeners=listeners),
         spares=Spares(store),
         slots=_slots(dependencies, None if alone else store, listeners),
-        flags=Flags(
-            features,
-            pulse,
-            None if alone else FlagStore(store),
-            keep=keep,
-            half_open=lambda name: (
-                name in breakers and breakers[name].known_state is State.HALF_OPEN
-            ),
-            listeners=listeners,
-        ),
+        flags=flags,
+        faults=faults,
+        injector=Injector(faults.active, listeners) if settings.chaos else None,
         positions=SharedPositions(store),
     )
 

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from resilience.bulkhead import Holds, Spares
 from resilience.consistency.shared import SharedPositions
 from resilience.errors import ConfigurationError
+from resilience.faults import Injector
 from resilience.flags import Flags
+from resilience.flags.faults import Faults
 from resilience.pulse import Pulse
 from resilience.store import Answers, FanIn, Releases, Store
 from resilience.store.absent import NoStore
@@ -73,6 +75,16 @@ class Sharing:
     def flags(self) -> Flags:
         """Which features are on, and orders to switch them."""
         return self._share().flags
+
+    @property
+    def faults(self) -> Faults:
+        """Which faults are in force, and orders of them; see docs/chaos.md."""
+        return self._share().faults
+
+    @property
+    def injector(self) -> Injector | None:
+        """What injects faults into the calls of this process; None unless `RESILIENCE_CHAOS=1`."""
+        return self._share().injector
 
     @property
     def pulse(self) -> Pulse:

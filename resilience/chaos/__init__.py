@@ -1,0 +1,1 @@
+"""Chaos: faults that are guarded, a fault proxy, and proofs of what degrades."""

@@ -1,0 +1,31 @@
+"""An app without features, whose dependencies are to have faults."""
+
+from celery import Celery, shared_task
+
+from resilience import BreakerPolicy, Dependency, FireAndForgetTask, Resilience, ResilientTask
+from resilience.events import log_event
+from resilience.fallback import static
+from resilience.monitor.objective import Objective
+from resilience.monitor.prometheus import PrometheusListener
+
+app = Celery("faulty")
+app.conf.update(task_default_queue="others")
+Resilience(
+    app,
+    dependencies=[
+        Dependency("ranking", breaker=BreakerPolicy(minimum_calls=3)),
+        Dependency("mail"),
+    ],
+    listeners=[log_event, PrometheusListener(objectives=[Objective(full=0.9)])],
+)
+
+
+@shared_task(base=ResilientTask, dependency="ranking", fallbacks=[static([])])
+def rank() -> list[int]:
+    """Answer with an empty list when ranking is down."""
+    return [1]
+
+
+@shared_task(base=FireAndForgetTask, dependency="mail")
+def send() -> None:
+    """Wait when mail is down."""
