@@ -4,6 +4,7 @@ Celery imports this for each of its commands, so the module of a command is impo
 runs that command, or asks for help.
 """
 
+import difflib
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -64,6 +65,20 @@ class Commands(click.Group):
         module = import_module(f"resilience.cli.{MODULES[cmd_name]}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first of *args* names, and the others.
+
+        Raises:
+            click.UsageError: There is no such command; the message says which one is near.
+        """
+        if args[0] not in MODULES and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], MODULES, n=1)
+            hint = "".join(f" Did you mean {one!r}?" for one in near)
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that the user named.

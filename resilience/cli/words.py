@@ -34,7 +34,7 @@ def duration_in_seconds(text: str | float) -> float:
         click.BadParameter: It is no duration, or is 0.
     """
     written = str(text)
-    seconds = duration(written if written[-1:] in UNITS else f"{written}s")
+    seconds = duration(f"{written}s" if written[-1:].isdigit() else written)
     if not seconds:
         msg = f"{written!r} must be more than 0."
         raise click.BadParameter(msg)

@@ -132,7 +132,7 @@ def test_order_for_databases_that_nobody_uses_says_so(run: Run, positions: Share
     ("arguments", "code", "said"),
     [
         (("allow-lag", "90"), 2, "--reason"),
-        (("allow-lag", "soon", *WHO), 2, "'soons' is no duration"),
+        (("allow-lag", "soon", *WHO), 2, "'soon' is no duration"),
         (("allow-lag", "0", *WHO), 2, "must be more than 0"),
         (("ignore-lag", "--for", "30", *WHO), 2, "has no unit"),
         (("ignore-lag", "--for", "0s", *WHO), 2, "seconds must be more than 0"),

@@ -257,3 +257,10 @@ def test_letter_with_numbers_that_json_does_not_know_is_shown(make_app: Any) -> 
     [letter] = found.json(parse_constant=pytest.fail)["letters"]
     assert letter["editable"] is False
     assert (letter["args"], letter["kwargs"]) == ("[nan, 1]", "{'a': -inf}")
+
+
+@pytest.mark.parametrize("hours", ["nan", "inf", "0", "-1", "soon"])
+def test_post_mortem_of_no_time_is_refused(make_app: Any, hours: str) -> None:  # noqa: ANN401
+    """A request that makes no sense is no empty report."""
+    asked = [Ask(f"/post-mortem.md?hours={hours}"), Ask("/post-mortem.md?hours=2")]
+    assert codes(answers(make_app, asked)) == [400, 200]

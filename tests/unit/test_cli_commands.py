@@ -43,6 +43,15 @@ def parsed(*words: str) -> click.Context:
     return celery.make_context("celery", [*words, "resilience", "up"])
 
 
+def test_mistyped_command_is_told_which_one_is_near() -> None:
+    """A line with the name, and no guess where none is near."""
+    near, far = (invoke(Celery("shop", set_as_current=False), name) for name in ("chekc", "xyz"))
+
+    assert near.exit_code == far.exit_code == 2
+    assert "No such command 'chekc'. Did you mean 'check'?" in near.output
+    assert "No such command 'xyz'.\n" in far.output
+
+
 def test_entry_point_makes_the_group_a_celery_command() -> None:
     """Celery finds the group in an installed distribution, without a word in the app."""
     assert celery.commands["resilience"] is resilience

@@ -1,6 +1,7 @@
 """The page, what it polls, and what it orders, under Flower's own rules."""
 
 import json
+import math
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,14 @@ class PostMortem(Answering):
 
     @authenticated
     async def get(self) -> None:
-        """Answer with a file."""
+        """Answer with a file.
+
+        Raises:
+            HTTPError: `hours` is no number of hours, more than 0.
+        """
         hours = self.get_argument("hours", 24.0, type=float)
+        if not 0 < hours < math.inf:
+            raise HTTPError(400, f"hours={hours}: give a number of hours, more than 0")
         shown = await self.application.view.read()
         entries = timeline(self.application.events.state.incidents, shown["audited"])
         late = [one for one in entries if one["at"] >= shown["now"] - hours * 3600]
