@@ -90,9 +90,12 @@ def test_exhausted_payments_leave_browsing_alone(chaos_shop: Shop, faults: Fault
     faults.set(Fault(dependency="payments", kind="hang"), **WHO)
     with ThreadPoolExecutor(8) as buyers:
         orders = [buyers.submit(chaos_shop.order) for _ in range(8)]
-        browsed = [chaos_shop.get(path) for path in (QUERY, "/recommendations/7", "/dashboard")]
+        browsed = [chaos_shop.get(path) for path in (QUERY, "/recommendations/7", "/profile/7")]
+        dashboard = chaos_shop.get("/dashboard")
 
     assert [level_of(answer) for answer in browsed] == [Level.FULL] * 3
+    meta = meta_of(dashboard)
+    assert {*meta["degraded"], *meta["missing"]} <= {"alerts"}  # those of payments
     assert all(order.result().status_code in {201, 202, 503} for order in orders)
 
 
@@ -101,7 +104,7 @@ def test_order_is_answered_while_its_mail_is_late_and_the_mail_comes_once(
 ) -> None:
     """Each mail takes longer than its time limit, goes to the retry queue, and arrives later."""
     sent = len(chaos_shop.upstreams["mail"].http.get("/messages").json())
-    faults.set(Fault(dependency="mail", kind="hang"), **WHO)
+    faults.set(Fault(dependency="notifications", kind="hang"), **WHO)
 
     order = chaos_shop.order()
 
