@@ -214,7 +214,7 @@ class LimitData(Effect):
 class Stall(Effect):
     """Holds all data and the closing until `timeout` is over, or until removed if that is 0.
 
-    Then everything is delivered in order. A sender is made to wait when some 200 KB are held.
+    Then everything is delivered in order. A sender is made to wait when about half a MB is held.
     """
 
     timeout: Milliseconds = 0

@@ -65,8 +65,10 @@ class Link:
         self.stop()
         self._remove_all_but({toxic.name for toxic in toxics})
         for toxic in toxics[len(self._stages) :]:
-            draw = self._random.random()
-            self._stages.append(Stage(toxic.name, self._random, draw, NO_EFFECT, self._head))
+            # Of its own, so that what other streams draw meanwhile changes nothing for this one.
+            random = Random(self._random.getrandbits(64))  # noqa: S311 - no secret
+            stage = Stage(toxic.name, random, random.random(), NO_EFFECT, self._head)
+            self._stages.append(stage)
         for stage, toxic in zip(self._stages, toxics, strict=True):
             effect = toxic.attributes if stage.draw < toxic.toxicity else NO_EFFECT
             if effect is not stage.effect:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from resilience.chaos.proxy.errors import ProxyError
 from resilience.chaos.proxy.proxy import Proxy
-from resilience.chaos.proxy.toxic import Body, Name, Toxic, checked
+from resilience.chaos.proxy.toxic import Body, Name, Toxic, checked, fields_of
 
 LISTEN = "127.0.0.1:0"
 """Where a proxy listens if nobody says: only this host can reach it."""
@@ -37,7 +37,8 @@ class ProxyOrder(Body):
         Raises:
             ProxyError: A field is missing, or of the wrong type.
         """
-        order = checked(cls, body)
+        fields = fields_of(body)
+        order = checked(cls, fields | {"listen": fields.get("listen") or LISTEN})
         for name in ("name", "upstream"):
             if not getattr(order, name):
                 msg = f"missing required field: {name}{where}"

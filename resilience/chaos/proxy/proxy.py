@@ -50,7 +50,7 @@ class Proxy:
         self.toxics: list[Toxic] = []
         self._random = random
         self._listener = Listener(self._serve, CHUNK_BYTES)
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # in order, for the sake of the seed
 
     @property
     def enabled(self) -> bool:
@@ -158,17 +158,18 @@ class Proxy:
     async def _serve(self, client: Streams) -> None:
         """Link a client to the upstream until both streams have ended."""
         host, port = split_address(self.upstream, "upstream")
+        random = Random(self._random.getrandbits(64))  # noqa: S311 - no secret
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 server = await asyncio.open_connection(host, port, limit=CHUNK_BYTES)
         except (OSError, UnicodeError) as error:
             logger.warning("proxy %s: %s cannot be reached: %r", self.name, self.upstream, error)
             return
-        connection = Connection(client, server, self._random)
-        self._connections.add(connection)
+        connection = Connection(client, server, random)
+        self._connections[connection] = None
         try:
             connection.apply(self.toxics)
             await connection.run()
         finally:
-            self._connections.discard(connection)
+            del self._connections[connection]
             server[1].transport.abort()
