@@ -1,19 +1,11 @@
 """A server whose side of each connection a test holds, behind a fault proxy."""
 
-import asyncio
 import socket
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from random import Random
 from typing import NamedTuple
 
 from resilience.chaos.proxy import FaultProxy
-from resilience.chaos.proxy.api import Api
-from resilience.chaos.proxy.http import HttpServer
-from resilience.chaos.proxy.listener import split_address
-from resilience.chaos.proxy.proxies import Proxies
 from resilience.testing.ports import LOCALHOST
 
 SECONDS = 120.0
@@ -64,30 +56,6 @@ def proxied(seed: int | None = None) -> Iterator[Proxied]:
         yield Proxied(stack, listener, proxy)
 
 
-@contextmanager
-def proxy_api() -> Iterator[int]:
-    """Serve the HTTP API in a thread for the length of the block, and yield its port."""
-    started: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def serve() -> None:
-        proxies, stopped = Proxies(Random(1)), asyncio.Event()  # noqa: S311 - no secret
-        server = HttpServer(Api(proxies).answer)
-        port = split_address(await server.start(f"{LOCALHOST}:0"), "listen")[1]
-        started.set_result((port, asyncio.get_running_loop(), stopped))
-        await stopped.wait()
-        await server.stop()
-        await proxies.close()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-    thread.start()
-    port, loop, stopped = started.result(SECONDS)
-    try:
-        yield port
-    finally:
-        loop.call_soon_threadsafe(stopped.set)
-        thread.join(SECONDS)
-
-
 def receive(end: socket.socket, size: int) -> bytes:
     """Return the next *size* bytes, or those that come before the end."""
     received = bytearray()
@@ -111,3 +79,11 @@ def comes_not(end: socket.socket) -> bool:
     finally:
         end.settimeout(SECONDS)
     return False
+
+
+def answers(ends: Ends) -> bool:
+    """Tell whether what the server sends reaches the client."""
+    ends.server.sendall(b"x")
+    if comes_not(ends.client):
+        return False
+    return receive(ends.client, 1) == b"x"
