@@ -258,7 +258,7 @@ def test_command_refuses_a_taken_port_in_one_line() -> None:
         )
 
     assert done.returncode == 2
-    assert f"Error: cannot listen on {LOCALHOST}:{port}: " in done.stderr
+    assert f"Error: listen tcp {LOCALHOST}:{port}: bind: address already in use; " in done.stderr
     assert "choose another port" in done.stderr
 
 

@@ -228,6 +228,7 @@ class Stall(Effect):
 
 
 EFFECTS: Mapping[str, type[Effect]] = {
+    "noop": Effect,
     "latency": Latency,
     "bandwidth": Bandwidth,
     "slow_close": SlowClose,

@@ -5,6 +5,7 @@ Addresses are written as in Toxiproxy: `host:port`, `[ipv6]:port`, or `:port` fo
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -57,7 +58,8 @@ class Listener:
                 (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
             )
         except OSError as error:
-            msg = f"cannot listen on {address}: {error.strerror}; choose another port, or 0"
+            why = os.strerror(error.errno or 0).lower()
+            msg = f"listen tcp {address}: bind: {why}; choose another port, or 0"
             raise ProxyError(msg, HTTPStatus.INTERNAL_SERVER_ERROR) from error
         self._server = await asyncio.start_server(
             self._accept, sock=listening, limit=self._buffer_bytes
@@ -125,7 +127,7 @@ async def resolve(address: str) -> tuple[str, int]:
     try:
         found = await loop.getaddrinfo(host or ANY_HOST, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        msg = f"cannot listen on {address!r:.200}: {error}; use an address of this host"
+        msg = f"listen tcp {address!r:.200}: {error}; use an address of this host"
         raise ProxyError(msg, HTTPStatus.INTERNAL_SERVER_ERROR) from error
     found.sort(key=lambda info: info[0] is not socket.AF_INET)
     return str(found[0][4][0]), port
