@@ -34,8 +34,8 @@ PORT = 8474
 def proxy(host: str, port: int, config: Path | None, seed: int | None) -> None:
     """Run TCP proxies that make a network slow, narrow or broken, until Ctrl-C.
 
-    They are steered over the HTTP API of Toxiproxy 2.12, whose clients work unchanged. Nobody is
-    asked who steers.
+    The HTTP API is that of Toxiproxy 2.12, whose clients work unchanged. It has no
+    authentication, so let it listen only where tests can reach it.
     """
     orders = read_config(config) if config else []
     asyncio.run(serve(host, port, orders, Random(seed)))  # noqa: S311 - no secret
