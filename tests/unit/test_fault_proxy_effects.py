@@ -1,6 +1,8 @@
 """When and in which pieces toxics pass data on, to the millisecond: on a clock that jumps."""
 
 import asyncio
+import re
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 from resilience.chaos.proxy.effects import EFFECTS, Effect, Stage, now
 from resilience.chaos.proxy.pipe import Chunk, End, Pipe
 from tests.unit.instant_loop import run_instantly
+
+PAGE = Path(__file__).parents[2] / "docs" / "proxy.md"
 
 Passed = list[tuple[float, bytes | End]]
 
@@ -213,3 +217,21 @@ async def _first_of(pipe: Pipe) -> Chunk | End:
     if isinstance(item, Chunk):
         pipe.consume(len(item.data))
     return item
+
+
+def test_page_has_every_type_with_its_attributes_and_their_defaults() -> None:
+    """The table in docs/proxy.md is what EFFECTS has."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", PAGE.read_text(), re.MULTILINE)
+    described = {
+        kind: set(re.findall(r"`(\w+)`[^·]*?, (\w+)", attributes))
+        for kind, attributes in rows
+        if kind in EFFECTS
+    }
+
+    assert described == {
+        kind: {
+            (name, "required" if field.is_required() else str(field.default))
+            for name, field in effect.model_fields.items()
+        }
+        for kind, effect in EFFECTS.items()
+    }
