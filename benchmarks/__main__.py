@@ -44,6 +44,7 @@ NAMES = (
     "adaptive",
     "page",
     "telemetry",
+    "fault_proxy",
 )
 PARTS = ("crash_redis", "crash_rabbitmq", "hold_redis", "hold_rabbitmq")
 """Halves of `crash` and `hold` that can run by themselves."""

@@ -28,6 +28,7 @@ MODULES = {
     "holds": "holds",
     "ledger": "ledger",
     "metrics": "metrics",
+    "proxy": "proxy",
     "relay": "relay",
     "release": "holds",
     "status": "status",

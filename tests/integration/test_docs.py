@@ -339,6 +339,13 @@ def test_errors_page_runs() -> None:
     names["app"].close()
 
 
+def test_proxy_page_runs(valkey: ValkeyProcess) -> None:
+    """A client behind the proxy times out while there is latency, and works again without."""
+    names = run_page("proxy.md", cache_address=f"127.0.0.1:{valkey.port}")
+
+    names["cache"].close()
+
+
 def test_telemetry_page_runs() -> None:
     """An app takes all listeners, and the one that the page writes hears."""
     alone = functools.partial(Celery, set_as_current=False)

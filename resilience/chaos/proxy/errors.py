@@ -1,0 +1,22 @@
+"""What the proxy refuses, and with which HTTP status."""
+
+from http import HTTPStatus
+
+from resilience.errors import ConfigurationError
+
+
+class ProxyError(ConfigurationError):
+    """The proxy cannot do what it was asked for; the message says why.
+
+    Attributes:
+        message: What the body of an HTTP answer calls `error`.
+        status: HTTP status of that answer: 400, 404, 409 or 500.
+    """
+
+    def __init__(self, message: str, status: int = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(message, status)
+        self.message = message
+        self.status = status
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,0 +1,107 @@
+"""What the HTTP server of the fault proxy makes of requests that are none, or none of its own."""
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from resilience.testing.ports import LOCALHOST
+from tests.unit.proxied import SECONDS, receive_all
+from tests.unit.proxy_client import Client, proxy_api
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Port of a new server of the API."""
+    with proxy_api() as port:
+        yield port
+
+
+@pytest.fixture
+def call(port: int) -> Iterator[Client]:
+    """A client of the server."""
+    client = Client(port)
+    yield client
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/proxies/one/toxics/a/b", 404),
+        ("GET", "/proxies/one/other", 404),
+        ("PUT", "/proxies", 405),
+        ("GET", "/reset", 405),
+        ("DELETE", "/proxies/one/toxics", 405),
+    ],
+)
+def test_unknown_path_and_method_are_refused(
+    call: Client, method: str, path: str, status: int
+) -> None:
+    """As by any HTTP server."""
+    assert call(method, path).status == status
+
+
+def test_browsers_are_refused(call: Client) -> None:
+    """A web page must not steer the proxies of who reads it."""
+    agent = {"User-Agent": "Mozilla/5.0 (X11)"}
+
+    assert call("POST", "/reset", None, **agent) == (403, "User agent not allowed\n")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(b"\0\1\2\r\n\r\n", 400, id="no-http"),
+        pytest.param(b"GET /proxies HTTP/2.0\r\n\r\n", 400, id="version"),
+        pytest.param(b"GET proxies HTTP/1.1\r\n\r\n", 400, id="path"),
+        pytest.param(b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, id="header"),
+        pytest.param(b"POST /reset HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400, id="negative"),
+        pytest.param(b"POST /reset HTTP/1.1\r\nContent-Length: 0x1\r\n\r\n", 400, id="no-number"),
+        pytest.param(
+            b"POST /reset HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411, id="chunked"
+        ),
+        pytest.param(
+            b"POST /populate HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n" + bytes(999_999),
+            413,
+            id="large-body",
+        ),
+        pytest.param(b"GET /" + b"a" * 99_999 + b" HTTP/1.1\r\n\r\n", 431, id="long-line"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 5000 + b"\r\n", 431, id="headers"),
+    ],
+)
+def test_broken_request_is_answered_and_its_connection_closed(
+    port: int, call: Client, sent: bytes, status: int
+) -> None:
+    """The answer says what is wrong; other connections are not concerned."""
+    with socket.create_connection((LOCALHOST, port), SECONDS) as client:
+        client.sendall(sent)
+        answer = receive_all(client)
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert json.loads(body)["status"] == status
+    assert call("GET", "/version").status == 200
+
+
+def test_client_that_goes_in_the_middle_of_a_request_leaves_the_server_well(
+    port: int, call: Client
+) -> None:
+    """In its head, in its body, with a reset, and before the answer."""
+    for sent in (b"", b"POST /reset HT", b"POST /reset HTTP/1.1\r\nContent-Length: 9\r\n\r\nab"):
+        for linger in (b"\0" * 8, b"\1" + b"\0" * 7):
+            with socket.create_connection((LOCALHOST, port), SECONDS) as client:
+                client.sendall(sent)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    assert call("GET", "/proxies").status == 200
+
+
+def test_client_of_http_1_0_gets_an_answer_and_the_end(port: int) -> None:
+    """Without keep-alive the connection is closed."""
+    with socket.create_connection((LOCALHOST, port), SECONDS) as client:
+        client.sendall(b"GET /version HTTP/1.0\r\n\r\n")
+
+        assert receive_all(client).endswith(b'{"version": "2.12.0"}')
