@@ -198,6 +198,21 @@ def test_budget_is_overrun_by_no_more_than_the_machine_was_late(
     assert ("no later than the control" in in_time.text) is kept
 
 
+@pytest.mark.parametrize(
+    ("explained", "kept"), [pytest.param(11, None, id="one-in-twelve"), (2, False), (0, False)]
+)
+def test_pause_that_the_control_missed_is_no_finding(explained: int, *, kept: bool | None) -> None:
+    """One late request that nothing explains, beside many that the machine made late."""
+    controls = steady_controls(HANG_TIME, factor=20.0)
+    late = [sample("dashboard", sent=HANGING + 5, seconds=1.4)] * explained
+    bad = sample("dashboard", sent=HANGING + 5, seconds=2.4)
+    samples = [*GOOD * 40, *late, bad]
+
+    in_time, *_ = checks(recording(samples, controls=controls, busy=[HANG_TIME]))
+
+    assert in_time.kept is kept
+
+
 def test_request_that_was_sent_late_is_not_blamed_on_the_shop() -> None:
     """How late a timer of the demo's own fires is no time that the shop had."""
     late = sample("dashboard", sent=HANGING + 5, seconds=2.0)
