@@ -1,21 +1,24 @@
 """An event loop that does not wait: its clock jumps to the next moment when something is due."""
 
 import asyncio
+import math
 import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+ROUNDING = 1e-6
+"""Milliseconds by which sums of floats may be too high."""
 
 
 class _Jumping(selectors.DefaultSelector):
-    """Where the loop would wait for a time, the time passes."""
+    """Where the loop would wait for a time, the time passes: whole milliseconds, as with epoll."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready now."""
-        self.now += max(timeout or 0.0, 0.0)
+        self.now += math.ceil(max(timeout or 0.0, 0.0) * 1000 - ROUNDING) / 1000
         return super().select(0)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from resilience.chaos.proxy import FaultProxy
 from resilience.testing.ports import LOCALHOST
 
-SECONDS = 120.0
+SECONDS = 30.0
 """Longest wait for what must come."""
 CHUNK = 65_536
 HELD_SECONDS = 0.1

@@ -16,7 +16,7 @@ from resilience.chaos.proxy.listener import split_address
 from resilience.chaos.proxy.proxies import Proxies
 from resilience.testing.ports import LOCALHOST
 
-SECONDS = 120.0
+SECONDS = 30.0
 
 
 @contextmanager

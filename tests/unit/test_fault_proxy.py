@@ -11,7 +11,16 @@ import pytest
 from resilience.chaos.proxy import FaultProxy, ProxyError
 from resilience.testing.ports import LOCALHOST
 from resilience.testing.waiting import wait_until
-from tests.unit.proxied import SECONDS, Ends, Proxied, answers, proxied, receive, receive_all
+from tests.unit.proxied import (
+    SECONDS,
+    Ends,
+    Proxied,
+    answers,
+    comes_not,
+    proxied,
+    receive,
+    receive_all,
+)
 
 LONG_MS = 3_600_000
 
@@ -119,12 +128,31 @@ def test_toxics_given_at_the_start_affect_the_first_connection() -> None:
                 assert receive_all(client) == b"da"
 
 
+def test_removed_toxic_delivers_what_it_has_passed_on_before_what_it_has_not(
+    stage: Proxied,
+) -> None:
+    """Also while the toxic behind it holds the one, and itself the other."""
+    stage.proxy.add("noop")
+    stage.proxy.add("stall")
+    ends = stage.connect()
+    data = Random(1).randbytes(150_000)  # noqa: S311 - no secret
+    ends.server.sendall(data)
+    assert comes_not(ends.client)
+
+    stage.proxy.remove("noop_downstream")
+    stage.proxy.remove("stall_downstream")
+
+    assert receive(ends.client, len(data)) == data
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_sequence_of_changes_loses_repeats_or_reorders_data(stage: Proxied, seed: int) -> None:
     """Toxics that only delay may come, change and go at any moment of a transfer."""
     random = Random(seed)  # noqa: S311 - no secret
     data = random.randbytes(300_000)
     ends = stage.connect()
+    for stream in ("upstream", "downstream"):
+        stage.proxy.add("bandwidth", name=stream, stream=stream, rate=1000)  # lasts 0.3 s
     threads = [
         threading.Thread(target=lambda end=end: (end.sendall(data), end.shutdown(socket.SHUT_WR)))
         for end in ends

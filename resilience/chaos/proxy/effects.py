@@ -20,8 +20,6 @@ INTERVAL_MS = 100
 """A narrow link passes on what it carries in this time."""
 LAG_SECONDS = 0.1
 """A paced stream that falls behind by more, as its receiver is slow, does not catch up."""
-TICK_SECONDS = 0.001
-"""The event loop waits no shorter than this."""
 
 Milliseconds = Annotated[int, Field(ge=0, le=DAY_MS)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -191,8 +189,7 @@ class Slicer(Effect):
         """Pass a piece of *chunk* on when the delay after the one before is over."""
         variation = stage.random.randint(-self.size_variation, self.size_variation)
         began = max(stage.due or 0.0, chunk.at)
-        if began - now() >= TICK_SECONDS:
-            await sleep_until(began)
+        await sleep_until(began)
         await stage.send(chunk.data[: self.average_size + variation], began)
         stage.due = max(began, now() - LAG_SECONDS) + self.delay / 1_000_000
 
