@@ -18,7 +18,8 @@ class _Jumping(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready now."""
-        self.now += math.ceil(max(timeout or 0.0, 0.0) * 1000 - ROUNDING) / 1000
+        wait = max(timeout or 0.0, 0.0)
+        self.now += math.ceil(wait * 1000 - ROUNDING) / 1000 or wait
         return super().select(0)
 
 
