@@ -1,14 +1,27 @@
 """What the HTTP server of the fault proxy makes of requests that are none, or none of its own."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from resilience.chaos.proxy import ProxyError
+from resilience.chaos.proxy.http import HEAD_BYTES_MAX, read_request
+from resilience.chaos.proxy.listener import split_address
+from resilience.chaos.proxy.proxies import ProxyOrder
+from resilience.chaos.proxy.toxic import Toxic
 from resilience.testing.ports import LOCALHOST
+from tests.unit.instant_loop import run_instantly
 from tests.unit.proxied import SECONDS, receive_all
 from tests.unit.proxy_client import Client, proxy_api
+
+FIELDS = ["name", "listen", "upstream", "enabled", "toxics", "type", "stream", "toxicity"]
+FIELDS += ["attributes", "latency", "jitter"]
 
 
 @pytest.fixture
@@ -105,3 +118,40 @@ def test_client_of_http_1_0_gets_an_answer_and_the_end(port: int) -> None:
         client.sendall(b"GET /version HTTP/1.0\r\n\r\n")
 
         assert receive_all(client).endswith(b'{"version": "2.12.0"}')
+
+
+VALID = b"POST /proxies HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(FIELDS), inner),
+    max_leaves=8,
+)
+
+
+@given(st.binary(), st.integers(0, len(VALID)), st.integers(0, 9))
+def test_no_bytes_are_more_than_a_bad_request(noise: bytes, place: int, cut: int) -> None:
+    """Whatever takes the place of a part of a request: it is read, refused, or has no end."""
+
+    async def read() -> None:
+        reader = asyncio.StreamReader(limit=HEAD_BYTES_MAX)
+        reader.feed_data(VALID[:place] + noise + VALID[place + cut :])
+        reader.feed_eof()
+        await read_request(reader)
+
+    with suppress(ProxyError, EOFError):
+        run_instantly(read())
+
+
+@given(JSON)
+def test_no_json_is_more_than_a_bad_order(body: object) -> None:
+    """Whatever a client asks for is a proxy, a toxic, or a mistake that is named."""
+    for parse in (ProxyOrder.parse, Toxic.parse, Toxic.parse({"type": "latency"}).updated):
+        with suppress(ProxyError):
+            parse(body)
+
+
+@given(st.text())
+def test_no_address_is_more_than_malformed(address: str) -> None:
+    """It has a host and a port, or is refused."""
+    with suppress(ProxyError):
+        assert 0 <= split_address(address, "listen")[1] <= 65_535
