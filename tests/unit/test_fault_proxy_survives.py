@@ -111,7 +111,7 @@ def test_two_hundred_connections_work_side_by_side(stage: Proxied) -> None:
 
 def test_closed_proxy_leaves_no_thread_no_socket_and_no_connection() -> None:
     """Also with links that are open and stalled; both ends see the closing."""
-    this, threads = psutil.Process(), threading.active_count()
+    this, threads = psutil.Process(), set(threading.enumerate())
     before = this.num_fds()
     with ExitStack() as stack, socket.create_server((LOCALHOST, 0)) as listener:
         proxy = FaultProxy(f"{LOCALHOST}:{listener.getsockname()[1]}")
@@ -125,10 +125,10 @@ def test_closed_proxy_leaves_no_thread_no_socket_and_no_connection() -> None:
 
         proxy.close()
 
-        assert threading.active_count() == threads
+        assert set(threading.enumerate()) <= threads
         assert {receive_all(client) for client in clients} == {b""}
         proxy.close()  # may be repeated
-    assert this.num_fds() == before
+    assert this.num_fds() <= before
     with pytest.raises(RuntimeError, match="closed"):
         proxy.add("latency")
 
