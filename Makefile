@@ -72,9 +72,9 @@ test-celery-5.6: .venv ## on Celery 5.6: what differs between the versions, and 
 	  $(addprefix tests/integration/test_,adopt.py adopt_queues.py fire.py task_canvas.py task_outcome.py) \
 	  $(addprefix tests/compatibility/test_,by_name.py hooks.py intake.py names_that_disagree.py)
 
-chaos: .venv ## all tests marked `chaos`: kills for minutes on both brokers, and the long variants of other tests
-	$(BIN)/python -m pytest -m chaos -s
-	TEST_BROKER=rabbitmq $(BIN)/python -m pytest -m chaos -s tests/integration
+chaos: .venv ## all tests marked `long`: kills for minutes on both brokers, and the long variants of other tests
+	$(BIN)/python -m pytest -m long -s
+	TEST_BROKER=rabbitmq $(BIN)/python -m pytest -m long -s tests/integration
 
 # `mutants/` keeps the verdicts. A killed mutant is tried again when its function or a test that calls it changes, a survivor when any test changes, and
 # all of them when a helper file changes. A change elsewhere in the product goes unnoticed: delete `mutants/` to try all again.

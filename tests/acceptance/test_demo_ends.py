@@ -21,7 +21,7 @@ LAST = "flower"
 """The program that a shop starts last. By then no other is ready."""
 WHILE = [
     pytest.param(None, id="starting"),
-    pytest.param("warming up", id="warming-up", marks=pytest.mark.chaos),
+    pytest.param("warming up", id="warming-up", marks=pytest.mark.long),
 ]
 """What a demo says when it is to end: nothing yet, as its programs are starting, or its traffic."""
 
@@ -40,7 +40,7 @@ def has_started_all(demo: Demo) -> bool:
     return False
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 def test_shop_stays_up_until_it_is_told_to_stop(start_demo: StartDemo) -> None:
     """The addresses that `up` prints answer; SIGTERM ends it."""
     demo = start_demo("up")

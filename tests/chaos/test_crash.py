@@ -19,7 +19,7 @@ from resilience.testing.waiting import wait_until
 from tests.brokers import KINDS
 from tests.chaos.crash import QUEUE, make_app
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 JOBS = 500
 KILLS = 5

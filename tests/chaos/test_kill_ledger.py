@@ -11,7 +11,7 @@ from resilience.testing.postgres import PostgresProcess
 from resilience.testing.rabbitmq import RabbitProcess
 from tests.chaos.stage import KINDS, Stage, survive
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 JOBS = 2000
 STRIKES = 50

@@ -10,7 +10,7 @@ from tests.chaos.holders import hold_and_kill, seconds_until_all_are_back
 LEASE_SECONDS = 5.0
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_slots_are_never_exceeded_at_full_size(valkey: ValkeyProcess, tmp_path: Path) -> None:
     """16 processes take 1,000 slots each under SIGKILLs: never more holders than slots."""

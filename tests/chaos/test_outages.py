@@ -15,7 +15,7 @@ from tests.brokers import KINDS, Rabbit, Valkey
 from tests.chaos.outages import Place, Site, Verdict
 from tests.conformance.store_servers import PASSWORD, PRIMARY, SENTINEL_PASSWORD, Watched
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 AWAY_SECONDS = 6.0
 LONG_SECONDS = 45.0

@@ -69,7 +69,7 @@ def all_refused() -> bool:
 
 
 @pytest.mark.parametrize(
-    "task", [pytest.param("plain", marks=pytest.mark.chaos), "guarded", "class_based"]
+    "task", [pytest.param("plain", marks=pytest.mark.long), "guarded", "class_based"]
 )
 def test_jobs_outlast_an_outage_as_in_plain_celery(store: Any, task: str) -> None:  # noqa: ANN401
     """Once it is over, all jobs are done, whether they had failed or the circuit refused them."""

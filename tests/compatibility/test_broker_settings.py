@@ -33,7 +33,7 @@ SOON_SECONDS = 20.0
 CLIENTS, CALLS = 4, 5
 REDIS, RABBITMQ = "redis://127.0.0.1:1/0", "amqp://127.0.0.1:1"
 BOTH = [people.QUEUE, people.PLAIN_QUEUE]
-PLAIN = pytest.param(False, id="plain", marks=pytest.mark.chaos)
+PLAIN = pytest.param(False, id="plain", marks=pytest.mark.long)
 """What Celery itself does: it changes with Celery alone."""
 EITHER = pytest.mark.parametrize("adopted", [PLAIN, pytest.param(True, id="adopted")])
 WAYS = pytest.mark.parametrize("how", people.CONFIGURE)

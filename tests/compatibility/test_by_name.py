@@ -129,7 +129,7 @@ def in_turn(forms: Iterable[str]) -> pytest.MarkDecorator:
                 form,
                 known,
                 id=f"{form}-{'imported' if known else 'by-name'}",
-                marks=[pytest.mark.chaos] * ((number + known) % 2),
+                marks=[pytest.mark.long] * ((number + known) % 2),
             )
             for number, form in enumerate(forms)
             for known in (False, True)

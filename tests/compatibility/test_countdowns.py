@@ -43,7 +43,7 @@ class Stage(NamedTuple):
         return self.app.tasks[task].apply_async(args, **options)
 
 
-@pytest.fixture(scope="module", params=[ADOPTED, pytest.param("plain", marks=pytest.mark.chaos)])
+@pytest.fixture(scope="module", params=[ADOPTED, pytest.param("plain", marks=pytest.mark.long)])
 def kind(request: pytest.FixtureRequest) -> str:
     """What the app is: adopted, or the same app as plain Celery runs it."""
     name: str = request.param

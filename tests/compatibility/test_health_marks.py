@@ -140,8 +140,8 @@ def test_mark_of_a_dead_worker_expires(valkey: ValkeyProcess, tmp_path: Path) ->
     [
         pytest.param(False, "prefork", id="gone-prefork"),
         pytest.param(True, "threads", id="silent-threads"),
-        pytest.param(False, "threads", id="gone-threads", marks=pytest.mark.chaos),
-        pytest.param(True, "prefork", id="silent-prefork", marks=pytest.mark.chaos),
+        pytest.param(False, "threads", id="gone-threads", marks=pytest.mark.long),
+        pytest.param(True, "prefork", id="silent-prefork", marks=pytest.mark.long),
     ],
 )
 def test_outage_of_the_broker_makes_a_worker_unready_and_leaves_it_alive(

@@ -22,15 +22,15 @@ LONG_SECONDS = 600.0
 SHORT_SECONDS = 0.1
 BOTH = [people.QUEUE, people.PLAIN_QUEUE]
 OWN_PREFETCH = 4
-PLAIN = pytest.param(False, id="plain", marks=pytest.mark.chaos)
+PLAIN = pytest.param(False, id="plain", marks=pytest.mark.long)
 """What Celery itself does: it changes with Celery alone."""
 EITHER = pytest.mark.parametrize("adopted", [PLAIN, pytest.param(True, id="adopted")])
 POOLS = pytest.mark.parametrize(
     ("pool", "adopted"),
     [
-        pytest.param("prefork", False, id="plain", marks=pytest.mark.chaos),
+        pytest.param("prefork", False, id="plain", marks=pytest.mark.long),
         *[pytest.param(one, True, id=one) for one in ("prefork", "threads", "solo")],
-        pytest.param("gevent", True, id="gevent", marks=pytest.mark.chaos),
+        pytest.param("gevent", True, id="gevent", marks=pytest.mark.long),
     ],
 )
 

@@ -52,7 +52,7 @@ OTHERS = [
 
 @pytest.fixture(
     scope="module",
-    params=[*IN_CI, *(pytest.param(one, marks=pytest.mark.chaos) for one in OTHERS)],
+    params=[*IN_CI, *(pytest.param(one, marks=pytest.mark.long) for one in OTHERS)],
     ids="/".join,
 )
 def told(

@@ -58,7 +58,7 @@ class Stage:
 @pytest.mark.parametrize(
     ("pool", "adopted"),
     [
-        pytest.param("prefork", False, id="plain", marks=pytest.mark.chaos),
+        pytest.param("prefork", False, id="plain", marks=pytest.mark.long),
         pytest.param("solo", True, id="solo"),
     ],
 )
@@ -89,7 +89,7 @@ def test_stop_waits_for_a_plain_job(
 
 
 @pytest.mark.parametrize(
-    "pool", ["prefork", "threads", pytest.param("gevent", marks=pytest.mark.chaos)]
+    "pool", ["prefork", "threads", pytest.param("gevent", marks=pytest.mark.long)]
 )
 def test_stop_cuts_the_job_of_a_dependency_beside_a_plain_one(
     broker: Broker, tmp_path: Path, pool: str

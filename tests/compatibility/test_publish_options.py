@@ -140,7 +140,7 @@ Facts = Callable[..., dict[str, dict[str, Any]]]
     scope="module",
     params=[
         pytest.param(1, id="one class for each form"),
-        pytest.param(len(RESILIENT), id="all classes for each form", marks=pytest.mark.chaos),
+        pytest.param(len(RESILIENT), id="all classes for each form", marks=pytest.mark.long),
     ],
 )
 def classes(request: pytest.FixtureRequest) -> int:

@@ -18,7 +18,7 @@ from tests.brokers import running_broker
 from tests.compatibility.apps.routed import OTHER, bulkhead, make_app, queues
 
 APP_PATH = "tests.compatibility.apps.routed"
-KINDS = [pytest.param("plain", marks=pytest.mark.chaos), "adopted"]
+KINDS = [pytest.param("plain", marks=pytest.mark.long), "adopted"]
 """What plain Celery does changes with Celery alone."""
 CHARGE = "app.payments.charge"
 SECONDS = 120

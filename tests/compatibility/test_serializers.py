@@ -28,7 +28,7 @@ UNKEEPABLE: dict[str, list[Any]] = {
     "pickle": [{1: "a"}, {"a", "b"}],
 }
 SERIALIZERS = [
-    pytest.param(name, marks=[pytest.mark.chaos] * (name == "yaml"), id=name) for name in TYPES
+    pytest.param(name, marks=[pytest.mark.long] * (name == "yaml"), id=name) for name in TYPES
 ]
 """YAML shows nothing that the others do not: it runs in `make chaos` only."""
 

@@ -20,7 +20,7 @@ POOLS = [
         ("prefork", "solo") if CUTS_NO_THREAD else ("prefork", "threads", "solo"),
         id="processes and threads",
     ),
-    pytest.param(("gevent",), id="greenlets", marks=pytest.mark.chaos),
+    pytest.param(("gevent",), id="greenlets", marks=pytest.mark.long),
 ]
 """How greenlets are cut again, tests/unit/test_budget_limits.py asks as well."""
 SECONDS = 120

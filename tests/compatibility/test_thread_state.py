@@ -32,7 +32,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(
-    scope="module", params=["threads", "solo", pytest.param("gevent", marks=pytest.mark.chaos)]
+    scope="module", params=["threads", "solo", pytest.param("gevent", marks=pytest.mark.long)]
 )
 def worker(request: pytest.FixtureRequest, env: dict[str, str]) -> Iterator[WorkerProcess]:
     """A worker of each pool whose jobs share a process."""

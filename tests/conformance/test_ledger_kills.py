@@ -25,7 +25,7 @@ from tests.conformance.ledger_jobs import (
 JOBS = 200
 LETTERS = 210
 SECONDS = 120.0
-ON_A_SERVER = [pytest.param(name, marks=pytest.mark.chaos) for name in ("postgresql", "mariadb")]
+ON_A_SERVER = [pytest.param(name, marks=pytest.mark.long) for name in ("postgresql", "mariadb")]
 """Half a minute; what a killed process leaves in a file is seen in every run."""
 CONNECTED = {
     "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "

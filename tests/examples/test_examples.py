@@ -69,9 +69,9 @@ def put_faults(services: Mapping[str, Upstream]) -> None:
 @pytest.mark.parametrize(
     "framework",
     [
-        pytest.param("flask", marks=pytest.mark.chaos),
+        pytest.param("flask", marks=pytest.mark.long),
         "django",
-        pytest.param("fastapi", marks=pytest.mark.chaos),
+        pytest.param("fastapi", marks=pytest.mark.long),
     ],
 )
 def test_example_before_adoption_fails_with_its_dependencies(

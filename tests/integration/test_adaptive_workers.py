@@ -11,7 +11,7 @@ __all__ = ["servers", "stage"]
 JOBS = 120
 
 
-@pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=pytest.mark.long)])
 def test_worker_runs_fewer_jobs_at_once_while_the_dependency_slows_down(
     stage: HeldStage, pool: str
 ) -> None:

@@ -140,7 +140,7 @@ def test_work_that_has_begun_is_never_refused(shop: Shop) -> None:
         assert set(shop.said(key, 5)) == {"run 0", "run 1", "instead", "first", "second"}
 
 
-@pytest.mark.parametrize("pool", ["solo", pytest.param("gevent", marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("pool", ["solo", pytest.param("gevent", marks=pytest.mark.long)])
 def test_new_work_of_a_running_job_is_refused(shop: Shop, pool: str) -> None:
     """What a body publishes is asked about as anything else; the job fails with the refusal."""
     shop.fill(500, "sheddable")

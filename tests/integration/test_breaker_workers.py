@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
     scope="module",
     params=[
         pytest.param(POOLS, id="pools"),
-        pytest.param((*POOLS, "gevent"), id="and-gevent", marks=pytest.mark.chaos),
+        pytest.param((*POOLS, "gevent"), id="and-gevent", marks=pytest.mark.long),
     ],
 )
 def workers(

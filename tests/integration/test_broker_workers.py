@@ -91,7 +91,7 @@ def scene(
 
 
 @pytest.mark.parametrize(
-    "pool", ["prefork", pytest.param("threads", marks=pytest.mark.chaos), "solo"]
+    "pool", ["prefork", pytest.param("threads", marks=pytest.mark.long), "solo"]
 )
 def test_long_job_runs_once(scene: Scene, pool: str) -> None:
     """Though it takes longer than a worker may be silent, and another worker waits for jobs."""

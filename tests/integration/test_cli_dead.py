@@ -171,7 +171,7 @@ def test_sample_that_does_not_end_holds_nobody_up_for_long(office: Office) -> No
     assert office.count(State.SCHEDULED) == 4
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_killed_replay_loses_no_letter_and_replays_none_twice(office: Office) -> None:
     """SIGKILL in the midst of it, up to three times, then once more to its end.

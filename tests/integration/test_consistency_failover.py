@@ -88,7 +88,7 @@ def seconds_of(operations: list[Operation]) -> float:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("router", ["Routed", pytest.param("RoutedAsync", marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("router", ["Routed", pytest.param("RoutedAsync", marks=pytest.mark.long)])
 def test_reads_go_on_and_writes_fail_fast_while_the_primary_is_down(
     shared_stage: Stage, tmp_path: Path, router: str
 ) -> None:
@@ -122,7 +122,7 @@ def test_reads_go_on_and_writes_fail_fast_while_the_primary_is_down(
     assert seconds_of(writes) < REFUSED_SECONDS
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_sessions_keep_their_guarantees_when_a_replica_that_has_everything_takes_over(
     stage: Stage, tmp_path: Path

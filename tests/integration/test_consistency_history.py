@@ -55,7 +55,7 @@ def test_checker_finds_all_three_kinds_of_violations_where_nobody_checks_the_rep
     assert verdict.replica_share == NAIVE_SHARE
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 def test_checker_finds_nothing_where_each_read_is_checked(
     postgres_stage: Stage, tmp_path: Path
 ) -> None:
@@ -83,7 +83,7 @@ def test_sessions_on_mariadb_keep_their_guarantees_or_are_told_how_stale_an_answ
     assert_guarantees_kept(mariadb_stage, mariadb_stage.load("Routed", tmp_path, SOME, seed=SEED))
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("router", ["Routed", "Thrifty", "RoutedAsync"])
 @pytest.mark.parametrize("seed", [1, 2])
@@ -96,7 +96,7 @@ def test_sessions_on_postgres_keep_their_guarantees_for_long(
     )
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("router", ["Routed", "Thrifty"])
 def test_sessions_on_mariadb_keep_their_guarantees_for_long(

@@ -14,7 +14,7 @@ LONG = 30.0
 
 
 @pytest.fixture(
-    scope="module", params=["threads", "solo", pytest.param("gevent", marks=pytest.mark.chaos)]
+    scope="module", params=["threads", "solo", pytest.param("gevent", marks=pytest.mark.long)]
 )
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -16,7 +16,7 @@ LATER_SECONDS = 4.0
 SECONDS = 120.0
 
 
-@pytest.fixture(params=["valkey", pytest.param("rabbitmq", marks=pytest.mark.chaos)])
+@pytest.fixture(params=["valkey", pytest.param("rabbitmq", marks=pytest.mark.long)])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     """Everything, with leases that run out soon, on one broker or the other."""
     stage = Stage(

@@ -40,7 +40,7 @@ def test_jobs_wait_in_the_broker_and_run_once_when_the_dependency_is_back(
         worker.kill()
 
 
-@pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=pytest.mark.long)])
 def test_ramp_is_not_exceeded_by_jobs_that_outlast_its_steps(stage: HeldStage, pool: str) -> None:
     """A job that was taken earlier in the ramp, and still runs, counts."""
     breaker = stage.resilience.breaker("mail")

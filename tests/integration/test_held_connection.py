@@ -12,7 +12,7 @@ from tests.integration.held_stage import APP_PATH, HeldStage, servers, stage
 
 __all__ = ["servers", "stage"]
 
-pytestmark = pytest.mark.chaos  # `make chaos` runs these on RabbitMQ, where they can fail
+pytestmark = pytest.mark.long  # `make chaos` runs these on RabbitMQ, where they can fail
 
 QUEUES = ("mail", "mail.retry")
 

@@ -191,7 +191,7 @@ def test_letters_are_replayed_edited_and_discarded_from_the_page(page: Tab, stag
 
 
 @pytest.mark.parametrize(
-    "dark", [False, pytest.param(True, marks=pytest.mark.chaos)], ids=["light", "dark"]
+    "dark", [False, pytest.param(True, marks=pytest.mark.long)], ids=["light", "dark"]
 )
 def test_page_has_no_serious_fault_for_people_who_see_or_hear_it_otherwise(
     page: Tab, stage: Stage, url: str, *, dark: bool

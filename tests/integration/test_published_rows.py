@@ -21,9 +21,7 @@ CHANGE_SECONDS = 0.25
 TASKS = ("plain", "sticky", "delayed")
 
 
-@pytest.fixture(
-    scope="module", params=["valkey", pytest.param("rabbitmq", marks=pytest.mark.chaos)]
-)
+@pytest.fixture(scope="module", params=["valkey", pytest.param("rabbitmq", marks=pytest.mark.long)])
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:

@@ -116,7 +116,7 @@ def working(
 
 @pytest.mark.parametrize(
     "outage",
-    [out_of_memory, black_hole, restarting, pytest.param(away, marks=pytest.mark.chaos)],
+    [out_of_memory, black_hole, restarting, pytest.param(away, marks=pytest.mark.long)],
 )
 def test_fire_is_back_within_a_second_and_loses_nothing(
     working: Post,

@@ -198,7 +198,7 @@ def test_load_of_the_host_sheds(stage: Stage, tmp_path: Path) -> None:
         await_load_sheds(stage, worker)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 def test_processes_that_wait_for_a_cpu_shed(stage: Stage) -> None:
     """The same with so many processes, on a host that is kept busy for seconds."""
     crowd = [FORKSERVER.Process(target=burn, daemon=True) for _ in range(2 * (os.cpu_count() or 1))]

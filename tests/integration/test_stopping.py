@@ -112,7 +112,7 @@ def await_end(worker: WorkerProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    "pool", ["prefork", "threads", pytest.param("gevent", marks=pytest.mark.chaos), "solo"]
+    "pool", ["prefork", "threads", pytest.param("gevent", marks=pytest.mark.long), "solo"]
 )
 def test_stop_lets_jobs_end_within_the_grace_period(stage: Stage, pool: str) -> None:
     """A job that runs is ended, acknowledged, and never run again."""
@@ -202,7 +202,7 @@ def test_stop_hands_back_at_once_what_was_not_begun(stage: Stage) -> None:
     assert set(stage.count("begun").values()) == {1}
 
 
-@pytest.mark.chaos  # a minute each
+@pytest.mark.long  # a minute each
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_restarts_lose_no_job_and_repeat_none_that_has_ended(stage: Stage, pool: str) -> None:

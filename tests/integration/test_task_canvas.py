@@ -19,8 +19,8 @@ from tests.integration.apps.stage import new_key
     params=[
         pytest.param((True, "prefork"), id="adopted"),
         pytest.param((False, "threads"), id="bare"),
-        pytest.param((True, "threads"), id="threads", marks=pytest.mark.chaos),
-        pytest.param((True, "solo"), id="solo", marks=pytest.mark.chaos),
+        pytest.param((True, "threads"), id="threads", marks=pytest.mark.long),
+        pytest.param((True, "solo"), id="solo", marks=pytest.mark.long),
     ],
 )
 def app(

@@ -256,7 +256,7 @@ class SharedCircuit(RuleBasedStateMachine):
             host.store.client.close()
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(150, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("examples", [60, pytest.param(150, marks=pytest.mark.long)])
 def test_shared_circuit_follows_its_model(
     valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch, examples: int
 ) -> None:

@@ -304,7 +304,7 @@ def size(tree: Tree) -> int:
     ("skewed", "examples"),
     [
         pytest.param((-5, 0), 3, id="slow"),
-        pytest.param((-5, 5), 12, id="slow-and-fast", marks=pytest.mark.chaos),
+        pytest.param((-5, 5), 12, id="slow-and-fast", marks=pytest.mark.long),
     ],
     indirect=["skewed"],
 )

@@ -121,7 +121,7 @@ def store(valkey: ValkeyProcess) -> Iterator[Store]:
     made.client.close()
 
 
-@pytest.mark.parametrize("examples", [25, pytest.param(80, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("examples", [25, pytest.param(80, marks=pytest.mark.long)])
 def test_record_always_is_what_the_model_says(store: Store, examples: int) -> None:
     """Every operation answers, and leaves the record, as the model does; it ends at most once."""
     run_state_machine_as_test(

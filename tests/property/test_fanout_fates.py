@@ -261,7 +261,7 @@ def play_in_time(
     "every",
     [
         pytest.param(covering_scenarios(), id="every-pair"),
-        pytest.param(list(scenarios()), id="all-1296", marks=pytest.mark.chaos),
+        pytest.param(list(scenarios()), id="all-1296", marks=pytest.mark.long),
     ],
 )
 def test_every_combination_of_fates_gives_one_response(

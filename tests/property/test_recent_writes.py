@@ -251,7 +251,7 @@ class UserMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(
-    "examples", [EXAMPLES, pytest.param(MANY_EXAMPLES, marks=pytest.mark.chaos)]
+    "examples", [EXAMPLES, pytest.param(MANY_EXAMPLES, marks=pytest.mark.long)]
 )
 def test_user_never_reads_less_than_they_have_written(valkey: ValkeyProcess, examples: int) -> None:
     """In full, a read is never older than what the user knows to be written; else it is marked.

@@ -235,7 +235,7 @@ def cause(rule: str) -> str:
     return rule.partition(":")[2] or rule
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(60, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("examples", [20, pytest.param(60, marks=pytest.mark.long)])
 def test_controller_keeps_its_promises_whatever_happens(examples: int) -> None:
     """Any sequence of load, outages, orders, leader deaths and store losses.
 

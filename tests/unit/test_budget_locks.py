@@ -28,7 +28,7 @@ from tests.tracing import cuts_a_thread
 SECONDS = 60.0
 AGAIN_SECONDS = 0.02
 CUT_SECONDS = 0.0002, 0.001
-ROUNDS = [1, pytest.param(40, marks=pytest.mark.chaos)]
+ROUNDS = [1, pytest.param(40, marks=pytest.mark.long)]
 
 
 class LateError(Exception):

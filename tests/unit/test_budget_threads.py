@@ -27,7 +27,7 @@ ABANDONED_MAX = 64
 
 SECONDS = 120
 ENDLESS_SECONDS = 10.0
-ROUNDS = [500, pytest.param(20_000, marks=pytest.mark.chaos)]
+ROUNDS = [500, pytest.param(20_000, marks=pytest.mark.long)]
 
 setting = contextvars.ContextVar("setting", default="none")
 

@@ -14,7 +14,7 @@ import pytest
 from resilience.budget import timer
 from resilience.budget.timer import Alarm
 
-ROUNDS = [1000, pytest.param(50_000, marks=pytest.mark.chaos)]
+ROUNDS = [1000, pytest.param(50_000, marks=pytest.mark.long)]
 ENDLESS_SECONDS = 10.0
 
 
