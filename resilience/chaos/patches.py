@@ -65,6 +65,9 @@ def put_check(stack: ExitStack, place: Place, check: Check) -> None:
 
     A function of a module is checked in every module that has imported it by name. What others
     put in its place meanwhile is left alone.
+
+    Raises:
+        ConfigurationError: What is written in C cannot be replaced.
     """
     found = _value(place)
     if isinstance(found, staticmethod | classmethod):
@@ -104,7 +107,11 @@ def _value(place: Place) -> Any:  # noqa: ANN401 - any callable
 def _set(stack: ExitStack, place: Place, new: object) -> None:
     owner, attribute = place.owner, place.attribute
     old = vars(owner).get(attribute, MISSING)
-    setattr(owner, attribute, new)
+    try:
+        setattr(owner, attribute, new)
+    except (AttributeError, TypeError) as error:
+        msg = f"{attribute!r} of {owner!r} cannot fail: {error}; name what calls it"
+        raise ConfigurationError(msg) from error
 
     def restore() -> None:
         if vars(owner).get(attribute) is not new:
