@@ -168,7 +168,7 @@ def test_plugin_is_found_by_itself_and_imports_nothing(
         import sys
 
         def test_loaded(pytestconfig):
-            assert pytestconfig.pluginmanager.hasplugin("resilience")
+            assert pytestconfig.pluginmanager.hasplugin("resilience.testing.fixtures")
             assert not {HEAVY!r} & {{*sys.modules}}
             ours = {{name for name in sys.modules if name.partition(".")[0] == "resilience"}}
             assert ours == {{"resilience", "resilience.exports", "resilience.testing",
@@ -176,7 +176,8 @@ def test_plugin_is_found_by_itself_and_imports_nothing(
     """)
     monkeypatch.delenv("PYTEST_PLUGINS")
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
-    others = {one.name for one in entry_points(group="pytest11")} - {"resilience"}
+    suite.makeconftest('pytest_plugins = ["resilience.testing.fixtures"]')  # once more is no error
+    others = {one.name for one in entry_points(group="pytest11")} - {"resilience.testing.fixtures"}
 
     result = suite.runpytest_subprocess(*(f"-pno:{name}" for name in others))
 

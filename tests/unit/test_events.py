@@ -24,6 +24,7 @@ from resilience.events import (
     ReadStale,
     StoreFound,
     StoreLost,
+    listening,
 )
 from resilience.events import announce as tell
 from resilience.events import log_event as log
@@ -220,3 +221,20 @@ def test_event_cannot_be_changed() -> None:
     """A listener cannot alter what the next one hears."""
     with pytest.raises(AttributeError):
         DEGRADED.dependency = "users"  # type: ignore[misc]  # what must not work
+
+
+def test_listener_of_a_block_hears_all_events_of_the_process() -> None:
+    """Those of all threads, whoever else listens, until the block ends; its error harms nobody."""
+    heard: list[Event] = []
+    own: list[Event] = []
+
+    def broken(_: Event) -> None:
+        raise ZeroDivisionError
+
+    with listening(broken), listening(heard.append):
+        tell(DEGRADED, ())
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(tell, DEGRADED, (own.append,)).result()
+    tell(DEGRADED, (own.append,))
+
+    assert (len(heard), len(own)) == (2, 2)

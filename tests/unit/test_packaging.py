@@ -102,6 +102,19 @@ def test_wheel_adds_the_resilience_command_to_celery(
     assert f"{metadata}/licenses/LICENSE" in wheel.namelist()
 
 
+def test_wheel_brings_the_pytest_plugin_under_the_name_of_its_module(
+    wheel: zipfile.ZipFile,
+) -> None:
+    """A `conftest.py` that names the module as well does not register it a second time."""
+    [name] = [one for one in wheel.namelist() if one.endswith("/entry_points.txt")]
+    entry_points = ConfigParser(delimiters="=")
+    entry_points.read_string(wheel.read(name).decode())
+
+    module = "resilience.testing.fixtures"
+    assert dict(entry_points["pytest11"]) == {module: module}
+    assert f"{module.replace('.', '/')}.py" in wheel.namelist()
+
+
 def test_every_extra_of_users_is_in_the_readme(project: dict[str, Any]) -> None:
     """Nobody has to read pyproject.toml to learn what can be installed."""
     [row] = re.findall(r"^\| extras \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
