@@ -78,7 +78,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Runners that share the tests begin at different places of the list. So only one of them starts
     a RabbitMQ, which takes 5 s of CPU time.
+
+    Raises:
+        UsageError: A test is marked `chaos` and says nothing else, as tests of minutes once were.
     """
+    for item in items:
+        chaos = item.get_closest_marker("chaos")
+        if chaos is not None and not chaos.kwargs:
+            msg = f"{item.nodeid}: write mark.long for what takes minutes; chaos lets calls fail"
+            raise pytest.UsageError(msg)
     from tests import brokers  # noqa: PLC0415 - imports a plugin, which pytest must load first
 
     items.sort(key=lambda item: not _needs_rabbitmq(item))

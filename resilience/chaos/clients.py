@@ -21,6 +21,11 @@ CELERY = ("celery.", "kombu.", "resilience.broker.")
 """Beginnings of the names of modules whose calls are Celery's, and not the app's."""
 
 
+def refused() -> ConnectionRefusedError:
+    """Return what a socket raises where nobody listens."""
+    return ConnectionRefusedError(ECONNREFUSED, strerror(ECONNREFUSED))
+
+
 def _httpx(stack: ExitStack, hit: Hit) -> None:
     """Let requests fail on their way to the network, real or mocked.
 
@@ -105,10 +110,10 @@ def _sqlalchemy(stack: ExitStack, hit: Hit) -> None:
             return
         driver: Any = connection.dialect.loaded_dbapi
 
-        def refused() -> Exception:
+        def closed() -> Exception:
             return OperationalError(statement, parameters, driver.OperationalError(CLOSED))
 
-        hit(target, statement, refused)
+        hit(target, statement, closed)
 
     event.listen(Engine, "before_cursor_execute", check)
     stack.callback(event.remove, Engine, "before_cursor_execute", check)
@@ -117,9 +122,10 @@ def _sqlalchemy(stack: ExitStack, hit: Hit) -> None:
 def _smtplib(stack: ExitStack, hit: Hit) -> None:
     import smtplib  # noqa: PLC0415 - see above
 
-    def check_connect(_: object, host: str = "localhost", port: int = 0, *__: object) -> None:
-        error = ConnectionRefusedError(ECONNREFUSED, strerror(ECONNREFUSED))
-        hit("smtplib", f"connect {host}:{port}", lambda: error)
+    def check_connect(
+        _: object, host: str = "localhost", port: int = 0, *__: object, **___: object
+    ) -> None:
+        hit("smtplib", f"connect {host}:{port}", refused)
 
     def check_sendmail(client: smtplib.SMTP, *_: object, **__: object) -> None:
         def closed() -> Exception:

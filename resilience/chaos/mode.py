@@ -10,7 +10,7 @@ from random import Random
 from threading import Lock
 from typing import Any, Self
 
-from resilience.chaos.clients import CLIENTS, OWN, is_installed
+from resilience.chaos.clients import CLIENTS, OWN, is_installed, refused
 from resilience.chaos.patches import Place, find_place, full_name, put_check
 from resilience.declared import nearest
 from resilience.errors import ConfigurationError
@@ -187,9 +187,6 @@ class ChaosMode:
             patches.close()
 
     def _check_of(self, name: str) -> Callable[..., None]:
-        def refused() -> Exception:
-            return ConnectionRefusedError("Connection refused")
-
         return lambda *_, **__: self._hit(name, name, refused)
 
     def _hit(self, target: str, call: str, make: Callable[[], Exception]) -> None:

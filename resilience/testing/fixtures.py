@@ -54,15 +54,14 @@ def pytest_pycollect_makeitem() -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Let calls fail while the test itself runs, and not its fixtures."""
     if "chaos_mode" not in getattr(item, "fixturenames", ()):
         if item.get_closest_marker("chaos") is None:
-            yield
-            return
+            return (yield)
         item.stash[MODE] = _mode_of(item)
     with item.stash[MODE]:
-        yield
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
