@@ -57,7 +57,7 @@ def _requests(stack: ExitStack, hit: Hit) -> None:
 def _redis(stack: ExitStack, hit: Hit) -> None:
     """Let commands fail, and pipelines as a whole; with no retry by the client, which takes long.
 
-    The library's store is a target of its own, `store`, told by the mark on its connections.
+    The library's store is a target of its own, `store`, recognised by the mark on its connections.
     Celery's broker and result backend are none.
     """
     import redis.asyncio.cluster  # noqa: PLC0415 - see above
@@ -90,7 +90,7 @@ def _redis(stack: ExitStack, hit: Hit) -> None:
 def _sqlalchemy(stack: ExitStack, hit: Hit) -> None:
     """Let statements fail, of engines of both kinds.
 
-    The library's ledger is a target of its own, `ledger`, told by an option of its engine.
+    The library's ledger is a target of its own, `ledger`, recognised by an option of its engine.
     Celery's result backend is none.
     """
     from sqlalchemy import Connection, Engine, event  # noqa: PLC0415 - see above
