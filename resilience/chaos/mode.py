@@ -3,7 +3,7 @@
 import copy
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from random import Random
@@ -112,8 +112,8 @@ class ChaosMode:
         if rate is not None:
             self._rate = _check_rate(rate)
         if targets is not None:
-            if isinstance(targets, str) or not isinstance(targets, Iterable):
-                targets = [targets]
+            if isinstance(targets, str) or callable(targets) or not isinstance(targets, Iterable):
+                targets = (targets,)
             self._rates = {self._add(one): None for one in targets}
             self._errors = {}
         self._patch()
@@ -197,7 +197,7 @@ class ChaosMode:
         """
         rates = self._rates
         if self._patches is None or target not in rates:
-            return  # also whoever kept what stood in a place meanwhile
+            return  # it is no longer a target, or its check has outlived the block
         with self._lock:
             self.calls[target] += 1
             dice = self._dice.get(target)
@@ -219,7 +219,7 @@ def _check_rate(rate: object) -> float:
 
 
 def _check_client(name: str) -> str:
-    known: Collection[str] = [*CLIENTS, *OWN]
+    known = [*CLIENTS, *OWN]
     if name not in known:
         hint = "".join(f"did you mean {near!r}? " for near in nearest(name, known))
         msg = (

@@ -36,6 +36,7 @@ def find_place(target: str | Callable[..., Any]) -> Place:
             name in a module or class.
     """
     if not isinstance(target, str):
+        _must_be_named(target, repr(target))
         owner = None if inspect.isclass(target) else getattr(target, "__self__", None)
         if owner is not None:
             return Place(owner, target.__name__)
@@ -52,12 +53,8 @@ def find_place(target: str | Callable[..., Any]) -> Place:
     except (ImportError, AttributeError, ValueError) as error:
         msg = f"{target!r} is no dotted path of a callable: {error}"
         raise ConfigurationError(msg) from error
-    if not callable(value):
-        msg = f"{target!r} is {value!r}, which cannot be called; name a function, method or class"
-        raise ConfigurationError(msg)
-    if inspect.isclass(value):
-        return Place(value, "__init__")
-    return Place(owner, attribute)
+    _must_be_named(value, f"{target!r}, {value!r},")
+    return Place(value, "__init__") if inspect.isclass(value) else Place(owner, attribute)
 
 
 def put_check(stack: ExitStack, place: Place, check: Check) -> None:
@@ -88,6 +85,13 @@ def full_name(target: str | Callable[..., Any]) -> str:
         return target
     name = getattr(target, "__qualname__", f"<{type(target).__name__}>")
     return f"{getattr(target, '__module__', None) or '<none>'}.{name}"
+
+
+def _must_be_named(value: object, text: str) -> None:
+    # A task, for example, is more than its call: a function in its place could not be published.
+    if not (inspect.isroutine(value) or inspect.isclass(value)):
+        msg = f"{text} is no function, method or class; name one that it calls"
+        raise ConfigurationError(msg)
 
 
 def _is_at(place: Place, target: Callable[..., Any]) -> bool:

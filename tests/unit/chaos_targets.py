@@ -1,4 +1,15 @@
-"""Callables of each kind, which chaos makes fail."""
+"""Callables of each kind, which chaos makes fail, and what is none."""
+
+from celery import Celery
+
+RATE = 0.3
+app = Celery("targets", set_as_current=False)
+
+
+@app.task(shared=False)
+def task(what: str) -> str:
+    """Return *what*."""
+    return what
 
 
 def fetch(what: str) -> str:

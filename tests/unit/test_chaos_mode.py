@@ -335,7 +335,12 @@ def test_calls_of_celery_are_not_those_of_the_app(
         ({"targets": ["httpx", 7]}, "a client's name, a dotted path or a callable, got 7"),
         ({"targets": "shop.nothing"}, "'shop.nothing' is no dotted path of a callable: No module"),
         ({"targets": f"{Bank.__module__}.Bnk"}, "no dotted path of a callable: module"),
-        ({"targets": "tests.unit.test_chaos_mode.FETCH"}, "which cannot be called"),
+        ({"targets": "tests.unit.chaos_targets.RATE"}, "chaos_targets.RATE', 0.3, is no function"),
+        (
+            {"targets": "tests.unit.chaos_targets.task"},
+            "is no function, method or class; name one that it calls",
+        ),
+        ({"targets": chaos_targets.task}, "<@task: .* is no function, method or class"),
         ({"targets": lambda: 0}, "give a dotted path"),
         ({"targets": Bank().__class__.__doc__}, "dotted path"),
     ],
