@@ -1,1 +1,1 @@
-"""Chaos: faults that are guarded, random failures in tests, a fault proxy, and proofs of what degrades."""
+"""Chaos: faults that are guarded, calls that fail, a fault proxy, proofs of what degrades."""
