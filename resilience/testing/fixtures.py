@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from resilience.chaos.mode import ChaosMode
+    from resilience.chaos.proxy import FaultProxy
     from resilience.events import Event
     from resilience.testing.clock import FakeClock
     from resilience.testing.stack import WorkerProcess
@@ -117,13 +118,12 @@ def chaos_mode(request: pytest.FixtureRequest) -> ChaosMode:
 
 
 @pytest.fixture
-def chaos_proxy() -> Iterator[Callable[[str], Any]]:
+def chaos_proxy() -> Iterator[Callable[..., FaultProxy]]:
     """Starts fault proxies: `chaos_proxy("127.0.0.1:5432")` has a `port`, `add` and `remove`."""
-    from importlib import import_module  # noqa: PLC0415 - see above
+    from resilience.chaos.proxy import FaultProxy  # noqa: PLC0415 - see above
 
-    kind = import_module("resilience.chaos.proxy").FaultProxy
     with ExitStack() as stack:
-        yield lambda upstream: stack.enter_context(kind(upstream=upstream))
+        yield lambda upstream, **options: stack.enter_context(FaultProxy(upstream, **options))
 
 
 @pytest.fixture(scope="session")

@@ -140,7 +140,7 @@ def port_of(url: str) -> str:
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.chaos
+@pytest.mark.long
 def test_bad_network_keeps_budgets_loses_nothing_and_heals(
     stage: Stage, network: str, server: str, side: str
 ) -> None:
