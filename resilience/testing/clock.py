@@ -6,9 +6,9 @@ START_SECONDS = 1_000.0
 class FakeClock:
     """A clock whose hands the test moves, for whatever takes `clock=`."""
 
-    def __init__(self) -> None:
-        """Start at an arbitrary moment."""
-        self._seconds = START_SECONDS
+    def __init__(self, seconds: float = START_SECONDS) -> None:
+        """Show *seconds*."""
+        self._seconds = seconds
 
     def now(self) -> float:
         """Return the seconds shown."""

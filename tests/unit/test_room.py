@@ -88,10 +88,10 @@ def test_one_reading_a_second_is_taken(clock: HandClock) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
 def test_reading_is_taken_also_by_the_first_process_of_a_machine(
-    clock: HandClock, monkeypatch: pytest.MonkeyPatch, seconds: float
+    monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """Its id is 1 in a container, and the clock of a machine that has just booted shows nothing."""
-    clock.advance(seconds - clock.monotonic())
+    clock = HandClock(seconds)
     monkeypatch.setattr(os, "getpid", lambda: 1)
     room = new_room(clock)
 
