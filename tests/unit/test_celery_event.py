@@ -23,7 +23,7 @@ from resilience.monitor.relay import EventRelay
 from resilience.testing.process import inherited_env
 from tests.every_event import EVERY, make
 
-WORDS = {"answer", "breaker", "bulkhead", "feature", "job", "read", "store"}
+WORDS = {"answer", "breaker", "bulkhead", "fault", "feature", "job", "read", "store"}
 """Groups of Celery events, which listeners choose by."""
 LARGEST = 64 * 1024
 """Bytes of a message."""
