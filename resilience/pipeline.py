@@ -24,7 +24,7 @@ from resilience.bulkhead import Slots
 from resilience.dependency import Dependency
 from resilience.errors import FeatureShedError, as_bug, is_bug, mark_wrong_call, retry_after_of
 from resilience.events import Listener, log_event
-from resilience.fallback import Call, Progress, StaticStep, Step, check_chain
+from resilience.fallback import Call, Drill, Drills, Progress, StaticStep, Step, check_chain
 from resilience.flags.gate import FeatureGate, steps_above
 from resilience.flags.trial import ON
 from resilience.outcome import Outcome
@@ -49,6 +49,9 @@ class Pipeline:
     Bugs are raised as they are, from the call and from its fallbacks: what *bugs* names, and a call
     with arguments that the function does not take. An error of reading an answer is a failure,
     and announced as `AnswerUnreadable`.
+
+    Attributes:
+        drills: Of its chain; None: it is not drilled.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Pipeline:
         breaker: Breaker | NoBreaker | None = None,
         slots: Slots | None = None,
         gate: FeatureGate | None = None,
-        fallbacks: Sequence[Step] = (),
+        fallbacks: Sequence[Step | Drill] = (),
         neutral: tuple[type[Exception], ...] = (),
         bugs: tuple[type[Exception], ...] | None = None,
         listeners: Iterable[Listener] = (log_event,),
@@ -93,8 +96,8 @@ class Pipeline:
         self._transparent = (*neutral, *self._bugs)
         self._reports = Reports(name, dependency.name, listeners)
         self._owner: object = None
-        lives = [step.remember_seconds or 0.0 for step in self.fallbacks]
-        self._remember_seconds = max(lives, default=0.0)
+        called = name, dependency.name, dependency.timeout
+        self.drills = Drills.of(self.fallbacks, called, self._transparent, listeners)
         self._allowance = Allowance(name, dependency.name, dependency.timeout)
         call: Callable[..., Any] = self._breaker.call
         acall: Callable[..., Awaitable[Any]] = self._breaker.acall
@@ -137,8 +140,10 @@ class Pipeline:
                 raise
             return self.degrade(error, self._call(args, kwargs, stored))
         outcome = outcome_of(value, dependency=self.dependency.name)
+        if self.drills is not None and is_full(outcome) and self.drills.due():
+            self.drills.begin(self._call(args, kwargs, stored))
         if stored and is_full(outcome):
-            self._answers.refresh(stored, outcome.value, max_age=self._remember_seconds)
+            self._answers.refresh(stored, outcome.value, max_age=self.fallbacks.remember_seconds)
         return outcome
 
     async def call_async(
@@ -173,9 +178,11 @@ class Pipeline:
                 raise
             return await self.degrade_async(error, self._call(args, kwargs, stored))
         outcome = outcome_of(value, dependency=self.dependency.name)
+        if self.drills is not None and is_full(outcome) and self.drills.due():
+            await self.drills.begin_async(self._call(args, kwargs, stored))
         if stored and is_full(outcome):
-            life = self._remember_seconds
-            await self._answers.refresh_async(stored, outcome.value, max_age=life)
+            age = self.fallbacks.remember_seconds
+            await self._answers.refresh_async(stored, outcome.value, max_age=age)
         return outcome
 
     def _without(
@@ -189,7 +196,7 @@ class Pipeline:
         if not self.fallbacks:
             raise error
         call = self._call(args, kwargs, self._stored(function, args, kwargs))
-        return error, call, steps_above([*self._labelled()], error.level)
+        return error, call, steps_above([*self.fallbacks.labelled()], error.level)
 
     def _guarded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -272,10 +279,10 @@ class Pipeline:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> str:
         # Before the call: a function may change what it is given, and the key must not follow.
-        if not self._remember_seconds:
+        if not self.fallbacks.remember_seconds:
             return ""
-        own = self.name != self.dependency.name
-        name = self.name if own else f"{self.name}:{name_of(function)}"
+        shared = self.name == self.dependency.name
+        name = f"{self.name}:{name_of(function)}" if shared else self.name
         return self._answers.key_of_call(name, args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: str) -> Call:
@@ -291,7 +298,7 @@ class Pipeline:
         """
         reasons = {"run": self._reports.why(error), **(tried or {})}
         wait = retry_after_of(error)
-        for step, label in self._labelled():
+        for step, label in self.fallbacks.labelled():
             if label in reasons:
                 continue
             try:
@@ -318,7 +325,7 @@ class Pipeline:
         """Do the same as `degrade` without blocking the event loop."""
         reasons = {"run": self._reports.why(error), **(tried or {})}
         wait = retry_after_of(error)
-        for step, label in self._labelled():
+        for step, label in self.fallbacks.labelled():
             if label in reasons:
                 continue
             try:
@@ -336,10 +343,6 @@ class Pipeline:
             else:
                 return self._reports.degraded(answer, error)
         raise self._reports.exhausted(reasons, wait) from error
-
-    def _labelled(self) -> Iterable[tuple[Step, str]]:
-        for number, step in enumerate(self.fallbacks, start=1):
-            yield step, f"{number}. {step.source}"
 
     def _limit_of(self, step: Step) -> Limit | None:
         # A static answer takes no time, and is there even if nothing else is.

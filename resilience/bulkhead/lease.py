@@ -59,9 +59,9 @@ class Line:
             self._standing, self._pid = {}, lease.pid
         self._standing[lease.owner] = lease
 
-    def serves(self, lease: Lease) -> bool:
-        """Tell whether it is *lease*'s turn; it stays so until it leaves."""
-        return lease in self._served()
+    def serves(self, lease: Lease, *, sparing: int = 0) -> bool:
+        """Tell whether it is *lease*'s turn, *sparing* places; it stays so until it leaves."""
+        return lease in self._served()[: self._places - sparing]
 
     def leave(self, lease: Lease) -> None:
         """Make room, and wake who is served now."""

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ from resilience.errors import BulkheadFullError, StoreUnavailableError
 from resilience.events import BulkheadFull, Listener, announce, log_event
 from resilience.store.slots import ROUND_SECONDS, SlotStore
 
+spared: ContextVar[int] = ContextVar("resilience_spared_slots", default=0)
+"""Slots that a call leaves to others. One that spares any does not wait, and its refusal is not
+announced: nobody needs its answer."""
 RETRY_AFTER_SECONDS = 1.0
 """`retry_after` of a refusal in the process's own line, where no end of a lease is known."""
 
@@ -125,9 +129,9 @@ class Slots:
 
     def _steps(self, lease: Lease, seconds: float) -> Generator[_Step, Any, None]:
         began = self._monotonic()
-        until = began + seconds
+        until = began if spared.get() else began + seconds
         self._line.join(lease)
-        while not self._line.serves(lease):
+        while not self._line.serves(lease, sparing=spared.get()):
             left = until - self._monotonic()
             if left <= 0:
                 raise self._full(began, RETRY_AFTER_SECONDS)
@@ -178,7 +182,7 @@ class Slots:
         if store is None or step.kind == "stand":
             bell.acquire(timeout=step.seconds)
         elif step.kind == "take":
-            return store.take(self.dependency, lease.owner, self.slots)
+            return store.take(self.dependency, lease.owner, self.slots - spared.get())
         else:
             store.doze(self.dependency, lease.owner, step.seconds)
         return None
@@ -191,7 +195,8 @@ class Slots:
                     await bell.wait()
             bell.clear()
         elif step.kind == "take":
-            return await store.take_async(self.dependency, lease.owner, self.slots)
+            limit = self.slots - spared.get()
+            return await store.take_async(self.dependency, lease.owner, limit)
         else:
             await store.doze_async(self.dependency, lease.owner, step.seconds)
         return None
@@ -227,8 +232,9 @@ class Slots:
 
     def _full(self, began: float, retry_after: float) -> BulkheadFullError:
         waited = self._monotonic() - began
-        event = BulkheadFull(dependency=self.dependency, slots=self.slots, waited=waited)
-        announce(event, self._listeners)
+        if not spared.get():
+            event = BulkheadFull(dependency=self.dependency, slots=self.slots, waited=waited)
+            announce(event, self._listeners)
         return BulkheadFullError(self.dependency, retry_after)
 
 

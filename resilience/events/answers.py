@@ -89,6 +89,46 @@ class FallbacksExhausted(Event, severity=logging.ERROR):
     reasons: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackDrilled(Event):
+    """A drill found a fallback chain in order: it would have answered.
+
+    Attributes:
+        call: The task or function that was called.
+        dependency: Who answered it; a drill follows a full answer.
+        level: How good the answer of the chain would have been.
+        source: Which step would have answered.
+        age: Seconds since that answer was fresh, if it has an age.
+        seconds: How long the chain took.
+        reasons: Why the steps before had none, by step.
+    """
+
+    call: str
+    dependency: str
+    level: Level
+    source: str
+    age: float | None
+    seconds: float
+    reasons: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackDrillFailed(Event, severity=logging.WARNING):
+    """A drill found a fallback chain that would not have answered.
+
+    Attributes:
+        call: The task or function that was called.
+        dependency: Who answered it; a drill follows a full answer.
+        seconds: How long the chain took.
+        reasons: Why each step had no answer.
+    """
+
+    call: str
+    dependency: str
+    seconds: float
+    reasons: Mapping[str, str]
+
+
 FAN_OUT_ENDS: Final = ("complete", "required", "deadline", "unpublished", "lost")
 
 

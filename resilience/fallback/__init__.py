@@ -1,5 +1,7 @@
 """Fallback chains: increasingly degraded answers, each designed."""
 
+from resilience.fallback.chain import Chain, Drill, check_chain, drill
+from resilience.fallback.drills import Drills
 from resilience.fallback.progress import Progress
 from resilience.fallback.steps import (
     Call,
@@ -8,13 +10,15 @@ from resilience.fallback.steps import (
     Step,
     cached,
     call,
-    check_chain,
     stale,
     static,
 )
 
 __all__ = [
     "Call",
+    "Chain",
+    "Drill",
+    "Drills",
     "FunctionStep",
     "Progress",
     "StaticStep",
@@ -22,6 +26,7 @@ __all__ = [
     "cached",
     "call",
     "check_chain",
+    "drill",
     "stale",
     "static",
 ]

@@ -2,10 +2,9 @@
 
 import copy
 import inspect
-import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +45,7 @@ class Step(ABC):
         level: How good its answer is.
         source: What it is called in outcomes, events and errors.
         remember_seconds: How long full answers of the call must be remembered for it.
+        drilled: Whether a drill asks it.
     """
 
     def __init__(self, level: Level, source: str) -> None:
@@ -58,6 +58,7 @@ class Step(ABC):
         self.level = Level(level)
         self.source = source
         self.remember_seconds: float | None = None
+        self.drilled = True
 
     def __repr__(self) -> str:
         """Return what errors call the step."""
@@ -137,13 +138,14 @@ class FunctionStep(Step):
         function: It.
     """
 
-    def __init__(self, function: Callable[..., Any], level: Level) -> None:
+    def __init__(self, function: Callable[..., Any], level: Level, *, drilled: bool = True) -> None:
         name = getattr(function, "__name__", repr(function))
         if not callable(function):
             msg = f"fallback.call needs something to call, got {function!r}"
             raise ConfigurationError(msg)
         super().__init__(level, name)
         self.function = function
+        self.drilled = drilled
 
     def answer(self, call: Call) -> Outcome[Any]:
         """Call the function, which must not be a coroutine function."""
@@ -226,18 +228,19 @@ def cached(key: str, *, max_age: float | None = None, level: Level = Level.STATI
     return _Cached(key, max_age=max_age, level=level)
 
 
-def call(function: Callable[..., Any], *, level: Level = Level.REDUCED) -> Step:
+def call(function: Callable[..., Any], *, level: Level = Level.REDUCED, drill: bool = True) -> Step:
     """Answer with `function(*args, **kwargs)`, called with the failed call's arguments.
 
     Args:
         function: A plain function, or a coroutine function in asynchronous pipelines. An
             `Outcome` it returns is merged: the worse level counts.
         level: How good such an answer is.
+        drill: Whether a drill of the chain calls it, for real; False for one with side effects.
 
     Raises:
         ConfigurationError: *function* cannot be called, or *level* is out of range.
     """
-    return FunctionStep(function, level)
+    return FunctionStep(function, level, drilled=drill)
 
 
 def static(value: object, *, level: Level = Level.STATIC) -> Step:
@@ -252,30 +255,3 @@ def static(value: object, *, level: Level = Level.STATIC) -> Step:
         ConfigurationError: *value* cannot be copied, or *level* is out of range.
     """
     return StaticStep(value, level)
-
-
-def check_chain(steps: Sequence[Step], *, where: str) -> tuple[Step, ...]:
-    """Return *steps* as a tuple if they form a chain.
-
-    Raises:
-        ConfigurationError: They are no list, something in it is no step, or a better level follows
-            a worse one; the message says *where*.
-    """
-    if not isinstance(steps, (list, tuple)):
-        msg = f"{where}: fallbacks must be a list of steps, got {steps!r}"
-        raise ConfigurationError(msg)
-    for step in steps:
-        if not isinstance(step, Step):
-            msg = (
-                f"{where}: {step!r} is no fallback step; "
-                "use fallback.stale, .cached, .call or .static"
-            )
-            raise ConfigurationError(msg)
-    for better, worse in itertools.pairwise(steps):
-        if worse.level < better.level:
-            msg = (
-                f"{where}: fallback {worse!r} stands behind {better!r}; "
-                "levels must not decrease along the chain"
-            )
-            raise ConfigurationError(msg)
-    return tuple(steps)

@@ -10,11 +10,12 @@ from celery.exceptions import Retry
 
 from resilience.budget.jobs import current_job
 from resilience.errors import AttemptTimeoutError
-from resilience.fallback import Call, Progress, Step
+from resilience.fallback import Call, Chain, Progress, Step
 from resilience.outcome import Outcome
 from resilience.pipeline import Pipeline
 from resilience.tasks.autoretry import retry_if_declared
 from resilience.tasks.carried import noting
+from resilience.tasks.drilling import drill_at_end_of_job
 from resilience.tasks.models import with_models
 from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.positions import with_reads
@@ -29,7 +30,7 @@ class TaskPipeline(Pipeline):
         self,
         task: Task[Any, Any],
         dependency: str,
-        fallbacks: tuple[Step, ...],
+        fallbacks: Chain,
         resilience: Resilience,
     ) -> None:
         """Guard calls of *dependency* that *task* makes.
@@ -55,6 +56,7 @@ class TaskPipeline(Pipeline):
             bugs=getattr(task, "bugs", None),
             listeners=resilience.listeners,
         )
+        drill_at_end_of_job(self)
         if resilience.injector is not None:
             resilience.injector.wrap(self)
         self._task = self._owner = task
@@ -77,7 +79,7 @@ class TaskPipeline(Pipeline):
         return self.degrade(error, self._call(args, kwargs, stored), refusal.tried)
 
     def _stored(self, _: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        if not self._remember_seconds:
+        if not self.fallbacks.remember_seconds:
             return ""
         dump = getattr(self._task, "_dump_pydantic_arguments", None)
         if dump is not None:  # as a worker gets them, also where a task is applied locally

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 from celery import Task
 
 from resilience.errors import ConfigurationError
-from resilience.fallback import FunctionStep, StaticStep, Step, check_chain
+from resilience.fallback import Chain, FunctionStep, StaticStep, check_chain
 from resilience.tasks.admission import check_lane
 from resilience.tasks.models import with_models
 from resilience.tasks.once import check_key
@@ -34,7 +34,7 @@ LIKENESS = 0.81
 TaskClass = type[Task[Any, Any]]
 
 
-def check_declaration(cls: Any, *, within: TaskClass) -> tuple[Step, ...]:  # noqa: ANN401 - any subclass of *within*
+def check_declaration(cls: Any, *, within: TaskClass) -> Chain:  # noqa: ANN401 - any subclass of *within*
     """Return the fallback chain of the task class *cls*, a subclass of *within*.
 
     Raises:

@@ -10,7 +10,7 @@ from celery.exceptions import Reject
 from resilience.breaker import State
 from resilience.budget import current_budget
 from resilience.errors import CircuitOpenError, StoreUnavailableError, is_bug, text_of
-from resilience.fallback import Step
+from resilience.fallback import Chain, Drill, Step, check_chain
 from resilience.tasks.attempt import TaskPipeline
 from resilience.tasks.resilience import Resilience
 
@@ -32,7 +32,7 @@ class HoldingPipeline(TaskPipeline):
         self,
         task: Task[Any, Any],
         dependency: str,
-        fallbacks: tuple[Step, ...],
+        fallbacks: Chain,
         resilience: Resilience,
     ) -> None:
         """Guard calls of *dependency* that *task* makes; raises as `TaskPipeline`."""
@@ -86,16 +86,20 @@ class HoldingPipeline(TaskPipeline):
 
 
 def pipeline_of(
-    task: Task[Any, Any], dependency: str, fallbacks: Sequence[Step], resilience: Resilience
+    task: Task[Any, Any],
+    dependency: str,
+    fallbacks: Sequence[Step | Drill],
+    resilience: Resilience,
 ) -> TaskPipeline:
     """Return the pipeline around the body of *task*, as its dependency declares.
 
     Raises:
-        ConfigurationError: *dependency* is unknown.
+        ConfigurationError: *dependency* is unknown, or *fallbacks* are no chain.
     """
     known = resilience.dependencies.require(dependency, where=f"task {task.name}")
     kind = HoldingPipeline if known.on_open == "hold" else TaskPipeline
-    return kind(task, dependency, tuple(fallbacks), resilience)
+    chain = check_chain(fallbacks, where=f"task {task.name}")
+    return kind(task, dependency, chain, resilience)
 
 
 def _go_back(error: Exception, seconds: float) -> NoReturn:

@@ -12,14 +12,14 @@ from types import CellType, FunctionType
 from typing import Any, Final
 
 from resilience.errors import ConfigurationError
-from resilience.fallback import FunctionStep, StaticStep, Step
+from resilience.fallback import Chain, FunctionStep, StaticStep, Step
 from resilience.outcome import Outcome
 
 BODY: Final = "task_fun"
 """What Celery's wrapper calls the body that it is around."""
 
 
-def with_models(task: Any, steps: Sequence[Step]) -> Sequence[Step]:  # noqa: ANN401 - a task or its class
+def with_models(task: Any, steps: Chain) -> Chain:  # noqa: ANN401 - a task or its class
     """Return *steps* so that they take and return what the body of *task* does.
 
     Raises:
@@ -29,7 +29,8 @@ def with_models(task: Any, steps: Sequence[Step]) -> Sequence[Step]:  # noqa: AN
     wrapper = _wrapper_of(kind)
     if wrapper is None:
         return steps
-    return [_with_models(wrapper, _bound(kind, task), step) for step in steps]
+    bound = _bound(kind, task)
+    return Chain((_with_models(wrapper, bound, one) for one in steps), steps.drill_share)
 
 
 def check_models(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:  # noqa: ANN401 - a task
@@ -51,7 +52,8 @@ def _nothing(*_: object, **__: object) -> None:
 
 def _with_models(wrapper: FunctionType, bound: tuple[object, ...], step: Step) -> Step:
     if isinstance(step, FunctionStep):
-        return FunctionStep(_in_place_of_body(wrapper, bound, step.function), step.level)
+        function = _in_place_of_body(wrapper, bound, step.function)
+        return FunctionStep(function, step.level, drilled=step.drilled)
     if isinstance(step, StaticStep):
         return StaticStep(_sendable(step.value), step.level)
     return step

@@ -12,7 +12,7 @@ from resilience.bulkhead import AdaptiveLimit, Slots
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, LogLines, announce, log_event
-from resilience.fallback import Step
+from resilience.fallback import Drill, Step
 from resilience.flags import Feature, Features, FollowProvider
 from resilience.flags.gate import FeatureGate
 from resilience.flags.policy import SheddingPolicy
@@ -25,6 +25,7 @@ from resilience.tasks.admission import Admission
 from resilience.tasks.consistent import Consistent
 from resilience.tasks.defaults import miss_no_result
 from resilience.tasks.degradation import Degradation, degradation_of
+from resilience.tasks.drilling import drill_at_end_of_job
 from resilience.tasks.following import apply_defaults, follow
 from resilience.tasks.passing import pass_values
 from resilience.tasks.router import BulkheadRouter
@@ -184,7 +185,7 @@ class Resilience(Consistent):
         *,
         name: str = "",
         feature: str | None = None,
-        fallbacks: Sequence[Step] = (),
+        fallbacks: Sequence[Step | Drill] = (),
         neutral: tuple[type[Exception], ...] = (),
     ) -> Pipeline:
         """Return a pipeline to call *dependency* through, from a task or from anywhere else.
@@ -212,6 +213,7 @@ class Resilience(Consistent):
             neutral=neutral,
             listeners=self.listeners,
         )
+        drill_at_end_of_job(made)
         if self.injector is not None:
             self.injector.wrap(made)
         return made

@@ -11,8 +11,9 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from resilience.budget import Cut, call_within
 from resilience.bulkhead import NORMAL, Lane
+from resilience.clock import SystemClock
 from resilience.errors import BulkheadFullError, FeatureShedError
-from resilience.fallback import Step
+from resilience.fallback import Drill, Step
 from resilience.outcome import Outcome
 from resilience.tasks.admission import going_on, with_lane
 from resilience.tasks.attempt import TaskPipeline
@@ -85,7 +86,7 @@ class ResilientTask(Task[Any, Any]):
     throws = (FeatureShedError,)  # a line of the log and no traceback: somebody wanted that
 
     dependency: ClassVar[str | None] = None
-    fallbacks: ClassVar[Sequence[Step]] = ()
+    fallbacks: ClassVar[Sequence[Step | Drill]] = ()
     idempotency_key: ClassVar[str | None] = None
     idempotency_seconds: ClassVar[float] = 86_400.0
     bugs: ClassVar[tuple[type[Exception], ...] | None] = None
@@ -103,8 +104,7 @@ class ResilientTask(Task[Any, Any]):
     @classmethod
     def on_bound(cls, app: Celery[Any]) -> None:
         """Check the task against the app's dependencies, if those are declared already."""
-        resilience: Resilience | None = getattr(app, "resilience", None)
-        if resilience is not None:
+        if (resilience := getattr(app, "resilience", None)) is not None:
             resilience.check_task(cls)
 
     @classmethod
@@ -273,7 +273,7 @@ class ResilientTask(Task[Any, Any]):
         request: Context | None = self.request_stack.top
         if request is None or request.called_directly or request.get("entered"):
             return None
-        request.update(entered=True)
+        request.update(entered=SystemClock.monotonic())
         return request
 
     def _run_until(
