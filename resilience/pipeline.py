@@ -140,7 +140,7 @@ class Pipeline:
                 raise
             return self.degrade(error, self._call(args, kwargs, stored))
         outcome = outcome_of(value, dependency=self.dependency.name)
-        if self.drills is not None and is_full(outcome) and self.drills.due():
+        if self.drills is not None and not outcome.level and self.drills.due():
             self.drills.begin(self._call(args, kwargs, stored))
         if stored and is_full(outcome):
             self._answers.refresh(stored, outcome.value, max_age=self.fallbacks.remember_seconds)
@@ -178,7 +178,7 @@ class Pipeline:
                 raise
             return await self.degrade_async(error, self._call(args, kwargs, stored))
         outcome = outcome_of(value, dependency=self.dependency.name)
-        if self.drills is not None and is_full(outcome) and self.drills.due():
+        if self.drills is not None and not outcome.level and self.drills.due():
             await self.drills.begin_async(self._call(args, kwargs, stored))
         if stored and is_full(outcome):
             age = self.fallbacks.remember_seconds

@@ -104,6 +104,7 @@ def _lines(found: Mapping[str, Any]) -> Iterable[str]:
     for one in found["notes"]:
         yield _line(f"  note {one['name']}: {one['why']}{_since(one, found)}")
     yield from (_line(_objective(*one)) for one in found["objectives"].items())
+    yield from (_line(_drill(one, found["at"])) for one in found["drills"])
     facts = {
         "breakers": (f"{r['dependency']} {r['state']}" for r in found["breakers"]),
         "holds": (f"{r['name']} by {r['actor']}" for r in found["holds"]),
@@ -130,6 +131,19 @@ def _objective(name: str, one: Mapping[str, Any]) -> str:
     wanted = f"{briefly(one['window_seconds'])} (wanted: {one['full'] * 100:g}%)"
     left = f"{one['budget_left']:.0%} of the error budget left"
     return f"objective {name}: {share} in {wanted}, {below}{left}"
+
+
+def _drill(row: Mapping[str, Any], now: float) -> str:
+    last, drills, answered = row["last"], row["drills"], row["answered"]
+    if not drills:
+        return f"drill {row['task']}: none yet"
+    ago = "none for a day" if last is None else f"last {briefly(max(0.0, now - last['at']))} ago"
+    text = f"drill {row['task']}: {ago}, {answered / drills:.0%} of {drills} would answer"
+    text += f", at worst {row['worst']}" if answered else ""
+    if last is None or last["source"] is None:
+        return text
+    age = "" if last["age"] is None else f", {briefly(last['age'])} old"
+    return f"{text}; the last: {last['level']} by {last['source']} in {last['seconds']:.3f} s{age}"
 
 
 def _since(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -8,9 +8,17 @@ from celery import Task, signals
 
 from resilience.clock import SystemClock
 from resilience.errors import ConfigurationError
-from resilience.events import AnswerDegraded, Event, FallbacksExhausted, FanOutFinished
+from resilience.events import (
+    AnswerDegraded,
+    Event,
+    FallbackDrilled,
+    FallbackDrillFailed,
+    FallbacksExhausted,
+    FanOutFinished,
+)
 from resilience.events.tracing import trace_id
 from resilience.levels import Level
+from resilience.monitor.drills import DRILLS, last_drill
 from resilience.monitor.metrics import ANSWERS, LABELS, OTHER
 from resilience.monitor.objective import Objective
 from resilience.monitor.tally import Tally
@@ -76,6 +84,11 @@ class PrometheusListener:
             trace = trace_id()
             exemplar = json.dumps({"trace_id": trace, "at": SystemClock.now()}) if trace else ""
             tally.add("degraded_answers", dependency, Level(level).name, kind, exemplar=exemplar)
+        elif isinstance(event, FallbackDrilled | FallbackDrillFailed):
+            level = event.level if isinstance(event, FallbackDrilled) else Level.FAILED
+            call = event.call if self._app and event.call in self._app.app.tasks else OTHER
+            exemplar = last_drill(event, self._now())
+            tally.add(DRILLS, call, dependency, Level(level).name, exemplar=exemplar)
         elif isinstance(event, FanOutFinished):
             ended = event.ended if event.ended in LABELS["ended"] else OTHER
             tally.add("fanouts", ended, Level(event.level).name)

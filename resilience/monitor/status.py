@@ -15,6 +15,7 @@ from resilience.errors import ResilienceError, StoreUnavailableError, text_of
 from resilience.ledger import State
 from resilience.levels import Level
 from resilience.monitor.circuits import breaker_rows
+from resilience.monitor.drills import drill_rows
 from resilience.monitor.objective import objective_rows
 from resilience.monitor.queues import Workers, read_queues, unserved
 from resilience.monitor.reasons import LATE_SECONDS, reason_row
@@ -24,7 +25,7 @@ from resilience.tasks.resilience import Resilience
 
 BROKER_SECONDS = 3.0
 """Longest wait for the broker and the workers."""
-LISTS = ("reasons", "notes", "breakers", "holds", "flags", "jobs", "more_dead", "next")
+LISTS = ("reasons", "notes", "breakers", "holds", "flags", "drills", "jobs", "more_dead", "next")
 MAPPINGS = ("queues", "oldest", "consumers", "unserved", "dead", "unknown", "objectives")
 Report = dict[str, Any]
 Ask = Callable[[], Mapping[str, Any]]
@@ -54,9 +55,9 @@ def look(adopted: Resilience, command: str = "celery", *, workers: Workers = Non
       sentence), `since`, `until`, `users` (what they get: a phrase whose subject is "users") and
       `next`, commands.
     - `notes`: what degrades no answer, but needs somebody, with the same keys; `level` and `users`
-      are None. `kind` is `dead`, `no_consumer` or `unreadable`.
+      are None. `kind` is `dead`, `drill`, `no_consumer` or `unreadable`.
     - `breakers`: as `circuits.breaker_rows`; `holds`: `name`, `until`, `actor`, `reason`, `since`;
-      `flags`: as `rows.flag_rows`.
+      `flags`: as `rows.flag_rows`; `drills`: as `drills.drill_rows`.
     - `queues`: messages by queue; `oldest`: when the oldest of them was published, where a broker
       knows that; `consumers`: workers by queue, of those with messages that were counted;
       `unserved`: since when a queue with messages and without a worker has been seen so.
@@ -106,6 +107,7 @@ def _from_store(adopted: Resilience) -> Mapping[str, Any]:
         "level": Level.FULL.name,
         "holds": [asdict(one) for one in adopted.holds.all().values()],
         "objectives": objective_rows(adopted),
+        "drills": drill_rows(adopted),
         "breakers": breaker_rows(adopted),
         "flags": flag_rows(adopted),
     }
@@ -184,6 +186,12 @@ def _to_see_to(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         more = "+" if name in report["more_dead"] else ""
         why = f"{jobs}{more} dead letter(s) are to be replayed or discarded"
         yield _row("dead", name, why, f"resilience dead list --dependency {quote(name)}")
+    for row in report["drills"]:
+        last = row["last"]
+        if last is not None and last["level"] == Level.FAILED.name:
+            reasons = "; ".join(f"{step}: {why}" for step, why in last["reasons"].items())
+            why = f"its last drill found that no fallback would have answered ({reasons})"
+            yield _row("drill", row["task"], why, since=last["at"])
     for row in report["breakers"]:
         if row["unreadable"]:
             name = row["dependency"]

@@ -4,15 +4,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from celery import Task, signals
-from celery._state import get_current_task
+from celery import signals
+from celery._state import get_current_worker_task
 from celery.app.task import Context
 
 from resilience.clock import SystemClock
 from resilience.pipeline import Pipeline
 
-WAITING = "resilience_drills"
-"""Attribute of the request with the drills that wait for the end of its job."""
+_waiting: dict[str, list[Callable[[float], None]]] = {}
+"""The drills of this process that wait for the end of a job, by its id."""
 
 
 def drill_at_end_of_job(pipeline: Pipeline) -> None:
@@ -27,23 +27,19 @@ def drill_at_end_of_job(pipeline: Pipeline) -> None:
 
 def _put_off(drill: Callable[[float], None]) -> bool:
     """Run *drill* when the job that runs here has ended; return False where no job runs."""
-    task: Task[Any, Any] | None = get_current_task()
-    request: Context | None = None if task is None else task.request_stack.top
-    if request is None or request.called_directly:
+    task = get_current_worker_task()
+    if task is None:
         return False
-    waiting = request.get(WAITING)
-    if waiting is None:
-        request.update({WAITING: [drill]})
-        signals.task_postrun.connect(_run_drills)
-    else:
-        waiting.append(drill)
+    signals.task_postrun.connect(_run_drills)
+    _waiting.setdefault(str(task.request.id), []).append(drill)
     return True
 
 
-def _run_drills(task: Any, **_: object) -> None:  # noqa: ANN401 - Celery's
-    request = task.request_stack.top
-    for drill in () if request is None else request.get(WAITING) or ():
-        drill(_seconds_left(task, request))
+def _run_drills(task: Any, task_id: str, state: str | None = None, **_: object) -> None:  # noqa: ANN401 - Celery's
+    drills = _waiting.pop(task_id, ())
+    if state is not None:  # else something ended the job from outside
+        for drill in drills:
+            drill(_seconds_left(task, task.request_stack.top))
 
 
 def _seconds_left(task: Any, request: Context) -> float:  # noqa: ANN401 - Celery's

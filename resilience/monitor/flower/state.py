@@ -24,6 +24,8 @@ FIELDS = 40
 ANSWER_EVENTS = (events.AnswerDegraded, events.BudgetExceeded, events.FallbacksExhausted)
 ANSWER_KINDS = (TASK_DEGRADED, TASK_PARTIAL, *map(type_of, ANSWER_EVENTS))
 CELERYS = ("task", "worker")
+ROUTINE = type_of(events.FallbackDrilled)
+"""Nothing has happened: the page has a table of drills."""
 CROWD_SECONDS, CROWD = 60.0, 20
 """Of events of one kind about one thing within so long, and so many others, one is kept."""
 ENVELOPE = frozenset(
@@ -88,7 +90,7 @@ class DegradationState(EventsState):  # type: ignore[misc] # Flower has no types
         kind = str(event.get("type"))
         if kind in ANSWER_KINDS:
             self.answers.append(noted(event))
-        elif kind.partition("-")[0] not in CELERYS:
+        elif kind.partition("-")[0] not in CELERYS and kind != ROUTINE:
             self._note(noted(event))
         if kind != TASK_PARTIAL:
             super().event(event)

@@ -277,12 +277,25 @@
       clock(one.at), named(one),
       cell(one.level, badness(one.level)), one.fields.reason || (one.fields.missing ? `missing: ${one.fields.missing}` : ""), rest(one.fields),
     ]);
+    fill("drills", data.drills || [], (one) => `${one.dependency} ${one.task}`, (one) => [
+      one.task, one.last ? ago(one.last.at) : "not within a day",
+      cell(one.drills ? `${percent(one.answered, one.drills)} of ${one.drills}${one.failed_at ? `; did not ${ago(one.failed_at)}` : ""}` : "none yet", one.failed_at ? "dg-bad" : ""),
+      cell(one.worst, one.worst ? badness(one.worst) : ""), lastDrill(one.last),
+      one.last ? Object.entries(one.last.reasons).map(([step, why]) => `${step}: ${why}`).join("; ") : "",
+    ]);
     fill("timeline", data.timeline || [], (one) => `${one.at} ${one.what} ${one.name}`, (one) => [clock(one.at), one.what, one.name, one.actor, one.text]);
   }
 
   function named(one) {
     const text = one.fields.name || one.fields.task || one.fields.call || one.id;
     return one.id && one.kind !== "task-partial" ? { text, href: taskPage(one.id) } : text;
+  }
+  const percent = (part, whole) => `${Math.floor((100 * part) / whole)} %`;
+  function lastDrill(last) {
+    if (!last) return "";
+    if (last.source === null) return cell("none", "dg-bad");
+    const age = last.age === null ? "" : `, ${duration(last.age)} old`;
+    return `${last.level} by ${last.source} in ${Number(last.seconds).toPrecision(2)} s${age}`;
   }
   const rest = (fields) => Object.entries(fields).filter(([name]) => !["name", "level", "reason", "event"].includes(name)).map(([name, value]) => `${name}: ${value}`).join(", ");
   function cost(one) {
