@@ -18,7 +18,7 @@ from benchmarks.figure import Figure, in_turns, median_us, paired_ratio
 from resilience.breaker import Breaker
 from resilience.dependency import Dependency
 from resilience.errors import CircuitOpenError
-from resilience.fallback import stale, static
+from resilience.fallback import Drill, Step, drill, stale, static
 from resilience.levels import Level
 from resilience.pipeline import Pipeline
 from resilience.store import Answers, Store
@@ -33,6 +33,8 @@ PIPELINE_US = 1.2
 PIPELINE_WITH_TIMER_US = 4.0
 PIPELINE_WITH_FALLBACK_US = 6.5
 """With a timer, too."""
+NOT_DRILLED_US = 2.0
+"""More for a call that is not drilled than for one whose chain has no drill."""
 STALE_RATIO = 2.1
 """Of a plain GET: 90 µs where that takes 43."""
 
@@ -47,6 +49,7 @@ def run(*, quick: bool) -> Iterator[Figure]:
         yield from _closed(breaker, rounds, repeats)
         yield from _closed_async(breaker, rounds)
         yield from _pipeline(breaker, server.url, repeats)
+        yield _not_drilled(breaker, server.url, rounds)
         yield from round_trips("breaker_closed", breaker(noop), pulse, server.client())
         yield from _refused(server.url, server.client(), repeats)
 
@@ -116,6 +119,28 @@ def _pipeline(breaker: Breaker, url: str, repeats: int) -> Iterator[Figure]:
     ):
         pipeline = Pipeline(name, dependency, answers, breaker=breaker, fallbacks=fallbacks)
         yield _time(name, partial(pipeline.call, noop), repeats, bound)
+
+
+def _not_drilled(breaker: Breaker, url: str, rounds: int) -> Figure:
+    chains: dict[str, list[Step | Drill]] = {
+        "without": [static(1)],
+        "not_drilled": [drill(share=1e-6), static(1)],
+    }
+    dependency, answers = Dependency(breaker.name, timeout=None), _answers(url)
+    pipelines = {
+        side: Pipeline(side, dependency, answers, breaker=breaker, fallbacks=chain)
+        for side, chain in chains.items()
+    }
+    calls = {side: partial(one.call, noop) for side, one in pipelines.items()}
+    seconds = in_turns(rounds, **{side: times(CALLS_PER_RUN, run) for side, run in calls.items()})
+    pairs = zip(seconds["not_drilled"], seconds["without"], strict=True)
+    extra = statistics.median(ours - theirs for ours, theirs in pairs) / CALLS_PER_RUN
+    sides = {
+        f"{side}_us": round(statistics.median(runs) / CALLS_PER_RUN * 1e6, 3)
+        for side, runs in seconds.items()
+    }
+    name = "pipeline_not_drilled_extra"
+    return Figure(name=name, value=extra * 1e6, unit="us", bound=NOT_DRILLED_US, sides=sides)
 
 
 def _refused(url: str, client: redis.Redis, repeats: int) -> Iterator[Figure]:

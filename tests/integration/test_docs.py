@@ -346,6 +346,17 @@ def test_proxy_page_runs(valkey: ValkeyProcess) -> None:
     names["cache"].close()
 
 
+def test_drills_page_runs() -> None:
+    """The task that the page declares is drilled."""
+    app = Alone("docs", broker="memory://", set_as_current=False)
+    Resilience(app, dependencies=[Dependency("recommendations")], settings=Settings(store_url=""))
+    names = run_page("drills.md", app=app)
+
+    chain = names["recommend"].fallbacks
+    assert (len(chain), chain.drill_share) == (2, 0.001)
+    app.close()
+
+
 def test_telemetry_page_runs() -> None:
     """An app takes all listeners, and the one that the page writes hears."""
     alone = functools.partial(Celery, set_as_current=False)

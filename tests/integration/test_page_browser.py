@@ -117,6 +117,33 @@ def test_circuit_that_opens_is_seen_within_two_seconds_with_the_reason(
     page.wait_for("document.querySelector('#level').textContent == 'FULL'")
 
 
+def test_drills_are_shown_with_what_they_found(page: Tab, stage: Stage) -> None:
+    """When the last one was, how many would have answered, and why steps did not."""
+    store, now = stage.adopted.store, stage.adopted.fleet_time()
+    counts = {"STALE": 30, "FAILED": 10}
+    why = {"1. stale": "<script>alert(1)</script>"}
+    lasts = {
+        "STALE": {"at": now, "seconds": 0.25, "source": "stale", "age": 41.0},
+        "FAILED": {"at": now - 7200, "seconds": 0.5, "reasons": why},
+    }
+    for level, count in counts.items():
+        name = json.dumps(["drills", "shop.rank", "ranking", level])
+        store.run(lambda client: client.hset(store.key("totals"), name, str(count)))  # noqa: B023 - called at once
+        text = json.dumps(lasts[level])
+        store.run(lambda client: client.hset(store.key("exemplars"), name, text))  # noqa: B023 - as above
+    page.wait_for(f"({cell('ranking shop.rank', 2)}).startsWith('75 % of 40; did not 2 h ago')")
+    assert page.run(cell("ranking shop.rank", 3)) == "STALE"
+    assert page.run(cell("ranking shop.rank", 4)) == "STALE by stale in 0.25 s, 41 s old"
+
+    newest = json.dumps({**lasts["FAILED"], "at": now + 1})
+    name = json.dumps(["drills", "shop.rank", "ranking", "FAILED"])
+    store.run(lambda client: client.hset(store.key("exemplars"), name, newest))
+    page.wait_for(f"({cell('ranking shop.rank', 4)}) == 'none'")
+    assert page.run(cell("ranking shop.rank", 5)) == "1. stale: <script>alert(1)</script>"
+    for key in ("totals", "exemplars"):
+        store.run(lambda client: client.delete(store.key(key)))  # noqa: B023 - as above
+
+
 def test_everything_can_be_ordered_with_the_keyboard_alone(page: Tab) -> None:
     """Each order asks for a reason; Escape leaves the dialog; the focus stays where it was."""
     press_button(page, "Hold mail")

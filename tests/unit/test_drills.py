@@ -21,7 +21,8 @@ from resilience.budget.threads import helper_threads
 from resilience.bulkhead import Slots
 from resilience.events import Event, FallbackDrilled, FallbackDrillFailed
 from resilience.fallback import Chain
-from resilience.store import Answers
+from resilience.store import Answers, Store
+from resilience.store.slots import SlotStore
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.unit.breakers import Rig
@@ -312,14 +313,16 @@ def test_drill_takes_no_more_than_half_of_what_is_left_of_the_budget(
         assert 0.1 < budget.remaining() < 0.6
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["process", "fleet"])
 def test_drill_leaves_the_last_slot_to_others(
-    drilled: Drilled, heard: Heard, no_answers: Answers
+    drilled: Drilled, heard: Heard, no_answers: Answers, store: Store, *, shared: bool
 ) -> None:
     """A step that calls through slots is refused at once, and says nothing of the chain."""
 
     def inner(slots: int) -> tuple[Pipeline, list[int]]:
         calls: list[int] = []
-        capped = Slots("ranking", slots, listeners=[heard])
+        leases = SlotStore(store) if shared else None
+        capped = Slots("ranking", slots, store=leases, listeners=[heard])
         ranking = Pipeline("rank", Dependency("ranking"), no_answers, slots=capped)
         assert ranking.call(str) == ""  # a call that somebody waits for may have the last one
         step = fallback.call(lambda number: ranking.call(calls.append, number))

@@ -7,7 +7,14 @@ from typing import Any
 import flower.events  # type: ignore[import-untyped]
 import pytest
 
-from resilience.events import AnswerDegraded, BudgetExceeded, Event, FallbacksExhausted
+from resilience.events import (
+    AnswerDegraded,
+    BudgetExceeded,
+    Event,
+    FallbackDrilled,
+    FallbackDrillFailed,
+    FallbacksExhausted,
+)
 from resilience.monitor.celery_events import celery_event
 from resilience.monitor.flower.letters import _filled
 from resilience.monitor.flower.state import DegradationState, noted
@@ -49,6 +56,16 @@ def test_fan_out_is_an_answer_and_no_task(state: DegradationState) -> None:
     send(state, "task-partial", uuid="fan-out", level=2, missing=["ads"], degraded=[])
     assert set(state.tasks) == {"one"}
     assert state.answers[0]["fields"]["missing"] == "ads"
+
+
+def test_timeline_has_drills_that_failed_only(state: DegradationState) -> None:
+    """The others are routine, and come by the thousand."""
+    for kind in (FallbackDrilled, FallbackDrillFailed):
+        sent = celery_event(make(kind, "x"))
+        assert sent is not None
+        state.event({**ENVELOPE, **sent})
+
+    assert [one["kind"] for one in state.incidents] == ["answer-fallback-drill-failed"]
 
 
 @pytest.mark.parametrize("kind", [AnswerDegraded, BudgetExceeded, FallbacksExhausted])
