@@ -43,7 +43,8 @@ def adopted(valkey: ValkeyProcess) -> Iterator[Resilience]:
         """Do nothing."""
 
     kinds: Any = {"base": ResilientTask, "dependency": "ranking", "shared": False}
-    app.task(name="shop.rank", fallbacks=chain, **kinds)(rank)
+    declare: Any = app.task(name="shop.rank", fallbacks=chain, **kinds)
+    declare(rank)
     yield made
     made.store.client.close()
     app.close()
