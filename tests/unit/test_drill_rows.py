@@ -133,6 +133,8 @@ def test_call_that_is_no_task_counts_as_other(adopted: Resilience) -> None:
     adopted.announce(drilled("anything"))
 
     assert row_of(adopted, 1, "other")["share"] == 0.0
+    kept = adopted.store.run(lambda client: client.hkeys(adopted.store.key("totals")))
+    assert not any(b"anything" in name for name in kept)
 
 
 @pytest.mark.parametrize(

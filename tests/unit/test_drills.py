@@ -337,6 +337,19 @@ def test_drill_leaves_the_last_slot_to_others(
     assert (scarce[1], plenty[1]) == ([], [7])
 
 
+def test_drill_leaves_the_last_slot_of_the_fleet_to_others(
+    drilled: Drilled, heard: Heard, no_answers: Answers, store: Store
+) -> None:
+    """Also if another process has the others."""
+    ours, theirs = (Slots("ranking", 2, store=SlotStore(store)) for _ in range(2))
+    ranking = Pipeline("rank", Dependency("ranking"), no_answers, slots=ours)
+    step = fallback.call(lambda number: ranking.call(int, number))
+    pipeline = made(heard, no_answers, EVERY_CALL, step)
+
+    assert theirs.call(SECONDS, drilled, pipeline, heard, int, 7) == []
+    assert len(drilled(pipeline, heard, int, 7)) == 1
+
+
 def test_step_that_is_left_out_is_never_asked(
     drilled: Drilled, heard: Heard, no_answers: Answers
 ) -> None:

@@ -99,7 +99,7 @@ def test_drill_takes_no_more_than_half_of_what_a_time_limit_leaves(
     """A limit that struck meanwhile would make a failure of the job that has its answer."""
 
     def hang(_: int) -> None:
-        threading.Event().wait(60.0)
+        threading.Event().wait(4 * LIMIT_SECONDS)
 
     task = made(app, EVERY_JOB, fallback.call(hang), **{limit: LIMIT_SECONDS})
     began = SystemClock.monotonic()
