@@ -24,7 +24,7 @@ from resilience.bulkhead import Slots
 from resilience.dependency import Dependency
 from resilience.errors import FeatureShedError, as_bug, is_bug, mark_wrong_call, retry_after_of
 from resilience.events import Listener, log_event
-from resilience.fallback import Call, Drill, Drills, Progress, StaticStep, Step, check_chain
+from resilience.fallback import Call, Drill, Progress, StaticStep, Step, check_chain, drills_of
 from resilience.flags.gate import FeatureGate, steps_above
 from resilience.flags.trial import ON
 from resilience.outcome import Outcome
@@ -97,7 +97,7 @@ class Pipeline:
         self._reports = Reports(name, dependency.name, listeners)
         self._owner: object = None
         called = name, dependency.name, dependency.timeout
-        self.drills = Drills.of(self.fallbacks, called, self._transparent, listeners)
+        self.drills = drills_of(self.fallbacks, called, self._transparent, listeners)
         self._allowance = Allowance(name, dependency.name, dependency.timeout)
         call: Callable[..., Any] = self._breaker.call
         acall: Callable[..., Awaitable[Any]] = self._breaker.acall

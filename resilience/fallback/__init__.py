@@ -1,7 +1,7 @@
 """Fallback chains: increasingly degraded answers, each designed."""
 
 from resilience.fallback.chain import Chain, Drill, check_chain, drill
-from resilience.fallback.drills import Drills
+from resilience.fallback.drills import drills_of
 from resilience.fallback.progress import Progress
 from resilience.fallback.steps import (
     Call,
@@ -18,7 +18,6 @@ __all__ = [
     "Call",
     "Chain",
     "Drill",
-    "Drills",
     "FunctionStep",
     "Progress",
     "StaticStep",
@@ -27,6 +26,7 @@ __all__ = [
     "call",
     "check_chain",
     "drill",
+    "drills_of",
     "stale",
     "static",
 ]

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from resilience.budget import Limit, TimeoutBudget, call_within, current_budget, time_limit_async
 from resilience.budget.threads import helper_threads
 from resilience.bulkhead.slots import spared
 from resilience.clock import SystemClock
+from resilience.consistency.session import enter
 from resilience.errors import (
     AttemptTimeoutError,
     BudgetExceededError,
@@ -92,11 +93,6 @@ class Drills:
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
 
-    @classmethod
-    def of(cls, chain: Chain, *others: Any) -> Self | None:  # noqa: ANN401 - handed on
-        """Return the drills of *chain*, made with these arguments; None: it is not drilled."""
-        return cls(chain, *others) if chain.drill_share else None
-
     def due(self) -> bool:
         """Count a full answer; tell whether its call is to be drilled."""
         return next(self._answers) % self._every == 0
@@ -127,6 +123,16 @@ class Drills:
         loop, last = asyncio.get_running_loop(), self._task
         if last is None or last.done() or last.get_loop() is not loop:
             self._task = loop.create_task(drill.run_async())
+
+
+def drills_of(
+    chain: Chain,
+    call: tuple[str, str, float | None],
+    transparent: tuple[type[Exception], ...],
+    listeners: Iterable[Listener],
+) -> Drills | None:
+    """Return what drills *chain*, with the arguments of `Drills`; None: it is not drilled."""
+    return Drills(chain, call, transparent, listeners) if chain.drill_share else None
 
 
 class _Drill:
@@ -172,7 +178,7 @@ class _Drill:
         seconds, began = self._seconds(seconds_left), _monotonic()
         if seconds <= 0:
             return None
-        spared.set(1)
+        _leave_the_call()
         with TimeoutBudget(seconds) as budget:
             for step, label in self._steps():
                 limit = self._limit(step, budget)
@@ -195,7 +201,7 @@ class _Drill:
         seconds, began = self._seconds(math.inf), _monotonic()
         if seconds <= 0:
             return
-        spared.set(1)
+        _leave_the_call()
         event: Event | None = None
         with TimeoutBudget(seconds) as budget:
             for step, label in self._steps():
@@ -276,6 +282,15 @@ class _Drill:
             seconds=self._took + seconds,
             reasons=self._reasons,
         )
+
+
+def _leave_the_call() -> None:
+    """Let the code that follows run beside the call: sparing slots, and outside its session.
+
+    Else what a step reads would count as seen by the user, and a stale read mark the answer.
+    """
+    spared.set(1)
+    enter(None)
 
 
 def _again(found: Outcome[Any] | Exception) -> Outcome[Any]:

@@ -19,6 +19,7 @@ from resilience import (
 )
 from resilience.budget.threads import helper_threads
 from resilience.bulkhead import Slots
+from resilience.consistency.session import ConsistentSession, current_session, in_session
 from resilience.events import Event, FallbackDrilled, FallbackDrillFailed
 from resilience.fallback import Chain
 from resilience.store import Answers, Store
@@ -348,6 +349,23 @@ def test_drill_leaves_the_last_slot_of_the_fleet_to_others(
 
     assert theirs.call(SECONDS, drilled, pipeline, heard, int, 7) == []
     assert len(drilled(pipeline, heard, int, 7)) == 1
+
+
+def test_drill_sees_nothing_for_the_user_of_the_call(
+    drilled: Drilled, heard: Heard, no_answers: Answers
+) -> None:
+    """What a step reads would change the token and the level of the user's session."""
+    sessions: list[object] = []
+    step = fallback.call(lambda _: sessions.append(current_session()))
+    pipeline = made(heard, no_answers, EVERY_CALL, step)
+
+    session = ConsistentSession()
+    with in_session(session):
+        [found] = drilled(pipeline, heard, str, 7)
+        assert current_session() is session
+
+    assert isinstance(found, FallbackDrilled)
+    assert sessions == [None]
 
 
 def test_step_that_is_left_out_is_never_asked(
