@@ -18,7 +18,7 @@ from benchmarks.figure import Figure, in_turns, median_us, paired_ratio
 from resilience.breaker import Breaker
 from resilience.dependency import Dependency
 from resilience.errors import CircuitOpenError
-from resilience.fallback import Drill, Step, drill, stale, static
+from resilience.fallback import Entry, drill, stale, static
 from resilience.levels import Level
 from resilience.pipeline import Pipeline
 from resilience.store import Answers, Store
@@ -122,7 +122,7 @@ def _pipeline(breaker: Breaker, url: str, repeats: int) -> Iterator[Figure]:
 
 
 def _not_drilled(breaker: Breaker, url: str, rounds: int) -> Figure:
-    chains: dict[str, list[Step | Drill]] = {
+    chains: dict[str, list[Entry]] = {
         "without": [static(1)],
         "not_drilled": [drill(share=1e-6), static(1)],
     }

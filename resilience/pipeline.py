@@ -24,7 +24,7 @@ from resilience.bulkhead import Slots
 from resilience.dependency import Dependency
 from resilience.errors import FeatureShedError, as_bug, is_bug, mark_wrong_call, retry_after_of
 from resilience.events import Listener, log_event
-from resilience.fallback import Call, Drill, Progress, StaticStep, Step, check_chain, drills_of
+from resilience.fallback import Call, Entry, Progress, StaticStep, Step, check_chain, drills_of
 from resilience.flags.gate import FeatureGate, steps_above
 from resilience.flags.trial import ON
 from resilience.outcome import Outcome
@@ -63,7 +63,7 @@ class Pipeline:
         breaker: Breaker | NoBreaker | None = None,
         slots: Slots | None = None,
         gate: FeatureGate | None = None,
-        fallbacks: Sequence[Step | Drill] = (),
+        fallbacks: Sequence[Entry] = (),
         neutral: tuple[type[Exception], ...] = (),
         bugs: tuple[type[Exception], ...] | None = None,
         listeners: Iterable[Listener] = (log_event,),

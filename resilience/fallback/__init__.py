@@ -5,6 +5,7 @@ from resilience.fallback.drills import drills_of
 from resilience.fallback.progress import Progress
 from resilience.fallback.steps import (
     Call,
+    Entry,
     FunctionStep,
     StaticStep,
     Step,
@@ -18,6 +19,7 @@ __all__ = [
     "Call",
     "Chain",
     "Drill",
+    "Entry",
     "FunctionStep",
     "Progress",
     "StaticStep",

@@ -7,13 +7,13 @@ from typing import Final, Self
 
 from resilience.budget.limits import is_number
 from resilience.errors import ConfigurationError
-from resilience.fallback.steps import Step
+from resilience.fallback.steps import Entry, Step
 
 SHARE_MIN: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Drill:
+class Drill(Entry):
     """An entry of a declared chain that is no step: how often it is drilled; made by `drill`.
 
     Attributes:
@@ -65,7 +65,7 @@ def drill(*, share: float) -> Drill:
     return Drill(float(share))
 
 
-def check_chain(steps: Sequence[Step | Drill], *, where: str) -> Chain:
+def check_chain(steps: Sequence[Entry], *, where: str) -> Chain:
     """Return *steps* as a chain if they form one.
 
     Raises:

@@ -38,7 +38,13 @@ class Call:
     stored: str
 
 
-class Step(ABC):
+class Entry:
+    """What `fallbacks` lists: a step, or how often the chain is drilled."""
+
+    __slots__ = ()
+
+
+class Step(Entry, ABC):
     """One stop of a fallback chain.
 
     Attributes:

@@ -10,7 +10,7 @@ from celery.exceptions import Reject
 from resilience.breaker import State
 from resilience.budget import current_budget
 from resilience.errors import CircuitOpenError, StoreUnavailableError, is_bug, text_of
-from resilience.fallback import Chain, Drill, Step, check_chain
+from resilience.fallback import Chain, Entry, check_chain
 from resilience.tasks.attempt import TaskPipeline
 from resilience.tasks.resilience import Resilience
 
@@ -88,7 +88,7 @@ class HoldingPipeline(TaskPipeline):
 def pipeline_of(
     task: Task[Any, Any],
     dependency: str,
-    fallbacks: Sequence[Step | Drill],
+    fallbacks: Sequence[Entry],
     resilience: Resilience,
 ) -> TaskPipeline:
     """Return the pipeline around the body of *task*, as its dependency declares.

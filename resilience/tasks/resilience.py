@@ -12,7 +12,7 @@ from resilience.bulkhead import AdaptiveLimit, Slots
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.events import Event, Listener, LogLines, announce, log_event
-from resilience.fallback import Drill, Step
+from resilience.fallback import Entry
 from resilience.flags import Feature, Features, FollowProvider
 from resilience.flags.gate import FeatureGate
 from resilience.flags.policy import SheddingPolicy
@@ -185,7 +185,7 @@ class Resilience(Consistent):
         *,
         name: str = "",
         feature: str | None = None,
-        fallbacks: Sequence[Step | Drill] = (),
+        fallbacks: Sequence[Entry] = (),
         neutral: tuple[type[Exception], ...] = (),
     ) -> Pipeline:
         """Return a pipeline to call *dependency* through, from a task or from anywhere else.

@@ -13,7 +13,7 @@ from resilience.budget import Cut, call_within
 from resilience.bulkhead import NORMAL, Lane
 from resilience.clock import SystemClock
 from resilience.errors import BulkheadFullError, FeatureShedError
-from resilience.fallback import Drill, Step
+from resilience.fallback import Entry
 from resilience.outcome import Outcome
 from resilience.tasks.admission import going_on, with_lane
 from resilience.tasks.attempt import TaskPipeline
@@ -86,7 +86,7 @@ class ResilientTask(Task[Any, Any]):
     throws = (FeatureShedError,)  # a line of the log and no traceback: somebody wanted that
 
     dependency: ClassVar[str | None] = None
-    fallbacks: ClassVar[Sequence[Step | Drill]] = ()
+    fallbacks: ClassVar[Sequence[Entry]] = ()
     idempotency_key: ClassVar[str | None] = None
     idempotency_seconds: ClassVar[float] = 86_400.0
     bugs: ClassVar[tuple[type[Exception], ...] | None] = None

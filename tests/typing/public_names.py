@@ -14,7 +14,7 @@ from resilience import (
     fallback,
 )
 from resilience.errors import retry_after_of
-from resilience.fallback import Step
+from resilience.fallback import Drill, Step
 from resilience.store import Answer, Answers, Store
 
 
@@ -33,6 +33,15 @@ def declared(popular: Callable[[int], list[str]]) -> list[Step]:
     fallback.stale(60)  # type: ignore[call-arg]  # sixty what?
     fallback.static([], Level.STATIC)  # type: ignore[call-arg]  # said by name
     return chain
+
+
+def drilled(dependency: Dependency, answers: Answers) -> Pipeline:
+    """A drill stands among the steps, and says its share by name."""
+    assert_type(fallback.drill(share=0.001), Drill)
+    fallback.drill()  # type: ignore[call-arg]  # how many?
+    fallback.drill(0.001)  # type: ignore[call-arg]  # of what?
+    chain = [fallback.drill(share=1), fallback.static([])]
+    return Pipeline("ask", dependency, answers, fallbacks=chain)
 
 
 def outcomes(outcome: Outcome[list[str]]) -> None:

@@ -7,6 +7,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import pytest
+from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
 
 from resilience import (
     ConfigurationError,
@@ -247,6 +248,18 @@ def test_bug_ends_a_drill_as_it_ends_a_chain(
 
     assert isinstance(found, FallbackDrillFailed)
     assert found.reasons == {"1. failing": "NameError: typo"}
+
+
+@pytest.mark.parametrize("error", [Retry(), Ignore(), SoftTimeLimitExceeded()], ids=repr)
+def test_what_steers_or_ends_a_job_says_nothing_of_the_chain(
+    drilled: Drilled, heard: Heard, no_answers: Answers, error: Exception
+) -> None:
+    """The drill ends with it, in silence."""
+    asked: list[int] = []
+    steps = [fallback.call(raising(error)), fallback.call(asked.append)]
+
+    assert drilled(made(heard, no_answers, EVERY_CALL, *steps), heard, int, 7) == []
+    assert asked == []
 
 
 def test_answer_that_is_not_full_is_neither_drilled_nor_counted(

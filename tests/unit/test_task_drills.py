@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, signals
 from pydantic import BaseModel
 
 from resilience import Dependency, Level, Resilience, ResilientTask, Settings, fallback
@@ -90,6 +90,18 @@ def test_each_drilled_call_of_a_job_has_its_drill(app: Celery[Any], listening: L
             "body",
         ]
         listening.heard.clear()
+
+
+def test_job_that_is_not_drilled_pays_nothing_at_its_end(
+    app: Celery[Any], listening: Listening
+) -> None:
+    """Celery's signal is connected only while a drill waits for it."""
+    before = len(signals.task_postrun.receivers)
+    task = made(app, EVERY_JOB, fallback.static(0))
+    assert task.apply((7,)).result.value == 7
+
+    assert len(listening.heard) == 1
+    assert len(signals.task_postrun.receivers) == before
 
 
 @pytest.mark.parametrize("limit", ["time_limit", "soft_time_limit"])
