@@ -111,7 +111,9 @@ def test_fault_reaches_a_worker_marks_its_answers_and_ends_when_it_is_cleared(
     assert "fault" not in rank()["_meta"]
 
 
-def test_list_shows_who_ordered_what_and_until_when(run: Run) -> None:
+def test_list_shows_who_ordered_what_and_until_when(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For people and for programs."""
     options = ("--delay", "2s", "--rate", "0.3", "--distribution", "exponential", "--seed", "7")
     done = run("set", "mail", "latency", *options, "--for", "5m", "--detach", *WHO)
@@ -134,6 +136,7 @@ def test_list_shows_who_ordered_what_and_until_when(run: Run) -> None:
         "actor": "ann",
         "reason": "drill #7",
     }
+    monkeypatch.setenv("COLUMNS", "250")
     assert "drill #7" in run("list").stdout
 
 

@@ -1,6 +1,6 @@
 """An app without features, whose dependencies are to have faults."""
 
-from celery import Celery, shared_task
+from celery import Celery
 
 from resilience import BreakerPolicy, Dependency, FireAndForgetTask, Resilience, ResilientTask
 from resilience.events import log_event
@@ -20,12 +20,12 @@ Resilience(
 )
 
 
-@shared_task(base=ResilientTask, dependency="ranking", fallbacks=[static([])])
+@app.task(shared=False, base=ResilientTask, dependency="ranking", fallbacks=[static([])])
 def rank() -> list[int]:
     """Answer with an empty list when ranking is down."""
     return [1]
 
 
-@shared_task(base=FireAndForgetTask, dependency="mail")
+@app.task(shared=False, base=FireAndForgetTask, dependency="mail")
 def send() -> None:
     """Wait when mail is down."""

@@ -24,14 +24,14 @@ Resilience(
 )
 
 
-@app.task(base=FireAndForgetTask, dependency="notes")
+@app.task(shared=False, base=FireAndForgetTask, dependency="notes")
 def note(key: str) -> None:
     """Note *key* in a place that is always reached."""
     with redis.Redis.from_url(ENV["DIARY_URL"]) as diary:
         diary.hincrby(DONE, key, 1)
 
 
-@app.task(base=ResilientTask, dependency="answers", fallbacks=[static(-1)])
+@app.task(shared=False, base=ResilientTask, dependency="answers", fallbacks=[static(-1)])
 def answer(number: int) -> int:
     """Return *number*."""
     return number
