@@ -167,6 +167,7 @@ def test_slot_is_free_after_any_exception(one_slot: Slots, error: BaseException)
     assert is_free(one_slot)
 
 
+@pytest.mark.usefixtures("no_lease_ends")
 def test_slot_is_free_after_a_cut(one_slot: Slots, no_answers: Answers) -> None:
     """Neither the timeout of the call nor a budget around it keeps a slot."""
     hasty = Pipeline("users", Dependency("users", timeout=0.1), no_answers, slots=one_slot)
