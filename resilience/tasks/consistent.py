@@ -118,7 +118,7 @@ class UserSession(ConsistentSession):
 class Consistent(Sharing):
     """The part of `Resilience` that has to do with databases, and with who reads from them."""
 
-    listeners: tuple[Listener, ...]
+    listeners: list[Listener]
 
     @functools.cached_property
     def sources(self) -> "dict[str, Databases]":

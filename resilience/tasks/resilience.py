@@ -52,6 +52,7 @@ class Resilience(Consistent):
         app: The Celery app.
         settings: Operator settings.
         dependencies: What was declared, by name; `features` likewise.
+        listeners: Who hears of events; a listener that is appended hears of them from then on.
         intent: Provider whose flags are orders, if any.
         router: Which bulkhead a job belongs to.
         admission: Whether there is room for another job.
@@ -95,7 +96,8 @@ class Resilience(Consistent):
         self.intent = intent
         self.shedding_policy = shedding or SheddingPolicy()
         lines = LogLines(self.settings.log_format)
-        self.listeners = tuple(lines if one is log_event else one for one in listeners)
+        # A list that all parts share: who is appended later hears of everything, too.
+        self.listeners = [lines if one is log_event else one for one in listeners]
         self.time_limit_seconds: float | None = None
         self.router = BulkheadRouter(app, self.dependencies)
         self.admission = Admission(app, self.dependencies, self.announce)

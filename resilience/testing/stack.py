@@ -24,7 +24,13 @@ class WorkerProcess(ServerProcess):
     """
 
     def __init__(
-        self, command: Sequence[str], *, hostname: str, env: Mapping[str, str], log_path: Path
+        self,
+        command: Sequence[str],
+        *,
+        hostname: str,
+        env: Mapping[str, str],
+        log_path: Path,
+        include: Sequence[str] = (),
     ) -> None:
         """Describe the worker; `start` starts it, also again after `kill` or `stop`.
 
@@ -33,8 +39,9 @@ class WorkerProcess(ServerProcess):
             hostname: Node name.
             env: Variables on top of the inherited environment.
             log_path: File for its log.
+            include: Further modules that it imports before it is ready.
         """
-        options = ["-n", hostname, "-I", announce.__name__]
+        options = ["-n", hostname, "-I", ",".join((announce.__name__, *include))]
         super().__init__(
             [*command, *options],
             ready=announce.READY,

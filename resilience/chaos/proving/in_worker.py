@@ -1,0 +1,12 @@
+"""Makes a worker that includes this module (`celery worker -I …`) record what happens in it."""
+
+from celery import current_app, shared_task
+
+from resilience.chaos.proving.records import FILLER, Recorder
+
+Recorder.attach(current_app)
+
+
+@shared_task(name=FILLER, ignore_result=True)
+def fill() -> None:
+    """Do nothing: a job that only fills a queue."""

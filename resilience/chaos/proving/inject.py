@@ -1,0 +1,224 @@
+"""Brings about one fault of a proof, in the whole fleet, and undoes it."""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, Protocol
+
+from resilience.breaker import Breaker, State
+from resilience.bulkhead import Slots
+from resilience.bulkhead.room import READING_SECONDS
+from resilience.chaos.proving.plan import Planned
+from resilience.chaos.proving.records import FILLER, Record
+from resilience.dependency import Dependency
+from resilience.errors import AttemptTimeoutError, BulkheadFullError, CircuitOpenError
+from resilience.faults import Fault
+from resilience.tasks.admission import depth_of
+from resilience.tasks.resilience import Resilience
+
+ACTOR: Final = "resilience prove"
+REASON: Final = "proof of faults"
+SECONDS: Final = 600.0
+"""A fault that this process could not end, as it was killed, ends by itself after so long."""
+SLOW_SHARE: Final = 0.8
+"""Of the dependency's timeout: slow, and yet an answer."""
+SLOW_SECONDS: Final = 1.0
+"""Without a timeout."""
+DRAIN_SECONDS: Final = 60.0
+"""Longest wait until a queue that was filled is empty again."""
+MARK_SECONDS: Final = 0.001
+"""Each call of a dependency is delayed so long all the while, which announces it."""
+
+
+class Fleet(Protocol):
+    """The workers of the app."""
+
+    def pause(self, name: str) -> None:
+        """Keep a worker from taking messages."""
+
+    def resume(self, name: str) -> None:
+        """Let it go on."""
+
+
+def name_of(planned: Planned) -> str:
+    """Return the name of the ordered fault."""
+    return f"proof-{planned.dependency}"
+
+
+class Injections:
+    """Brings about the faults of one app."""
+
+    def __init__(self, adopted: Resilience, fleet: Fleet) -> None:
+        """Inject nothing yet."""
+        self._adopted = adopted
+        self._fleet = fleet
+
+    def mark_calls(self) -> None:
+        """Let every call of every dependency be announced until the end."""
+        for name in self._adopted.dependencies:
+            fault = Fault(dependency=name, kind="latency", delay_seconds=MARK_SECONDS)
+            self._adopted.faults.set(
+                fault, actor=ACTOR, reason=REASON, seconds=86_400.0, name=f"proof-mark-{name}"
+            )
+
+    @contextmanager
+    def in_force(self, planned: Planned) -> Iterator[dict[str, int]]:
+        """Let a fault be in force for the block.
+
+        Yields:
+            Dependencies whose circuit did not open, and after how many failures.
+        """
+        dependency = self._adopted.dependencies[planned.dependency]
+        with ExitStack() as stack:
+            closed: dict[str, int] = {}
+            match planned.kind:
+                case "refused":
+                    closed = self._trip(dependency)
+                    stack.callback(self.close, [dependency.name])
+                case "full":
+                    stack.enter_context(self._filled(dependency))
+                case "late":
+                    self._fleet.pause(dependency.name)
+                    stack.callback(self._fleet.resume, dependency.name)
+                case _:
+                    self._order(planned, dependency)
+                    stack.callback(self.end, planned)
+            yield closed
+
+    def end(self, planned: Planned) -> None:
+        """End an ordered fault before its block does; harmless if there is none."""
+        self._adopted.faults.clear(name_of(planned), actor=ACTOR, reason=REASON)
+
+    def close(self, names: Iterable[str]) -> None:
+        """Reset the circuits of dependencies."""
+        for name in names:
+            breaker = self._adopted.breaker(name)
+            if isinstance(breaker, Breaker):
+                breaker.reset(actor=ACTOR, reason=REASON)
+
+    def _order(self, planned: Planned, dependency: Dependency) -> None:
+        slow = SLOW_SHARE * dependency.timeout if dependency.timeout else SLOW_SECONDS
+        kinds: Mapping[str, dict[str, Any]] = {
+            "slow": {"kind": "latency", "delay_seconds": slow},
+            "hang": {"kind": "hang"},
+            "killed": {"kind": "hang"},
+            "execute-then-timeout": {"kind": "execute-then-timeout"},
+        }
+        fault = Fault(dependency=dependency.name, **kinds.get(planned.kind, {"kind": "error"}))
+        self._adopted.faults.set(
+            fault, actor=ACTOR, reason=REASON, seconds=SECONDS, name=name_of(planned)
+        )
+
+    def _trip(self, dependency: Dependency) -> dict[str, int]:
+        """Let the circuit open by timeouts if it can, and keep it open."""
+        breaker, closed = self._adopted.breaker(dependency.name), {}
+        if not isinstance(breaker, Breaker):
+            return {}
+        policy = breaker.policy
+        ways = policy.failure_ratio, policy.consecutive_failures
+        if any(ways) and policy.failure_if is None and policy.min_reporters == 1:
+            most = 2 * max(policy.minimum_calls, policy.consecutive_failures or 0)
+            if not any(_refuses(breaker, dependency) for _ in range(most)):
+                closed[dependency.name] = most
+        breaker.force_open(seconds=SECONDS, actor=ACTOR, reason=REASON)
+        return closed
+
+    @contextmanager
+    def _filled(self, dependency: Dependency) -> Iterator[None]:
+        slots = self._adopted.slots(dependency.name)
+        with ExitStack() as stack:
+            if slots is not None:
+                stack.enter_context(_taken(slots))
+            if dependency.max_queue is not None:
+                self._fleet.pause(dependency.name)
+                stack.callback(self._drain, dependency)
+                stack.callback(self._fleet.resume, dependency.name)
+                self._fill(dependency, dependency.max_queue)
+            yield
+
+    def _fill(self, dependency: Dependency, most: int) -> None:
+        # The worker may have taken some messages, and not begun them.
+        taken = dependency.concurrency * dependency.prefetch + 1
+        for _ in range(most + taken):
+            try:
+                self._adopted.app.send_task(FILLER, queue=dependency.queue)
+            except BulkheadFullError:
+                break
+        threading.Event().wait(READING_SECONDS)  # publishers know older depths so long
+
+    def _drain(self, dependency: Dependency) -> None:
+        tick = threading.Event()
+        for _ in range(int(DRAIN_SECONDS / 0.1)):
+            with self._adopted.app.producer_or_acquire(None) as producer:
+                if not depth_of(self._adopted.app, producer, dependency.queue):
+                    break
+            tick.wait(0.1)
+        tick.wait(READING_SECONDS)  # as above
+
+
+def _refuses(breaker: Breaker, dependency: Dependency) -> bool:
+    """Tell whether the circuit refuses a call that would time out."""
+
+    def times_out() -> None:
+        raise AttemptTimeoutError(dependency.name, dependency.timeout or 1.0)
+
+    try:
+        breaker.call(times_out)
+    except CircuitOpenError:
+        return True
+    except AttemptTimeoutError:
+        pass
+    return breaker.known_state is State.OPEN
+
+
+@contextmanager
+def _taken(slots: Slots) -> Iterator[None]:
+    """Hold all slots of a dependency for the block."""
+    held = threading.Barrier(slots.slots + 1)
+    over = threading.Event()
+
+    def hold() -> None:
+        held.wait(DRAIN_SECONDS)
+        over.wait(SECONDS)
+
+    threads = [
+        threading.Thread(target=slots.call, args=(DRAIN_SECONDS, hold), daemon=True)
+        for _ in range(slots.slots)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        held.wait(DRAIN_SECONDS)
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(DRAIN_SECONDS)
+
+
+def struck(planned: Planned, records: Iterable[Record], *, killed: bool) -> bool:
+    """Tell whether a planned fault has struck, given what all processes wrote."""
+    match planned.kind:
+        case "killed":
+            return killed
+        case "late":
+            return any(one["record"] == "BudgetExceeded" and one["late"] >= 0 for one in records)
+        case "full":
+            full = {"BulkheadFull", "JobRefused"}
+            return any(
+                one["record"] in full and one["dependency"] == planned.dependency for one in records
+            )
+        case "refused":
+            return any(_was_refused(one, planned.dependency) for one in records)
+        case _:
+            return any(
+                one["record"] == "FaultInjected" and one["fault"] == name_of(planned)
+                for one in records
+            )
+
+
+def _was_refused(record: Record, dependency: str) -> bool:
+    texts = (record.get("reason"), record.get("error"), *dict(record.get("reasons") or {}).values())
+    return record.get("dependency") == dependency and any(
+        CircuitOpenError.__name__ in str(text) for text in texts
+    )

@@ -1,0 +1,319 @@
+"""Makes each call under each of its faults, in a running fleet, and judges the answers."""
+
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from resilience.chaos.proving import inject, plan
+from resilience.chaos.proving.asking import Asked
+from resilience.chaos.proving.call import Call
+from resilience.chaos.proving.learn import call_facts, limit_of, touches_of
+from resilience.chaos.proving.memory import forgotten, remembers
+from resilience.chaos.proving.plan import Kind, Planned, Run, Touch
+from resilience.chaos.proving.records import FILLER, Record, Records
+from resilience.chaos.proving.report import NONE, Proof, Row, fault_of
+from resilience.chaos.proving.verdict import TOLERANCE, Observed, broken
+from resilience.clock import SystemClock
+from resilience.errors import LedgerUnavailableError, SchemaError
+from resilience.levels import Level
+from resilience.pulse import PULSE_SECONDS, STALE_SECONDS
+from resilience.tasks.resilience import Resilience
+
+WARM_UPS: Final = 4
+"""Healthy calls before the first that counts: processes import, and open connections."""
+PATIENCE_SECONDS: Final = 30.0
+"""How long to wait for an answer that nothing limits."""
+LONGER_SECONDS: Final = 5.0
+"""How long to wait for an answer beyond its limit."""
+SPREAD_SECONDS: Final = 0.1
+"""What an order takes to reach all processes, besides the age of what they know."""
+RECOVERY_SECONDS: Final = 10.0
+SETTLE_SECONDS: Final = 3.0
+"""How long to wait for the end of jobs that a call left behind, besides the timeout."""
+TICK_SECONDS: Final = 0.05
+ENDS: Final = frozenset(
+    {"succeeded", "failed", "revoked", "BudgetExceeded", "JobParked", "JobBuried", "JobKept"}
+)
+"""Records of a job that is done, given up or in the ledger."""
+
+
+class Fleet(inject.Fleet, Protocol):
+    """The workers of the app."""
+
+    def kill(self, pid: int) -> bool:
+        """Kill the worker that *pid* is a process of; tell whether there is one."""
+
+    def await_restarts(self) -> None:
+        """Wait until the workers that were killed run again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where calls are proved.
+
+    Attributes:
+        adopted: The app, on a broker, store and ledger of its own.
+        fleet: Its workers.
+        records: What all processes write.
+        kinds: Which faults to try.
+        patience: Seconds to wait for an answer that nothing limits.
+        report: Hears of the progress.
+    """
+
+    adopted: Resilience
+    fleet: Fleet
+    records: Records
+    kinds: Collection[Kind] = plan.KINDS
+    patience: float = PATIENCE_SECONDS
+    report: Callable[[str], None] = lambda _: None
+
+
+def prove(stage: Stage, calls: Mapping[str, Call], *, pairs: bool = False) -> Proof:
+    """Make all *calls* under each single fault, and under *pairs* of faults if asked to.
+
+    Raises:
+        StoreUnavailableError: The store does not answer.
+    """
+    began = SystemClock.monotonic()
+    inject.Injections(stage.adopted, stage.fleet).mark_calls()
+    rows: list[Row] = []
+    pruned = 0
+    for name, call in calls.items():
+        trial = Trial(stage, name, call)
+        rows.append(trial.healthy())
+        if rows[-1].broken:
+            continue
+        rows += trial.under(trial.singles())
+        if pairs:
+            runs, without = trial.pairs()
+            pruned += without
+            rows += trial.under(runs)
+    return Proof(rows=rows, pruned=pruned, seconds=SystemClock.monotonic() - began)
+
+
+class Trial:
+    """One call, and what has been learnt of it so far."""
+
+    def __init__(self, stage: Stage, name: str, call: Call) -> None:
+        """Know nothing yet."""
+        self._stage = stage
+        self._call = call
+        self._facts = call_facts(name, call)
+        self._injections = inject.Injections(stage.adopted, stage.fleet)
+        self._level = Level.FULL
+        self._touches: dict[str, Touch] = {}
+        self._seen: dict[Planned, Collection[str]] = {}
+
+    def healthy(self) -> Row:
+        """Make the call without a fault, several times, and learn what it calls."""
+        self._spread(self._stage.adopted.dependencies)
+        begin = self._stage.records.position()
+        for _ in range(WARM_UPS):
+            self._ask(None)
+        asked = self._ask(None)
+        self._settle(begin, seconds=SETTLE_SECONDS)
+        self._touches = self._learn(self._stage.records.since(begin))
+        why = None
+        if asked.answer is None or asked.answer.level is Level.FAILED:
+            source = "no answer" if asked.answer is None else asked.answer.source
+            why = f"{self._facts.name}: without any fault it fails: {source}; mend that first"
+        elif not self._touches:
+            why = f"{self._facts.name}: it calls no dependency through a pipeline or a task"
+        else:
+            self._level = asked.answer.level
+        return _row(self._facts.name, NONE, asked, [why] if why else [])
+
+    def singles(self) -> list[Run]:
+        """Return the single faults to try."""
+        stage = self._stage
+        touches = [self._touches[name] for name in sorted(self._touches)]
+        return plan.singles(self._facts, touches, stage.adopted.dependencies, stage.kinds)
+
+    def pairs(self) -> tuple[list[Run], int]:
+        """Return the pairs of faults to try, and how many there are besides; see `plan.pairs`."""
+        stage = self._stage
+        dependencies = stage.adopted.dependencies
+        return plan.pairs(self._facts, self._touches, self._seen, dependencies, stage.kinds)
+
+    def under(self, runs: Sequence[Run]) -> Iterator[Row]:
+        """Make the call under the faults of each of *runs*, and judge its answers."""
+        tasks = self._stage.adopted.app.tasks
+        kept = [name for name, task in tasks.items() if getattr(task, "_kept", False)]
+        for number, run in enumerate(runs, 1):
+            asked, seen = self._try(run)
+            if not seen.injected.issuperset(run.faults):
+                # A process may have been late to know of it.
+                asked, seen = self._try(run)
+            sentences = broken(run, seen, kept=kept, silent=self._call.silent)
+            row = _row(self._facts.name, fault_of(run), asked, sentences)
+            self._stage.report(
+                f"{number}/{len(runs)} {run}: {row.level} in {row.seconds:.2f} s"
+                + f", {len(sentences)} broken" * bool(sentences)
+            )
+            yield row
+
+    def _try(self, run: Run) -> tuple[Asked, Observed]:
+        stage, effects = self._stage, self._call.effects
+        before = None if effects is None else effects()
+        names = {one.dependency for one in run.faults}
+        closed: dict[str, int] = {}
+        with ExitStack() as stack:
+            if any(one.kind == "cold" for one in run.faults):
+                stack.enter_context(forgotten(stage.adopted))
+            # The order matters: an open circuit would keep other faults from striking.
+            for planned in sorted(run.faults, key=lambda one: one.kind == "refused"):
+                closed |= stack.enter_context(self._injections.in_force(planned))
+            self._spread(names)
+            begin = stage.records.position()
+            asked, killed = self._ask_under(run, begin)
+            if any(one.kind == "late" for one in run.faults):
+                stack.close()  # what is late is taken now
+                asked.wait()
+            self._settle(begin, seconds=self._settle_seconds(run))
+        records = stage.records.since(begin)
+        self._note(run, records)
+        done = None if effects is None or before is None else effects() - before
+        recovered, took = self._recover(names)
+        return asked, Observed(
+            answer=asked.answer,
+            seconds=asked.seconds,
+            limit=limit_of(stage.adopted, self._call, run),
+            waited=self._patience(run),
+            late=asked.late,
+            records=tuple(records),
+            injected=frozenset(
+                one
+                for one in run.faults
+                if inject.struck(one, records, killed=one.dependency in killed)
+            ),
+            lost=tuple(self._lost(begin, _published(records))),
+            effects=done,
+            never_opened=closed,
+            healthy=self._level,
+            recovered=recovered,
+            recovery_seconds=took,
+        )
+
+    def _ask(self, run: Run | None) -> Asked:
+        asked = Asked(self._call, seconds=self._patience(run))
+        asked.wait()
+        return asked
+
+    def _ask_under(self, run: Run, begin: int) -> tuple[Asked, set[str]]:
+        """Make the call, and kill workers and let deadlines pass meanwhile, as *run* says."""
+        asked = Asked(self._call, seconds=self._patience(run))
+        killed = set()
+        for planned in run.faults:
+            if planned.kind == "killed" and self._kill(planned, begin, asked):
+                killed.add(planned.dependency)
+        budgets = [
+            self._call.budget or self._touches[one.dependency].budget or 0.0
+            for one in run.faults
+            if one.kind == "late"
+        ]
+        if budgets:
+            over = threading.Event()
+            over.wait(max(0.0, max(budgets) * TOLERANCE - asked.seconds))
+        else:
+            asked.wait()
+        return asked, killed
+
+    def _kill(self, planned: Planned, begin: int, asked: Asked) -> bool:
+        """Kill the worker that a fault keeps; the job then runs elsewhere without the fault."""
+        tick, fault = threading.Event(), inject.name_of(planned)
+        while not asked.over:
+            for one in self._stage.records.since(begin):
+                if one.get("fault") == fault and one["pid"] != os.getpid():
+                    self._injections.end(planned)
+                    return self._stage.fleet.kill(one["pid"])
+            tick.wait(TICK_SECONDS)
+        return False
+
+    def _patience(self, run: Run | None) -> float:
+        limit = limit_of(self._stage.adopted, self._call, run)
+        return self._stage.patience if limit is None else limit * TOLERANCE + LONGER_SECONDS
+
+    def _spread(self, names: Iterable[str]) -> None:
+        """Wait until all processes know what was ordered: their next call asks what is new."""
+        dependencies = self._stage.adopted.dependencies
+        guarded = all(dependencies[name].breaker is not None for name in names)
+        threading.Event().wait(SPREAD_SECONDS + (PULSE_SECONDS if guarded else STALE_SECONDS))
+
+    def _settle_seconds(self, run: Run) -> float:
+        timeouts = [self._stage.adopted.dependencies[one.dependency].timeout for one in run.faults]
+        killed = any(one.kind == "killed" for one in run.faults)
+        return SETTLE_SECONDS + max((one or 0.0) for one in timeouts) + RECOVERY_SECONDS * killed
+
+    def _settle(self, begin: int, *, seconds: float) -> None:
+        """Wait until all jobs that were published since *begin* have ended, or for *seconds*."""
+        until, tick = SystemClock.monotonic() + seconds, threading.Event()
+        while SystemClock.monotonic() < until:
+            records = self._stage.records.since(begin)
+            if not _published(records).keys() - _ended(records):
+                return
+            tick.wait(TICK_SECONDS)
+
+    def _recover(self, names: Iterable[str]) -> tuple[Level | None, float]:
+        """Call again until the answer is as good as it was; return its level and the seconds."""
+        self._stage.fleet.await_restarts()
+        self._injections.close(names)
+        began, level = SystemClock.monotonic(), None
+        while True:
+            self._spread(names)
+            answer = self._ask(None).answer
+            level = None if answer is None else answer.level
+            took = SystemClock.monotonic() - began
+            if (level is not None and level <= self._level) or took > RECOVERY_SECONDS:
+                return level, took
+            self._injections.close(names)
+
+    def _learn(self, records: Iterable[Record]) -> dict[str, Touch]:
+        adopted = self._stage.adopted
+        return touches_of(adopted, self._facts, records, remembered=remembers(adopted))
+
+    def _note(self, run: Run, records: Sequence[Record]) -> None:
+        """Learn from a run which other dependencies are called under its fault."""
+        touched = self._learn(records)
+        self._touches = touched | self._touches
+        if len(run.faults) == 1:
+            self._seen[run.faults[0]] = touched.keys()
+
+    def _lost(self, begin: int, published: Mapping[str, str]) -> Iterator[str]:
+        """Yield the jobs of a run that are neither done nor in the ledger, nor in the broker."""
+        records = self._stage.records.since(begin)
+        waiting = {one["id"] for one in records if one["record"] == "retried"}
+        gone = published.keys() - _ended(records) - waiting
+        if gone:
+            # An app without jobs that are kept may have no ledger.
+            with suppress(LedgerUnavailableError, SchemaError):
+                gone -= self._stage.adopted.ledger.letters.states(gone).keys()
+        for job in sorted(gone):
+            yield f"{published[job]} {job}"
+
+
+def _published(records: Iterable[Record]) -> dict[str, str]:
+    """Return the names of the tasks whose jobs were published, by the job's id."""
+    return {
+        one["id"]: one["task"]
+        for one in records
+        if one["record"] == "published" and one["task"] != FILLER
+    }
+
+
+def _ended(records: Iterable[Record]) -> set[str]:
+    return {one["id"] for one in records if one["record"] in ENDS}
+
+
+def _row(call: str, fault: str, asked: Asked, sentences: Sequence[str]) -> Row:
+    answer = asked.answer
+    return Row(
+        call=call,
+        fault=fault,
+        level="no answer" if answer is None else answer.level.name,
+        source="" if answer is None else answer.source,
+        seconds=asked.seconds,
+        broken=tuple(sentences),
+    )

@@ -1,0 +1,135 @@
+"""What happened during a proof, in all processes: each appends lines to one file."""
+
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import celery
+from celery import Celery, signals
+
+from resilience.events import Event
+from resilience.events.plain import plain_fields
+from resilience.tasks.envelope import SLOT_HEADER, deadline_of, header
+from resilience.tasks.once import key_of
+from resilience.tasks.resilience import Resilience
+
+FILE: Final = "records.jsonl"
+"""In the runtime directory of the app's settings."""
+
+FILLER: Final = "resilience.proving.fill"
+"""Name of a task that does nothing; its jobs fill a queue."""
+
+Record = dict[str, Any]
+
+
+class Recorder:
+    """Writes what one process announces, publishes and finishes.
+
+    A line is written in one piece before the process goes on, so that it survives SIGKILL. Forked
+    processes write to the same file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Append to *path*."""
+        self._file = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
+
+    @classmethod
+    def attach(cls, app: Celery[Any]) -> "Recorder":
+        """Record what happens in *app* here from now on.
+
+        Raises:
+            ConfigurationError: The app was never adopted.
+            ValueError: Its settings name no runtime directory.
+        """
+        adopted = Resilience.of(app)
+        directory = adopted.settings.runtime_directory
+        if directory is None:
+            msg = "nothing says where to write records: set RESILIENCE_RUNTIME_DIRECTORY"
+            raise ValueError(msg)
+        recorder = cls(directory / FILE)
+        adopted.listeners.append(recorder.hear)
+        signals.before_task_publish.connect(recorder.published, weak=False)
+        signals.task_success.connect(recorder.succeeded, weak=False)
+        signals.task_failure.connect(recorder.failed, weak=False)
+        signals.task_retry.connect(recorder.retried, weak=False)
+        signals.task_revoked.connect(recorder.revoked, weak=False)
+        return recorder
+
+    def write(self, record: str, **fields: object) -> None:
+        """Write one line."""
+        fields = {"record": record, "pid": os.getpid(), **fields}
+        os.write(self._file, json.dumps(fields, default=str).encode() + b"\n")
+
+    def hear(self, event: Event) -> None:
+        """Write a line of *event*, and of the job that announces it."""
+        task: Any = celery.current_task  # a proxy, of None outside of a job
+        request = task.request if task else None
+        job = request.id if request is not None else None
+        deadline = deadline_of(request)
+        total = None if deadline is None else deadline.total
+        fields = {"job": job, "budget": total, **plain_fields(event)}
+        self.write(type(event).__name__, **fields)
+
+    def published(self, sender: str, headers: dict[str, Any] | None = None, **_: object) -> None:
+        """Write a line of a job that is being published."""
+        slot = header(headers, SLOT_HEADER)
+        part = slot.get("part") if isinstance(slot, dict) else None
+        self.write("published", task=sender, id=(headers or {}).get("id"), part=part)
+
+    def succeeded(self, sender: Any, **_: object) -> None:  # noqa: ANN401 - a task
+        """Write a line of a job that ended well."""
+        request = sender.request
+        self.write("succeeded", task=sender.name, id=request.id, key=_key(sender, request))
+
+    def failed(
+        self,
+        sender: Any,  # noqa: ANN401 - a task
+        task_id: str,
+        exception: BaseException,
+        **_: object,
+    ) -> None:
+        """Write a line of a job that failed."""
+        dependency = getattr(exception, "dependency", None)
+        error = type(exception).__name__
+        self.write("failed", task=sender.name, id=task_id, error=error, dependency=dependency)
+
+    def retried(self, request: Any, **_: object) -> None:  # noqa: ANN401 - of Celery
+        """Write a line of a job that Celery publishes once more."""
+        self.write("retried", task=request.task, id=request.id)
+
+    def revoked(self, request: Any, **_: object) -> None:  # noqa: ANN401 - of Celery
+        """Write a line of a job that was dropped."""
+        self.write("revoked", task=request.task, id=request.id)
+
+
+def _key(task: Any, request: Any) -> str | None:  # noqa: ANN401 - Celery's
+    """Return the idempotency key of a job, None if it has none."""
+    template = getattr(task, "idempotency_key", None)
+    if template is None:
+        return None
+    bound = inspect.signature(task.run).bind(*(request.args or ()), **(request.kwargs or {}))
+    bound.apply_defaults()
+    return key_of(str(task.name), template, bound.arguments)
+
+
+class Records:
+    """The lines of all processes, as the proof reads them."""
+
+    def __init__(self, path: Path) -> None:
+        """Read *path*, which may not exist yet."""
+        self._path = path
+
+    def position(self) -> int:
+        """Return where the next line will begin."""
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    def since(self, position: int) -> list[Record]:
+        """Return the whole lines from *position* on."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(position)
+            lines = file.read().split(b"\n")
+        return [json.loads(line) for line in lines[:-1] if line]

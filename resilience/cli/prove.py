@@ -1,0 +1,264 @@
+"""`celery -A app resilience prove`: make calls under every fault, and judge each answer."""
+
+import json
+import logging
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import psutil
+
+from resilience.chaos.proving import report
+from resilience.chaos.proving.call import Call
+from resilience.chaos.proving.plan import KINDS
+from resilience.chaos.proving.prove import PATIENCE_SECONDS, Stage
+from resilience.chaos.proving.prove import prove as prove_calls
+from resilience.chaos.proving.records import FILE, Recorder, Records
+from resilience.cli.commandline import celery_command
+from resilience.cli.rows import JSON, all_of, print_rows
+from resilience.cli.words import duration, plain
+from resilience.cli.workers import worker_programs
+from resilience.declared import check_known
+from resilience.errors import ConfigurationError
+from resilience.tasks.resilience import Resilience
+from resilience.testing.process import inherited_env
+from resilience.testing.throwaway import Workers, environment, running_server
+
+IN_WORKER: Final = "resilience.chaos.proving.in_worker"
+WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-l", "WARNING")
+BROKEN: Final = 1
+OPTIONS: Final = (
+    click.option("--args", default="[]", help="Positional arguments of a task, as JSON."),
+    click.option("--kwargs", default="{}", help="Its named arguments, as JSON."),
+    click.option("--budget", type=duration, help="Time for the answer, such as 2s."),
+    click.option("--calls", metavar="MODULE:NAME", help="A mapping of names to calls."),
+    click.option("--all", "every", is_flag=True, help="All calls of --calls."),
+    click.option("--pairs", is_flag=True, help="Also every pair of faults that can meet."),
+    click.option("--kinds", metavar="KIND,…", help=f"Only some of {', '.join(KINDS)}."),
+    click.option(
+        "--patience",
+        type=duration,
+        default=f"{PATIENCE_SECONDS:g}s",
+        show_default=True,
+        help="Wait for an answer that nothing limits.",
+    ),
+    click.option("--markdown", is_flag=True, help="Print the table in Markdown."),
+    click.option(
+        "--baseline",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="File with a table in Markdown; a level or source that differs from it is an error.",
+    ),
+    click.option("--stage", hidden=True, type=click.Path(path_type=Path)),
+)
+
+
+@click.command()
+@click.argument("targets", nargs=-1, metavar="[TASK | MODULE:FANOUT | CALL …]")
+@JSON
+@all_of(OPTIONS)
+@click.pass_context
+def prove(
+    context: click.Context,
+    /,
+    targets: Sequence[str],
+    stage: Path | None,
+    **options: Any,  # noqa: ANN401 - as the options say
+) -> None:
+    """Make calls under every fault of every dependency that they call, and judge each answer.
+
+    A task, a fan-out, or with --calls some calls by name. They run on a throw-away broker, store
+    and ledger, with workers of their own; what the dependencies are, the environment says. The
+    calls are real: what they do to your dependencies, they do many times.
+
+    Exit code 0: every promise holds; 1: one is broken, or a row differs from the baseline; 2: the
+    command or the app is wrong.
+    """
+    if stage is None:
+        context.exit(_on_stage(context))
+    adopted = Resilience.of(context.obj.app)
+    _check_stage(adopted, stage)
+    adopted.app.set_default()
+    adopted.app.loader.import_default_modules()
+    kinds = options["kinds"].split(",") if options["kinds"] else KINDS
+    for kind in kinds:
+        check_known(kind, KINDS, "No kind of fault is called")
+    calls = _calls(adopted, targets, options)
+    commands = {
+        name: program.command
+        for name, program in worker_programs(
+            adopted, celery_command(context), WORKER_OPTIONS
+        ).items()
+    }
+    Recorder.attach(adopted.app)
+    # What the faults lead to is in the table; here it would only hide the progress.
+    logging.getLogger("resilience").setLevel(logging.CRITICAL)
+    with Workers(commands, stage, include=[IN_WORKER]) as workers:
+        proof = prove_calls(
+            Stage(
+                adopted=adopted,
+                fleet=workers,
+                records=Records(stage / FILE),
+                kinds=kinds,
+                patience=options["patience"],
+                report=lambda text: click.echo(plain(text), err=True),
+            ),
+            calls,
+            pairs=options["pairs"],
+        )
+    context.exit(_show(proof, options, whole=len(kinds) == len(KINDS)))
+
+
+def _on_stage(context: click.Context) -> int:
+    """Run this command again on a stage of its own, where the app finds nothing of the real one."""
+    with (
+        tempfile.TemporaryDirectory(prefix="resilience-prove-") as directory,
+        running_server(Path(directory)) as url,
+    ):
+        command = [*celery_command(context), "resilience", "prove", *_words(context)]
+        env = inherited_env(environment(url, Path(directory)))
+        try:
+            return subprocess.run(  # noqa: S603 - this command
+                [*command, "--stage", directory], env=env, check=False
+            ).returncode
+        finally:
+            _end_leftovers(directory)
+
+
+def _words(context: click.Context) -> Iterator[str]:
+    """Yield the arguments and options that this command was given."""
+    for parameter in context.command.params:
+        value = context.params[str(parameter.name)]
+        if isinstance(parameter, click.Argument):
+            yield from value
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            yield from parameter.opts[:1] if value else ()
+        elif value is not None:
+            text = f"{value:f}s" if isinstance(value, float) else str(value)
+            yield from (parameter.opts[0], text)
+
+
+def _end_leftovers(directory: str) -> None:
+    """Kill the workers of a stage whose command was killed."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("RESILIENCE_RUNTIME_DIRECTORY") == directory:
+                process.kill()
+
+
+def _check_stage(adopted: Resilience, stage: Path) -> None:
+    """Check that the app is on the stage: a proof must never touch the real broker.
+
+    Raises:
+        ConfigurationError: The app does not read its settings from the environment.
+    """
+    settings, conf = adopted.settings, adopted.app.conf
+    on_stage = settings.runtime_directory == stage and settings.chaos
+    if not on_stage or conf.broker_url != settings.store_url:
+        msg = (
+            "the app does not read its settings from the environment, so it would not be proved "
+            f"on a throw-away broker: broker_url is {conf.broker_url!r}, chaos is "
+            f"{settings.chaos}; leave out settings=… of Resilience while it is proved"
+        )
+        raise ConfigurationError(msg)
+
+
+def _calls(
+    adopted: Resilience, targets: Sequence[str], options: Mapping[str, Any]
+) -> dict[str, Call]:
+    """Return the calls that the user named.
+
+    Raises:
+        ConfigurationError: A name is unknown, or stands for nothing that can be called.
+        click.UsageError: No call is named.
+    """
+    if options["calls"] is None:
+        if len(targets) != 1:
+            msg = "Name one task or fan-out; or several calls of --calls MODULE:NAME, or --all."
+            raise click.UsageError(msg)
+        return {targets[0]: _call(adopted, targets[0], options)}
+    known = _named(options["calls"])
+    if not isinstance(known, Mapping):
+        msg = f"{options['calls']} is no mapping of names to calls, but {known!r}"
+        raise ConfigurationError(msg)
+    if not (targets or options["every"]):
+        msg = f"Name calls, or say --all; there are: {', '.join(known)}."
+        raise click.UsageError(msg)
+    for name in targets:
+        check_known(name, known, f"{options['calls']} has no call")
+    return {name: _as_call(known[name]) for name in targets or known}
+
+
+def _call(adopted: Resilience, target: str, options: Mapping[str, Any]) -> Call:
+    given = {}
+    for name, kind in (("args", list), ("kwargs", dict)):
+        try:
+            given[name] = json.loads(options[name])
+        except ValueError as error:
+            msg = f"--{name}: no JSON: {error}; quote it for the shell: --{name} '{kind([])}'"
+            raise ConfigurationError(msg) from error
+        if not isinstance(given[name], kind):
+            msg = f"--{name}: {options[name]} is no {kind.__name__}; write --{name} '{kind([])}'"
+            raise ConfigurationError(msg)
+    if ":" in target:
+        found = _named(target)
+        return found if isinstance(found, Call) else Call(found, budget=options["budget"], **given)
+    check_known(target, adopted.app.tasks, "No task is called")
+    return Call(adopted.app.tasks[target], budget=options["budget"], **given)
+
+
+def _as_call(found: Call | Callable[[], Any]) -> Call:
+    return found if isinstance(found, Call) else Call(found)
+
+
+def _named(path: str) -> Any:  # noqa: ANN401 - whatever the user named
+    """Return what `module:name` stands for.
+
+    Raises:
+        ConfigurationError: There is no such thing.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        msg = f"{path!r} names nothing: {error}; write module:name"
+        raise ConfigurationError(msg) from error
+
+
+def _show(proof: report.Proof, options: Mapping[str, Any], *, whole: bool) -> int:
+    """Print *proof*, and return the exit code."""
+    wrong = list(proof.broken)
+    if options["baseline"] is not None:
+        every = whole and options["every"]
+        try:
+            text = options["baseline"].read_text(encoding="utf-8")
+            wrong += report.changes(proof.rows, text, whole=every)
+        except ValueError as error:
+            msg = f"--baseline {options['baseline']}: {error}"
+            raise ConfigurationError(msg) from error
+    runs = f"{len(proof.rows)} runs, {proof.pruned} pairs left out, {proof.seconds:.0f} s"
+    if options["as_json"]:
+        rows = [asdict(row) for row in proof.rows]
+        figures = {"pruned": proof.pruned, "seconds": round(proof.seconds, 1)}
+        click.echo(json.dumps({"rows": rows, "wrong": wrong, **figures}, indent=2))
+    elif options["markdown"]:
+        click.echo(report.markdown(proof.rows), nl=False)
+    else:
+        _print_table(proof)
+    for sentence in wrong:
+        click.echo(plain(f"wrong: {sentence}"), err=True)
+    click.echo(f"{runs}: {len(wrong)} wrong" if wrong else f"{runs}: every promise holds", err=True)
+    return BROKEN if wrong else 0
+
+
+def _print_table(proof: report.Proof) -> None:
+    rows = [{**asdict(row), "seconds": f"{row.seconds:.2f}"} for row in proof.rows]
+    try:
+        print_rows(rows, report.COLUMNS, as_json=False, whole=("seconds",))
+    except ModuleNotFoundError:  # rich is an extra
+        click.echo(report.markdown(proof.rows), nl=False)
