@@ -95,7 +95,7 @@ def prove(
             adopted, celery_command(context), WORKER_OPTIONS
         ).items()
     }
-    Recorder.attach(adopted.app)
+    Recorder(adopted.app, stage / FILE)
     # What the faults lead to is in the table; here it would only hide the progress.
     logging.getLogger("resilience").setLevel(logging.CRITICAL)
     with Workers(commands, stage, include=[IN_WORKER]) as workers:

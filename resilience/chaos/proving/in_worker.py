@@ -2,9 +2,9 @@
 
 from celery import current_app, shared_task
 
-from resilience.chaos.proving.records import FILLER, Recorder
+from resilience.chaos.proving.records import FILLER, Recorder, path_of
 
-Recorder.attach(current_app)
+Recorder(current_app, path_of(current_app))
 
 
 @shared_task(name=FILLER, ignore_result=True)

@@ -11,8 +11,14 @@ from resilience.bulkhead.room import READING_SECONDS
 from resilience.chaos.proving.plan import Planned
 from resilience.chaos.proving.records import FILLER, Record
 from resilience.dependency import Dependency
-from resilience.errors import AttemptTimeoutError, BulkheadFullError, CircuitOpenError
+from resilience.errors import (
+    AttemptTimeoutError,
+    BulkheadFullError,
+    CircuitOpenError,
+    ConfigurationError,
+)
 from resilience.faults import Fault
+from resilience.pulse import PULSE_SECONDS, STALE_SECONDS
 from resilience.tasks.admission import depth_of
 from resilience.tasks.resilience import Resilience
 
@@ -26,6 +32,8 @@ SLOW_SECONDS: Final = 1.0
 """Without a timeout."""
 DRAIN_SECONDS: Final = 60.0
 """Longest wait until a queue that was filled is empty again."""
+SPREAD_SECONDS: Final = 0.1
+"""What an order takes to reach all processes, besides the age of what they know."""
 MARK_SECONDS: Final = 0.001
 """Each call of a dependency is delayed so long all the while, which announces it."""
 
@@ -45,11 +53,20 @@ def name_of(planned: Planned) -> str:
     return f"proof-{planned.dependency}"
 
 
+def spread(adopted: Resilience, names: Iterable[str]) -> None:
+    """Wait until all processes know what was ordered about dependencies.
+
+    The next call of each asks what is new, if what it knows is older than a pulse.
+    """
+    guarded = all(adopted.dependencies[name].breaker is not None for name in names)
+    threading.Event().wait(SPREAD_SECONDS + (PULSE_SECONDS if guarded else STALE_SECONDS))
+
+
 class Injections:
     """Brings about the faults of one app."""
 
-    def __init__(self, adopted: Resilience, fleet: Fleet) -> None:
-        """Inject nothing yet."""
+    def __init__(self, adopted: Resilience, fleet: Fleet | None = None) -> None:
+        """Inject nothing yet; without a *fleet* nothing of the kinds `full` and `late`."""
         self._adopted = adopted
         self._fleet = fleet
 
@@ -78,8 +95,7 @@ class Injections:
                 case "full":
                     stack.enter_context(self._filled(dependency))
                 case "late":
-                    self._fleet.pause(dependency.name)
-                    stack.callback(self._fleet.resume, dependency.name)
+                    stack.enter_context(self._paused(dependency))
                 case _:
                     self._order(planned, dependency)
                     stack.callback(self.end, planned)
@@ -130,11 +146,21 @@ class Injections:
             if slots is not None:
                 stack.enter_context(_taken(slots))
             if dependency.max_queue is not None:
-                self._fleet.pause(dependency.name)
                 stack.callback(self._drain, dependency)
-                stack.callback(self._fleet.resume, dependency.name)
+                stack.enter_context(self._paused(dependency))
                 self._fill(dependency, dependency.max_queue)
             yield
+
+    @contextmanager
+    def _paused(self, dependency: Dependency) -> Iterator[None]:
+        if self._fleet is None:
+            msg = f"{dependency.name}: no worker to pause; leave out the kinds 'full' and 'late'"
+            raise ConfigurationError(msg)
+        self._fleet.pause(dependency.name)
+        try:
+            yield
+        finally:
+            self._fleet.resume(dependency.name)
 
     def _fill(self, dependency: Dependency, most: int) -> None:
         # The worker may have taken some messages, and not begun them.

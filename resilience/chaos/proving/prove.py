@@ -19,7 +19,6 @@ from resilience.chaos.proving.verdict import TOLERANCE, Observed, broken
 from resilience.clock import SystemClock
 from resilience.errors import LedgerUnavailableError, SchemaError
 from resilience.levels import Level
-from resilience.pulse import PULSE_SECONDS, STALE_SECONDS
 from resilience.tasks.resilience import Resilience
 
 WARM_UPS: Final = 4
@@ -28,8 +27,6 @@ PATIENCE_SECONDS: Final = 30.0
 """How long to wait for an answer that nothing limits."""
 LONGER_SECONDS: Final = 5.0
 """How long to wait for an answer beyond its limit."""
-SPREAD_SECONDS: Final = 0.1
-"""What an order takes to reach all processes, besides the age of what they know."""
 RECOVERY_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 3.0
 """How long to wait for the end of jobs that a call left behind, besides the timeout."""
@@ -109,7 +106,7 @@ class Trial:
 
     def healthy(self) -> Row:
         """Make the call without a fault, several times, and learn what it calls."""
-        self._spread(self._stage.adopted.dependencies)
+        inject.spread(self._stage.adopted, self._stage.adopted.dependencies)
         begin = self._stage.records.position()
         for _ in range(WARM_UPS):
             self._ask(None)
@@ -166,7 +163,7 @@ class Trial:
             # The order matters: an open circuit would keep other faults from striking.
             for planned in sorted(run.faults, key=lambda one: one.kind == "refused"):
                 closed |= stack.enter_context(self._injections.in_force(planned))
-            self._spread(names)
+            inject.spread(self._stage.adopted, names)
             begin = stage.records.position()
             asked, killed = self._ask_under(run, begin)
             if any(one.kind == "late" for one in run.faults):
@@ -236,12 +233,6 @@ class Trial:
         limit = limit_of(self._stage.adopted, self._call, run)
         return self._stage.patience if limit is None else limit * TOLERANCE + LONGER_SECONDS
 
-    def _spread(self, names: Iterable[str]) -> None:
-        """Wait until all processes know what was ordered: their next call asks what is new."""
-        dependencies = self._stage.adopted.dependencies
-        guarded = all(dependencies[name].breaker is not None for name in names)
-        threading.Event().wait(SPREAD_SECONDS + (PULSE_SECONDS if guarded else STALE_SECONDS))
-
     def _settle_seconds(self, run: Run) -> float:
         timeouts = [self._stage.adopted.dependencies[one.dependency].timeout for one in run.faults]
         killed = any(one.kind == "killed" for one in run.faults)
@@ -262,7 +253,7 @@ class Trial:
         self._injections.close(names)
         began, level = SystemClock.monotonic(), None
         while True:
-            self._spread(names)
+            inject.spread(self._stage.adopted, names)
             answer = self._ask(None).answer
             level = None if answer is None else answer.level
             took = SystemClock.monotonic() - began

@@ -3,12 +3,15 @@
 import inspect
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import celery
 from celery import Celery, signals
+from celery.utils.dispatch import Signal
 
+from resilience.errors import ConfigurationError
 from resilience.events import Event
 from resilience.events.plain import plain_fields
 from resilience.tasks.envelope import SLOT_HEADER, deadline_of, header
@@ -16,7 +19,6 @@ from resilience.tasks.once import key_of
 from resilience.tasks.resilience import Resilience
 
 FILE: Final = "records.jsonl"
-"""In the runtime directory of the app's settings."""
 
 FILLER: Final = "resilience.proving.fill"
 """Name of a task that does nothing; its jobs fill a queue."""
@@ -31,31 +33,31 @@ class Recorder:
     processes write to the same file.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Append to *path*."""
-        self._file = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
-
-    @classmethod
-    def attach(cls, app: Celery[Any]) -> "Recorder":
-        """Record what happens in *app* here from now on.
+    def __init__(self, app: Celery[Any], path: Path) -> None:
+        """Append to *path* what happens in *app* here, from now on.
 
         Raises:
             ConfigurationError: The app was never adopted.
-            ValueError: Its settings name no runtime directory.
         """
-        adopted = Resilience.of(app)
-        directory = adopted.settings.runtime_directory
-        if directory is None:
-            msg = "nothing says where to write records: set RESILIENCE_RUNTIME_DIRECTORY"
-            raise ValueError(msg)
-        recorder = cls(directory / FILE)
-        adopted.listeners.append(recorder.hear)
-        signals.before_task_publish.connect(recorder.published, weak=False)
-        signals.task_success.connect(recorder.succeeded, weak=False)
-        signals.task_failure.connect(recorder.failed, weak=False)
-        signals.task_retry.connect(recorder.retried, weak=False)
-        signals.task_revoked.connect(recorder.revoked, weak=False)
-        return recorder
+        self._listeners = Resilience.of(app).listeners
+        self._file = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
+        self._listeners.append(self.hear)
+        self._signals: list[tuple[Signal, Callable[..., None]]] = [
+            (signals.before_task_publish, self.published),
+            (signals.task_success, self.succeeded),
+            (signals.task_failure, self.failed),
+            (signals.task_retry, self.retried),
+            (signals.task_revoked, self.revoked),
+        ]
+        for signal, method in self._signals:
+            signal.connect(method, weak=False)
+
+    def close(self) -> None:
+        """Write no more."""
+        self._listeners.remove(self.hear)
+        for signal, method in self._signals:
+            signal.disconnect(method)
+        os.close(self._file)
 
     def write(self, record: str, **fields: object) -> None:
         """Write one line."""
@@ -112,6 +114,19 @@ def _key(task: Any, request: Any) -> str | None:  # noqa: ANN401 - Celery's
     bound = inspect.signature(task.run).bind(*(request.args or ()), **(request.kwargs or {}))
     bound.apply_defaults()
     return key_of(str(task.name), template, bound.arguments)
+
+
+def path_of(app: Celery[Any]) -> Path:
+    """Return where the processes of *app* write their records: into its runtime directory.
+
+    Raises:
+        ConfigurationError: The app was never adopted, or its settings name no such directory.
+    """
+    directory = Resilience.of(app).settings.runtime_directory
+    if directory is None:
+        msg = "nothing says where to write records; set RESILIENCE_RUNTIME_DIRECTORY"
+        raise ConfigurationError(msg)
+    return directory / FILE
 
 
 class Records:
