@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from resilience.testing.process import import_path, inherited_env
 from resilience.testing.valkey import ValkeyProcess
 
@@ -64,7 +62,6 @@ def run_pytest(directory: Path, store: ValkeyProcess, tests: str) -> str:
     return done.stdout.decode() + done.stderr.decode()
 
 
-@pytest.mark.redis_broker("the store is the Valkey of the test, and there is no broker")
 def test_test_runs_under_each_fault_and_fails_if_it_did_not_strike(
     valkey: ValkeyProcess, tmp_path: Path
 ) -> None:
@@ -80,22 +77,24 @@ def test_test_runs_under_each_fault_and_fails_if_it_did_not_strike(
     assert "FAILED test_users.py::test_that_needs_a_full_answer[users-error] - " in shown
 
 
-@pytest.mark.parametrize(
-    ("mark", "words"),
-    [
-        ('app="users:app", dependencies=["user"]', "Did you mean 'users'?"),
-        ('app="users:app", kinds=["killed"]', "No kind of fault for tests is called 'killed'"),
-        ('app="users:nothing"', "app='users:nothing'"),
-        ('app="users:app", dependency=["users"]', "unexpected keyword argument 'dependency'"),
-    ],
-)
+MISTAKES = {
+    'app="users:app", dependencies=["user"]': "Did you mean 'users'?",
+    'app="users:app", kinds=["killed"]': "No kind of fault for tests is called 'killed'",
+    'app="users:nothing"': "app='users:nothing'",
+    'app="users:app", dependency=["users"]': "unexpected keyword argument 'dependency'",
+}
+
+
 def test_mistaken_marker_is_an_error_that_names_the_test_and_the_mend(
-    valkey: ValkeyProcess, tmp_path: Path, mark: str, words: str
+    valkey: ValkeyProcess, tmp_path: Path
 ) -> None:
     """A marker that would try nothing must not pass for a proof."""
-    tests = f"import pytest\n\n@pytest.mark.every_fault({mark})\ndef test_page():\n    pass\n"
+    for number, mark in enumerate(MISTAKES):
+        text = f"import pytest\n\n@pytest.mark.every_fault({mark})\ndef test_page():\n    pass\n"
+        (tmp_path / f"test_mistake_{number}.py").write_text(text)
 
-    shown = run_pytest(tmp_path, valkey, tests)
+    shown = run_pytest(tmp_path, valkey, "")
 
-    assert "test_users.py::test_page: every_fault: " in shown, shown
-    assert words in shown
+    for number, words in enumerate(MISTAKES.values()):
+        assert f"test_mistake_{number}.py::test_page: every_fault: " in shown, shown
+        assert words in shown

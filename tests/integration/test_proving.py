@@ -1,0 +1,108 @@
+"""`resilience prove`: planted mistakes are named with the fault that shows them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resilience.testing.process import import_path, inherited_env
+
+APPS = Path(__file__).parent / "proving_apps"
+SECONDS = 280
+MISTAKES = {
+    "no last step": ("users cold", "the answer is FAILED (AllFallbacksFailedError), but STALE"),
+    "never cached": ("users error", "the answer is FAILED (AllFallbacksFailedError), but STATIC"),
+    "same dependency": ("users error", "is FAILED (AllFallbacksFailedError), but REDUCED"),
+    "required by mistake": ("prices error", "is FAILED (price: missing), but REDUCED"),
+    "charged again": ("users execute-then-timeout", "one call had its effect 3 times"),
+    "unmarked": ("users error", "claims to be FULL, although the call planted.user of users"),
+    "half marked": ("users error", "is REDUCED and does not say: reason, dependency"),
+    "mail in passing": ("mail error", "although the call planted.plain_mail of mail failed"),
+    "impatient": ("slow hang", "but its limit is 0.5 s; give slow a shorter timeout"),
+    "untimed": ("untimed hang", "and nothing limits it; give the dependency a timeout"),
+    "deaf": ("deaf refused", "the circuit of deaf did not open after 40 timeouts"),
+    "early": ("users killed", "is lost: it is neither done nor in the ledger"),
+    "sulking": ("users error", "s after the fault had ended there was still a FAILED one"),
+}
+"""By call of `planted.MISTAKES`: the fault that shows the mistake, and what is said of it."""
+QUICK = ("no last step", "same dependency", "required by mistake", "charged again", "unmarked")
+
+
+def prove(*words: str) -> tuple[int, dict[str, Any]]:
+    """Return the exit code of a proof of the planted app, and the JSON that it prints."""
+    command = [sys.executable, "-m", "celery", "-A", "planted", "resilience", "prove", *words]
+    done = subprocess.run(  # noqa: S603 - ours
+        [*command, "--json"],
+        env=inherited_env({"PYTHONPATH": import_path(APPS)}),
+        stdout=subprocess.PIPE,
+        check=False,
+        timeout=SECONDS,
+    )
+    document: dict[str, Any] = json.loads(done.stdout)
+    return done.returncode, document
+
+
+def assert_named(document: dict[str, Any], names: Sequence[str]) -> None:
+    """Check that each mistake is named with the fault that shows it."""
+    for name in names:
+        fault, words = MISTAKES[name]
+        said = [one for one in document["wrong"] if one.startswith(f"{name} under {fault}: ")]
+        assert any(words in one for one in said), document["wrong"]
+
+
+def test_planted_mistakes_are_named_with_the_fault_that_shows_them() -> None:
+    """Each mistake is named by call, fault and mend, and the exit code says that one is there."""
+    kinds = "error,cold,execute-then-timeout"
+
+    code, document = prove("--calls", "planted:MISTAKES", "--kinds", kinds, *QUICK)
+
+    assert code == 1
+    assert_named(document, QUICK)
+
+
+def test_sound_call_passes() -> None:
+    """The same call without a mistake breaks nothing, and its table says what answers."""
+    code, document = prove("--calls", "planted:SOUND", "--kinds", "error,cold", "chained", "page")
+
+    assert code == 0, document["wrong"]
+    rows = {(one["call"], one["fault"]): (one["level"], one["source"]) for one in document["rows"]}
+    assert rows["chained", "none"] == ("FULL", "")
+    assert rows["chained", "users error"] == ("STALE", "stale")
+    assert rows["chained", "users cold"] == ("STATIC", "static")
+    assert rows["page", "prices error"] == ("REDUCED", "price: missing")
+    assert rows["page", "users error"] == ("FAILED", "user: missing")
+
+
+@pytest.mark.chaos
+def test_all_planted_mistakes_are_named() -> None:
+    """So is each of a dozen, under all kinds of faults."""
+    words = ("--calls", "planted:MISTAKES", "--all", "--patience", "4s")
+
+    code, document = prove(*words)
+
+    assert code == 1
+    assert_named(document, list(MISTAKES))
+
+
+@pytest.mark.chaos
+def test_mistake_that_only_two_faults_together_show_is_named() -> None:
+    """Each of two timeouts fits the budget, and their sum does not."""
+    call = "one after the other"
+
+    code, document = prove("--calls", "planted:MISTAKES", "--kinds", "hang", "--pairs", call)
+
+    assert code == 1
+    [sentence] = [one for one in document["wrong"] if "its limit is 0.7 s" in one]
+    assert sentence.startswith(f"{call} under prices hang + users hang: ")
+
+
+@pytest.mark.chaos
+def test_all_sound_calls_pass_under_every_fault() -> None:
+    """No fault of any kind breaks a promise of an app without a mistake."""
+    code, document = prove("--calls", "planted:SOUND", "--all")
+
+    assert code == 0, document["wrong"]
