@@ -33,9 +33,25 @@ from resilience.testing.throwaway import Workers, environment, running_server
 IN_WORKER: Final = "resilience.chaos.proving.in_worker"
 WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-l", "WARNING")
 BROKEN: Final = 1
+
+
+def _json(_: click.Context, parameter: click.Parameter, text: str) -> Any:  # noqa: ANN401 - any
+    """Return the list or object that *text* says."""
+    kind: type[Any] = list if parameter.name == "args" else dict
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        msg = f"{text!r} is no JSON: {error}; quote it for the shell."
+        raise click.BadParameter(msg) from error
+    if not isinstance(value, kind):
+        msg = f"{text!r} is no {kind.__name__} of JSON; write {kind()}."
+        raise click.BadParameter(msg)
+    return value
+
+
 OPTIONS: Final = (
-    click.option("--args", default="[]", help="Positional arguments of a task, as JSON."),
-    click.option("--kwargs", default="{}", help="Its named arguments, as JSON."),
+    click.option("--args", default="[]", callback=_json, help="Of a task, as JSON: '[7]'."),
+    click.option("--kwargs", default="{}", callback=_json, help="The same by name: '{}'."),
     click.option("--budget", type=duration, help="Time for the answer, such as 2s."),
     click.option("--calls", metavar="MODULE:NAME", help="A mapping of names to calls."),
     click.option("--all", "every", is_flag=True, help="All calls of --calls."),
@@ -139,7 +155,8 @@ def _words(context: click.Context) -> Iterator[str]:
         elif isinstance(parameter, click.Option) and parameter.is_flag:
             yield from parameter.opts[:1] if value else ()
         elif value is not None:
-            text = f"{value:f}s" if isinstance(value, float) else str(value)
+            text = f"{value:f}s" if isinstance(value, float) else value
+            text = json.dumps(text) if isinstance(text, list | dict) else str(text)
             yield from (parameter.opts[0], text)
 
 
@@ -195,21 +212,12 @@ def _calls(
 
 
 def _call(adopted: Resilience, target: str, options: Mapping[str, Any]) -> Call:
-    given = {}
-    for name, kind in (("args", list), ("kwargs", dict)):
-        try:
-            given[name] = json.loads(options[name])
-        except ValueError as error:
-            msg = f"--{name}: no JSON: {error}; quote it for the shell: --{name} '{kind([])}'"
-            raise ConfigurationError(msg) from error
-        if not isinstance(given[name], kind):
-            msg = f"--{name}: {options[name]} is no {kind.__name__}; write --{name} '{kind([])}'"
-            raise ConfigurationError(msg)
+    given = {name: options[name] for name in ("args", "kwargs", "budget")}
     if ":" in target:
         found = _named(target)
-        return found if isinstance(found, Call) else Call(found, budget=options["budget"], **given)
+        return found if isinstance(found, Call) else Call(found, **given)
     check_known(target, adopted.app.tasks, "No task is called")
-    return Call(adopted.app.tasks[target], budget=options["budget"], **given)
+    return Call(adopted.app.tasks[target], **given)
 
 
 def _as_call(found: Call | Callable[[], Any]) -> Call:

@@ -100,22 +100,27 @@ def _remembers(facts: CallFacts, parts: Iterable[str], otherwise: bool) -> bool:
     return otherwise if facts.task is None else facts.task.remembers
 
 
-def limit_of(adopted: Resilience, call: Call, run: Run | None = None) -> float | None:
+def predicted_seconds(adopted: Resilience, call: Call) -> float | None:
+    """Return what `resilience check` predicts of a task in the worst case; None: no end."""
+    if call.task is None:
+        return None
+    for answer in answers_of(adopted.app, adopted.dependencies):
+        if answer.task.name == call.task.name:
+            worst = answer.run_seconds * answer.attempts + answer.waits
+            return worst + ROUND_TRIP_SECONDS if math.isfinite(worst) else None
+    return None
+
+
+def limit_of(call: Call, predicted: float | None, run: Run | None) -> float | None:
     """Return the seconds in which *call* must answer under *run*; None: nothing limits it.
 
-    Without a budget, it is what `resilience check` predicts of a task in the worst case.
+    Without a budget a task has as long as is *predicted*.
     """
-    kinds = {one.kind for one in run.faults} if run is not None else set()
-    if call.task is None:
-        return call.budget
     if getattr(call.task, "_kept", False):
         return PUBLISH_SECONDS
-    extra = REDELIVERY_SECONDS if "killed" in kinds else 0.0
-    if call.budget is not None:
-        return call.budget + extra + (LATE_SECONDS if "late" in kinds else 0.0)
-    predicted = {
-        answer.task.name: answer.run_seconds * answer.attempts + answer.waits
-        for answer in answers_of(adopted.app, adopted.dependencies)
-    }
-    worst = predicted.get(str(call.task.name), math.inf)
-    return worst + extra + ROUND_TRIP_SECONDS if math.isfinite(worst) else None
+    limit = call.budget or predicted
+    if limit is None or call.task is None or run is None:
+        return limit
+    # A job that is dropped, or runs elsewhere, is answered after its budget.
+    kinds = {one.kind for one in run.faults}
+    return limit + LATE_SECONDS * ("late" in kinds) + REDELIVERY_SECONDS * ("killed" in kinds)

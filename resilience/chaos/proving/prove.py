@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from resilience.chaos.proving import inject, plan
 from resilience.chaos.proving.asking import Asked
 from resilience.chaos.proving.call import Call
-from resilience.chaos.proving.learn import call_facts, limit_of, touches_of
+from resilience.chaos.proving.learn import call_facts, limit_of, predicted_seconds, touches_of
 from resilience.chaos.proving.memory import forgotten, remembers
 from resilience.chaos.proving.plan import Kind, Planned, Run, Touch
 from resilience.chaos.proving.records import FILLER, Record, Records
@@ -100,6 +100,7 @@ class Trial:
         self._call = call
         self._facts = call_facts(name, call)
         self._injections = inject.Injections(stage.adopted, stage.fleet)
+        self._predicted = predicted_seconds(stage.adopted, call)
         self._level = Level.FULL
         self._touches: dict[str, Touch] = {}
         self._seen: dict[Planned, Collection[str]] = {}
@@ -177,7 +178,7 @@ class Trial:
         return asked, Observed(
             answer=asked.answer,
             seconds=asked.seconds,
-            limit=limit_of(stage.adopted, self._call, run),
+            limit=limit_of(self._call, self._predicted, run),
             waited=self._patience(run),
             late=asked.late,
             records=tuple(records),
@@ -230,7 +231,7 @@ class Trial:
         return False
 
     def _patience(self, run: Run | None) -> float:
-        limit = limit_of(self._stage.adopted, self._call, run)
+        limit = limit_of(self._call, self._predicted, run)
         return self._stage.patience if limit is None else limit * TOLERANCE + LONGER_SECONDS
 
     def _settle_seconds(self, run: Run) -> float:
