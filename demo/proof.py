@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
             "SHOP_DATABASE_URL": database,
             "SHOP_MAIL_HOST": LOCALHOST,
             "SHOP_MAIL_PORT": str(ports["smtp"]),
+            "SHOP_DWELL_SECONDS": "1",
             "PYTHONPATH": import_path(),
         }
         services = {one: ["--port", str(ports[one])] for one in HTTP_UPSTREAMS}

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, Protocol
 
 from resilience.breaker import Breaker, State
@@ -134,10 +134,21 @@ class Injections:
         ways = policy.failure_ratio, policy.consecutive_failures
         if any(ways) and policy.failure_if is None and policy.min_reporters == 1:
             most = 2 * max(policy.minimum_calls, policy.consecutive_failures or 0)
-            if not any(_refuses(breaker, dependency) for _ in range(most)):
+            if not any(self._refuses(breaker, dependency) for _ in range(most)):
                 closed[dependency.name] = most
         breaker.force_open(seconds=SECONDS, actor=ACTOR, reason=REASON)
         return closed
+
+    def _refuses(self, breaker: Breaker, dependency: Dependency) -> bool:
+        """Let one more call time out; tell whether the circuit refuses calls by then."""
+
+        def time_out() -> None:
+            raise AttemptTimeoutError(dependency.name, dependency.timeout or 1.0)
+
+        with suppress(AttemptTimeoutError, CircuitOpenError):
+            breaker.call(time_out)
+        self._adopted.pulse.refresh()  # failures are counted with the next pulse
+        return breaker.known_state is State.OPEN
 
     @contextmanager
     def _filled(self, dependency: Dependency) -> Iterator[None]:
@@ -180,21 +191,6 @@ class Injections:
                     break
             tick.wait(0.1)
         tick.wait(READING_SECONDS)  # as above
-
-
-def _refuses(breaker: Breaker, dependency: Dependency) -> bool:
-    """Tell whether the circuit refuses a call that would time out."""
-
-    def times_out() -> None:
-        raise AttemptTimeoutError(dependency.name, dependency.timeout or 1.0)
-
-    try:
-        breaker.call(times_out)
-    except CircuitOpenError:
-        return True
-    except AttemptTimeoutError:
-        pass
-    return breaker.known_state is State.OPEN
 
 
 @contextmanager
@@ -245,6 +241,7 @@ def struck(planned: Planned, records: Iterable[Record], *, killed: bool) -> bool
 
 def _was_refused(record: Record, dependency: str) -> bool:
     texts = (record.get("reason"), record.get("error"), *dict(record.get("reasons") or {}).values())
+    refusals = CircuitOpenError.__name__, str(CircuitOpenError(dependency))
     return record.get("dependency") == dependency and any(
-        CircuitOpenError.__name__ in str(text) for text in texts
+        str(text).startswith(refusals) for text in texts
     )

@@ -101,6 +101,9 @@ class Trial:
         self._facts = call_facts(name, call)
         self._injections = inject.Injections(stage.adopted, stage.fleet)
         self._predicted = predicted_seconds(stage.adopted, call)
+        # Features that were shed meanwhile are restored one after the other.
+        dwell = stage.adopted.shedding_policy.dwell_seconds
+        self._recovery_seconds = RECOVERY_SECONDS + dwell * len(stage.adopted.features)
         self._level = Level.FULL
         self._touches: dict[str, Touch] = {}
         self._seen: dict[Planned, Collection[str]] = {}
@@ -221,14 +224,17 @@ class Trial:
 
     def _kill(self, planned: Planned, begin: int, asked: Asked) -> bool:
         """Kill the worker that a fault keeps; the job then runs elsewhere without the fault."""
-        tick, fault = threading.Event(), inject.name_of(planned)
-        while not asked.over:
+        tick, fault, killed = threading.Event(), inject.name_of(planned), False
+        until = SystemClock.monotonic() + SETTLE_SECONDS
+        # A job that nobody waits for may begin after the answer.
+        while not killed and (not asked.over or SystemClock.monotonic() < until):
             for one in self._stage.records.since(begin):
                 if one.get("fault") == fault and one["pid"] != os.getpid():
                     self._injections.end(planned)
-                    return self._stage.fleet.kill(one["pid"])
+                    killed = self._stage.fleet.kill(one["pid"])
+                    break
             tick.wait(TICK_SECONDS)
-        return False
+        return killed
 
     def _patience(self, run: Run | None) -> float:
         limit = limit_of(self._call, self._predicted, run)
@@ -258,7 +264,7 @@ class Trial:
             answer = self._ask(None).answer
             level = None if answer is None else answer.level
             took = SystemClock.monotonic() - began
-            if (level is not None and level <= self._level) or took > RECOVERY_SECONDS:
+            if (level is not None and level <= self._level) or took > self._recovery_seconds:
                 return level, took
             self._injections.close(names)
 

@@ -8,6 +8,7 @@ from resilience.chaos.proving.plan import Planned, Run
 from resilience.chaos.proving.records import Record
 from resilience.levels import Level
 from resilience.outcome import JsonAnswer
+from resilience.tasks.response import NOT_IN_TIME
 
 TOLERANCE: Final = 1.1
 """An answer may take so much of its budget."""
@@ -60,6 +61,10 @@ def read_answer(value: object) -> Answer:
         )
     sources: Mapping[str, str] = meta.get("sources", {})
     degraded, missing = meta.get("degraded", []), meta.get("missing", [])
+    if level is Level.FAILED:
+        # A required part ends the response; others that had no time left say nothing.
+        ended = [name for name in missing if meta["reasons"].get(name) != NOT_IN_TIME]
+        degraded, missing = ([], ended) if ended else (degraded, missing)
     parts = [f"{name}: {sources.get(name, 'degraded')}" for name in sorted(degraded)]
     parts += [f"{name}: missing" for name in sorted(missing)]
     lacking = [
