@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from resilience.chaos.proving.call import Call
-from resilience.chaos.proving.plan import CallFacts, PartFacts, Run, TaskFacts, Touch
+from resilience.chaos.proving.plan import CallFacts, PartFacts, Run, Touch
 from resilience.chaos.proving.records import Record
 from resilience.fallback import Step
 from resilience.levels import Level
@@ -24,14 +24,10 @@ LATE_SECONDS: Final = 2.0
 """Within so long after it is taken, a job over its deadline is answered."""
 
 
-def task_facts(task: Any) -> TaskFacts:  # noqa: ANN401 - a task of any class
-    """Return what *task* declares."""
+def worst_of(task: Any) -> Level:  # noqa: ANN401 - a task of any class
+    """Return the level of the last step of a task's chain; FAILED if it has none."""
     steps: Sequence[Step] = getattr(task, "fallbacks", ())
-    return TaskFacts(
-        worst=steps[-1].level if steps else Level.FAILED,
-        remembers=any(hasattr(step, "max_age") for step in steps),
-        kept=bool(getattr(task, "_kept", False)),
-    )
+    return steps[-1].level if steps else Level.FAILED
 
 
 def call_facts(name: str, call: Call) -> CallFacts:
@@ -40,7 +36,7 @@ def call_facts(name: str, call: Call) -> CallFacts:
     if isinstance(call.target, FanOut):
         parts = {
             part: PartFacts(
-                task=task_facts(one.signature.type),
+                worst=worst_of(one.signature.type),
                 required=one.required,
                 stale=one.stale is not None,
             )
@@ -48,7 +44,7 @@ def call_facts(name: str, call: Call) -> CallFacts:
         }
     return CallFacts(
         name=name,
-        task=None if call.task is None else task_facts(call.task),
+        task=None if call.task is None else worst_of(call.task),
         parts=parts,
         timed=call.budget is not None,
         worst=call.worst,
@@ -58,7 +54,7 @@ def call_facts(name: str, call: Call) -> CallFacts:
 
 
 def touches_of(
-    adopted: Resilience, facts: CallFacts, records: Iterable[Record], *, remembered: bool
+    adopted: Resilience, facts: CallFacts, records: Iterable[Record]
 ) -> dict[str, Touch]:
     """Return which dependencies were called, and how, by name.
 
@@ -66,10 +62,9 @@ def touches_of(
         adopted: The app.
         facts: What is declared of the call.
         records: Of one call or several.
-        remembered: Whether a function's answers may come from what is remembered.
     """
     records = list(records)
-    part_of = {one["id"]: one["part"] for one in records if one["record"] == "published"}
+    published = {one["id"]: one for one in records if one["record"] == "published"}
     found: dict[str, list[Record]] = {}
     for one in records:
         if one["record"] == "FaultInjected":
@@ -77,27 +72,22 @@ def touches_of(
     touches = {}
     for name, calls in found.items():
         tasks = [adopted.app.tasks.get(one["call"]) for one in calls]
-        parts = frozenset(part_of.get(one["job"]) or "" for one in calls) - {""}
-        parts = frozenset() if facts.parts is None else parts & facts.parts.keys()
-        budgets = [one["budget"] for one in calls if one["budget"] is not None]
-        own = [getattr(task, "dependency", None) == name for task in tasks]
+        jobs = [published[one["job"]] for one in calls if one["job"] in published]
+        parts = {one["part"] for one in jobs}.intersection(facts.parts or ())
         touches[name] = Touch(
             dependency=name,
-            job=any(own),
+            job=any(getattr(task, "dependency", None) == name for task in tasks),
             worker=any(one["pid"] != os.getpid() for one in calls),
-            budget=max(budgets, default=None),
+            budget=max((one["budget"] for one in calls if one["budget"]), default=None),
             kept=all(getattr(task, "_kept", False) for task in tasks),
-            parts=parts,
-            remembered=_remembers(facts, parts, remembered),
+            parts=frozenset(parts),
+            remembered=any(one["stale"] for one in jobs) or any(map(_remembers, tasks)),
         )
     return touches
 
 
-def _remembers(facts: CallFacts, parts: Iterable[str], otherwise: bool) -> bool:  # noqa: FBT001 - private
-    if facts.parts is not None:
-        some = [facts.parts[name] for name in parts] or list(facts.parts.values())
-        return any(one.stale or one.task.remembers for one in some)
-    return otherwise if facts.task is None else facts.task.remembers
+def _remembers(task: Any) -> bool:  # noqa: ANN401 - a task of any class, or None
+    return any(hasattr(step, "max_age") for step in getattr(task, "fallbacks", ()))
 
 
 def predicted_seconds(adopted: Resilience, call: Call) -> float | None:

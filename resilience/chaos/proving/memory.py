@@ -12,15 +12,6 @@ from resilience.tasks.resilience import Resilience
 ASIDE: Final = "aside"
 
 
-def remembers(adopted: Resilience) -> bool:
-    """Tell whether any answer is remembered.
-
-    Raises:
-        StoreUnavailableError: The store does not answer.
-    """
-    return bool(_keys(adopted, "answer"))
-
-
 @contextmanager
 def forgotten(adopted: Resilience) -> Iterator[None]:
     """Set all remembered answers aside for the block, and bring them back afterwards.

@@ -38,25 +38,16 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFacts:
-    """What a task declares.
+class PartFacts:
+    """What a part of a fan-out declares.
 
     Attributes:
-        worst: Level of the last step of its chain; FAILED if it has none.
-        remembers: Whether a step answers from what is remembered.
-        kept: Whether the ledger keeps its jobs, so that no answer depends on them.
+        worst: Level of the last step of its task's chain; FAILED if it has none.
+        required: Whether the response fails without it.
+        stale: Whether an answer of before may stand in.
     """
 
     worst: Level = Level.FAILED
-    remembers: bool = False
-    kept: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartFacts:
-    """What a part of a fan-out declares."""
-
-    task: TaskFacts
     required: bool = False
     stale: bool = False
 
@@ -67,8 +58,9 @@ class CallFacts:
 
     Attributes:
         name: Of the call.
-        task: What it calls, if that is a task.
-        parts: What it calls, if that is a fan-out.
+        task: Level of the last step of the task that it calls, FAILED if that has none; None: it
+            calls no task.
+        parts: Of the fan-out that it calls; None: it calls none.
         timed: Whether it has a budget.
         worst: Worst level that its author accepts; None: that of the declarations.
         required: Dependencies without which it may fail.
@@ -76,7 +68,7 @@ class CallFacts:
     """
 
     name: str
-    task: TaskFacts | None = None
+    task: Level | None = None
     parts: Mapping[str, PartFacts] | None = None
     timed: bool = False
     worst: Level | None = None
@@ -155,19 +147,19 @@ def worst_level(call: CallFacts, touch: Touch, kind: Kind) -> Level:
     return level if call.worst is None else min(level, call.worst)
 
 
-def _task_level(task: TaskFacts, kind: Kind, *, timed: bool) -> Level:
+def _task_level(task: Level, kind: Kind, *, timed: bool) -> Level:
     if kind == "killed" and not timed:
         return Level.FULL  # the job runs again elsewhere
-    return Level.FAILED if kind in LOST_TIME else task.worst
+    return Level.FAILED if kind in LOST_TIME else task
 
 
 def _part_level(part: PartFacts, kind: Kind) -> Level:
     if not part.required:
-        answered = Level.FULL if part.task.worst is Level.FAILED else part.task.worst
+        answered = Level.FULL if part.worst is Level.FAILED else part.worst
         return max(Level.REDUCED, answered)
     if part.stale and kind != "cold":
-        return Level.STALE if part.task.worst is Level.FAILED else part.task.worst
-    return Level.FAILED if kind in LOST_TIME else part.task.worst
+        return Level.STALE if part.worst is Level.FAILED else part.worst
+    return Level.FAILED if kind in LOST_TIME else part.worst
 
 
 def singles(
@@ -198,15 +190,16 @@ def pairs(
 ) -> tuple[list[Run], int]:
     """Return a run for each pair of faults that can meet, and how many pairs cannot.
 
-    Two faults cannot meet if they are of the same dependency; if the call under either of them
-    never comes to call the other's dependency; or if they strike different parts of a fan-out, as
-    each part answers as under its own fault alone.
+    Two faults cannot meet if they are of the same dependency; if the call, under one of them, never
+    comes to call the other's dependency; or if they strike different parts of a fan-out, as each
+    part answers as under its own fault alone.
 
     Args:
         call: What is called.
         touches: By dependency: those of the healthy call, and those seen only under a fault, such
             as the calls of a fallback.
-        seen: For each single fault that was tried, the dependencies that were called under it.
+        seen: For each single fault that was tried, the dependencies that were called under it. One
+            of a dependency that is called only under another fault was not tried.
         dependencies: Of the app.
         kinds: Which kinds of faults to try.
     """
@@ -237,4 +230,5 @@ def _can_meet(
     parts = touches[one.dependency].parts, touches[other.dependency].parts
     if all(parts) and not parts[0] & parts[1]:
         return False
-    return other.dependency in seen.get(one, ()) or one.dependency in seen.get(other, ())
+    tried = [(a, b) for a, b in ((one, other), (other, one)) if a in seen]
+    return bool(tried) and all(b.dependency in seen[a] for a, b in tried)

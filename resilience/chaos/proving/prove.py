@@ -11,7 +11,7 @@ from resilience.chaos.proving import inject, plan
 from resilience.chaos.proving.asking import Asked
 from resilience.chaos.proving.call import Call
 from resilience.chaos.proving.learn import call_facts, limit_of, predicted_seconds, touches_of
-from resilience.chaos.proving.memory import forgotten, remembers
+from resilience.chaos.proving.memory import forgotten
 from resilience.chaos.proving.plan import Kind, Planned, Run, Touch
 from resilience.chaos.proving.records import FILLER, Record, Records
 from resilience.chaos.proving.report import NONE, Proof, Row, fault_of
@@ -116,7 +116,8 @@ class Trial:
             self._ask(None)
         asked = self._ask(None)
         self._settle(begin, seconds=SETTLE_SECONDS)
-        self._touches = self._learn(self._stage.records.since(begin))
+        records = _of_call(self._stage.records.since(begin))
+        self._touches = touches_of(self._stage.adopted, self._facts, records)
         why = None
         if asked.answer is None or asked.answer.level is Level.FAILED:
             source = "no answer" if asked.answer is None else asked.answer.source
@@ -157,27 +158,12 @@ class Trial:
             yield row
 
     def _try(self, run: Run) -> tuple[Asked, Observed]:
-        stage, effects = self._stage, self._call.effects
-        before = None if effects is None else effects()
-        names = {one.dependency for one in run.faults}
-        closed: dict[str, int] = {}
-        with ExitStack() as stack:
-            if any(one.kind == "cold" for one in run.faults):
-                stack.enter_context(forgotten(stage.adopted))
-            # The order matters: an open circuit would keep other faults from striking.
-            for planned in sorted(run.faults, key=lambda one: one.kind == "refused"):
-                closed |= stack.enter_context(self._injections.in_force(planned))
-            inject.spread(self._stage.adopted, names)
-            begin = stage.records.position()
-            asked, killed = self._ask_under(run, begin)
-            if any(one.kind == "late" for one in run.faults):
-                stack.close()  # what is late is taken now
-                asked.wait()
-            self._settle(begin, seconds=self._settle_seconds(run))
-        records = stage.records.since(begin)
+        before = self._effects()
+        begin, asked, killed, closed = self._strike(run)
+        records = _of_call(self._stage.records.since(begin))
+        effects = self._effects() - before
         self._note(run, records)
-        done = None if effects is None or before is None else effects() - before
-        recovered, took = self._recover(names)
+        recovered, took = self._recover({one.dependency for one in run.faults})
         return asked, Observed(
             answer=asked.answer,
             seconds=asked.seconds,
@@ -191,12 +177,38 @@ class Trial:
                 if inject.struck(one, records, killed=one.dependency in killed)
             ),
             lost=tuple(self._lost(begin, _published(records))),
-            effects=done,
+            effects=effects,
             never_opened=closed,
             healthy=self._level,
             recovered=recovered,
             recovery_seconds=took,
         )
+
+    def _effects(self) -> int:
+        return 0 if self._call.effects is None else self._call.effects()
+
+    def _strike(self, run: Run) -> tuple[int, Asked, set[str], dict[str, int]]:
+        """Make the call under the faults of *run*, and wait for the jobs that it leaves behind.
+
+        Returns:
+            Where its records begin, the call, the dependencies whose worker was killed, and those
+            whose circuit did not open.
+        """
+        stage, closed = self._stage, dict[str, int]()
+        with ExitStack() as stack:
+            if any(one.kind == "cold" for one in run.faults):
+                stack.enter_context(forgotten(stage.adopted))
+            # The order matters: an open circuit would keep other faults from striking.
+            for planned in sorted(run.faults, key=lambda one: one.kind == "refused"):
+                closed |= stack.enter_context(self._injections.in_force(planned))
+            inject.spread(stage.adopted, [one.dependency for one in run.faults])
+            begin = stage.records.position()
+            asked, killed = self._ask_under(run, begin)
+            if any(one.kind == "late" for one in run.faults):
+                stack.close()  # what is late is taken now
+                asked.wait()
+            self._settle(begin, seconds=self._settle_seconds(run))
+        return begin, asked, killed, closed
 
     def _ask(self, run: Run | None) -> Asked:
         asked = Asked(self._call, seconds=self._patience(run))
@@ -268,13 +280,9 @@ class Trial:
                 return level, took
             self._injections.close(names)
 
-    def _learn(self, records: Iterable[Record]) -> dict[str, Touch]:
-        adopted = self._stage.adopted
-        return touches_of(adopted, self._facts, records, remembered=remembers(adopted))
-
     def _note(self, run: Run, records: Sequence[Record]) -> None:
         """Learn from a run which other dependencies are called under its fault."""
-        touched = self._learn(records)
+        touched = touches_of(self._stage.adopted, self._facts, records)
         self._touches = touched | self._touches
         if len(run.faults) == 1:
             self._seen[run.faults[0]] = touched.keys()
@@ -299,6 +307,16 @@ def _published(records: Iterable[Record]) -> dict[str, str]:
         for one in records
         if one["record"] == "published" and one["task"] != FILLER
     }
+
+
+def _of_call(records: Sequence[Record]) -> list[Record]:
+    """Return the records without those of jobs that an earlier call left behind."""
+    own = {None, *_published(records)}
+    return [
+        one
+        for one in records
+        if one.get("job") in own and (one["record"] not in ENDS or one["id"] in own)
+    ]
 
 
 def _ended(records: Iterable[Record]) -> set[str]:

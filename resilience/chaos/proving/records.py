@@ -77,8 +77,10 @@ class Recorder:
     def published(self, sender: str, headers: dict[str, Any] | None = None, **_: object) -> None:
         """Write a line of a job that is being published."""
         slot = header(headers, SLOT_HEADER)
-        part = slot.get("part") if isinstance(slot, dict) else None
-        self.write("published", task=sender, id=(headers or {}).get("id"), part=part)
+        slot = slot if isinstance(slot, dict) else {}
+        part, stale = slot.get("part"), bool(slot.get("stale_key"))
+        job = (headers or {}).get("id")
+        self.write("published", task=sender, id=job, part=part, stale=stale)
 
     def succeeded(self, sender: Any, **_: object) -> None:  # noqa: ANN401 - a task
         """Write a line of a job that ended well."""

@@ -88,7 +88,7 @@ class Observed:
         records: What all processes wrote, from before the call until its jobs had ended.
         injected: Those of the planned faults that struck.
         lost: Jobs that are neither done nor in the ledger, nor in the broker.
-        effects: How often the call had its effect; None: nobody counts.
+        effects: How often the call had its effect; 0 if nobody counts.
         never_opened: Dependencies whose circuit stayed closed, and after how many failures.
         healthy: Level of the first answer without a fault.
         recovered: Level of the last answer after the faults had ended; None: none came.
@@ -103,7 +103,7 @@ class Observed:
     records: tuple[Record, ...] = ()
     injected: frozenset[Planned] = frozenset()
     lost: tuple[str, ...] = ()
-    effects: int | None = None
+    effects: int = 0
     never_opened: Mapping[str, int]
     healthy: Level = Level.FULL
     recovered: Level | None = None
@@ -213,7 +213,7 @@ def _injected(run: Run, seen: Observed) -> Iterator[str]:
 
 
 def _once(seen: Observed) -> Iterator[str]:
-    if seen.effects is not None and seen.effects > 1:
+    if seen.effects > 1:
         yield (
             f"one call had its effect {seen.effects} times; hand the dependency an idempotency "
             "key, or do not try again what may have been done"
