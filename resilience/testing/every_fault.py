@@ -83,7 +83,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
             result = yield
     finally:
         recorder.close()
-    if not struck(planned, records.since(begin), killed=False):
+    if not struck(planned, records.since(begin)):
         pytest.fail(
             f"the fault {planned} has not struck, so the test proves nothing; does the test call "
             f"{planned.dependency}? Name those that it does: dependencies=[…]",

@@ -37,16 +37,23 @@ QUICK = ("no last step", "same dependency", "required by mistake", "charged agai
 Document = dict[str, Any]
 
 
-def prove(*words: str, app: str = "planted") -> tuple[int, Document]:
-    """Return the exit code of a proof of a planted app, and the JSON that it prints."""
-    command = [sys.executable, "-m", "celery", "-A", app, "resilience", "prove", *words]
-    done = subprocess.run(  # noqa: S603 - ours
-        [*command, "--json"],
+def start(
+    *words: str, app: str = "planted", capture: bool = False
+) -> subprocess.CompletedProcess[bytes]:
+    """Prove an app to the end; show the progress unless it is to be captured."""
+    return subprocess.run(  # noqa: S603 - ours
+        [sys.executable, "-m", "celery", "-A", app, "resilience", "prove", *words],
         env=inherited_env({"PYTHONPATH": import_path(APPS)}),
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if capture else None,
         check=False,
         timeout=SECONDS,
     )
+
+
+def prove(*words: str, app: str = "planted") -> tuple[int, Document]:
+    """Return the exit code of a proof, and the JSON that it prints."""
+    done = start(*words, "--json", app=app)
     document: Document = json.loads(done.stdout)
     return done.returncode, document
 
@@ -86,6 +93,14 @@ def test_sound_calls_pass(quick: tuple[int, Document]) -> None:
     assert rows["chained", "users cold"] == ("STATIC", "static")
     assert rows["page", "prices error"] == ("REDUCED", "price: missing")
     assert rows["page", "users error"] == ("FAILED", "user: missing")
+
+
+def test_app_that_would_not_be_proved_on_a_broker_of_its_own_is_refused() -> None:
+    """A proof never reaches the real broker: an app that ignores the environment is an error."""
+    done = start("celery.ping", app="stubborn", capture=True)
+
+    assert done.returncode == 2
+    assert "the app does not read its settings from the environment" in done.stderr.decode()
 
 
 @pytest.mark.chaos

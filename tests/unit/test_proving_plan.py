@@ -38,6 +38,7 @@ def touch(name: str = "users", **how: object) -> Touch:
     ("dependency", "how", "kind"),
     [
         pytest.param(Dependency("users", breaker=None), {}, "refused", id="no-breaker"),
+        pytest.param(Dependency("users", on_open="hold"), {}, "refused", id="held"),
         pytest.param(Dependency("users"), {}, "full", id="no-limit"),
         pytest.param(Dependency("users", max_queue=3), {"job": False}, "full", id="no-job"),
         pytest.param(Dependency("users"), {}, "late", id="no-deadline"),

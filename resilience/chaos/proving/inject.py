@@ -1,7 +1,7 @@
 """Brings about one fault of a proof, in the whole fleet, and undoes it."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, Protocol
 
@@ -218,13 +218,27 @@ def _taken(slots: Slots) -> Iterator[None]:
             thread.join(DRAIN_SECONDS)
 
 
-def struck(planned: Planned, records: Iterable[Record], *, killed: bool) -> bool:
-    """Tell whether a planned fault has struck, given what all processes wrote."""
+def struck(
+    planned: Planned,
+    records: Iterable[Record],
+    *,
+    killed: bool = False,
+    tasks: Collection[str] = (),
+) -> bool:
+    """Tell whether a planned fault has struck.
+
+    Args:
+        planned: The fault.
+        records: What all processes wrote.
+        killed: Whether a worker was killed for it.
+        tasks: Names of the dependency's tasks, of which one must be dropped if it is `late`.
+    """
     match planned.kind:
         case "killed":
             return killed
         case "late":
-            return any(one["record"] == "BudgetExceeded" and one["late"] >= 0 for one in records)
+            dropped = [one for one in records if one["record"] == "BudgetExceeded"]
+            return any(one["task"] in tasks and one["late"] >= 0 for one in dropped)
         case "full":
             full = {"BulkheadFull", "JobRefused"}
             return any(

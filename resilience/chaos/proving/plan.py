@@ -121,7 +121,8 @@ class Run:
 def kinds_of(touch: Touch, dependency: Dependency) -> Iterator[Kind]:
     """Yield the faults that calls of *dependency* can meet."""
     can_be = {
-        "refused": dependency.breaker is not None,
+        # Jobs that are held wait until the circuit closes: nothing is refused.
+        "refused": dependency.breaker is not None and dependency.on_open == "fail_fast",
         "full": dependency.slots is not None or (touch.job and dependency.max_queue is not None),
         "late": touch.job and touch.budget is not None,
         "killed": touch.worker,

@@ -171,11 +171,7 @@ class Trial:
             waited=self._patience(run),
             late=asked.late,
             records=tuple(records),
-            injected=frozenset(
-                one
-                for one in run.faults
-                if inject.struck(one, records, killed=one.dependency in killed)
-            ),
+            injected=frozenset(one for one in run.faults if self._struck(one, records, killed)),
             lost=tuple(self._lost(begin, _published(records))),
             effects=effects,
             never_opened=closed,
@@ -183,6 +179,11 @@ class Trial:
             recovered=recovered,
             recovery_seconds=took,
         )
+
+    def _struck(self, planned: Planned, records: Sequence[Record], killed: Collection[str]) -> bool:
+        name, tasks = planned.dependency, self._stage.adopted.app.tasks
+        own = [task for task, one in tasks.items() if getattr(one, "dependency", None) == name]
+        return inject.struck(planned, records, killed=name in killed, tasks=own)
 
     def _effects(self) -> int:
         return 0 if self._call.effects is None else self._call.effects()
