@@ -9,21 +9,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Final
 
 from demo.layout import CELERY, HTTP_UPSTREAMS
 from demo.upstreams.server import READY
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import ServerProcess, import_path, inherited_env
+from resilience.testing.throwaway import RUNTIME_DIRECTORY, swept
 
 CALLS: Final = "jobs.proofs:CALLS"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the services, and the proof with *arguments*; return its exit code."""
-    with TemporaryDirectory(prefix="shop-proof-") as name, ExitStack() as stack:
-        directory = Path(name)
+    directory = Path(mkdtemp(prefix="shop-proof-"))
+    with swept(directory), ExitStack() as stack:
         ports = {one: free_port() for one in (*HTTP_UPSTREAMS, "smtp", "mail")}
         database = f"sqlite:///{directory}/shop.db"
         env = {
@@ -57,7 +58,7 @@ def _service(name: str, words: Sequence[str], directory: Path) -> ServerProcess:
         [sys.executable, "-m", "demo.upstreams", name, *words],
         ready=READY,
         log_path=directory / f"{name}.log",
-        env={"PYTHONPATH": import_path()},
+        env={"PYTHONPATH": import_path(), RUNTIME_DIRECTORY: str(directory)},
     )
 
 

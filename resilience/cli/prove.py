@@ -5,14 +5,12 @@ import logging
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import click
-import psutil
 
 from resilience.chaos.proving import report
 from resilience.chaos.proving.call import Call
@@ -28,7 +26,7 @@ from resilience.declared import check_known
 from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 from resilience.testing.process import inherited_env
-from resilience.testing.throwaway import Workers, environment, running_server
+from resilience.testing.throwaway import Workers, environment, running_server, swept
 
 IN_WORKER: Final = "resilience.chaos.proving.in_worker"
 WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-l", "WARNING")
@@ -132,18 +130,12 @@ def prove(
 
 def _on_stage(context: click.Context) -> int:
     """Run this command again on a stage of its own, where the app finds nothing of the real one."""
-    with (
-        tempfile.TemporaryDirectory(prefix="resilience-prove-") as directory,
-        running_server(Path(directory)) as url,
-    ):
+    directory = Path(tempfile.mkdtemp(prefix="resilience-prove-"))
+    with swept(directory), running_server(directory) as url:
         command = [*celery_command(context), "resilience", "prove", *_words(context)]
-        env = inherited_env(environment(url, Path(directory)))
-        try:
-            return subprocess.run(  # noqa: S603 - this command
-                [*command, "--stage", directory], env=env, check=False
-            ).returncode
-        finally:
-            _end_leftovers(directory)
+        env = inherited_env(environment(url, directory))
+        staged = [*command, "--stage", str(directory)]
+        return subprocess.run(staged, env=env, check=False).returncode  # noqa: S603 - this command
 
 
 def _words(context: click.Context) -> Iterator[str]:
@@ -158,14 +150,6 @@ def _words(context: click.Context) -> Iterator[str]:
             text = f"{value:f}s" if isinstance(value, float) else value
             text = json.dumps(text) if isinstance(text, list | dict) else str(text)
             yield from (parameter.opts[0], text)
-
-
-def _end_leftovers(directory: str) -> None:
-    """Kill the workers of a stage whose command was killed."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get("RESILIENCE_RUNTIME_DIRECTORY") == directory:
-                process.kill()
 
 
 def _check_stage(adopted: Resilience, stage: Path) -> None:

