@@ -46,7 +46,7 @@ def test_dashboard_answers_as_the_truth_table_says_and_a_change_is_named(tmp_pat
     assert code == 1
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(WHOLE_SECONDS)
 def test_shop_keeps_all_promises_under_every_fault() -> None:
     """No endpoint breaks a promise under any single fault, and all answer as the table says."""

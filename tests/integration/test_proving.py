@@ -103,7 +103,7 @@ def test_app_that_would_not_be_proved_on_a_broker_of_its_own_is_refused() -> Non
     assert "the app does not read its settings from the environment" in done.stderr.decode()
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 def test_all_planted_mistakes_are_named() -> None:
     """So is each of a dozen, those that only a killed worker shows among them."""
     kinds = "error,cold,execute-then-timeout,killed"
@@ -114,7 +114,7 @@ def test_all_planted_mistakes_are_named() -> None:
     assert_named(document, MISTAKES)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 def test_mistakes_of_dependencies_and_jobs_are_named() -> None:
     """So are dependencies that are declared wrong, and jobs that get lost."""
     words = ("--calls", "planted_more:MISTAKES", "--all", "--patience", "4s")
@@ -125,7 +125,7 @@ def test_mistakes_of_dependencies_and_jobs_are_named() -> None:
     assert_named(document, MORE)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 def test_mistake_that_only_two_faults_together_show_is_named() -> None:
     """Each of two timeouts fits the budget, and their sum does not."""
     call = "one after the other"
@@ -137,7 +137,7 @@ def test_mistake_that_only_two_faults_together_show_is_named() -> None:
     assert sentence.startswith(f"{call} under prices hang + users hang: ")
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.parametrize("app", ["planted", "planted_more"])
 def test_all_sound_calls_pass_under_every_fault(app: str) -> None:
     """No fault of any kind breaks a promise of an app without a mistake."""
