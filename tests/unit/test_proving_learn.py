@@ -30,18 +30,20 @@ adopted = Resilience(
 )
 
 
-@app.task(base=ResilientTask, dependency="users", fallbacks=[fallback.stale(max_age=1)])
+@app.task(
+    shared=False, base=ResilientTask, dependency="users", fallbacks=[fallback.stale(max_age=1)]
+)
 def user() -> str:
     """Answer."""
     return "ann"
 
 
-@app.task(base=ResilientTask, dependency="mail")
+@app.task(shared=False, base=ResilientTask, dependency="mail")
 def plain_mail() -> None:
     """Send."""
 
 
-@app.task(base=FireAndForgetTask, dependency="mail")
+@app.task(shared=False, base=FireAndForgetTask, dependency="mail")
 def mail() -> None:
     """Send for sure."""
 
