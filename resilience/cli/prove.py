@@ -25,8 +25,6 @@ from resilience.cli.workers import worker_programs
 from resilience.declared import check_known
 from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
-from resilience.testing.process import inherited_env
-from resilience.testing.throwaway import Workers, environment, running_server, swept
 
 IN_WORKER: Final = "resilience.chaos.proving.in_worker"
 WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-l", "WARNING")
@@ -95,6 +93,8 @@ def prove(
     """
     if stage is None:
         context.exit(_on_stage(context))
+    from resilience.testing.throwaway import Workers  # noqa: PLC0415 - psutil is an extra
+
     adopted = Resilience.of(context.obj.app)
     _check_stage(adopted, stage)
     adopted.app.set_default()
@@ -130,6 +130,13 @@ def prove(
 
 def _on_stage(context: click.Context) -> int:
     """Run this command again on a stage of its own, where the app finds nothing of the real one."""
+    from resilience.testing.process import inherited_env  # noqa: PLC0415 - psutil is an extra
+    from resilience.testing.throwaway import (  # noqa: PLC0415 - as above
+        environment,
+        running_server,
+        swept,
+    )
+
     directory = Path(tempfile.mkdtemp(prefix="resilience-prove-"))
     with swept(directory), running_server(directory) as url:
         command = [*celery_command(context), "resilience", "prove", *_words(context)]

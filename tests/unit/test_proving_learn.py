@@ -21,6 +21,7 @@ from resilience import (
 from resilience.chaos import Call
 from resilience.chaos.proving.learn import call_facts, limit_of, predicted_seconds, touches_of
 from resilience.chaos.proving.plan import CallFacts, Kind, PartFacts, Planned, Run, Touch
+from resilience.events import AnswerDegraded, Event
 
 app = Celery("learning", broker="redis://127.0.0.1:1/0", set_as_current=False)
 adopted = Resilience(
@@ -155,3 +156,16 @@ def test_mistaken_call_is_an_error_that_names_the_value(wrong: dict[str, Any], w
         Call(**wrong)
 
     assert words in str(caught.value)
+
+
+def test_listener_that_is_appended_later_hears_what_older_parts_announce() -> None:
+    """Each part of an app shares its list of listeners, so that a recorder can join any time."""
+    app = Celery("joined", set_as_current=False)
+    joined = Resilience(app, dependencies=[Dependency("users", breaker=None)], settings=Settings())
+    pipeline = joined.pipeline("users", name="user", fallbacks=[fallback.static("nobody")])
+    heard: list[Event] = []
+
+    joined.listeners.append(heard.append)
+    pipeline.call(lambda: 1 / 0)
+
+    assert [type(one) for one in heard][-1:] == [AnswerDegraded]
