@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "truth-table.md"
 SECONDS = 280
 WHOLE_SECONDS = 1500
+PAIRS_SECONDS = 3000
 
 
 def prove(*words: str, seconds: float = SECONDS) -> tuple[int, dict[str, Any]]:
@@ -51,6 +52,16 @@ def test_dashboard_answers_as_the_truth_table_says_and_a_change_is_named(tmp_pat
 def test_shop_keeps_all_promises_under_every_fault() -> None:
     """No endpoint breaks a promise under any single fault, and all answer as the table says."""
     code, document = prove("--all", "--baseline", str(TABLE), seconds=WHOLE_SECONDS)
+
+    assert document["wrong"] == []
+    assert code == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(PAIRS_SECONDS)
+def test_shop_keeps_all_promises_under_every_pair_of_faults_that_can_meet() -> None:
+    """Two faults at once break no promise that each of them keeps."""
+    code, document = prove("--all", "--pairs", seconds=PAIRS_SECONDS)
 
     assert document["wrong"] == []
     assert code == 0
