@@ -189,6 +189,22 @@ def test_pairs_are_those_that_can_meet(
             assert ((one, other) in tried or (other, one) in tried) is expected
 
 
+def test_fault_that_only_memory_survives_does_not_meet_a_cold_one() -> None:
+    """A call that goes on because a stale answer stands in ends where nothing is remembered."""
+    touches = {name: touch(name, remembered=True) for name in ("users", "prices")}
+    seen: dict[Planned, set[str]] = {
+        Planned("users", "error"): {"users", "prices"},
+        Planned("users", "cold"): {"users"},
+        Planned("prices", "error"): {"users", "prices"},
+        Planned("prices", "cold"): {"users", "prices"},
+    }
+
+    runs, pruned = pairs(call(), touches, seen, DEPENDENCIES, ("error", "cold"))
+
+    assert [run.faults for run in runs] == [(Planned("prices", "error"), Planned("users", "error"))]
+    assert pruned == 5
+
+
 def test_pair_may_end_as_badly_as_the_worse_of_its_faults() -> None:
     """Two faults together excuse what one of them excuses."""
     facts = call(required=["users"])

@@ -231,5 +231,15 @@ def _can_meet(
     parts = touches[one.dependency].parts, touches[other.dependency].parts
     if all(parts) and not parts[0] & parts[1]:
         return False
-    tried = [(a, b) for a, b in ((one, other), (other, one)) if a in seen]
-    return bool(tried) and all(b.dependency in seen[a] for a, b in tried)
+    both = (_beside(one, other, seen), other), (_beside(other, one, seen), one)
+    tried = [(alone, beside) for alone, beside in both if alone in seen]
+    return bool(tried) and all(beside.dependency in seen[alone] for alone, beside in tried)
+
+
+def _beside(one: Planned, other: Planned, seen: Mapping[Planned, Collection[str]]) -> Planned:
+    """Return the single fault that acts as *one* does beside *other*.
+
+    What `cold` forgets cannot stand in for the other dependency either.
+    """
+    cold = Planned(one.dependency, "cold")
+    return cold if other.kind == "cold" and cold in seen else one
