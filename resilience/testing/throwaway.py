@@ -49,7 +49,7 @@ def swept(directory: Path) -> Iterator[None]:
     """Leave nothing behind of what runs with *directory*, also if this process is killed.
 
     Another process waits for the end of the block, or of this process. Then it kills all processes
-    whose `RESILIENCE_RUNTIME_DIRECTORY` is *directory*, and removes that.
+    that run in *directory* or have it as `RESILIENCE_RUNTIME_DIRECTORY`, and removes it.
     """
     command = [sys.executable, "-m", __name__, str(directory)]
     # Leaving the block closes the pipe, and waits for the other process.
@@ -62,7 +62,8 @@ def sweep(directory: str) -> None:
     sys.stdin.read()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(RUNTIME_DIRECTORY) == directory:
+            # The server writes its title over its environment; it runs in the directory.
+            if directory in (process.cwd(), process.environ().get(RUNTIME_DIRECTORY)):
                 process.kill()
     shutil.rmtree(directory, ignore_errors=True)
 
@@ -73,8 +74,7 @@ def running_server(directory: Path) -> Iterator[str]:
     port = free_port()
     command = [server_program(), "--bind", LOCALHOST, "--port", str(port), "--save", ""]
     command += ["--appendonly", "yes", "--appendfsync", "no", "--dir", str(directory)]
-    env = {RUNTIME_DIRECTORY: str(directory)}
-    server = ServerProcess(command, ready=READY, log_path=directory / "server.log", env=env)
+    server = ServerProcess(command, ready=READY, log_path=directory / "server.log")
     server.start()
     try:
         yield f"redis://{LOCALHOST}:{port}/0"
