@@ -25,7 +25,7 @@ MINUTE, HOUR, DAY = 60, 3_600, 86_400
 KEPT = ("events", "JobKept", "users")
 FULL, STALE = (("answers", "other", "users", level) for level in ("FULL", "STALE"))
 
-GIVEN = {"level": Level.STALE, "age": 1.0}
+GIVEN = {"level": Level.STALE, "age": 1.0, "seconds": 1.0, "reasons": {"run": "x"}}
 
 
 class Process:
