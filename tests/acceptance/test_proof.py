@@ -31,6 +31,7 @@ def prove(*words: str, seconds: float = SECONDS) -> tuple[int, dict[str, Any]]:
     return done.returncode, document
 
 
+@pytest.mark.long
 def test_dashboard_answers_as_the_truth_table_says_and_a_change_is_named(tmp_path: Path) -> None:
     """Of some rows of the committed table, the one that was changed is named, and no other."""
     row = "| dashboard | payments cold | REDUCED |"
