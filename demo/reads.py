@@ -170,7 +170,12 @@ def _beside(recording: Recording, control: Control) -> Check:
     )
     text = "; ".join((text, *map(_told_of_late, bad[:TOLD_MAX])))
     if failed:
-        text = f"{text}, {len(failed)} of other endpoints not served"
+        first = failed[0]
+        why = first.meta.get("reasons") or first.meta.get("reason") or f"HTTP {first.status}"
+        text = (
+            f"{text}, {len(failed)} of other endpoints not served (/{first.endpoint} after "
+            f"{first.seconds:.2f} s: {why})"
+        )
     if not wrong and _too_many(sum(_is_excused(one, control) for one in late), samples):
         return Check(kept=None, text=text)
     if not (wrong or slow or failed) and 0 < len(bad) <= RARE_SHARE * len(samples):
