@@ -126,7 +126,8 @@ def test_one_scrape_is_complete_though_children_end_and_are_killed(stage: Stage)
     assert len({*stage.run(broken=40, full=20)}) > 2
     wait_until(lambda: stage.answers() == (40, 20), SECONDS, "the scrape shows all answers")
 
-    idle = set(stage.worker.children())
+    # For a moment there may be none, as each ends after some jobs.
+    idle = wait_until(lambda: set(stage.worker.children()), SECONDS, "a child is there")
     os.kill(min(idle), signal.SIGKILL)
     wait_until(lambda: set(stage.worker.children()) - idle, SECONDS, "another child is there")
     stage.run(broken=10, full=10)
