@@ -58,7 +58,7 @@ def _redis(stack: ExitStack, hit: Hit) -> None:
     """Let commands fail, and pipelines as a whole; with no retry by the client, which takes long.
 
     The library's store is a target of its own, `store`, recognised by the mark on its connections.
-    Celery's broker and result backend are none.
+    Commands of Celery's broker and result backend do not fail.
     """
     import redis.asyncio.cluster  # noqa: PLC0415 - see above
     import redis.cluster  # noqa: PLC0415 - see above
@@ -91,7 +91,7 @@ def _sqlalchemy(stack: ExitStack, hit: Hit) -> None:
     """Let statements fail, of engines of both kinds.
 
     The library's ledger is a target of its own, `ledger`, recognised by an option of its engine.
-    Celery's result backend is none.
+    Statements of Celery's result backend do not fail.
     """
     from sqlalchemy import Connection, Engine, event  # noqa: PLC0415 - see above
     from sqlalchemy.exc import OperationalError  # noqa: PLC0415 - see above
