@@ -93,6 +93,10 @@ $(MUTMUT)/.installed: tests/mutation/requirements.txt | .venv
 	$(PIP_INSTALL) --no-deps --upgrade --target $(MUTMUT) --requirement $<
 	@touch $@
 
+$(CHARTS)/.installed: benchmarks/requirements.txt | .venv
+	$(PIP_INSTALL) --no-deps --upgrade --target $(CHARTS) --requirement $<
+	@touch $@
+
 sabotage: .venv ## makes each listed mistake in a copy, and checks that its tests fail; ONLY=breaker: those that match
 	$(BIN)/python -m tests.sabotage "$(ONLY)"
 
@@ -102,7 +106,9 @@ lint: .venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv ## all benchmarks, in 40 minutes at most; QUICK=--quick: in 8
+CHARTS := .venv/other/charts
+bench: export PYTHONPATH := $(CURDIR)/$(CHARTS)
+bench: .venv $(CHARTS)/.installed ## all benchmarks, in 40 minutes at most; QUICK=--quick: in 8
 	$(BIN)/python -m benchmarks all $(QUICK)
 
 check: .venv ## all that must pass before a change is merged; all but `timed` runs side by side

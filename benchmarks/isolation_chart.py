@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
+from benchmarks.chart import new_chart
 
 HANGS = (4.0, 8.0)
 """From when to when one of the dependencies hangs."""
@@ -16,7 +16,9 @@ def draw(sides: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None
         sides: By name, moments and seconds.
         path: Of the PNG.
     """
-    figure = Figure(figsize=(9, 4.5), dpi=120, layout="constrained")
+    figure = new_chart()
+    if figure is None:
+        return
     axes = figure.subplots()
     axes.axvspan(*HANGS, color="0.92", label="one dependency hangs")
     for name, jobs in sides.items():

@@ -16,9 +16,9 @@ from time import perf_counter
 from typing import Final, Literal
 
 import httpx
-from matplotlib.figure import Figure as Chart
 from rich.console import Console
 
+from benchmarks.chart import new_chart
 from benchmarks.figure import Figure
 from demo.layout import Layout
 from demo.runner import RunningShop, running_shop
@@ -140,7 +140,9 @@ def _is_good(sample: Sample) -> bool:
 
 
 def _draw(sides: dict[str, list[Sample]], capacity: float, path: Path) -> None:
-    chart = Chart(figsize=(9, 4.5), dpi=120, layout="constrained")
+    chart = new_chart()
+    if chart is None:
+        return
     axes = chart.subplots()
     for name, samples in sides.items():
         first = min(one.sent for one in samples)

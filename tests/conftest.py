@@ -42,10 +42,14 @@ SOCKETS: list[socket.socket] = []
 def pytest_configure() -> None:
     """Trust nobody over TLS; end on SIGTERM as on Ctrl-C, so that fixtures stop their processes.
 
+    The collector of garbage rests until the tests are collected: what it would look through again
+    and again while they are imported is there to stay, and costs each runner 2 s.
+
     A shell that starts a command in the background has it ignore Ctrl-C, and so would every program
     that the tests start and interrupt.
     """
     os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # noqa: TID251 - inherited by processes
+    gc.disable()
     preloaded.install()
     _keep_sockets()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -69,6 +73,7 @@ def _keep_sockets() -> None:
 
 def pytest_collection_finish() -> None:
     """Freeze the million imported objects, on which `close_leftovers` would spend 0.3 s a time."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

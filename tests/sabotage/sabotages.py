@@ -7,6 +7,7 @@ it may move. It is an error if its text is not there exactly once.
 from __future__ import annotations
 
 import ast
+import functools
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,15 @@ def all_sabotages() -> list[Sabotage]:
     ]
 
 
+@functools.lru_cache(maxsize=32)
+def parsed(source: str) -> ast.Module:
+    """Return the syntax tree of *source*; many sabotages change the same few files."""
+    return ast.parse(source)
+
+
 def _span(source: str, qualified: str, at: str) -> tuple[int, int]:
     """Return the offsets in *source* at which *qualified* begins and ends, with its decorators."""
-    body: list[ast.stmt] = ast.parse(source).body
+    body: list[ast.stmt] = parsed(source).body
     node: ast.stmt | None = None
     for name in qualified.split("."):
         node = next((one for one in body if name in _names(one)), None)
