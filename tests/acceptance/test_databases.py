@@ -96,6 +96,7 @@ def test_databases_stop_also_while_they_are_broken_and_leave_no_file_but_their_l
     assert [one.name for one in directory.iterdir()] == ["databases.log"]
 
 
+@pytest.mark.long
 def test_killed_program_takes_its_servers_along(databases: RunningDatabases) -> None:
     """A supervisor that kills the program's process group leaves no server behind."""
     leader = databases.process.pid

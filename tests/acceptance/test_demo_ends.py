@@ -74,6 +74,7 @@ def test_demo_keeps_a_second_one_out_and_leaves_nothing_behind_when_it_is_interr
     assert "All processes have ended." in demo.output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", WHILE)
 def test_killed_demo_takes_the_shop_along(start_demo: StartDemo, words: str | None) -> None:
     """Nothing outlives a demo, even one that had no chance to say good-bye."""

@@ -61,7 +61,7 @@ def faults(chaos_shop: Shop) -> Iterator[Faults]:
     store.client.close()
 
 
-@pytest.mark.parametrize("requests", [200, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("requests", [100, pytest.param(1000, marks=pytest.mark.long)])
 def test_dashboard_under_chaos_is_always_there_and_says_what_it_lacks(
     chaos_shop: Shop, faults: Faults, requests: int
 ) -> None:

@@ -66,14 +66,8 @@ def put_faults(services: Mapping[str, Upstream]) -> None:
     services["mail"].put_fault("fail")
 
 
-@pytest.mark.parametrize(
-    "framework",
-    [
-        pytest.param("flask", marks=pytest.mark.long),
-        "django",
-        pytest.param("fastapi", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("framework", ["flask", "django", "fastapi"])
 def test_example_before_adoption_fails_with_its_dependencies(
     framework: str, services: Mapping[str, Upstream], valkey: ValkeyProcess, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def test_sessions_on_postgres_keep_their_guarantees_or_are_told_how_stale_an_ans
     )
 
 
+@pytest.mark.long
 def test_sessions_on_mariadb_keep_their_guarantees_or_are_told_how_stale_an_answer_is(
     mariadb_stage: Stage, tmp_path: Path
 ) -> None:

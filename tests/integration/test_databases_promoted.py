@@ -123,6 +123,7 @@ def test_answer_is_marked_for_who_saw_what_the_new_primary_lacks_and_for_nobody_
     assert not session.marks
 
 
+@pytest.mark.long
 def test_answer_is_marked_when_a_replica_was_made_anew_from_the_new_primary(stage: Stage) -> None:
     """The old replica at the same address had replayed what was lost; the new one has not."""
     databases = only_follower(stage)

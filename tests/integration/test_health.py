@@ -130,7 +130,13 @@ def host(
 
 
 @pytest.mark.parametrize(
-    "pool", ["prefork", pytest.param("threads", marks=pytest.mark.long), "gevent", "solo"]
+    "pool",
+    [
+        "prefork",
+        "solo",
+        pytest.param("threads", marks=pytest.mark.long),
+        pytest.param("gevent", marks=pytest.mark.long),
+    ],
 )
 def test_worker_is_healthy_idle_or_busy_until_its_broker_is_gone_and_when_it_returns(
     host: Host, pool: str

@@ -61,6 +61,7 @@ def test_worker_leaves_nothing_held_when_its_broker_was_away(
     assert not verdict.gone
 
 
+@pytest.mark.long
 def test_worker_goes_to_the_other_address_when_its_broker_is_gone(
     valkeys: list[Broker], valkey: ValkeyProcess, tmp_path: Path
 ) -> None:

@@ -182,6 +182,7 @@ def test_operator_whose_row_is_stale_is_told_so(page: Tab, stage: Stage) -> None
     stage.adopted.holds.release("mail", actor="bob", reason="over")
 
 
+@pytest.mark.long
 def test_letters_are_replayed_edited_and_discarded_from_the_page(page: Tab, stage: Stage) -> None:
     """All of a cause, with a sample first; one with other arguments; those that are selected."""
     stage.bury(300)

@@ -123,7 +123,9 @@ def test_each_test_gets_a_running_empty_store(suite: pytest.Pytester) -> None:
     suite.runpytest_subprocess("test_store.py").assert_outcomes(passed=2)
 
 
-@pytest.mark.parametrize(("ci", "outcome"), [("", "skipped"), ("true", "errors")])
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [pytest.param("", "skipped", marks=pytest.mark.long), ("true", "errors")]
+)
 def test_missing_server_skips_or_fails_where_nobody_looks(
     suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, ci: str, outcome: str
 ) -> None:

@@ -119,6 +119,7 @@ def test_up_runs_its_workers_until_it_is_stopped(run: Run) -> None:
         assert [line for line in running.output.splitlines() if not origin.match(line)] == []
 
 
+@pytest.mark.long
 def test_job_finishes_beside_a_worker_that_never_starts(run: Run, valkey: ValkeyProcess) -> None:
     """A start that fails comes again, as often as it must, and the other worker works on.
 
