@@ -1,16 +1,13 @@
 """`celery -A app resilience proxy`: a TCP proxy with faults, steered over Toxiproxy's HTTP API."""
 
-import asyncio
 import signal
+import threading
 from pathlib import Path
-from random import Random
 
 import click
 
-from resilience.chaos.proxy.api import Api, parse_orders
-from resilience.chaos.proxy.http import BODY_BYTES_MAX, HttpServer
-from resilience.chaos.proxy.listener import join_address
-from resilience.chaos.proxy.proxies import Proxies, ProxyOrder
+from resilience.chaos.proxy.addresses import join_address
+from resilience.chaos.proxy.api import BODY_BYTES_MAX, ApiServer, Proxies, parse_json
 from resilience.errors import ConfigurationError
 
 PORT = 8474
@@ -37,41 +34,32 @@ def proxy(host: str, port: int, config: Path | None, seed: int | None) -> None:
     The HTTP API is that of Toxiproxy 2.12, whose clients work unchanged. It has no
     authentication, so let it listen only where tests can reach it.
     """
-    orders = read_config(config) if config else []
-    asyncio.run(serve(host, port, orders, Random(seed)))  # noqa: S311 - no secret
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    proxies = Proxies(seed)
+    try:
+        if config is not None:
+            populate(proxies, config)
+        with ApiServer(join_address(host, port), proxies) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            click.echo(f"API of Toxiproxy on http://{server.address}")
+            stopped.wait()
+            server.shutdown()
+    finally:
+        proxies.close()
 
 
-def read_config(path: Path) -> list[ProxyOrder]:
-    """Return the proxies that a file asks for.
+def populate(proxies: Proxies, path: Path) -> None:
+    """Create the proxies that a file asks for.
 
     Raises:
         ConfigurationError: It is no JSON, larger than a MiB, or asks for what cannot be.
     """
     try:
         with path.open("rb") as file:
-            return parse_orders(file.read(BODY_BYTES_MAX))
+            for created in proxies.populate(parse_json(file.read(BODY_BYTES_MAX))):
+                click.echo(f"proxy {created.name}: {created.listen} → {created.upstream}")
     except (OSError, ConfigurationError) as error:
         msg = f"--config {path}: {error}"
         raise ConfigurationError(msg) from error
-
-
-async def serve(host: str, port: int, orders: list[ProxyOrder], random: Random) -> None:
-    """Serve the API and its proxies until SIGINT or SIGTERM.
-
-    Raises:
-        ConfigurationError: A proxy cannot be created, or the API cannot listen there.
-    """
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    proxies = Proxies(random)
-    server = HttpServer(Api(proxies).answer)
-    try:
-        async for created in proxies.populate(orders):
-            click.echo(f"proxy {created.name}: {created.listen} → {created.upstream}")
-        address = await server.start(join_address(host, port))
-        click.echo(f"API of Toxiproxy on http://{address}")
-        await stopped.wait()
-    finally:
-        await server.stop()
-        await proxies.close()

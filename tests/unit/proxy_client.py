@@ -1,19 +1,14 @@
 """The HTTP API of the fault proxy, served in a thread, and a client of it."""
 
-import asyncio
 import http.client
 import json
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
-from random import Random
 from typing import Any, NamedTuple
 
-from resilience.chaos.proxy.api import Api
-from resilience.chaos.proxy.http import HttpServer
-from resilience.chaos.proxy.listener import split_address
-from resilience.chaos.proxy.proxies import Proxies
+from resilience.chaos.proxy.addresses import split_address
+from resilience.chaos.proxy.api import ApiServer, Proxies
 from resilience.testing.ports import LOCALHOST
 
 SECONDS = 30.0
@@ -22,25 +17,16 @@ SECONDS = 30.0
 @contextmanager
 def proxy_api() -> Iterator[int]:
     """Serve the HTTP API in a thread for the length of the block, and yield its port."""
-    started: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def serve() -> None:
-        proxies, stopped = Proxies(Random(1)), asyncio.Event()  # noqa: S311 - no secret
-        server = HttpServer(Api(proxies).answer)
-        port = split_address(await server.start(f"{LOCALHOST}:0"), "listen")[1]
-        started.set_result((port, asyncio.get_running_loop(), stopped))
-        await stopped.wait()
-        await server.stop()
-        await proxies.close()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-    thread.start()
-    port, loop, stopped = started.result(SECONDS)
-    try:
-        yield port
-    finally:
-        loop.call_soon_threadsafe(stopped.set)
-        thread.join(SECONDS)
+    proxies = Proxies(seed=1)
+    with ApiServer(f"{LOCALHOST}:0", proxies) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield split_address(server.address, "listen")[1]
+        finally:
+            server.shutdown()
+            thread.join(SECONDS)
+            proxies.close()
 
 
 class Answer(NamedTuple):

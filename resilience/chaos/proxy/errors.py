@@ -10,13 +10,15 @@ class ProxyError(ConfigurationError):
 
     Attributes:
         message: What the body of an HTTP answer calls `error`.
-        status: HTTP status of that answer: 400, 404, 409 or 500.
+        status: HTTP status of that answer.
+        content: The JSON object of that answer.
     """
 
-    def __init__(self, message: str, status: int = HTTPStatus.BAD_REQUEST) -> None:
+    def __init__(self, message: str, status: int = HTTPStatus.BAD_REQUEST, **more: object) -> None:
         super().__init__(message, status)
         self.message = message
         self.status = status
+        self.content = {"error": message, "status": int(status), **more}
 
     def __str__(self) -> str:
         return self.message

@@ -1,26 +1,32 @@
-"""A proxy with faults inside a Python program, such as a test."""
+"""A proxy with faults between clients and one server, in a thread of its own."""
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Coroutine, Iterable, Mapping
+from http import HTTPStatus
 from random import Random
 from typing import Any, Self
 
-from resilience.chaos.proxy.listener import split_address
-from resilience.chaos.proxy.proxies import LISTEN
-from resilience.chaos.proxy.proxy import Proxy
+from resilience.chaos.proxy.addresses import LISTEN, join_address, listen_on, resolve, split_address
+from resilience.chaos.proxy.errors import ProxyError
+from resilience.chaos.proxy.link import CHUNK_BYTES, Connection, Streams
 from resilience.chaos.proxy.toxic import Toxic
+
+logger = logging.getLogger(__name__)
 
 CALL_SECONDS = 30.0
 """Longest wait for the proxy's thread."""
+CONNECT_SECONDS = 10.0
+"""Longest wait for the upstream to accept a connection."""
 
 
 class FaultProxy:
     """Forwards between clients and a server, and harms the streams as its toxics say.
 
     It runs in a thread of its own from its construction until `close`, or the end of a `with`
-    block. All methods may be called from any thread.
+    block. All methods may be called from any thread; those that change something raise a
+    RuntimeError once the proxy is closed.
 
         with FaultProxy("127.0.0.1:6379") as proxy:
             client = redis.Redis(port=proxy.port)
@@ -29,8 +35,10 @@ class FaultProxy:
             proxy.remove("latency_downstream")
 
     Attributes:
-        host: Where it listens.
-        port: Where it listens, also while it is disabled.
+        name: For messages, and for clients of the HTTP API.
+        listen: `host:port` where it listens, also while it is disabled.
+        upstream: `host:port` of the server.
+        toxics: By name, in the order in which they were added.
     """
 
     def __init__(
@@ -40,6 +48,8 @@ class FaultProxy:
         listen: str = LISTEN,
         toxics: Iterable[Mapping[str, Any]] = (),
         seed: int | None = None,
+        name: str = "proxy",
+        enabled: bool = True,
     ) -> None:
         """Listen.
 
@@ -49,27 +59,62 @@ class FaultProxy:
             toxics: Affect the proxy from its first connection on, in the form of Toxiproxy's API:
                 `{"type": "latency", "attributes": {"latency": 500}}`.
             seed: For toxicity, jitter and sizes; None: different each time.
+            name: Of the proxy.
+            enabled: Whether to listen at once.
 
         Raises:
             ProxyError: An address or a toxic is wrong, or it cannot listen there.
         """
-        random = Random(seed)  # noqa: S311 - no secret
-        self._proxy = Proxy("proxy", listen, upstream, random)
-        for toxic in toxics:
-            self._proxy.add(Toxic.parse(toxic))
-        self._lock = threading.Lock()
-        self._closed = False
-        self._started: Future[asyncio.AbstractEventLoop] = Future()
-        self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
+        for address, what in ((listen, "listen"), (upstream, "upstream")):
+            split_address(address, what)
+        self.name, self.listen, self.upstream = name, listen, upstream
+        self.toxics: dict[str, Toxic] = {}
+        self._random = Random(seed)  # noqa: S311 - no secret
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: dict[Connection, None] = {}  # in order, for the sake of the seed
+        self._lock = threading.RLock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="fault-proxy", daemon=True
+        )
         self._thread.start()
-        self._loop = self._started.result()
-        self.host, self.port = split_address(self._proxy.listen, "listen")
+        try:
+            for toxic in toxics:
+                self.add_toxic(toxic)
+            if enabled:
+                self.enable()
+        except ProxyError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+    @property
+    def host(self) -> str:
+        """Where it listens."""
+        return split_address(self.listen, "listen")[0]
+
+    @property
+    def port(self) -> int:
+        """Where it listens, also while it is disabled."""
+        return split_address(self.listen, "listen")[1]
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The JSON object that clients of the API see; toxics of the upstream first."""
+        toxics = sorted(self.toxics.values(), key=lambda toxic: toxic.stream, reverse=True)
+        return {
+            "name": self.name,
+            "listen": self.listen,
+            "upstream": self.upstream,
+            "enabled": self._server is not None,
+            "toxics": [toxic.view for toxic in toxics],
+        }
 
     def add(
         self,
@@ -92,93 +137,153 @@ class FaultProxy:
 
         Raises:
             ProxyError: The type, the stream or an attribute is wrong, or the name exists.
-            RuntimeError: The proxy is closed.
         """
         body = {"type": kind, "stream": stream, "name": name, "toxicity": toxicity}
-        toxic = Toxic.parse({**body, "attributes": attributes})
-        self._call(lambda: self._proxy.add(toxic))
-        return toxic.name
+        return self.add_toxic({**body, "attributes": attributes}).name
+
+    def add_toxic(self, body: object) -> Toxic:
+        """Do as `add` does with what a JSON object says, and return the toxic."""
+        toxic = Toxic.parse(body)
+        with self._lock:
+            if toxic.name in self.toxics:
+                msg = "toxic already exists"
+                raise ProxyError(msg, HTTPStatus.CONFLICT)
+            self._apply({**self.toxics, toxic.name: toxic})
+        return toxic
 
     def update(self, name: str, *, toxicity: float | None = None, **attributes: int) -> None:
         """Change a toxic, also for existing connections; what is not given stays as it is.
 
         Raises:
             ProxyError: There is no toxic of that name, or a value is wrong.
-            RuntimeError: The proxy is closed.
         """
-        body = {"toxicity": toxicity, "attributes": attributes}
-        self._call(lambda: self._proxy.change(name, body))
+        self.update_toxic(name, {"toxicity": toxicity, "attributes": attributes})
+
+    def update_toxic(self, name: str, body: object) -> Toxic:
+        """Do as `update` does with what a JSON object says, and return the toxic."""
+        with self._lock:
+            toxic = self.toxic(name).updated(body)
+            self._apply({**self.toxics, name: toxic})
+        return toxic
+
+    def toxic(self, name: str) -> Toxic:
+        """Return the toxic of that name.
+
+        Raises:
+            ProxyError: There is none.
+        """
+        if name not in self.toxics:
+            msg = "toxic not found"
+            raise ProxyError(msg, HTTPStatus.NOT_FOUND)
+        return self.toxics[name]
 
     def remove(self, name: str) -> None:
         """Remove a toxic; what it held is delivered, in order.
 
         Raises:
             ProxyError: There is no toxic of that name.
-            RuntimeError: The proxy is closed.
         """
-        self._call(lambda: self._proxy.remove(name))
+        with self._lock:
+            toxics = {**self.toxics}
+            del toxics[self.toxic(name).name]
+            self._apply(toxics)
 
     def disable(self) -> None:
-        """Close all connections, and refuse new ones.
-
-        Raises:
-            RuntimeError: The proxy is closed.
-        """
-        self._wait(self._proxy.stop())
+        """Close all connections, and refuse new ones."""
+        self._wait(self._stop())
 
     def enable(self) -> None:
-        """Listen on the same port again.
+        """Listen, on the same port as before.
 
         Raises:
-            ProxyError: Another program listens there.
-            RuntimeError: The proxy is closed.
+            ProxyError: It cannot listen there.
         """
-        self._wait(self._proxy.start())
+        self._wait(self._start())
 
     def reset(self) -> None:
         """Enable the proxy, and remove all toxics.
 
         Raises:
             ProxyError: Another program listens on its port.
-            RuntimeError: The proxy is closed.
         """
         self.enable()
-        self._call(self._proxy.clear)
+        self._apply({})
+
+    def differs(self, listen: str, upstream: str) -> bool:
+        """Tell whether the proxy has other addresses; a name is the address that it stands for.
+
+        Raises:
+            ProxyError: An address is malformed or unknown.
+        """
+        split_address(upstream, "upstream")
+        return join_address(*resolve(listen)) != self.listen or upstream != self.upstream
 
     def close(self) -> None:
         """Close all connections, and end the thread; may be called again."""
         with self._lock:
-            closed, self._closed = self._closed, True
-        if not closed:
-            self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join()
+            if self._loop.is_closed():
+                return
+            self.disable()
+            self._wait(self._loop.shutdown_default_executor())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
-    def _call(self, change: Callable[[], object]) -> None:
-        async def call() -> None:
-            change()
+    def _apply(self, toxics: dict[str, Toxic]) -> None:
+        async def apply() -> None:
+            self.toxics = toxics
+            for connection in self._connections:
+                connection.apply(toxics.values())
 
-        self._wait(call())
+        self._wait(apply())
 
     def _wait(self, work: Coroutine[Any, Any, None]) -> None:
         """Run *work* in the proxy's thread, after what others asked for."""
         with self._lock:
-            if self._closed:
+            if self._loop.is_closed():
                 work.close()
                 msg = "the fault proxy is closed; make another one"
                 raise RuntimeError(msg)
             asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_SECONDS)
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._main())
-        except Exception as error:
-            if self._started.done():
-                raise
-            self._started.set_exception(error)
+    async def _start(self) -> None:
+        if self._server is None:
+            listening, self.listen = listen_on(self.listen)
+            self._server = await asyncio.start_server(
+                self._accept, sock=listening, limit=CHUNK_BYTES
+            )
 
-    async def _main(self) -> None:
-        self._stopping = asyncio.Event()
-        await self._proxy.start()
-        self._started.set_result(asyncio.get_running_loop())
-        await self._stopping.wait()
-        await self._proxy.stop()
+    async def _stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.sleep(0)  # the event loop closes the sockets of what was aborted
+
+    def _accept(self, *client: Any) -> None:  # noqa: ANN401 - a reader and a writer
+        task = self._loop.create_task(self._serve(client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, client: Streams) -> None:
+        """Link a client to the upstream until both streams have ended."""
+        host, port = split_address(self.upstream, "upstream")
+        random = Random(self._random.getrandbits(64))  # noqa: S311 - no secret
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                server = await asyncio.open_connection(host, port, limit=CHUNK_BYTES)
+            connection = Connection(client, server, random)
+            self._connections[connection] = None
+            try:
+                connection.apply(self.toxics.values())
+                await connection.run()
+            finally:
+                del self._connections[connection]
+                server[1].transport.abort()
+        except (OSError, UnicodeError) as error:
+            logger.warning("proxy %s: %s cannot be reached: %r", self.name, self.upstream, error)
+        finally:
+            client[1].transport.abort()

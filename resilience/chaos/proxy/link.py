@@ -3,14 +3,14 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from random import Random
 
 from resilience.chaos.proxy.effects import Effect, Stage, now
-from resilience.chaos.proxy.listener import Streams
 from resilience.chaos.proxy.pipe import Chunk, End, Pipe
 from resilience.chaos.proxy.toxic import Direction, Toxic
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 CHUNK_BYTES = 65_536
 NO_LINGER = struct.pack("ii", 1, 0)
 """Value of SO_LINGER with which a socket is reset when it is closed."""
@@ -26,7 +26,7 @@ class Connection:
             Direction.DOWNSTREAM: Link(server, client, random),
         }
 
-    def apply(self, toxics: Sequence[Toxic]) -> None:
+    def apply(self, toxics: Iterable[Toxic]) -> None:
         """Let exactly *toxics* affect what has not been delivered yet."""
         for direction, link in self._links.items():
             link.apply([toxic for toxic in toxics if toxic.stream is direction])

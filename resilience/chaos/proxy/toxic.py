@@ -1,15 +1,17 @@
-"""A toxic as users name and set it: parsed from JSON, and validated."""
+"""Proxies and toxics as users ask for them: parsed from JSON, and validated."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
+from resilience.chaos.proxy.addresses import LISTEN
 from resilience.chaos.proxy.effects import EFFECTS, Effect
 from resilience.chaos.proxy.errors import ProxyError
 
 M = TypeVar("M", bound=BaseModel)
 Name = Annotated[str, Field(max_length=200)]
+Address = Annotated[str, Field(max_length=300)]
 
 
 class Direction(StrEnum):
@@ -77,6 +79,35 @@ class Toxic(Body):
         attributes = self.attributes.model_dump() | fields_of(asked.get("attributes", {}))
         toxicity = asked.get("toxicity", self.toxicity)
         return self.parse({**self.view, "toxicity": toxicity, "attributes": attributes})
+
+
+class ProxyOrder(Body):
+    """What a client asks for when it creates or updates a proxy.
+
+    Attributes:
+        toxics: Affect a new proxy from its first connection on; Toxiproxy has no such field.
+    """
+
+    name: Name = ""
+    listen: Address = LISTEN
+    upstream: Address = ""
+    enabled: bool = True
+    toxics: list[Any] = Field(default_factory=list)
+
+    @classmethod
+    def parse(cls, body: object, where: str = "") -> Self:
+        """Return what a JSON object asks for; *where* is for the message.
+
+        Raises:
+            ProxyError: A field is missing, or of the wrong type.
+        """
+        fields = fields_of(body)
+        order = checked(cls, fields | {"listen": fields.get("listen") or LISTEN})
+        for name in ("name", "upstream"):
+            if not getattr(order, name):
+                msg = f"missing required field: {name}{where}"
+                raise ProxyError(msg)
+        return order
 
 
 def checked(model: type[M], body: object) -> M:
