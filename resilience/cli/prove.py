@@ -4,16 +4,16 @@ import json
 import logging
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from resilience.chaos.proving import report
-from resilience.chaos.proving.call import Call
+from resilience.chaos.proving.call import Call, named
 from resilience.chaos.proving.plan import KINDS
 from resilience.chaos.proving.prove import PATIENCE_SECONDS, Stage
 from resilience.chaos.proving.prove import prove as prove_calls
@@ -28,6 +28,7 @@ from resilience.tasks.resilience import Resilience
 
 IN_WORKER: Final = "resilience.chaos.proving.in_worker"
 WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-l", "WARNING")
+CALL_OPTIONS: Final = ("args", "kwargs", "budget")
 BROKEN: Final = 1
 
 
@@ -36,13 +37,21 @@ def _json(_: click.Context, parameter: click.Parameter, text: str) -> Any:  # no
     kind: type[Any] = list if parameter.name == "args" else dict
     try:
         value = json.loads(text)
-    except ValueError as error:
-        msg = f"{text!r} is no JSON: {error}; quote it for the shell."
-        raise click.BadParameter(msg) from error
+    except ValueError:
+        value = None
     if not isinstance(value, kind):
-        msg = f"{text!r} is no {kind.__name__} of JSON; write {kind()}."
+        msg = f"{text!r} is no {kind.__name__} of JSON; write '{kind()}', quoted for the shell."
         raise click.BadParameter(msg)
     return value
+
+
+class _Again(click.Command):
+    """A command that can be run again, as it remembers its arguments."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Parse *arguments*, and remember them."""
+        context.meta[__name__] = list(arguments)
+        return super().parse_args(context, arguments)
 
 
 OPTIONS: Final = (
@@ -70,7 +79,7 @@ OPTIONS: Final = (
 )
 
 
-@click.command()
+@click.command(cls=_Again)
 @click.argument("targets", nargs=-1, metavar="[TASK | MODULE:FANOUT | CALL …]")
 @JSON
 @all_of(OPTIONS)
@@ -139,24 +148,10 @@ def _on_stage(context: click.Context) -> int:
 
     directory = Path(tempfile.mkdtemp(prefix="resilience-prove-"))
     with swept(directory), running_server(directory) as url:
-        command = [*celery_command(context), "resilience", "prove", *_words(context)]
+        command = [*celery_command(context), "resilience", "prove", *context.meta[__name__]]
         env = inherited_env(environment(url, directory))
         staged = [*command, "--stage", str(directory)]
         return subprocess.run(staged, env=env, check=False).returncode  # noqa: S603 - this command
-
-
-def _words(context: click.Context) -> Iterator[str]:
-    """Yield the arguments and options that this command was given."""
-    for parameter in context.command.params:
-        value = context.params[str(parameter.name)]
-        if isinstance(parameter, click.Argument):
-            yield from value
-        elif isinstance(parameter, click.Option) and parameter.is_flag:
-            yield from parameter.opts[:1] if value else ()
-        elif value is not None:
-            text = f"{value:f}s" if isinstance(value, float) else value
-            text = json.dumps(text) if isinstance(text, list | dict) else str(text)
-            yield from (parameter.opts[0], text)
 
 
 def _check_stage(adopted: Resilience, stage: Path) -> None:
@@ -185,79 +180,52 @@ def _calls(
         ConfigurationError: A name is unknown, or stands for nothing that can be called.
         click.UsageError: No call is named.
     """
-    if options["calls"] is None:
-        if len(targets) != 1:
-            msg = "Name one task or fan-out; or several calls of --calls MODULE:NAME, or --all."
+    if options["calls"] is not None:
+        known = named(options["calls"])
+        if not isinstance(known, Mapping):
+            msg = f"{options['calls']} is no mapping of names to calls, but {known!r}"
+            raise ConfigurationError(msg)
+        if not (targets or options["every"]):
+            msg = f"Name calls, or say --all; there are: {', '.join(known)}."
             raise click.UsageError(msg)
-        return {targets[0]: _call(adopted, targets[0], options)}
-    known = _named(options["calls"])
-    if not isinstance(known, Mapping):
-        msg = f"{options['calls']} is no mapping of names to calls, but {known!r}"
-        raise ConfigurationError(msg)
-    if not (targets or options["every"]):
-        msg = f"Name calls, or say --all; there are: {', '.join(known)}."
+        for name in targets:
+            check_known(name, known, f"{options['calls']} has no call")
+        return {name: _as_call(known[name]) for name in targets or known}
+    if len(targets) != 1:
+        msg = "Name one task or fan-out; or several calls of --calls MODULE:NAME, or --all."
         raise click.UsageError(msg)
-    for name in targets:
-        check_known(name, known, f"{options['calls']} has no call")
-    return {name: _as_call(known[name]) for name in targets or known}
+    [target] = targets
+    if ":" not in target:
+        check_known(target, adopted.app.tasks, "No task is called")
+    found = named(target) if ":" in target else adopted.app.tasks[target]
+    return {target: _as_call(found, **{name: options[name] for name in CALL_OPTIONS})}
 
 
-def _call(adopted: Resilience, target: str, options: Mapping[str, Any]) -> Call:
-    given = {name: options[name] for name in ("args", "kwargs", "budget")}
-    if ":" in target:
-        found = _named(target)
-        return found if isinstance(found, Call) else Call(found, **given)
-    check_known(target, adopted.app.tasks, "No task is called")
-    return Call(adopted.app.tasks[target], **given)
-
-
-def _as_call(found: Call | Callable[[], Any]) -> Call:
-    return found if isinstance(found, Call) else Call(found)
-
-
-def _named(path: str) -> Any:  # noqa: ANN401 - whatever the user named
-    """Return what `module:name` stands for.
-
-    Raises:
-        ConfigurationError: There is no such thing.
-    """
-    module, _, name = path.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        msg = f"{path!r} names nothing: {error}; write module:name"
-        raise ConfigurationError(msg) from error
+def _as_call(found: Any, **given: Any) -> Call:  # noqa: ANN401 - whatever the user named
+    return found if isinstance(found, Call) else Call(found, **given)
 
 
 def _show(proof: report.Proof, options: Mapping[str, Any], *, whole: bool) -> int:
     """Print *proof*, and return the exit code."""
     wrong = list(proof.broken)
     if options["baseline"] is not None:
-        every = whole and options["every"]
         try:
             text = options["baseline"].read_text(encoding="utf-8")
-            wrong += report.changes(proof.rows, text, whole=every)
+            wrong += report.changes(proof.rows, text, whole=whole and options["every"])
         except ValueError as error:
             msg = f"--baseline {options['baseline']}: {error}"
             raise ConfigurationError(msg) from error
-    runs = f"{len(proof.rows)} runs, {proof.pruned} pairs left out, {proof.seconds:.0f} s"
+    rows = [asdict(row) for row in proof.rows]
     if options["as_json"]:
-        rows = [asdict(row) for row in proof.rows]
         figures = {"pruned": proof.pruned, "seconds": round(proof.seconds, 1)}
         click.echo(json.dumps({"rows": rows, "wrong": wrong, **figures}, indent=2))
-    elif options["markdown"]:
+    elif options["markdown"] or find_spec("rich") is None:
         click.echo(report.markdown(proof.rows), nl=False)
     else:
-        _print_table(proof)
+        shown = [{**row, "seconds": f"{row['seconds']:.2f}"} for row in rows]
+        print_rows(shown, report.COLUMNS, as_json=False, whole=("seconds",))
     for sentence in wrong:
         click.echo(plain(f"wrong: {sentence}"), err=True)
+    runs = f"{len(rows)} runs, {proof.pruned} pairs left out, {proof.seconds:.0f} s"
     click.echo(f"{runs}: {len(wrong)} wrong" if wrong else f"{runs}: every promise holds", err=True)
     return BROKEN if wrong else 0
-
-
-def _print_table(proof: report.Proof) -> None:
-    rows = [{**asdict(row), "seconds": f"{row.seconds:.2f}"} for row in proof.rows]
-    try:
-        print_rows(rows, report.COLUMNS, as_json=False, whole=("seconds",))
-    except ModuleNotFoundError:  # rich is an extra
-        click.echo(report.markdown(proof.rows), nl=False)

@@ -17,11 +17,11 @@ they write what strikes; workers do so if they run with `-I resilience.chaos.pro
 """
 
 from collections.abc import Collection, Generator, Sequence
-from importlib import import_module
 from typing import Any, Final
 
 import pytest
 
+from resilience.chaos.proving.call import named
 from resilience.chaos.proving.inject import Injections, spread, struck
 from resilience.chaos.proving.plan import Kind, Planned
 from resilience.chaos.proving.records import Recorder, Records, path_of
@@ -30,13 +30,7 @@ from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
 
 MARKER: Final = "every_fault"
-CALL_KINDS: Final[tuple[Kind, ...]] = (
-    "error",
-    "slow",
-    "hang",
-    "refused",
-    "execute-then-timeout",
-)
+CALL_KINDS: Final[tuple[Kind, ...]] = ("error", "slow", "hang", "refused", "execute-then-timeout")
 """Faults that need no worker of the proof's own."""
 
 
@@ -109,12 +103,7 @@ def _runs(
         ConfigurationError: A name is unknown, or the app injects no faults.
     """
     if isinstance(app, str):
-        module, _, name = app.partition(":")
-        try:
-            app = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            msg = f"app={app!r}: {error}; write module:name"
-            raise ConfigurationError(msg) from error
+        app = named(app)
     adopted = Resilience.of(app)
     path_of(app)
     if not adopted.settings.chaos:
@@ -122,10 +111,10 @@ def _runs(
         raise ConfigurationError(msg)
     for kind in kinds:
         check_known(kind, CALL_KINDS, "No kind of fault for tests is called")
-    names = list(adopted.dependencies) if dependencies is None else list(dependencies)
-    for name in names:
-        check_known(name, adopted.dependencies, "No dependency is called")
     able = adopted.dependencies
+    names = list(able if dependencies is None else dependencies)
+    for name in names:
+        check_known(name, able, "No dependency is called")
     return [
         (adopted, Planned(name, kind))
         for name in names

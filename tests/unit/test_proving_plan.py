@@ -146,7 +146,7 @@ def test_only_a_required_part_may_fail_the_response(parts: dict[str, PartFacts])
 @given(names=st.sets(st.sampled_from(NAMES)), kinds=st.sets(st.sampled_from(KINDS)))
 def test_every_fault_of_every_dependency_is_tried_once(names: set[str], kinds: set[Kind]) -> None:
     """Not a sample: each fault that can strike has a run of its own."""
-    touches = [touch(name, budget=1.0, remembered=True) for name in sorted(names)]
+    touches = {name: touch(name, budget=1.0, remembered=True) for name in names}
     planned = [run.faults for run in singles(call(), touches, DEPENDENCIES, kinds)]
 
     assert sorted(planned) == sorted(

@@ -51,9 +51,14 @@ def test_row_that_is_gone_is_a_change_only_of_the_whole_table() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "| call | level |\n|---|---|\n", BASELINE.replace("| 0.0 |", "|")]
-)
+def test_row_with_other_columns_is_none_of_the_baseline() -> None:
+    """A row of the file that was damaged does not stand for what was found."""
+    damaged = BASELINE.replace("| 0.0 |", "|")
+
+    assert changes(ROWS, damaged, whole=True) == ["page under none: FULL is not in the baseline"]
+
+
+@pytest.mark.parametrize("text", ["", "| call | level |\n|---|---|\n| page | FULL |\n"])
 def test_baseline_without_a_table_is_an_error(text: str) -> None:
     """A file that holds no table, or one with other columns, must not pass for an empty one."""
     with pytest.raises(ValueError, match="column"):

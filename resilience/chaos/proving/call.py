@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from celery import Task
+from celery.utils.imports import symbol_by_name
 
 from resilience.errors import ConfigurationError
 from resilience.levels import Level
@@ -49,25 +50,28 @@ class Call:
 
     def __post_init__(self) -> None:
         """Check what was said."""
-        if not isinstance(self.target, FanOut) and not callable(self.target):
-            msg = f"a call needs a task, a FanOut or a function, got {self.target!r}"
-            raise ConfigurationError(msg)
-        if self.budget is not None and not 0 < self.budget < math.inf:
-            msg = f"{self!r}: budget must be more than 0 seconds, got {self.budget!r}"
-            raise ConfigurationError(msg)
-        if isinstance(self.target, FanOut):
-            if self.budget is None:
-                msg = f"{self!r}: a fan-out has a deadline; write Call(fan_out, budget=2.0)"
-                raise ConfigurationError(msg)
-            if self.args or self.kwargs:
-                msg = (
-                    f"{self!r}: the parts of a fan-out have their arguments already; leave out args"
-                )
-                raise ConfigurationError(msg)
-        for name in ("required", "silent"):
-            if isinstance(getattr(self, name), str):
-                msg = f"{self!r}: {name} is a list of dependencies, got {getattr(self, name)!r}"
-                raise ConfigurationError(msg)
+        whole = isinstance(self.target, FanOut)
+        _require(
+            whole or callable(self.target),
+            f"a call needs a task, a FanOut or a function, got {self.target!r}",
+        )
+        _require(
+            self.budget is None or 0 < self.budget < math.inf,
+            f"{self!r}: budget must be more than 0 seconds, got {self.budget!r}",
+        )
+        _require(
+            not whole or self.budget is not None,
+            f"{self!r}: a fan-out has a deadline; write Call(fan_out, budget=2.0)",
+        )
+        _require(
+            not whole or not (self.args or self.kwargs),
+            f"{self!r}: the parts of a fan-out have their arguments already; leave out args",
+        )
+        for name, value in {"required": self.required, "silent": self.silent}.items():
+            _require(
+                not isinstance(value, str),
+                f"{self!r}: {name} is a list of dependencies, got {value!r}",
+            )
 
     @property
     def task(self) -> Task[Any, Any] | None:
@@ -95,6 +99,24 @@ class Call:
             options["budget"] = self.budget
         result = task.apply_async(tuple(self.args), dict(self.kwargs), **options)
         return None if task.ignore_result else result.get(timeout=seconds)
+
+
+def named(path: str) -> Any:  # noqa: ANN401 - whatever the user named
+    """Return what `module:name` stands for.
+
+    Raises:
+        ConfigurationError: There is no such thing.
+    """
+    try:
+        return symbol_by_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        msg = f"{path!r} names nothing: {error}; write module:name"
+        raise ConfigurationError(msg) from error
+
+
+def _require(condition: object, sentence: str) -> None:
+    if not condition:
+        raise ConfigurationError(sentence)
 
 
 async def _awaited(answer: Any) -> Any:  # noqa: ANN401 - anything that can be awaited

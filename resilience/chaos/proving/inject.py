@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, Protocol
 
@@ -36,6 +37,8 @@ SPREAD_SECONDS: Final = 0.1
 """What an order takes to reach all processes, besides the age of what they know."""
 MARK_SECONDS: Final = 0.001
 """Each call of a dependency is delayed so long all the while, which announces it."""
+ORDERED: Final = {"killed": "hang", "cold": "error"}
+"""What is ordered for a kind that is no fault by itself."""
 
 
 class Fleet(Protocol):
@@ -46,6 +49,12 @@ class Fleet(Protocol):
 
     def resume(self, name: str) -> None:
         """Let it go on."""
+
+    def kill(self, pid: int) -> bool:
+        """Kill the worker that *pid* is a process of; tell whether there is one."""
+
+    def await_restarts(self) -> None:
+        """Wait until the workers that were killed run again."""
 
 
 def name_of(planned: Planned) -> str:
@@ -113,14 +122,11 @@ class Injections:
                 breaker.reset(actor=ACTOR, reason=REASON)
 
     def _order(self, planned: Planned, dependency: Dependency) -> None:
-        slow = SLOW_SHARE * dependency.timeout if dependency.timeout else SLOW_SECONDS
-        kinds: Mapping[str, dict[str, Any]] = {
-            "slow": {"kind": "latency", "delay_seconds": slow},
-            "hang": {"kind": "hang"},
-            "killed": {"kind": "hang"},
-            "execute-then-timeout": {"kind": "execute-then-timeout"},
-        }
-        fault = Fault(dependency=dependency.name, **kinds.get(planned.kind, {"kind": "error"}))
+        how: Mapping[str, Any] = {"kind": ORDERED.get(planned.kind, planned.kind)}
+        if planned.kind == "slow":
+            slow = SLOW_SHARE * dependency.timeout if dependency.timeout else SLOW_SECONDS
+            how = {"kind": "latency", "delay_seconds": slow}
+        fault = Fault(dependency=dependency.name, **how)
         self._adopted.faults.set(
             fault, actor=ACTOR, reason=REASON, seconds=SECONDS, name=name_of(planned)
         )
@@ -196,26 +202,20 @@ class Injections:
 @contextmanager
 def _taken(slots: Slots) -> Iterator[None]:
     """Hold all slots of a dependency for the block."""
-    held = threading.Barrier(slots.slots + 1)
-    over = threading.Event()
+    held, over = threading.Barrier(slots.slots + 1), threading.Event()
 
     def hold() -> None:
         held.wait(DRAIN_SECONDS)
         over.wait(SECONDS)
 
-    threads = [
-        threading.Thread(target=slots.call, args=(DRAIN_SECONDS, hold), daemon=True)
-        for _ in range(slots.slots)
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        held.wait(DRAIN_SECONDS)
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(DRAIN_SECONDS)
+    with ThreadPoolExecutor(slots.slots) as pool:
+        for _ in range(slots.slots):
+            pool.submit(slots.call, DRAIN_SECONDS, hold)
+        try:
+            held.wait(DRAIN_SECONDS)
+            yield
+        finally:
+            over.set()
 
 
 def struck(
@@ -233,24 +233,21 @@ def struck(
         killed: Whether a worker was killed for it.
         tasks: Names of the dependency's tasks, of which one must be dropped if it is `late`.
     """
-    match planned.kind:
-        case "killed":
-            return killed
-        case "late":
-            dropped = [one for one in records if one["record"] == "BudgetExceeded"]
-            return any(one["task"] in tasks and one["late"] >= 0 for one in dropped)
-        case "full":
-            full = {"BulkheadFull", "JobRefused"}
-            return any(
-                one["record"] in full and one["dependency"] == planned.dependency for one in records
-            )
-        case "refused":
-            return any(_was_refused(one, planned.dependency) for one in records)
-        case _:
-            return any(
-                one["record"] == "FaultInjected" and one["fault"] == name_of(planned)
-                for one in records
-            )
+
+    def has_struck(record: Record) -> bool:
+        match planned.kind, record:
+            case "late", {"record": "BudgetExceeded", "task": task, "late": late}:
+                return task in tasks and late >= 0
+            case "full", {"record": "BulkheadFull" | "JobRefused", "dependency": name}:
+                return bool(name == planned.dependency)
+            case "refused", _:
+                return _was_refused(record, planned.dependency)
+            case _, {"record": "FaultInjected", "fault": fault}:
+                return bool(fault == name_of(planned))
+            case _:
+                return False
+
+    return killed if planned.kind == "killed" else any(map(has_struck, records))
 
 
 def _was_refused(record: Record, dependency: str) -> bool:

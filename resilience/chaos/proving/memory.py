@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import redis
 
@@ -30,16 +29,9 @@ def forgotten(adopted: Resilience) -> Iterator[None]:
 
 def _move(adopted: Resilience, old: str, new: str) -> None:
     begin, instead = (adopted.store.key(kind, "") for kind in (old, new))
-    for key in _keys(adopted, old):
-        moved = partial(_rename, key, instead + key.removeprefix(begin))
-        adopted.store.run(moved)
 
+    def move(client: redis.Redis) -> None:
+        for key in list(client.scan_iter(f"{begin}*")):
+            client.rename(key, instead + key.decode().removeprefix(begin))
 
-def _rename(old: str, new: str, client: redis.Redis) -> None:
-    client.rename(old, new)
-
-
-def _keys(adopted: Resilience, kind: str) -> list[str]:
-    pattern = adopted.store.key(kind, "*")
-    found: Any = adopted.store.run(lambda client: list(client.scan_iter(pattern)))
-    return [one.decode() for one in found]
+    adopted.store.run(move)

@@ -1,6 +1,6 @@
 """Which faults to try on a call, and how bad its answer may be under each; nothing here runs."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final, Literal, get_args
@@ -9,15 +9,7 @@ from resilience.dependency import Dependency
 from resilience.levels import Level
 
 Kind = Literal[
-    "error",
-    "slow",
-    "hang",
-    "refused",
-    "full",
-    "late",
-    "execute-then-timeout",
-    "killed",
-    "cold",
+    "error", "slow", "hang", "refused", "full", "late", "execute-then-timeout", "killed", "cold"
 ]
 """`cold` is an `error` while no answer of before is remembered."""
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -165,21 +157,12 @@ def _part_level(part: PartFacts, kind: Kind) -> Level:
 
 def singles(
     call: CallFacts,
-    touches: Iterable[Touch],
+    touches: Mapping[str, Touch],
     dependencies: Mapping[str, Dependency],
     kinds: Collection[Kind] = KINDS,
 ) -> list[Run]:
     """Return a run for each fault that *call* can meet, given what it *touches* when healthy."""
-    return [
-        Run(
-            call=call.name,
-            faults=(Planned(touch.dependency, kind),),
-            worst=worst_level(call, touch, kind),
-        )
-        for touch in touches
-        for kind in kinds_of(touch, dependencies[touch.dependency])
-        if kind in kinds
-    ]
+    return [_run(call, touches, planned) for planned in _faults(touches, dependencies, kinds)]
 
 
 def pairs(
@@ -204,20 +187,27 @@ def pairs(
         dependencies: Of the app.
         kinds: Which kinds of faults to try.
     """
-    every = [
+    every = list(combinations(_faults(touches, dependencies, kinds), 2))
+    runs = [_run(call, touches, *both) for both in every if _can_meet(*both, touches, seen)]
+    return runs, len(every) - len(runs)
+
+
+def _faults(
+    touches: Mapping[str, Touch],
+    dependencies: Mapping[str, Dependency],
+    kinds: Collection[Kind],
+) -> list[Planned]:
+    return [
         Planned(name, kind)
         for name, touch in sorted(touches.items())
         for kind in kinds_of(touch, dependencies[name])
         if kind in kinds
     ]
-    runs, pruned = [], 0
-    for one, other in combinations(every, 2):
-        if not _can_meet(one, other, touches, seen):
-            pruned += 1
-            continue
-        levels = [worst_level(call, touches[each.dependency], each.kind) for each in (one, other)]
-        runs.append(Run(call=call.name, faults=(one, other), worst=max(levels)))
-    return runs, pruned
+
+
+def _run(call: CallFacts, touches: Mapping[str, Touch], *faults: Planned) -> Run:
+    levels = [worst_level(call, touches[one.dependency], one.kind) for one in faults]
+    return Run(call=call.name, faults=faults, worst=max(levels))
 
 
 def _can_meet(

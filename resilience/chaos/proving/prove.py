@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from resilience.chaos.proving import inject, plan
 from resilience.chaos.proving.asking import Asked
@@ -37,16 +37,6 @@ ENDS: Final = frozenset(
 """Records of a job that is done, given up or in the ledger."""
 
 
-class Fleet(inject.Fleet, Protocol):
-    """The workers of the app."""
-
-    def kill(self, pid: int) -> bool:
-        """Kill the worker that *pid* is a process of; tell whether there is one."""
-
-    def await_restarts(self) -> None:
-        """Wait until the workers that were killed run again."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Where calls are proved.
@@ -61,7 +51,7 @@ class Stage:
     """
 
     adopted: Resilience
-    fleet: Fleet
+    fleet: inject.Fleet
     records: Records
     kinds: Collection[Kind] = plan.KINDS
     patience: float = PATIENCE_SECONDS
@@ -130,15 +120,13 @@ class Trial:
 
     def singles(self) -> list[Run]:
         """Return the single faults to try."""
-        stage = self._stage
-        touches = [self._touches[name] for name in sorted(self._touches)]
-        return plan.singles(self._facts, touches, stage.adopted.dependencies, stage.kinds)
+        dependencies, kinds = self._stage.adopted.dependencies, self._stage.kinds
+        return plan.singles(self._facts, self._touches, dependencies, kinds)
 
     def pairs(self) -> tuple[list[Run], int]:
         """Return the pairs of faults to try, and how many there are besides; see `plan.pairs`."""
-        stage = self._stage
-        dependencies = stage.adopted.dependencies
-        return plan.pairs(self._facts, self._touches, self._seen, dependencies, stage.kinds)
+        dependencies, kinds = self._stage.adopted.dependencies, self._stage.kinds
+        return plan.pairs(self._facts, self._touches, self._seen, dependencies, kinds)
 
     def under(self, runs: Sequence[Run]) -> Iterator[Row]:
         """Make the call under the faults of each of *runs*, and judge its answers."""

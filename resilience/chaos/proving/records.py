@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,14 @@ FILE: Final = "records.jsonl"
 
 FILLER: Final = "resilience.proving.fill"
 """Name of a task that does nothing; its jobs fill a queue."""
+
+ENDS: Final = {
+    "succeeded": signals.task_success,
+    "failed": signals.task_failure,
+    "retried": signals.task_retry,
+    "revoked": signals.task_revoked,
+}
+"""By the name of the record: what Celery sends when a job ends, or is published once more."""
 
 Record = dict[str, Any]
 
@@ -44,19 +53,16 @@ class Recorder:
         self._listeners.append(self.hear)
         self._signals: list[tuple[Signal, Callable[..., None]]] = [
             (signals.before_task_publish, self.published),
-            (signals.task_success, self.succeeded),
-            (signals.task_failure, self.failed),
-            (signals.task_retry, self.retried),
-            (signals.task_revoked, self.revoked),
+            *((signal, partial(self.ended, record)) for record, signal in ENDS.items()),
         ]
-        for signal, method in self._signals:
-            signal.connect(method, weak=False)
+        for signal, receiver in self._signals:
+            signal.connect(receiver, weak=False)
 
     def close(self) -> None:
         """Write no more."""
         self._listeners.remove(self.hear)
-        for signal, method in self._signals:
-            signal.disconnect(method)
+        for signal, receiver in self._signals:
+            signal.disconnect(receiver)
         os.close(self._file)
 
     def write(self, record: str, **fields: object) -> None:
@@ -68,44 +74,28 @@ class Recorder:
         """Write a line of *event*, and of the job that announces it."""
         task: Any = celery.current_task  # a proxy, of None outside of a job
         request = task.request if task else None
-        job = request.id if request is not None else None
-        deadline = deadline_of(request)
-        total = None if deadline is None else deadline.total
-        fields = {"job": job, "budget": total, **plain_fields(event)}
+        budget = getattr(deadline_of(request), "total", None)
+        fields = {"job": getattr(request, "id", None), "budget": budget, **plain_fields(event)}
         self.write(type(event).__name__, **fields)
 
     def published(self, sender: str, headers: dict[str, Any] | None = None, **_: object) -> None:
         """Write a line of a job that is being published."""
         slot = header(headers, SLOT_HEADER)
         slot = slot if isinstance(slot, dict) else {}
-        part, stale = slot.get("part"), bool(slot.get("stale_key"))
-        job = (headers or {}).get("id")
-        self.write("published", task=sender, id=job, part=part, stale=stale)
+        about = {"part": slot.get("part"), "stale": bool(slot.get("stale_key"))}
+        self.write("published", task=sender, id=(headers or {}).get("id"), **about)
 
-    def succeeded(self, sender: Any, **_: object) -> None:  # noqa: ANN401 - a task
-        """Write a line of a job that ended well."""
-        request = sender.request
-        self.write("succeeded", task=sender.name, id=request.id, key=_key(sender, request))
-
-    def failed(
-        self,
-        sender: Any,  # noqa: ANN401 - a task
-        task_id: str,
-        exception: BaseException,
-        **_: object,
-    ) -> None:
-        """Write a line of a job that failed."""
-        dependency = getattr(exception, "dependency", None)
-        error = type(exception).__name__
-        self.write("failed", task=sender.name, id=task_id, error=error, dependency=dependency)
-
-    def retried(self, request: Any, **_: object) -> None:  # noqa: ANN401 - of Celery
-        """Write a line of a job that Celery publishes once more."""
-        self.write("retried", task=request.task, id=request.id)
-
-    def revoked(self, request: Any, **_: object) -> None:  # noqa: ANN401 - of Celery
-        """Write a line of a job that was dropped."""
-        self.write("revoked", task=request.task, id=request.id)
+    def ended(self, record: str, *, sender: Any, **about: Any) -> None:  # noqa: ANN401 - of Celery
+        """Write a line of a job that ended, or is published once more."""
+        request, error = about.get("request") or sender.request, about.get("exception")
+        self.write(
+            record,
+            task=request.task if "request" in about else sender.name,
+            id=about.get("task_id") or request.id,
+            key=_key(sender, request) if record == "succeeded" else None,
+            error=type(error).__name__,
+            dependency=getattr(error, "dependency", None),
+        )
 
 
 def _key(task: Any, request: Any) -> str | None:  # noqa: ANN401 - Celery's

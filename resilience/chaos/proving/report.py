@@ -1,5 +1,6 @@
 """The truth table of a proof: as rows, as Markdown, and compared with a committed one."""
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 from resilience.chaos.proving.plan import Run
 
 COLUMNS: Final = ("call", "fault", "level", "source", "seconds")
+ROW: Final = re.compile(r"^\|" + r" ([^|]*?) \|" * 4 + r" [\d.]+ \|$", re.MULTILINE)
 NONE: Final = "none"
 """Stands for the fault of the healthy call."""
 
@@ -72,26 +74,12 @@ def parse(text: str) -> dict[tuple[str, str], tuple[str, str]]:
     Other lines of the text are passed over.
 
     Raises:
-        ValueError: A row of the table has other columns, or there is no table.
+        ValueError: There is no table.
     """
-    found: dict[tuple[str, str], tuple[str, str]] = {}
-    inside = False
-    for number, line in enumerate(text.splitlines(), 1):
-        cells = tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
-        if not line.lstrip().startswith("|"):
-            inside = False
-        elif cells == COLUMNS:
-            inside = True
-        elif inside and not line.startswith("|---"):
-            if len(cells) != len(COLUMNS):
-                msg = f"line {number} has {len(cells)} columns in place of {len(COLUMNS)}: {line!r}"
-                raise ValueError(msg)
-            call, fault, level, source, _ = cells
-            found[call, fault] = level, source
-    if not found:
+    if not (rows := ROW.findall(text)):
         msg = f"no table with the columns {', '.join(COLUMNS)}"
         raise ValueError(msg)
-    return found
+    return {(call, fault): (level, source) for call, fault, level, source in rows}
 
 
 def changes(rows: Collection[Row], baseline: str, *, whole: bool) -> list[str]:

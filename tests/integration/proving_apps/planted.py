@@ -155,8 +155,6 @@ QUICK = {
     name: {**MISTAKES, **SOUND}[name]
     for name in (
         "no last step",
-        "same dependency",
-        "required by mistake",
         "charged again",
         "unmarked",
         "chained",
