@@ -77,7 +77,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
             result = yield
     finally:
         recorder.close()
-    if not struck(planned, records.since(begin)):
+    if not struck(planned, records.since(begin), adopted.app.tasks):
         pytest.fail(
             f"the fault {planned} has not struck, so the test proves nothing; does the test call "
             f"{planned.dependency}? Name those that it does: dependencies=[…]",

@@ -5,8 +5,8 @@ import pytest
 from resilience.chaos.proving.report import Row, changes, markdown, parse
 
 ROWS = [
-    Row(call="page", fault="none", level="FULL", source="", seconds=0.02),
-    Row(call="page", fault="users error", level="STALE", source="a: stale | b", seconds=0.31),
+    Row("page", "none", "FULL", "", seconds=0.02),
+    Row("page", "users error", "STALE", "a: stale | b", seconds=0.31),
 ]
 BASELINE = (
     f"# Truths\n\nAs of today:\n\n{markdown(ROWS)}\n| other | table |\n|---|---|\n| 1 | 2 |\n"
@@ -20,7 +20,7 @@ def test_table_that_was_written_equals_itself() -> None:
 
 def test_seconds_are_no_change() -> None:
     """A slower machine changes no truth."""
-    slower = [Row(call="page", fault="none", level="FULL", source="", seconds=9.0), ROWS[1]]
+    slower = [Row("page", "none", "FULL", "", seconds=9.0), ROWS[1]]
 
     assert changes(slower, BASELINE, whole=True) == []
 
@@ -29,11 +29,11 @@ def test_seconds_are_no_change() -> None:
     ("rows", "sentence"),
     [
         (
-            [Row(call="page", fault="none", level="STATIC", source="static", seconds=0)],
+            [Row("page", "none", "STATIC", "static", seconds=0)],
             "page under none: STATIC (static), but was FULL",
         ),
         (
-            [Row(call="page", fault="users hang", level="FULL", source="", seconds=0)],
+            [Row("page", "users hang", "FULL", "", seconds=0)],
             "page under users hang: FULL is not in the baseline",
         ),
     ],

@@ -1,7 +1,7 @@
 """Brings about one fault of a proof, in the whole fleet, and undoes it."""
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, Protocol
@@ -218,26 +218,20 @@ def _taken(slots: Slots) -> Iterator[None]:
             over.set()
 
 
-def struck(
-    planned: Planned,
-    records: Iterable[Record],
-    *,
-    killed: bool = False,
-    tasks: Collection[str] = (),
-) -> bool:
-    """Tell whether a planned fault has struck.
+def struck(planned: Planned, records: Iterable[Record], tasks: Mapping[str, Any]) -> bool:
+    """Tell from the records of all processes whether a planned fault has struck.
 
     Args:
-        planned: The fault.
+        planned: The fault; not `killed`, which leaves no record.
         records: What all processes wrote.
-        killed: Whether a worker was killed for it.
-        tasks: Names of the dependency's tasks, of which one must be dropped if it is `late`.
+        tasks: Of the app, by name: one of the dependency must be dropped if it is `late`.
     """
 
     def has_struck(record: Record) -> bool:
         match planned.kind, record:
             case "late", {"record": "BudgetExceeded", "task": task, "late": late}:
-                return task in tasks and late >= 0
+                owner = getattr(tasks.get(task), "dependency", None)
+                return bool(owner == planned.dependency and late >= 0)
             case "full", {"record": "BulkheadFull" | "JobRefused", "dependency": name}:
                 return bool(name == planned.dependency)
             case "refused", _:
@@ -247,7 +241,7 @@ def struck(
             case _:
                 return False
 
-    return killed if planned.kind == "killed" else any(map(has_struck, records))
+    return any(map(has_struck, records))
 
 
 def _was_refused(record: Record, dependency: str) -> bool:

@@ -105,9 +105,14 @@ class Run:
     faults: tuple[Planned, ...]
     worst: Level
 
+    @property
+    def fault(self) -> str:
+        """What the table calls the faults."""
+        return " + ".join(map(str, self.faults))
+
     def __str__(self) -> str:
-        """Return it as a row of the table."""
-        return f"{self.call} under {' + '.join(map(str, self.faults))}"
+        """Return it as sentences name it."""
+        return f"{self.call} under {self.fault}"
 
 
 def kinds_of(touch: Touch, dependency: Dependency) -> Iterator[Kind]:

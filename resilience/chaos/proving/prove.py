@@ -7,15 +7,15 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from resilience.chaos.proving import inject, plan
+from resilience.chaos.proving import inject, plan, verdict
 from resilience.chaos.proving.asking import Asked
 from resilience.chaos.proving.call import Call
 from resilience.chaos.proving.learn import call_facts, limit_of, predicted_seconds, touches_of
 from resilience.chaos.proving.memory import forgotten
 from resilience.chaos.proving.plan import Kind, Planned, Run, Touch
 from resilience.chaos.proving.records import FILLER, Record, Records
-from resilience.chaos.proving.report import NONE, Proof, Row, fault_of
-from resilience.chaos.proving.verdict import TOLERANCE, Observed, broken
+from resilience.chaos.proving.report import NONE, Proof, Row
+from resilience.chaos.proving.verdict import TOLERANCE, Answer, Observed
 from resilience.clock import SystemClock
 from resilience.errors import LedgerUnavailableError, SchemaError
 from resilience.levels import Level
@@ -94,6 +94,7 @@ class Trial:
         # Features that were shed meanwhile are restored one after the other.
         dwell = stage.adopted.shedding_policy.dwell_seconds
         self._recovery_seconds = RECOVERY_SECONDS + dwell * len(stage.adopted.features)
+        self._possible = stage.adopted.dependencies, stage.kinds
         self._level = Level.FULL
         self._touches: dict[str, Touch] = {}
         self._seen: dict[Planned, Collection[str]] = {}
@@ -103,129 +104,102 @@ class Trial:
         inject.spread(self._stage.adopted, self._stage.adopted.dependencies)
         begin = self._stage.records.position()
         for _ in range(WARM_UPS):
-            self._ask(None)
-        asked = self._ask(None)
+            self._ask()
+        asked = self._ask()
         self._settle(begin, seconds=SETTLE_SECONDS)
         records = _of_call(self._stage.records.since(begin))
         self._touches = touches_of(self._stage.adopted, self._facts, records)
-        why = None
-        if asked.answer is None or asked.answer.level is Level.FAILED:
+        self._level = Level.FAILED if asked.answer is None else asked.answer.level
+        broken = []
+        if self._level is Level.FAILED:
             source = "no answer" if asked.answer is None else asked.answer.source
-            why = f"{self._facts.name}: without any fault it fails: {source}; mend that first"
+            broken = [f"{self._facts.name}: without any fault it fails: {source}; mend that first"]
         elif not self._touches:
-            why = f"{self._facts.name}: it calls no dependency through a pipeline or a task"
-        else:
-            self._level = asked.answer.level
-        return _row(self._facts.name, NONE, asked, [why] if why else [])
+            broken = [f"{self._facts.name}: it calls no dependency through a pipeline or a task"]
+        return self._row(NONE, asked.answer, asked.seconds, broken)
 
     def singles(self) -> list[Run]:
         """Return the single faults to try."""
-        dependencies, kinds = self._stage.adopted.dependencies, self._stage.kinds
-        return plan.singles(self._facts, self._touches, dependencies, kinds)
+        return plan.singles(self._facts, self._touches, *self._possible)
 
     def pairs(self) -> tuple[list[Run], int]:
         """Return the pairs of faults to try, and how many there are besides; see `plan.pairs`."""
-        dependencies, kinds = self._stage.adopted.dependencies, self._stage.kinds
-        return plan.pairs(self._facts, self._touches, self._seen, dependencies, kinds)
+        return plan.pairs(self._facts, self._touches, self._seen, *self._possible)
 
     def under(self, runs: Sequence[Run]) -> Iterator[Row]:
         """Make the call under the faults of each of *runs*, and judge its answers."""
         tasks = self._stage.adopted.app.tasks
         kept = [name for name, task in tasks.items() if getattr(task, "_kept", False)]
         for number, run in enumerate(runs, 1):
-            asked, seen = self._try(run)
+            seen = self._try(run)
             if not seen.injected.issuperset(run.faults):
-                # A process may have been late to know of it.
-                asked, seen = self._try(run)
-            sentences = broken(run, seen, kept=kept, silent=self._call.silent)
-            row = _row(self._facts.name, fault_of(run), asked, sentences)
+                seen = self._try(run)  # a process may have been late to know of it
+            sentences = verdict.broken(run, seen, kept=kept, silent=self._call.silent)
+            row = self._row(run.fault, seen.answer, seen.seconds, sentences)
             self._stage.report(
                 f"{number}/{len(runs)} {run}: {row.level} in {row.seconds:.2f} s"
                 + f", {len(sentences)} broken" * bool(sentences)
             )
             yield row
 
-    def _try(self, run: Run) -> tuple[Asked, Observed]:
-        before = self._effects()
-        begin, asked, killed, closed = self._strike(run)
-        records = _of_call(self._stage.records.since(begin))
-        effects = self._effects() - before
-        self._note(run, records)
-        recovered, took = self._recover({one.dependency for one in run.faults})
-        return asked, Observed(
-            answer=asked.answer,
-            seconds=asked.seconds,
+    def _try(self, run: Run) -> Observed:
+        """Make the call under the faults of *run*, and wait for all that it leads to."""
+        stage, kinds, before = self._stage, {one.kind for one in run.faults}, self._effects()
+        seen = Observed(
             limit=limit_of(self._call, self._predicted, run),
             waited=self._patience(run),
-            late=asked.late,
-            records=tuple(records),
-            injected=frozenset(one for one in run.faults if self._struck(one, records, killed)),
-            lost=tuple(self._lost(begin, _published(records))),
-            effects=effects,
-            never_opened=closed,
             healthy=self._level,
-            recovered=recovered,
-            recovery_seconds=took,
         )
-
-    def _struck(self, planned: Planned, records: Sequence[Record], killed: Collection[str]) -> bool:
-        name, tasks = planned.dependency, self._stage.adopted.app.tasks
-        own = [task for task, one in tasks.items() if getattr(one, "dependency", None) == name]
-        return inject.struck(planned, records, killed=name in killed, tasks=own)
+        with ExitStack() as stack:
+            if "cold" in kinds:
+                stack.enter_context(forgotten(stage.adopted))
+            # The order matters: an open circuit would keep other faults from striking.
+            for planned in sorted(run.faults, key=lambda one: one.kind == "refused"):
+                seen.never_opened |= stack.enter_context(self._injections.in_force(planned))
+            inject.spread(stage.adopted, [one.dependency for one in run.faults])
+            begin = stage.records.position()
+            asked = Asked(self._call, seconds=seen.waited)
+            killed = [one for one in run.faults if self._kill(one, begin, asked)]
+            if "late" in kinds:
+                deadline = max(map(self._budget, run.faults)) * TOLERANCE
+                threading.Event().wait(max(0.0, deadline - asked.seconds))
+                stack.close()  # what is late is taken now
+            asked.wait()
+            self._settle(begin, seconds=self._settle_seconds(run))
+        seen.answer, seen.seconds, seen.late = asked.answer, asked.seconds, asked.late
+        seen.effects = self._effects() - before
+        seen.records = _of_call(stage.records.since(begin))
+        tasks = stage.adopted.app.tasks
+        seen.injected = frozenset(
+            one for one in run.faults if one in killed or inject.struck(one, seen.records, tasks)
+        )
+        touched = touches_of(stage.adopted, self._facts, seen.records)
+        self._touches = touched | self._touches
+        if len(run.faults) == 1:
+            self._seen[run.faults[0]] = touched.keys()
+        names = {one.dependency for one in run.faults}
+        seen.recovered, seen.recovery_seconds = self._recover(names)
+        seen.lost = list(self._lost(begin, _published(seen.records)))
+        return seen
 
     def _effects(self) -> int:
         return 0 if self._call.effects is None else self._call.effects()
 
-    def _strike(self, run: Run) -> tuple[int, Asked, set[str], dict[str, int]]:
-        """Make the call under the faults of *run*, and wait for the jobs that it leaves behind.
-
-        Returns:
-            Where its records begin, the call, the dependencies whose worker was killed, and those
-            whose circuit did not open.
-        """
-        stage, closed = self._stage, dict[str, int]()
-        with ExitStack() as stack:
-            if any(one.kind == "cold" for one in run.faults):
-                stack.enter_context(forgotten(stage.adopted))
-            # The order matters: an open circuit would keep other faults from striking.
-            for planned in sorted(run.faults, key=lambda one: one.kind == "refused"):
-                closed |= stack.enter_context(self._injections.in_force(planned))
-            inject.spread(stage.adopted, [one.dependency for one in run.faults])
-            begin = stage.records.position()
-            asked, killed = self._ask_under(run, begin)
-            if any(one.kind == "late" for one in run.faults):
-                stack.close()  # what is late is taken now
-                asked.wait()
-            self._settle(begin, seconds=self._settle_seconds(run))
-        return begin, asked, killed, closed
-
-    def _ask(self, run: Run | None) -> Asked:
-        asked = Asked(self._call, seconds=self._patience(run))
+    def _ask(self) -> Asked:
+        asked = Asked(self._call, seconds=self._patience(None))
         asked.wait()
         return asked
 
-    def _ask_under(self, run: Run, begin: int) -> tuple[Asked, set[str]]:
-        """Make the call, and kill workers and let deadlines pass meanwhile, as *run* says."""
-        asked = Asked(self._call, seconds=self._patience(run))
-        killed = set()
-        for planned in run.faults:
-            if planned.kind == "killed" and self._kill(planned, begin, asked):
-                killed.add(planned.dependency)
-        budgets = [
-            self._call.budget or self._touches[one.dependency].budget or 0.0
-            for one in run.faults
-            if one.kind == "late"
-        ]
-        if budgets:
-            over = threading.Event()
-            over.wait(max(0.0, max(budgets) * TOLERANCE - asked.seconds))
-        else:
-            asked.wait()
-        return asked, killed
+    def _budget(self, planned: Planned) -> float:
+        """Return after how many seconds a job is dropped that a `late` fault keeps."""
+        budget = self._call.budget or self._touches[planned.dependency].budget or 0.0
+        return budget if planned.kind == "late" else 0.0
 
     def _kill(self, planned: Planned, begin: int, asked: Asked) -> bool:
         """Kill the worker that a fault keeps; the job then runs elsewhere without the fault."""
         tick, fault, killed = threading.Event(), inject.name_of(planned), False
+        if planned.kind != "killed":
+            return False
         until = SystemClock.monotonic() + SETTLE_SECONDS
         # A job that nobody waits for may begin after the answer.
         while not killed and (not asked.over or SystemClock.monotonic() < until):
@@ -262,19 +236,17 @@ class Trial:
         began, level = SystemClock.monotonic(), None
         while True:
             inject.spread(self._stage.adopted, names)
-            answer = self._ask(None).answer
+            answer = self._ask().answer
             level = None if answer is None else answer.level
             took = SystemClock.monotonic() - began
             if (level is not None and level <= self._level) or took > self._recovery_seconds:
                 return level, took
             self._injections.close(names)
 
-    def _note(self, run: Run, records: Sequence[Record]) -> None:
-        """Learn from a run which other dependencies are called under its fault."""
-        touched = touches_of(self._stage.adopted, self._facts, records)
-        self._touches = touched | self._touches
-        if len(run.faults) == 1:
-            self._seen[run.faults[0]] = touched.keys()
+    def _row(self, fault: str, answer: Answer | None, seconds: float, broken: Sequence[str]) -> Row:
+        level, source = ("no answer", "") if answer is None else (answer.level.name, answer.source)
+        name = self._facts.name
+        return Row(name, fault, level, source, seconds=seconds, broken=tuple(broken))
 
     def _lost(self, begin: int, published: Mapping[str, str]) -> Iterator[str]:
         """Yield the jobs of a run that are neither done nor in the ledger, nor in the broker."""
@@ -310,15 +282,3 @@ def _of_call(records: Sequence[Record]) -> list[Record]:
 
 def _ended(records: Iterable[Record]) -> set[str]:
     return {one["id"] for one in records if one["record"] in ENDS}
-
-
-def _row(call: str, fault: str, asked: Asked, sentences: Sequence[str]) -> Row:
-    answer = asked.answer
-    return Row(
-        call=call,
-        fault=fault,
-        level="no answer" if answer is None else answer.level.name,
-        source="" if answer is None else answer.source,
-        seconds=asked.seconds,
-        broken=tuple(sentences),
-    )

@@ -24,7 +24,7 @@ FILE: Final = "records.jsonl"
 FILLER: Final = "resilience.proving.fill"
 """Name of a task that does nothing; its jobs fill a queue."""
 
-ENDS: Final = {
+SIGNALS: Final = {
     "succeeded": signals.task_success,
     "failed": signals.task_failure,
     "retried": signals.task_retry,
@@ -53,7 +53,7 @@ class Recorder:
         self._listeners.append(self.hear)
         self._signals: list[tuple[Signal, Callable[..., None]]] = [
             (signals.before_task_publish, self.published),
-            *((signal, partial(self.ended, record)) for record, signal in ENDS.items()),
+            *((signal, partial(self.ended, record)) for record, signal in SIGNALS.items()),
         ]
         for signal, receiver in self._signals:
             signal.connect(receiver, weak=False)

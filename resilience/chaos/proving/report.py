@@ -2,10 +2,8 @@
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Final
-
-from resilience.chaos.proving.plan import Run
 
 COLUMNS: Final = ("call", "fault", "level", "source", "seconds")
 ROW: Final = re.compile(r"^\|" + r" ([^|]*?) \|" * 4 + r" [\d.]+ \|$", re.MULTILINE)
@@ -13,7 +11,7 @@ NONE: Final = "none"
 """Stands for the fault of the healthy call."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A row of the table.
 
@@ -30,6 +28,7 @@ class Row:
     fault: str
     level: str
     source: str
+    _: KW_ONLY
     seconds: float
     broken: tuple[str, ...] = ()
 
@@ -52,11 +51,6 @@ class Proof:
     def broken(self) -> list[str]:
         """All promises that were broken."""
         return [sentence for row in self.rows for sentence in row.broken]
-
-
-def fault_of(run: Run) -> str:
-    """Return what the table calls the faults of *run*."""
-    return " + ".join(map(str, run.faults))
 
 
 def markdown(rows: Iterable[Row]) -> str:

@@ -1,7 +1,7 @@
 """What an answer says of itself, and which promises a run has broken; nothing here runs."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from resilience.chaos.proving.plan import Planned, Run
@@ -13,16 +13,8 @@ from resilience.tasks.response import NOT_IN_TIME
 TOLERANCE: Final = 1.1
 """An answer may take so much of its budget."""
 ANNOUNCEMENTS: Final = frozenset(
-    {
-        "AnswerDegraded",
-        "BudgetExceeded",
-        "BulkheadFull",
-        "DegradedValuePassed",
-        "FallbacksExhausted",
-        "FanOutFinished",
-        "JobRefused",
-        "ReadStale",
-    }
+    {"AnswerDegraded", "BudgetExceeded", "BulkheadFull", "DegradedValuePassed"}
+    | {"FallbacksExhausted", "FanOutFinished", "JobRefused", "ReadStale"}
 )
 """Events that tell of a degraded answer."""
 FAILING: Final = frozenset({"error", "hang", "execute-then-timeout", "cold", "refused"})
@@ -75,9 +67,9 @@ def read_answer(value: object) -> Answer:
     return Answer(level=level, source=", ".join(parts), unmarked=tuple(lacking))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Observed:
-    """What was seen of one run.
+    """What was seen of one run, as far as it has come.
 
     Attributes:
         answer: None: none came in time.
@@ -95,17 +87,17 @@ class Observed:
         recovery_seconds: How long it took until that was as good as the first.
     """
 
-    answer: Answer | None
-    seconds: float
     limit: float | None
     waited: float
-    late: float
-    records: tuple[Record, ...] = ()
-    injected: frozenset[Planned] = frozenset()
-    lost: tuple[str, ...] = ()
-    effects: int = 0
-    never_opened: Mapping[str, int]
     healthy: Level = Level.FULL
+    answer: Answer | None = None
+    seconds: float = 0.0
+    late: float = 0.0
+    records: Sequence[Record] = ()
+    injected: frozenset[Planned] = frozenset()
+    lost: Sequence[str] = ()
+    effects: int = 0
+    never_opened: dict[str, int] = field(default_factory=dict)
     recovered: Level | None = None
     recovery_seconds: float = 0.0
 
