@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from resilience.chaos.proxy.addresses import LISTEN, join_address, listen_on, resolve, split_address
 from resilience.chaos.proxy.errors import ProxyError
-from resilience.chaos.proxy.link import CHUNK_BYTES, Connection, Streams
-from resilience.chaos.proxy.toxic import Toxic
+from resilience.chaos.proxy.link import CHUNK_BYTES, Link, Streams
+from resilience.chaos.proxy.toxic import Direction, Toxic
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class FaultProxy:
         self._random = Random(seed)  # noqa: S311 - no secret
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections: dict[Connection, None] = {}  # in order, for the sake of the seed
+        self._links: dict[Link, None] = {}  # in order, for the sake of the seed
         self._lock = threading.RLock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -232,8 +232,8 @@ class FaultProxy:
     def _apply(self, toxics: dict[str, Toxic]) -> None:
         async def apply() -> None:
             self.toxics = toxics
-            for connection in self._connections:
-                connection.apply(toxics.values())
+            for link in self._links:
+                link.apply(toxics.values())
 
         self._wait(apply())
 
@@ -275,13 +275,19 @@ class FaultProxy:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 server = await asyncio.open_connection(host, port, limit=CHUNK_BYTES)
-            connection = Connection(client, server, random)
-            self._connections[connection] = None
+            links = {
+                Link(Direction.UPSTREAM, client, server, random): None,
+                Link(Direction.DOWNSTREAM, server, client, random): None,
+            }
+            self._links |= links
             try:
-                connection.apply(self.toxics.values())
-                await connection.run()
+                for link in links:
+                    link.apply(self.toxics.values())
+                await asyncio.gather(*(link.run() for link in links))
             finally:
-                del self._connections[connection]
+                for link in links:
+                    link.stop()
+                    del self._links[link]
                 server[1].transport.abort()
         except (OSError, UnicodeError) as error:
             logger.warning("proxy %s: %s cannot be reached: %r", self.name, self.upstream, error)

@@ -1,9 +1,9 @@
-"""A client's connection, the server's behind it, and the toxics between the two."""
+"""One direction of a connection, and the toxics that affect it."""
 
 import asyncio
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from random import Random
 
 from resilience.chaos.proxy.effects import Effect, Stage, now
@@ -17,34 +17,13 @@ NO_LINGER = struct.pack("ii", 1, 0)
 NO_EFFECT = Effect()
 
 
-class Connection:
-    """Forwards both ways until both streams have ended, or until it is cancelled."""
-
-    def __init__(self, client: Streams, server: Streams, random: Random) -> None:
-        self._links = {
-            Direction.UPSTREAM: Link(client, server, random),
-            Direction.DOWNSTREAM: Link(server, client, random),
-        }
-
-    def apply(self, toxics: Iterable[Toxic]) -> None:
-        """Let exactly *toxics* affect what has not been delivered yet."""
-        for direction, link in self._links.items():
-            link.apply([toxic for toxic in toxics if toxic.stream is direction])
-
-    async def run(self) -> None:
-        """Forward until the end; `apply` must have been called."""
-        links = self._links.values()
-        try:
-            await asyncio.gather(*(link.run() for link in links))
-        finally:
-            for link in links:
-                link.stop()
-
-
 class Link:
-    """One direction of a connection: a reader, a pipe, stages with a pipe behind each, a writer."""
+    """A reader, a pipe, stages with a pipe behind each, and a writer."""
 
-    def __init__(self, source: Streams, sink: Streams, random: Random) -> None:
+    def __init__(
+        self, direction: Direction, source: Streams, sink: Streams, random: Random
+    ) -> None:
+        self._direction = direction
         self._reader = source[0]
         self._writer = sink[1]
         self._transports = (source[1].transport, sink[1].transport)
@@ -56,13 +35,14 @@ class Link:
         # Memory stays small, and no data is left when the end comes.
         self._writer.transport.set_write_buffer_limits(0)
 
-    def apply(self, toxics: Sequence[Toxic]) -> None:
-        """Let exactly *toxics*, those of this direction, affect what has not been delivered yet.
+    def apply(self, toxics: Iterable[Toxic]) -> None:
+        """Let exactly those of *toxics* in this direction affect what is not delivered yet.
 
         What a removed toxic held is delivered, in order. A new toxic comes last. It draws once
         whether it affects this link; updates compare the same draw with the new toxicity.
         """
         self.stop()
+        toxics = [toxic for toxic in toxics if toxic.stream is self._direction]
         self._remove_all_but({toxic.name for toxic in toxics})
         for toxic in toxics[len(self._stages) :]:
             # Of its own, so that what other streams draw meanwhile changes nothing for this one.
@@ -76,7 +56,10 @@ class Link:
         self._start()
 
     async def run(self) -> None:
-        """Read until the stream ends, then wait until the end has been passed on."""
+        """Read until the stream ends, then wait until the end has been passed on.
+
+        `apply` must have been called.
+        """
         reading = asyncio.create_task(self._read())
         try:
             await self._ended.wait()
