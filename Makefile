@@ -24,8 +24,8 @@ screenshots: .venv ## pictures of the Degradation page for docs/images; needs Ch
 	$(BIN)/python -m tests.screenshots
 
 # TIMED lists tests that a busy machine disturbs. They run last: the demo alone, because it cannot judge pace while other programs use the
-# processors; then the others, in four runs side by side; then the proof, which keeps both processors busy. No test is tried again: a test
-# that fails now and then has a fault, or has found one in the product.
+# processors; then the others, in four runs side by side; then the proof, its two files side by side, which keeps both processors busy. No
+# test is tried again: a test that fails now and then has a fault, or has found one in the product.
 # pytest-timeout fails a test that hangs for 300 s (`timeout` in pyproject.toml). If it cannot, because its process no longer runs Python code or
 # a budget took its alarm, faulthandler ends the process half a minute later and prints where each thread stood.
 BESIDE := --numprocesses=6 --dist=worksteal --durations=30 -o faulthandler_timeout=330 -o faulthandler_exit_on_timeout=true
@@ -50,7 +50,7 @@ timed: timed-demo
 
 timed-demo: FILES := $(DEMO)
 timed-flip: FILES := $(FLIP)
-timed-proof: FILES := $(PROOF)
+timed-proof: FILES := --numprocesses=2 --dist=loadfile $(PROOF)
 timed-trial: FILES := $(TRIAL)
 timed-orders: FILES := $(ORDERS)
 timed-shop: FILES := $(SHOP)

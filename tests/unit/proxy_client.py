@@ -19,7 +19,8 @@ def proxy_api() -> Iterator[int]:
     """Serve the HTTP API in a thread for the length of the block, and yield its port."""
     proxies = Proxies(seed=1)
     with ApiServer(f"{LOCALHOST}:0", proxies) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        # It looks for the end of the block every 10 ms.
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield split_address(server.address, "listen")[1]
