@@ -112,12 +112,8 @@ def prove(
     for kind in kinds:
         check_known(kind, KINDS, "No kind of fault is called")
     calls = _calls(adopted, targets, options)
-    commands = {
-        name: program.command
-        for name, program in worker_programs(
-            adopted, celery_command(context), WORKER_OPTIONS
-        ).items()
-    }
+    programs = worker_programs(adopted, celery_command(context), WORKER_OPTIONS)
+    commands = {name: program.command for name, program in programs.items()}
     Recorder(adopted.app, stage / FILE)
     # What the faults lead to is in the table; here it would only hide the progress.
     logging.getLogger("resilience").setLevel(logging.CRITICAL)
@@ -148,10 +144,10 @@ def _on_stage(context: click.Context) -> int:
 
     directory = Path(tempfile.mkdtemp(prefix="resilience-prove-"))
     with swept(directory), running_server(directory) as url:
-        command = [*celery_command(context), "resilience", "prove", *context.meta[__name__]]
+        command = [*celery_command(context), "resilience", "prove", "--stage", str(directory)]
         env = inherited_env(environment(url, directory))
-        staged = [*command, "--stage", str(directory)]
-        return subprocess.run(staged, env=env, check=False).returncode  # noqa: S603 - this command
+        again = [*command, *context.meta[__name__]]
+        return subprocess.run(again, env=env, check=False).returncode  # noqa: S603 - this command
 
 
 def _check_stage(adopted: Resilience, stage: Path) -> None:
