@@ -222,13 +222,15 @@ def struck(planned: Planned, records: Iterable[Record], tasks: Mapping[str, Any]
     """Tell from the records of all processes whether a planned fault has struck.
 
     Args:
-        planned: The fault; not `killed`, which leaves no record.
+        planned: The fault; `killed` leaves no record, so that it never has by these.
         records: What all processes wrote.
         tasks: Of the app, by name: one of the dependency must be dropped if it is `late`.
     """
 
     def has_struck(record: Record) -> bool:
         match planned.kind, record:
+            case "killed", _:
+                return False
             case "late", {"record": "BudgetExceeded", "task": task, "late": late}:
                 owner = getattr(tasks.get(task), "dependency", None)
                 return bool(owner == planned.dependency and late >= 0)
