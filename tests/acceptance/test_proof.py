@@ -39,7 +39,8 @@ def test_endpoint_answers_as_the_truth_table_says_and_a_change_is_named(tmp_path
     changed = tmp_path / "table.md"
     changed.write_text(table.replace(row, row.replace("REDUCED", "STALE")))
 
-    words = ("--kinds", "error,refused,cold", "--baseline", str(changed))
+    forked = ("--calls", "tests.acceptance.forked_shop:CALLS")
+    words = (*forked, "--kinds", "error,refused,cold", "--baseline", str(changed))
     code, document = prove("recommendations", *words)
 
     fault = "recommendations under recommendations cold"

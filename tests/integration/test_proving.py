@@ -73,7 +73,7 @@ def assert_named(document: Document, mistakes: Mapping[str, tuple[str, str]]) ->
 def quick() -> tuple[int, Document]:
     """What a proof of some calls under some faults ends in."""
     kinds = "cold,execute-then-timeout"
-    return prove("--calls", "planted:QUICK", "--all", "--kinds", kinds)
+    return prove("--calls", "quick:QUICK", "--all", "--kinds", kinds)
 
 
 def test_planted_mistakes_are_named_with_the_fault_that_shows_them(

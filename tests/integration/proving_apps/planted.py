@@ -151,14 +151,3 @@ SOUND = {
     ),
     "within one budget": Call(within_one_budget, budget=0.6, required=["users"]),
 }
-QUICK = {
-    name: {**MISTAKES, **SOUND}[name]
-    for name in (
-        "no last step",
-        "charged again",
-        "unmarked",
-        "chained",
-        "page",
-    )
-}
-"""What each run of the tests tries."""
