@@ -23,6 +23,7 @@ MODULES = {
     "fault": "faults",
     "flag": "flags",
     "flower": "flower",
+    "gameday": "gameday",
     "health": "health",
     "hold": "holds",
     "holds": "holds",

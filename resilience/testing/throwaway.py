@@ -43,7 +43,9 @@ def sweep(directory: str) -> None:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             # The server writes its title over its environment; it runs in the directory.
-            if directory in (process.cwd(), process.environ().get(RUNTIME_DIRECTORY)):
+            home = Path(process.cwd())
+            inside = home.is_relative_to(directory)
+            if inside or directory == process.environ().get(RUNTIME_DIRECTORY):
                 process.kill()
     shutil.rmtree(directory, ignore_errors=True)
 
@@ -124,6 +126,14 @@ class Workers:
     def resume(self, name: str) -> None:
         """Let it go on."""
         self._workers[name].send_signal(signal.SIGCONT)
+
+    def pid(self, name: str) -> int:
+        """Return the process id of the worker called *name*."""
+        return self._workers[name].pid
+
+    def children(self, name: str) -> list[int]:
+        """Return the ids of the processes of its pool."""
+        return self._workers[name].children()
 
     def kill(self, pid: int) -> bool:
         """Send SIGKILL to the worker that *pid* is a process of, and start it again beside.

