@@ -23,6 +23,11 @@ CALLS: Final = "jobs.proofs:CALLS"
 
 def main(arguments: Sequence[str]) -> int:
     """Run the services, and the proof with *arguments*; return its exit code."""
+    return run_beside_services(["prove", "--calls", CALLS, *arguments])
+
+
+def run_beside_services(words: Sequence[str]) -> int:
+    """Run `celery … resilience` with *words*, and services; return its exit code."""
     directory = Path(mkdtemp(prefix="shop-proof-"))
     with swept(directory), ExitStack() as stack:
         ports = {one: free_port() for one in (*HTTP_UPSTREAMS, "smtp", "mail")}
@@ -49,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
             )
             list(pool.map(ServerProcess.start, processes))
             seeded.result()
-        command = [*CELERY, "resilience", "prove", "--calls", CALLS, *arguments]
+        command = [*CELERY, "resilience", *words]
         return subprocess.run(command, env=inherited_env(env), check=False).returncode  # noqa: S603 - ours
 
 

@@ -25,7 +25,6 @@ IN_FRONT: Final = {
     "database": "RESILIENCE_LEDGER_URL",
 }
 """The variable with the address of each server's proxy."""
-LISTEN_ALL: Final = ("upstream", "downstream")
 
 
 def variables(plan: Plan, directory: Path) -> dict[str, str]:
@@ -85,8 +84,13 @@ def _break(server: _Server, fault: FaultTable) -> Callable[[], None]:
         case "slow":
             names = [proxy.add("latency", latency=round((fault.delay or 0.0) * 1000))]
         case _:
-            names = [proxy.add("timeout", stream=one) for one in LISTEN_ALL]
-    return lambda: [proxy.remove(name) for name in names] and None
+            names = [proxy.add("timeout", stream=one) for one in ("upstream", "downstream")]
+
+    def mend() -> None:
+        for name in names:
+            proxy.remove(name)
+
+    return mend
 
 
 @contextmanager

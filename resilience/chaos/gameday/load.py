@@ -16,6 +16,7 @@ from resilience.clock import SystemClock
 from resilience.declared import check_known
 from resilience.errors import ConfigurationError
 from resilience.levels import Level
+from resilience.outcome import Outcome
 from resilience.tasks import ResilientTask
 from resilience.tasks.resilience import Resilience
 
@@ -36,7 +37,7 @@ class Request:
         job: Id of the job, if the call is a task.
         seconds: How long the answer took from then on; None: there is none yet.
         answer: None: there is none.
-        value: What was answered.
+        value: What was answered; of an `Outcome` its value.
     """
 
     name: str
@@ -95,7 +96,8 @@ def make(request: Request, call: Call, clock: Callable[[], float]) -> Request:
     except Exception as error:  # noqa: BLE001 - whatever the call raises is its answer
         request.answer = Answer(level=Level.FAILED, source=type(error).__name__)
     else:
-        request.answer, request.value = read_answer(value), value
+        request.answer = read_answer(value)
+        request.value = value.value if isinstance(value, Outcome) else value
     request.seconds = clock() - request.at
     return request
 

@@ -15,6 +15,7 @@ from resilience.levels import Level
 
 ServerKind = Literal["stop", "freeze", "black-hole", "slow"]
 WorkerKind = Literal["kill-worker", "kill-child"]
+Kind = Literal[ServerKind, WorkerKind, "load", DependencyKind]
 SERVERS: Final = ("broker", "store", "database")
 LevelName = Literal["full", "stale", "reduced", "static", "failed"]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -90,7 +91,7 @@ class FaultTable(_Table):
         factor: By which `load` multiplies the rates.
     """
 
-    kind: ServerKind | WorkerKind | Literal["load"] | DependencyKind
+    kind: Kind
     target: str = ""
     at: Annotated[float, Field(ge=0, le=86_400)]
     duration: Annotated[Seconds | None, Field(alias="for")] = None
@@ -130,9 +131,9 @@ class FaultTable(_Table):
 
     def fault(self) -> Fault:
         """Return what is ordered for the dependency."""
-        delay = {} if self.delay is None else {"delay_seconds": self.delay}
         kind: Any = self.kind
-        return Fault(dependency=self.target, kind=kind, rate=self.rate, **delay)
+        delay = self.delay or 0.0
+        return Fault(dependency=self.target, kind=kind, rate=self.rate, delay_seconds=delay)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.target}".strip()

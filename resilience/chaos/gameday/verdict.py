@@ -42,8 +42,11 @@ def percentile(seconds: Iterable[float], share: float) -> float:
 
 
 def _counts(promises: Promises, jobs: Jobs, requests: Iterable[Request]) -> Iterator[str]:
-    failed = [f"{one}: {one.answer.source if one.answer else 'no answer'}" for one in requests
-              if one.failed]
+    failed = [
+        f"{one}: {one.answer.source if one.answer else 'no answer'}"
+        for one in requests
+        if one.failed
+    ]
     found = (
         ("lost", promises.lost, _named(jobs.lost)),
         ("duplicates", promises.duplicates, _named(jobs.duplicated)),
