@@ -43,9 +43,8 @@ def sweep(directory: str) -> None:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             # The server writes its title over its environment; it runs in the directory.
-            home = Path(process.cwd())
-            inside = home.is_relative_to(directory)
-            if inside or directory == process.environ().get(RUNTIME_DIRECTORY):
+            homes = (process.cwd(), process.environ().get(RUNTIME_DIRECTORY))
+            if any(home and Path(home).is_relative_to(directory) for home in homes):
                 process.kill()
     shutil.rmtree(directory, ignore_errors=True)
 

@@ -26,7 +26,7 @@ RECENT: Final = 20
 """Requests that a stop condition looks at."""
 WARM_UPS: Final = 20
 """Calls until the steady state must hold: processes import, and open connections."""
-SETTLE_SECONDS: Final = 15.0
+SETTLE_SECONDS: Final = 10.0
 """How long jobs may take to end after the last request."""
 COMMAND_SECONDS: Final = 10.0
 
@@ -111,14 +111,13 @@ class Game:
 
     def play(self) -> Result:
         """Play it to its end, and judge it; every fault is undone."""
-        wrong = [""]
+        wrong, position = [""], self._records.position()
         for _ in range(WARM_UPS):
             if not (wrong := self._unsteady()):
                 break
         if wrong:
             return Result(unjudged=[f"the steady state does not hold before: {wrong[0]}"])
         self._report("the steady state holds; the workload begins")
-        position = self._records.position()
         samples = self._meanwhile()
         freed = SystemClock.monotonic()
         self._load.finish()
@@ -228,7 +227,7 @@ class Game:
         while True:
             wrong, took = self._unsteady(), SystemClock.monotonic() - freed
             if not wrong:
-                self._report(f"the steady state holds {took:.1f} s after the last fault")
+                self._report(f"the steady state holds {took:.1f} s after the workload")
                 return took
             if took > self._plan.promises.recovered:
                 self._report(f"the steady state does not hold: {wrong[0]}")

@@ -150,7 +150,7 @@ class Promises(_Table):
         p99: Seconds in which 99 of 100 requests are answered.
         level: Worst level of an answer that is not FAILED.
         marked: Whether every degraded answer says so, and why.
-        recovered: Seconds from the end of the last fault until the steady state holds again.
+        recovered: Seconds from the end of the workload until the steady state holds again.
     """
 
     lost: Count | None = 0
