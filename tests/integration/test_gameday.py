@@ -31,6 +31,7 @@ def play(*words: str, app: str, home: Path) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(done.stdout or "{}"), done.stderr.decode()
 
 
+@pytest.mark.long
 def test_game_day_of_the_page_keeps_its_promises(tmp_path: Path) -> None:
     """The app and the plan of docs/gameday.md: both faults strike, and nothing is lost."""
     for name, text in FILE.findall(PAGE.read_text()):

@@ -1,5 +1,6 @@
 """The plan of a game day: each mistake is named with file, table, key, value and mend."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,14 @@ def test_plan_without_promises_promises_that_nothing_is_lost_or_done_twice(tmp_p
 def test_committed_plan_of_the_shop_is_sound() -> None:
     """It can be read."""
     assert read_plan(ROOT / "demo" / "gameday.toml").faults
+
+
+def test_plan_of_the_page_is_sound(tmp_path: Path) -> None:
+    """It can be read; a long test plays it."""
+    page = (ROOT / "docs" / "gameday.md").read_text()
+    [text] = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+    assert read_plan(written(tmp_path, text)).faults
 
 
 def test_calls_are_due_at_their_rate_and_more_of_them_under_load() -> None:

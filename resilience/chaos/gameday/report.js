@@ -52,8 +52,12 @@
   const names = {
     size: 80, splits: () => [0, 1, 2, 3, 4], values: (_, all) => all.map((one) => levels[one]),
   };
+  const five = { range: [-0.2, 4.2] };
+  const worst = by.map((all) => (
+    all.length ? Math.max(...all.map((one) => levels.indexOf(one.level))) : null));
+  show("Level of the answers: the worst of each second", ["level"], [seconds, worst], names, five);
   const level = [times, data.samples.map((one) => one.level)];
-  show("Level of the app", ["level"], level, names, { range: [-0.2, 4.2] });
+  show("Level of the app", ["level"], level, names, five);
 
   const breakers = Object.keys(data.samples[0]?.breakers ?? {});
   const states = ["closed", "half_open", "open"];
