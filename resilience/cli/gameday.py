@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +56,13 @@ def gameday(
     if stage is None:
         context.exit(_on_stage(context, plan))
     adopted = Resilience.of(context.obj.app)
-    result = _play(context, adopted, plan, stage)
+    try:
+        result = _play(context, adopted, plan, stage)
+    except ConfigurationError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, no promise was seen to be broken
+        traceback.print_exc()
+        context.exit(EXIT_CODES["not judged"])
     document = as_json(plan, result)
     if html_file is not None:
         html_file.write_text(html(plan_file.name, document), encoding="utf-8")
@@ -86,7 +93,10 @@ def _on_stage(context: click.Context, plan: Plan) -> int:
     command = [*celery_command(context), "resilience", "gameday", *words]
     with swept(directory):
         env = inherited_env(variables(plan, directory))
-        return subprocess.run(command, env=env, check=False).returncode  # noqa: S603 - this command
+        try:
+            return subprocess.run(command, env=env, check=False).returncode  # noqa: S603 - this command
+        except KeyboardInterrupt:
+            return EXIT_CODES["not judged"]
 
 
 def _play(context: click.Context, adopted: Resilience, plan: Plan, stage: Path) -> Result:
