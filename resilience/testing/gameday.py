@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,7 +16,7 @@ from resilience.chaos.gameday.plan import FaultTable, Plan
 from resilience.chaos.proxy import FaultProxy
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import ServerProcess, suspend
-from resilience.testing.throwaway import Workers, environment, server_in, swept
+from resilience.testing.throwaway import Workers, environment, server_in
 
 IN_FRONT: Final = {
     "broker": "CELERY_BROKER_URL",
@@ -103,11 +102,9 @@ def running_servers(env: Mapping[str, str], directory: Path) -> Iterator[dict[st
             if front.port is None:  # the ledger is a file
                 continue
             port = free_port()
-            if name == "database":
-                process = _postgres(stack, port)
-            else:
-                (directory / name).mkdir()
-                process = server_in(directory / name, port)
+            home = directory / name
+            home.mkdir()
+            process = _postgres(home, port) if name == "database" else server_in(home, port)
             process.start()
             stack.callback(process.kill)
             upstream, listen = (f"{LOCALHOST}:{one}" for one in (port, front.port))
@@ -116,10 +113,9 @@ def running_servers(env: Mapping[str, str], directory: Path) -> Iterator[dict[st
         yield servers
 
 
-def _postgres(stack: ExitStack, port: int) -> ServerProcess:
+def _postgres(home: Path, port: int) -> ServerProcess:
     from resilience.testing.postgres import PostgresProcess  # noqa: PLC0415 - an extra
 
-    # Not in the game day's directory, which only the user who plays it can enter.
-    home = Path(mkdtemp(prefix="resilience-gameday-postgres-"))
-    stack.enter_context(swept(home))
+    # For root another user runs the server, who must be able to enter its directory.
+    home.parent.chmod(0o711)
     return PostgresProcess(home, port=port)
