@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from resilience.chaos.gameday.plan import FaultTable, Plan
 from resilience.chaos.proxy import FaultProxy
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import ServerProcess, suspend
-from resilience.testing.throwaway import Workers, environment, server_in
+from resilience.testing.throwaway import Workers, environment
+from resilience.testing.valkey import ValkeyProcess
 
 IN_FRONT: Final = {
     "broker": "CELERY_BROKER_URL",
@@ -101,21 +102,20 @@ def running_servers(env: Mapping[str, str], directory: Path) -> Iterator[dict[st
             front = urlsplit(env[variable])
             if front.port is None:  # the ledger is a file
                 continue
-            port = free_port()
             home = directory / name
             home.mkdir()
-            process = _postgres(home, port) if name == "database" else server_in(home, port)
+            process = _postgres(home) if name == "database" else ValkeyProcess(home)
             process.start()
             stack.callback(process.kill)
-            upstream, listen = (f"{LOCALHOST}:{one}" for one in (port, front.port))
+            upstream, listen = (f"{LOCALHOST}:{one}" for one in (process.port, front.port))
             proxy = stack.enter_context(FaultProxy(upstream, listen=listen))
             servers[name] = _Server(process, proxy)
         yield servers
 
 
-def _postgres(home: Path, port: int) -> ServerProcess:
+def _postgres(home: Path) -> Any:  # noqa: ANN401 - a PostgresProcess, of an extra
     from resilience.testing.postgres import PostgresProcess  # noqa: PLC0415 - an extra
 
     # For root another user runs the server, who must be able to enter its directory.
     home.parent.chmod(0o711)
-    return PostgresProcess(home, port=port)
+    return PostgresProcess(home)
