@@ -17,6 +17,8 @@ WORKER: Final = uuid.uuid4().hex
 """Tells this worker from others; the processes of its pool, which are forked, inherit it."""
 LOOK_SECONDS = 0.1
 """How often a hanging call looks whether its fault has ended."""
+DICE_MAX = 256
+"""So many faults have draws of their own; the draws that began first are forgotten first."""
 _MARK: Final = "_resilience_fault"
 
 
@@ -109,7 +111,8 @@ class Injector:
         """Return the seconds that *fault* delays this call; None if the call is spared."""
         dice = self._dice.get(name)
         if dice is None:
-            self._dice = {**self._dice, name: (dice := random.Random(fault.seed))}  # noqa: S311 - no secret
+            dice = random.Random(fault.seed)  # noqa: S311 - no secret
+            self._dice = dict([*self._dice.items(), (name, dice)][-DICE_MAX:])
         return fault.delay(dice) if dice.random() < fault.rate else None
 
     def announce(self, event: FaultInjected) -> None:

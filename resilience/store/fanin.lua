@@ -9,8 +9,9 @@
 --                         t:<part>  JSON of what the part had seen, if it reports that
 --                         s:<part>  at the end, for a part that failed or is missing:
 --                                   "<ms of life left>;<remembered answer>"
---                         final     why it ended; only late and read change afterwards
---                         late      number of reports that came after the end
+--                         final     why it ended; only l:<part>, late and read change afterwards
+--                         l:<part>  set if the part reported after the end
+--                         late      number of such parts
 --                         read      set once somebody has read the ended record
 -- KEYS[2] news    stream  one entry per part that reported, and one at the end
 -- KEYS[3] done    stream  one entry, at the end
@@ -96,7 +97,8 @@ if operation == 'report' then
   if not known[1] then return 'gone' end
   if known[3] then return 'duplicate' end
   if known[2] then
-    redis.call('HINCRBY', record, 'late', 1)
+    -- A part reports again if the answer to its report was lost.
+    if redis.call('HSETNX', record, 'l:' .. part, 1) == 1 then redis.call('HINCRBY', record, 'late', 1) end
     return 'late'
   end
   redis.call('HSET', record, 'p:' .. part, payload)

@@ -34,7 +34,7 @@ class FanInMachine(RuleBasedStateMachine):
         self.came: dict[str, str] = {}
         self.stale: set[str] = set()
         self.final: str | None = None
-        self.late = 0
+        self.late = set[str]()
         self.unread = True
 
     @initialize(required=st.sets(st.sampled_from(PARTS)), callback=st.booleans())
@@ -89,7 +89,7 @@ class FanInMachine(RuleBasedStateMachine):
         record = self.fan_in.collect(self.fan)
         assert record is not None
         assert {part: text.decode() for part, text in record.ended.items()} == self.came
-        assert (record.final, record.late) == (self.final, self.late)
+        assert (record.final, record.late) == (self.final, len(self.late))
         assert record.first == (self.final is not None and self.unread)
         assert (record.callback is not None) == (self.end == "callback")
         without = {part for part in PARTS if self.came.get(part) != GOOD}
@@ -100,7 +100,7 @@ class FanInMachine(RuleBasedStateMachine):
         if part in self.came:
             return "duplicate"
         if self.final:
-            self.late += 1
+            self.late.add(part)
             return "late"
         self.came[part] = payload
         if len(self.came) == len(PARTS):

@@ -21,6 +21,7 @@ from resilience import (
 from resilience.clock import SystemClock
 from resilience.events import Event, FaultInjected
 from resilience.faults import Fault, Injector, fault_of
+from resilience.faults.injector import DICE_MAX
 from resilience.store import Answers
 from tests.unit.calling import Listening, Run
 
@@ -268,3 +269,13 @@ def test_setting_that_is_no_list_of_faults_is_refused(text: str) -> None:
     """The error names the setting."""
     with pytest.raises(ValidationError, match="faults"):
         Settings.from_environment({"RESILIENCE_FAULTS": text})
+
+
+def test_injector_forgets_the_draws_of_faults_of_long_ago() -> None:
+    """A process that lives for years keeps the draws of a bounded number of faults."""
+    injector = Injector(lambda _: {}, [])
+    fault = Fault(dependency="users", kind="error")
+    for number in range(2 * DICE_MAX):
+        injector.drawn(f"fault-{number}", fault)
+
+    assert list(injector._dice) == [f"fault-{n}" for n in range(DICE_MAX, 2 * DICE_MAX)]  # noqa: SLF001
