@@ -71,7 +71,7 @@ class Stage:
 
     def ask(self, command: str, *key: str) -> Any:  # noqa: ANN401 - by command
         """Return the server's answer to *command* about a key of the namespace."""
-        return self.store.run(lambda client: client.execute_command(command, self.store.key(*key)))
+        return self.store.run(lambda client: client.execute_command(command, self.store.key(*key)))  # type: ignore[no-untyped-call]
 
     def opened(self, *parts: str, **options: Any) -> str:  # noqa: ANN401 - as FanIn's
         """Return the id of a fan-out of *parts*."""
@@ -215,8 +215,8 @@ def ledgers(stage: Stage) -> object:
     """A ledger that joined is the ledger of its queues, and no conflict with itself."""
     mine = {"ledger": "a", "host": "", "place": "here"}
     store = Ledgers(stage.store)
-    stage.step(lambda: store.compare(["q"], mode="join", **mine))  # type: ignore[arg-type]
-    return store.compare(["q"], mode="look", **mine), stage.ask("HLEN", "ledgers")  # type: ignore[arg-type]
+    stage.step(lambda: store.compare(["q"], mode="join", **mine))
+    return store.compare(["q"], mode="look", **mine), stage.ask("HLEN", "ledgers")
 
 
 def positions(stage: Stage) -> object:

@@ -159,10 +159,10 @@ def replay(stage: Stage) -> object:
     """A letter is replayed once, with one line of audit."""
     buried(stage.ledger, "a")
     made, number = Which(), count()
-    order = {"actor": "ann", "reason": "x", "limit": 9}
+    order: dict[str, Any] = {"actor": "ann", "reason": "x", "limit": 9}
     stage.step(
         lambda: stage.ledger.letters.replay(made, new_id=lambda: f"n{next(number)}", **order)
-    )  # type: ignore[arg-type]
+    )
     return stage.seen(), dead(stage.ledger)
 
 
