@@ -22,7 +22,7 @@ from resilience import BreakerPolicy, Dependency, Resilience, Settings
 from resilience.breaker import Breaker
 from resilience.pulse import Pulse
 from resilience.store import Answers, Store
-from resilience.store.fanin import FanIn, Slot
+from resilience.store.fanin import FanIn, Memory, Slot
 from resilience.store.fleet import StoreFleet
 from resilience.tasks.serialization import dumps, loads
 from resilience.testing.postgres import PostgresProcess
@@ -176,15 +176,15 @@ def _parts(server: ValkeyProcess, sizes: tuple[int, ...]) -> Iterator[Figure]:
             server.client().set(key, b"60000:1")
         all_reports[parts] = server_us(server, partial(_report_all, fan_in, names), 1)
         fans = iter([_open(fan_in, f"required{turn}", names, keys) for turn in range(TIMES)])
-        stale = keys[names[0]]
-        required[parts] = server_us(server, lambda: _fail(fan_in, next(fans), stale), TIMES)  # noqa: B023 - called at once
+        required[parts] = server_us(server, lambda: _fail(fan_in, next(fans)), TIMES)  # noqa: B023 - called at once
     yield _growth("scale_reports_of_a_fanout", all_reports, FAN_IN_EXPONENT)
     yield _growth("scale_failed_required_part", required, REQUIRED_EXPONENT)
 
 
 def _open(fan_in: FanIn, fan: str, names: list[str], keys: Mapping[str, str]) -> str:
     spec = [(name, name == names[0]) for name in names]
-    fan_in.open(fan, spec, budget=60.0, stale_keys=keys)
+    memories = {name: Memory(key, 60.0) for name, key in keys.items()}
+    fan_in.open(fan, spec, budget=60.0, memories=memories)
     return fan
 
 
@@ -194,8 +194,8 @@ def _report_all(fan_in: FanIn, names: list[str]) -> None:
         fan_in.report(Slot(fan="all", part=name), "+1", full=True)
 
 
-def _fail(fan_in: FanIn, fan: str, stale: str) -> None:
-    slot = Slot(fan=fan, part="p0", required=True, stale_key=stale, stale_seconds=60.0)
+def _fail(fan_in: FanIn, fan: str) -> None:
+    slot = Slot(fan=fan, part="p0")
     why = json.dumps({"type": "ConnectionError", "text": "down"})
     if fan_in.report(slot, f"-{why}", full=False) != "in":
         msg = "a stale answer did not stand in for a required part"

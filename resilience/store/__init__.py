@@ -2,7 +2,7 @@
 
 from resilience.store.answers import Answer, Answers
 from resilience.store.connection import Store
-from resilience.store.fanin import FanIn, Record, Slot
+from resilience.store.fanin import FanIn, Memory, Record, Slot
 from resilience.store.release import Releases
 
-__all__ = ["Answer", "Answers", "FanIn", "Record", "Releases", "Slot", "Store"]
+__all__ = ["Answer", "Answers", "FanIn", "Memory", "Record", "Releases", "Slot", "Store"]

@@ -1,8 +1,10 @@
 -- Collect the parts of one fan-out. All keys share one hash tag.
 --
--- KEYS[1] record  hash    spec      JSON: [[part, required], …], for whoever assembles the response
+-- KEYS[1] record  hash    w:<part>  what is wanted of the part: "<place>;<required>;<life>;<key>". Its last
+--                                   full answer is remembered at the key for so many ms; the last two
+--                                   are empty for a part without such a memory
 --                         left      number of parts that have not reported
---                         stale     JSON: {part: key of its last full answer}, if any part has one
+--                         stale     JSON: [part, …], those with a memory, if there are any
 --                         callback  JSON of the signature to publish at the end, if there is one
 --                         due       the KEYS[4] of the process that opened it, if there is a callback
 --                         p:<part>  how the part ended: "+<JSON value>" or "-<JSON why>"
@@ -21,17 +23,22 @@
 --
 -- ARGV[1] id, ARGV[2] ms to keep the record after the end, ARGV[3] ms that a process has to publish
 -- the callback, ARGV[4] operation, then its arguments:
---   open    spec, left, stale or "", callback or "", budget in ms                  -> "open"
---   report  part, payload, required (0/1), key of its last full answer or "", life of the answer in
---           ms, what the part has seen or "", whether this is a full answer (0/1)
---           -> "in" | "duplicate" | "late" | "gone"; as finish if the fan-out ended with this part
+--   open    stale or "", callback or "", budget in ms, then field and value of each w:<part>  -> "open"
+--   report  part, payload, what the part has seen or "", whether this is a full answer (0/1)
+--           -> "in" | "duplicate" | "late" | "gone" | "unknown": it has no such part;
+--           as finish if the fan-out ended with this part
 --   finish  why        -> "ended" | "callback": ended, and the caller must publish the callback
 --                         | "already" | "gone"
 --   settle: the callback was published                                          -> "settled"
 --   collect            -> {1 if nobody has read the ended record before, field, value, …}
 
+-- The caller takes id and part from a message, which anybody can write. So nothing else about the part
+-- comes from there, and a part that was not opened changes nothing.
+
 -- A callback that nobody has published within a day is given up.
 local UNSETTLED = 86400000
+-- Lua can hand over some thousands of arguments at a time.
+local BATCH = 2000
 
 local record, news, done = KEYS[1], KEYS[2], KEYS[3]
 local due = redis.call('HGET', record, 'due') or KEYS[4]
@@ -48,12 +55,19 @@ local function expire(milliseconds)
   redis.call('PEXPIRE', done, milliseconds)
 end
 
+-- Return whether the part is required, the life in ms of its last full answer, and the key of that, or "".
+local function parse(wanted)
+  local required, life, key = string.match(wanted, '^%d+;([01]);(%d*);(.*)$')
+  return required == '1', life, key or ''
+end
+
 local function finish(why)
   redis.call('HSET', record, 'final', why)
   local stale = redis.call('HGET', record, 'stale')
   if stale then
-    for part, key in pairs(cjson.decode(stale)) do
-      local ended = redis.call('HGET', record, 'p:' .. part)
+    for _, part in ipairs(cjson.decode(stale)) do
+      local known = redis.call('HMGET', record, 'p:' .. part, 'w:' .. part)
+      local ended, _, _, key = known[1], parse(known[2] or '')
       local answer = (not ended or string.sub(ended, 1, 1) == '-') and redis.call('GET', key)
       if answer then
         redis.call('HSET', record, 's:' .. part, redis.call('PTTL', key) .. ';' .. answer)
@@ -73,8 +87,11 @@ local function finish(why)
 end
 
 if operation == 'open' then
-  local spec, left, stale, callback, budget = ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
-  redis.call('HSET', record, 'spec', spec, 'left', left)
+  local stale, callback, budget, first = ARGV[5], ARGV[6], tonumber(ARGV[7]), 8
+  redis.call('HSET', record, 'left', (#ARGV - first + 1) / 2)
+  for at = first, #ARGV, BATCH do
+    redis.call('HSET', record, unpack(ARGV, at, math.min(at + BATCH - 1, #ARGV)))
+  end
   if stale ~= '' then redis.call('HSET', record, 'stale', stale) end
   if callback == '' then
     redis.call('PEXPIRE', record, budget + keep)
@@ -88,13 +105,15 @@ if operation == 'open' then
 end
 
 if operation == 'report' then
-  local part, payload, required, key, life = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-  local good, full = string.sub(payload, 1, 1) == '+', ARGV[11] == '1'
+  local part, payload, seen = ARGV[5], ARGV[6], ARGV[7]
+  local good, full = string.sub(payload, 1, 1) == '+', ARGV[8] == '1'
+  local known = redis.call('HMGET', record, 'left', 'final', 'p:' .. part, 'w:' .. part)
+  if not known[1] then return 'gone' end
+  if not known[4] then return 'unknown' end
+  local required, life, key = parse(known[4])
   if good and full and key ~= '' then
     redis.call('SET', key, life .. ':' .. string.sub(payload, 2), 'PX', life)
   end
-  local known = redis.call('HMGET', record, 'left', 'final', 'p:' .. part)
-  if not known[1] then return 'gone' end
   if known[3] then return 'duplicate' end
   if known[2] then
     -- A part reports again if the answer to its report was lost.
@@ -102,13 +121,13 @@ if operation == 'report' then
     return 'late'
   end
   redis.call('HSET', record, 'p:' .. part, payload)
-  if ARGV[10] and ARGV[10] ~= '' then redis.call('HSET', record, 't:' .. part, ARGV[10]) end
+  if seen ~= '' then redis.call('HSET', record, 't:' .. part, seen) end
   redis.call('XADD', news, '*', 'part', part)
   if redis.call('XLEN', news) == 1 then
     redis.call('PEXPIRE', news, redis.call('PTTL', record))
   end
   if redis.call('HINCRBY', record, 'left', -1) == 0 then return finish('complete') end
-  if good or required == '0' or key ~= '' and redis.call('EXISTS', key) == 1 then return 'in' end
+  if good or not required or key ~= '' and redis.call('EXISTS', key) == 1 then return 'in' end
   return finish('required')
 end
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.asyncio
 
@@ -25,18 +25,21 @@ class Slot:
     Attributes:
         fan: Id of the fan-out.
         part: The part's name.
-        required: Whether its failure ends the fan-out.
-        stale_key: Where its last full answer is remembered, or empty.
-        stale_seconds: How long it is.
+        stale_seconds: How old its answer may be; 0: as old as it is.
         last: Whether the task's value is the part's; if not, only its failure is.
     """
 
     fan: str
     part: str
-    required: bool = False
-    stale_key: str = ""
     stale_seconds: float = 0.0
     last: bool = True
+
+
+class Memory(NamedTuple):
+    """Where a part's last full answer is remembered, and for how many seconds."""
+
+    key: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +96,25 @@ class FanIn:
         spec: Sequence[tuple[str, bool]],
         *,
         budget: float,
-        stale_keys: Mapping[str, str],
+        memories: Mapping[str, Memory],
         callback: str = "",
     ) -> None:
-        """Begin to collect; must happen before the first part is published."""
-        stale = json.dumps(stale_keys) if stale_keys else ""
-        milliseconds = int(budget * 1000)
-        self._run(fan, "open", json.dumps(spec), len(spec), stale, callback, milliseconds)
+        """Begin to collect; must happen before the first part is published.
+
+        Args:
+            fan: Id of the fan-out.
+            spec: Names of all parts, in order, and whether each is required.
+            budget: Seconds until somebody ends it.
+            memories: By part, for those whose last full answer may stand in.
+            callback: JSON of the signature to publish at the end.
+        """
+        stale = json.dumps([*memories]) if memories else ""
+        wanted: list[str] = []
+        for place, (part, required) in enumerate(spec):
+            key, seconds = memories.get(part, ("", 0.0))
+            life = int(seconds * 1000) if key else ""
+            wanted += (f"w:{part}", f"{place};{required:d};{life};{key}")
+        self._run(fan, "open", stale, callback, int(budget * 1000), *wanted)
 
     def report(self, slot: Slot, payload: str, *, full: bool, seen: str = "") -> str:
         """Tell how a part ended; only its first report counts.
@@ -111,12 +126,10 @@ class FanIn:
             seen: What the part has seen, as JSON; empty: nothing.
 
         Returns:
-            `in`, `duplicate`, `late`, `gone`, or, if the fan-out ended with it, as `finish`.
+            `in`, `duplicate`, `late`, `gone`, `unknown`: it has no such part, or, if the fan-out
+            ended with it, as `finish`.
         """
-        part, key, life = slot.part, slot.stale_key, int(slot.stale_seconds * 1000)
-        answer: bytes = self._run(
-            slot.fan, "report", part, payload, int(slot.required), key, life, seen, int(full)
-        )
+        answer: bytes = self._run(slot.fan, "report", slot.part, payload, seen, int(full))
         return answer.decode()
 
     def finish(self, fan: str, why: str, *, lease_seconds: float = CALLBACK_LEASE_SECONDS) -> str:
@@ -210,9 +223,15 @@ class FanIn:
                 left, _, remembered = text.partition(b";")
                 found = self._answers.decode(remembered, int(left))
                 stale[name[2:].decode()] = (found.value, found.age)
+        wanted = sorted(
+            (int(place), name[2:].decode(), required == b"1")
+            for name, text in fields.items()
+            if name.startswith(b"w:")
+            for place, required in [text.split(b";", 2)[:2]]
+        )
         final = fields.get(b"final")
         return Record(
-            spec=[(name, bool(required)) for name, required in json.loads(fields[b"spec"])],
+            spec=[(part, required) for _, part, required in wanted],
             ended={n[2:].decode(): text for n, text in fields.items() if n.startswith(b"p:")},
             stale=stale,
             final=final.decode() if final else None,

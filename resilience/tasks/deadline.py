@@ -21,8 +21,8 @@ from resilience.tasks.envelope import (
     Deadline,
     deadline_of,
     received_of,
-    seconds_or,
 )
+from resilience.tasks.marks import marks_of
 from resilience.tasks.positions import hand_on_position
 from resilience.tasks.publisher import app_here
 from resilience.tasks.resilience import Resilience
@@ -97,7 +97,7 @@ def with_budget(
 def hop_of(request: Context, deadline: Deadline, now: float) -> Hop:
     """Return where the time of the job with *request* went, up to fleet time *now*."""
     received = received_of(request, deadline.sent)
-    started = seconds_or(request.get("resilience_started"), received)
+    started = marks_of(request).get("started", received)
     return Hop(
         task=str(request.get("task")),
         queued=max(0.0, received - deadline.sent),
@@ -146,7 +146,7 @@ def announce_if_exceeded(
     if deadline.left(now) > RESERVE_SECONDS_MAX:
         return
     # What is published when a job has failed, errbacks, would be dropped as well.
-    request.update(resilience_over=True)
+    marks_of(request)["over"] = True
     hop = hop_of(request, deadline, now)
     announce_exceeded(resilience, task, request.id, deadline, hop, now)
 
@@ -187,7 +187,7 @@ def _running() -> Context | None:
     if _closed.get() or task is None:
         return None
     request: Context = task.request
-    if request.called_directly or request.get("resilience_over"):
+    if request.called_directly or "over" in marks_of(request):
         return None
     return request
 

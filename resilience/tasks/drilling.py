@@ -11,6 +11,7 @@ from celery.app.task import Context
 
 from resilience.clock import SystemClock
 from resilience.pipeline import Pipeline
+from resilience.tasks.marks import marks_of
 
 _waiting: dict[str, list[Callable[[float], None]]] = {}
 """The drills of this process that wait for the end of a job, by its id."""
@@ -55,4 +56,5 @@ def _seconds_left(task: Any, request: Context) -> float:  # noqa: ANN401 - Celer
     given = (*(request.timelimit or ()), task.time_limit, task.soft_time_limit, of_worker)
     limit = min((float(one) for one in given if one), default=math.inf)
     now = SystemClock.monotonic()
-    return limit - (now - (request.get("entered") or now))
+    entered: float = marks_of(request).get("entered", now)
+    return limit - (now - entered)

@@ -13,6 +13,7 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 
 from resilience.store import Slot
+from resilience.tasks.marks import marks_of
 from resilience.tasks.replacing import Replaced
 from resilience.tasks.reporting import report_failure, report_value
 from resilience.tasks.resilience import Resilience
@@ -52,15 +53,15 @@ def report_end(resilience: Resilience, slot: Slot, call: Callable[[], Any], *, e
 
 def _guard(cls: type, name: str, *, ends: bool) -> None:
     found: Any = inspect.getattr_static(cls, name)
-    flag = f"resilience_{name.strip('_')}"
+    flag = f"began {name}"
 
     @functools.wraps(found)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as *found*
         call = functools.partial(found.__get__(self, type(self)), *args, **kwargs)
         request: Context | None = self.request_stack.top
-        if request is None or request.called_directly or request.get(flag):
+        if request is None or request.called_directly or flag in marks_of(request):
             return call()
-        request.update({flag: True})
+        marks_of(request)[flag] = True
         return self._settle(request, call, ends=ends)
 
     setattr(cls, name, guarded)

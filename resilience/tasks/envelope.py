@@ -8,6 +8,7 @@ headers of the message itself, then among the nested ones.
 import dataclasses
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -58,14 +59,11 @@ REPEATED: Final = (
 """Headers that the message of a job's next attempt needs as well."""
 HOPS_MAX: Final = 16
 """Of a longer chain the last so many are kept."""
-SLOT_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "fan": str,
-    "part": str,
-    "required": bool,
-    "stale_key": str,
-    "stale_seconds": (int, float),
-    "last": bool,
-}
+FAN_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""What Celery makes for an id. Names of keys are made from it: nothing else is let in."""
+COUNT_MAX: Final = 10**6
+"""No job was tried so often. A header that says so was not written by this library."""
+COUNTS: Final = ("attempts", "dispatches", "lost")
 
 Headers: TypeAlias = Mapping[str, Any] | Context | None
 """The headers of a message, those that a publisher adds to one, or the request of a task."""
@@ -147,12 +145,10 @@ def deadline_of(headers: Headers) -> Deadline | None:
         if not 0 < total <= SECONDS_MAX:
             raise ValueError(total)  # noqa: TRY301 - malformed as the rest
         hops = tuple(
-            Hop(_name(task), *map(_seconds, times)) for task, *times in fields["hops"][-HOPS_MAX:]
+            Hop(_text(task), *map(_seconds, times)) for task, *times in fields["hops"][-HOPS_MAX:]
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-        _warn(
-            BUDGET_HEADER, f"ignored a malformed header {BUDGET_HEADER}={fields!r:.200}: {error!r}"
-        )
+        _warn_of(BUDGET_HEADER, fields, error)
         return None
     return Deadline(at=at, total=total, sent=sent, hops=hops)
 
@@ -165,10 +161,8 @@ def received_of(headers: Headers, otherwise: float) -> float:
 def slot_header(slot: Slot) -> dict[str, Any]:
     """Return the message headers that make a task report to *slot*."""
     fields: dict[str, Any] = {"fan": slot.fan, "part": slot.part}
-    if slot.required:
-        fields["required"] = True
-    if slot.stale_key:
-        fields |= {"stale_key": slot.stale_key, "stale_seconds": slot.stale_seconds}
+    if slot.stale_seconds:
+        fields["stale_seconds"] = slot.stale_seconds
     if not slot.last:
         fields["last"] = False
     return {SLOT_HEADER: fields}
@@ -177,17 +171,21 @@ def slot_header(slot: Slot) -> dict[str, Any]:
 def slot_of(headers: Headers) -> Slot | None:
     """Return where the job with these *headers* reports, None if it is no part of a fan-out.
 
-    A malformed header is ignored, and so is a field of it that another release may have added.
+    A malformed header is ignored, with one warning, and so is a field of it that another release
+    may have added. What else is to be known of the part, the record of the fan-out says.
     """
     fields = header(headers, SLOT_HEADER)
-    if fields is None or not isinstance(fields, Mapping):
+    if fields is None:
         return None
-    ours = {
-        name: fields[name]
-        for name, kind in SLOT_TYPES.items()
-        if isinstance(fields.get(name), kind)
-    }
-    return Slot(**ours) if "fan" in ours and "part" in ours else None
+    try:
+        fan, part = _text(fields["fan"]), _text(fields["part"])
+        stale, last = _seconds(fields.get("stale_seconds", 0.0)), fields.get("last", True)
+        if not FAN_ID.fullmatch(fan) or not isinstance(last, bool):
+            raise ValueError(fields)  # noqa: TRY301 - malformed as the rest
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        _warn_of(SLOT_HEADER, fields, error)
+        return None
+    return Slot(fan=fan, part=part, stale_seconds=stale, last=last)
 
 
 def level_header(given: Outcome[Any]) -> dict[str, Any]:
@@ -212,8 +210,8 @@ def level_of(headers: Headers) -> Outcome[None] | None:
         return None
     try:
         level = Level(fields["level"])
-    except (TypeError, KeyError, ValueError):
-        _warn(LEVEL_HEADER, f"ignored a malformed header {LEVEL_HEADER}={fields!r:.200}")
+    except (TypeError, KeyError, ValueError) as error:
+        _warn_of(LEVEL_HEADER, fields, error)
         return None
     texts = {name: fields.get(name) for name in ("reason", "source", "dependency")}
     texts = {name: text if isinstance(text, str) else None for name, text in texts.items()}
@@ -254,27 +252,30 @@ def lane_in(headers: Headers, own: Lane = NORMAL) -> Lane:
 def ledger_header(headers: Headers) -> dict[str, Any]:
     """Return what the ledger knew of the job with these *headers*; empty if nothing.
 
-    Malformed fields are left out.
+    A malformed one counts as none, with one warning: a part of it would be as little to be trusted.
     """
     fields = header(headers, JOB_HEADER)
-    if not isinstance(fields, Mapping):
+    if fields is None:
         return {}
-    numbers = {
-        name: fields[name]
-        for name in ("born", "attempts", "dispatches", "lost")
-        if isinstance(fields.get(name), int | float) and fields[name] >= 0
-    }
-    texts = {
-        name: fields[name] if isinstance(fields.get(name), str) else None
-        for name in ("origin", "serializer")
-    }
-    return numbers | texts
+    try:
+        counts = {name: _count(fields[name]) for name in COUNTS if name in fields}
+        born = {"born": _seconds(fields["born"])} if "born" in fields else {}
+        texts = {name: fields.get(name) for name in ("origin", "serializer")}
+        known = {name: _text(text) for name, text in texts.items() if text is not None}
+        return counts | born | dict.fromkeys(texts) | known
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        _warn_of(JOB_HEADER, fields, error)
+        return {}
 
 
 def crashes_of(headers: Headers) -> int:
     """Return how many workers have died while they held the message with these *headers*."""
     crashes = header(headers, CRASHES_HEADER)
-    return crashes if isinstance(crashes, int) else 0
+    try:
+        return 0 if crashes is None else _count(crashes)
+    except ValueError as error:
+        _warn_of(CRASHES_HEADER, crashes, error)
+        return 0
 
 
 def seconds_or(value: object, otherwise: float) -> float:
@@ -291,10 +292,24 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
-def _name(value: object) -> str:
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= COUNT_MAX:
+        raise ValueError(value)
+    return value
+
+
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
     return value
+
+
+def _warn_of(name: str, value: object, error: Exception) -> None:
+    try:
+        shown = f"{value!r:.200}"
+    except Exception:  # noqa: BLE001 - Python does not write integers of 4,300 digits and more
+        shown = f"a {type(value).__name__}"
+    _warn(name, f"ignored a malformed header {name}={shown}: {type(error).__name__}")
 
 
 def _warn(name: str, text: str) -> None:

@@ -17,7 +17,7 @@ from celery.utils import uuid
 from resilience.budget import checked_seconds
 from resilience.errors import BulkheadFullError, ConfigurationError, StoreUnavailableError
 from resilience.events import PublishFailed
-from resilience.store import Slot
+from resilience.store import Memory, Slot
 from resilience.tasks.eager import EagerPart, run_here
 from resilience.tasks.envelope import slot_header
 from resilience.tasks.pending import PendingResponse
@@ -133,12 +133,14 @@ class FanOut:
         pending = PendingResponse(resilience, fan, spec, budget=budget)
         if app.conf.task_always_eager:
             return run_here(resilience, fan, self._eager_parts(pending), on_complete)
-        slots = {name: self._slot(resilience, fan, name, one) for name, one in self.parts.items()}
-        stale_keys = {name: slot.stale_key for name, slot in slots.items() if slot.stale_key}
+        slots = {
+            name: Slot(fan=fan, part=name, stale_seconds=one.stale or 0.0)
+            for name, one in self.parts.items()
+        }
         callback = "" if on_complete is None else must_encode(on_complete, where="on_complete")
         try:
             resilience.fan_in.open(
-                fan, spec, budget=budget, stale_keys=stale_keys, callback=callback
+                fan, spec, budget=budget, memories=self._memories(resilience), callback=callback
             )
         except StoreUnavailableError as error:
             pending.give_up(error, callback)
@@ -226,20 +228,18 @@ class FanOut:
                     declared.discard(route)
                     report_failure(Resilience.of(app), slots[name], error)
 
-    def _slot(self, resilience: Resilience, fan: str, name: str, one: Part) -> Slot:
-        if one.stale is None:
-            return Slot(fan=fan, part=name, required=one.required)
-        sig = one.signature
-        # The age is part of the name: an answer that one fan-out remembers for an hour is too old
-        # for another one that allows a minute.
-        call = f"part:{sig.task}:{one.stale:g}"
-        return Slot(
-            fan=fan,
-            part=name,
-            required=one.required,
-            stale_key=resilience.answers.key_of_call(call, sig.args, sig.kwargs),
-            stale_seconds=one.stale,
-        )
+    def _memories(self, resilience: Resilience) -> dict[str, Memory]:
+        """Return where the last full answers of parts with `stale` are remembered.
+
+        The age is part of the name: an answer that one fan-out remembers for an hour is too old for
+        another one that allows a minute.
+        """
+        key_of, stale = resilience.answers.key_of_call, {}
+        for name, one in self.parts.items():
+            if one.stale is not None:
+                sig, call = one.signature, f"part:{one.signature.task}:{one.stale:g}"
+                stale[name] = Memory(key_of(call, sig.args, sig.kwargs), one.stale)
+        return stale
 
     def _app(self) -> Celery:
         """Return the app of all parts, after checking that every part can be published."""

@@ -22,7 +22,7 @@ from resilience.ledger import Job
 from resilience.retry import Dead, RetryPolicy
 from resilience.tasks.again import decide, drop_frames, end_kept
 from resilience.tasks.envelope import deadline_of, ledger_header
-from resilience.tasks.kept import job_of, options_of
+from resilience.tasks.kept import give_up, job_of, options_of
 from resilience.tasks.outbox import OutboxTask
 
 UNKEPT_SECONDS = 1.0
@@ -120,14 +120,31 @@ class FireAndForgetTask(OutboxTask):
         try:
             delay = self.keep_failed(request, error)
         except Exception as lost:  # noqa: BLE001 - a missing driver, whatever: it is not kept
-            self._say_unkept(request.id, lost)
-            if not isinstance(lost, (UnkeepableError, EncodeError)):
-                threading.Event().wait(UNKEPT_SECONDS)
-                raise Reject(text_of(lost), requeue=True) from error
+            self._bury_or_requeue(request, error, lost)
             delay = None
         if delay is None:
             raise error
         end_kept(error, delay)
+
+    def _bury_or_requeue(self, request: Context, error: Exception, lost: Exception) -> None:
+        """Do what is left when a failed job was not kept, because of *lost*.
+
+        Raises:
+            Reject: The ledger is away: the broker keeps the job.
+        """
+        if not isinstance(lost, (*LEDGER_ERRORS, UnkeepableError, EncodeError)):
+            # Nobody foresaw that. It would happen again and again: the job ends here. Its headers
+            # may be the cause, so the letter knows nothing of them.
+            try:
+                give_up(self.resilience, self._job_of(request, {}, 0.0), "bug", lost)
+            except Exception as again:  # noqa: BLE001 - as above
+                lost = again
+            else:
+                return
+        self._say_unkept(request.id, lost)
+        if not isinstance(lost, (UnkeepableError, EncodeError)):
+            threading.Event().wait(UNKEPT_SECONDS)
+            raise Reject(text_of(lost), requeue=True) from error
 
     def keep_failed(self, request: Context, error: BaseException) -> float | None:
         """Keep a job that failed until it is due again, or for good.

@@ -22,6 +22,7 @@ from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.tasks.carried import carry, values_of, worse, worst
 from resilience.tasks.envelope import LEVEL_HEADER, level_header, level_of
+from resilience.tasks.marks import marks_of
 from resilience.tasks.positions import share_at_end, stale_reads
 from resilience.tasks.routing import check_when_final
 
@@ -93,11 +94,11 @@ def _pass_values_to_chords(app: Celery[Any]) -> None:
             given = _given_to(request) if state == SUCCESS else None
             if given is not None and not isinstance(result, Outcome):
                 result = carry(given, result)
-            request.update(resilience_chord=request.group)
+            marks_of(request)["chord"] = request.group
             try:
                 return end_part(itself(), request, state, result, **options)
             finally:
-                request.update(resilience_chord=None)
+                del marks_of(request)["chord"]
 
         backend.on_chord_part_return = on_chord_part_return
         share_at_end(backend)

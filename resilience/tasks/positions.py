@@ -23,6 +23,7 @@ from resilience.levels import Level
 from resilience.outcome import Outcome
 from resilience.tasks.carried import carry
 from resilience.tasks.envelope import POSITION_HEADER, lost_token, position_of
+from resilience.tasks.marks import marks_of
 from resilience.tasks.publisher import app_here
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def enter_session(task: Any, request: Context) -> None:  # noqa: ANN401 - a task
         session.using = PRIMARY
     elif consistency is not None:
         session.sticky = True
-    request.update(resilience_session=session)
+    marks_of(request)["session"] = session
     enter(session)
 
 
@@ -101,7 +102,7 @@ def hand_on_position(headers: dict[str, Any]) -> None:
     group = None if job is None else _chord_to_publish(job[1], headers)
     if job is not None and group is not None:
         resilience, request = job
-        request.update(resilience_chord_seen=True)
+        marks_of(request)["chord_seen"] = True
         _see(request, _seen_by_members(resilience, group))
     token, given = token_here(), position_of(headers, _fleet_time)
     if token is not None:
@@ -202,7 +203,7 @@ def _fleet_time() -> float:
 
 
 def _session(request: Context) -> Any:  # noqa: ANN401 - a `UserSession`, None: none was entered
-    return vars(request).get("resilience_session")
+    return marks_of(request).get("session")
 
 
 def _share(resilience: Any, request: Context) -> None:  # noqa: ANN401 - a `Resilience`
@@ -220,11 +221,11 @@ def _share(resilience: Any, request: Context) -> None:  # noqa: ANN401 - a `Resi
 
 def _chord_to_publish(request: Context, headers: dict[str, Any]) -> str | None:
     """Return the chord whose body the job with *request* begins to publish, with *headers*."""
-    if request.get("resilience_chord_seen"):
+    if "chord_seen" in marks_of(request):
         return None
     if request.get("task") == UNLOCK and headers.get("task") != UNLOCK:
         return str((request.args or ("",))[0])
-    group: str | None = request.get("resilience_chord")
+    group: str | None = marks_of(request).get("chord")
     return group
 
 

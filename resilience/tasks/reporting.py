@@ -14,6 +14,7 @@ from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import deliver_callback
 from resilience.tasks.serialization import dumps
 
+UNKNOWN = "its fan-out has no such part: the header that named it was not written by this library"
 GONE = (
     "its fan-out has no record here: it ended minutes ago, or the caller and this worker differ in "
     "RESILIENCE_STORE_URL or RESILIENCE_NAMESPACE"
@@ -65,6 +66,8 @@ def _report(
         return
     if ended == "gone":
         resilience.announce(PartUnreported(id=slot.fan, part=slot.part, error=GONE))
+    elif ended == "unknown":
+        resilience.announce(PartUnreported(id=slot.fan, part=slot.part, error=UNKNOWN))
     elif ended == "late":
         resilience.announce(PartLate(id=slot.fan, part=slot.part))
     elif ended == "callback":

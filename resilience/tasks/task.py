@@ -32,6 +32,7 @@ from resilience.tasks.declaration import DataConsistency, check_calls, check_dec
 from resilience.tasks.ending import guard, report_end
 from resilience.tasks.envelope import Deadline, deadline_of, level_of, repeated, slot_of
 from resilience.tasks.holding import pipeline_of
+from resilience.tasks.marks import marks_of
 from resilience.tasks.models import check_models
 from resilience.tasks.once import call_once
 from resilience.tasks.positions import with_reads
@@ -271,9 +272,9 @@ class ResilientTask(Task[Any, Any]):
     def _entered(self) -> Context | None:
         """Return the request that is run; None for a body that calls its own task as a function."""
         request: Context | None = self.request_stack.top
-        if request is None or request.called_directly or request.get("entered"):
+        if request is None or request.called_directly or "entered" in marks_of(request):
             return None
-        request.update(entered=SystemClock.monotonic())
+        marks_of(request)["entered"] = SystemClock.monotonic()
         return request
 
     def _run_until(
@@ -282,7 +283,7 @@ class ResilientTask(Task[Any, Any]):
         """Run under what is left of the job's budget, and say where the time went."""
         resilience, name = self.resilience, str(self.name)
         began = resilience.fleet_time()
-        request.update(resilience_started=began)
+        marks_of(request)["started"] = began
         try:
             if refusal_of(request) is None:
                 deadline.must_be_ahead(name, began)  # it may have waited in the pool's pipe

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from resilience.errors import StoreUnavailableError
-from resilience.store import Answers, FanIn, Slot, Store
+from resilience.store import Answers, FanIn, Memory, Slot, Store
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 
@@ -43,7 +43,7 @@ def opened(fan_in: FanIn, *parts: str, required: str = "", **options: Any) -> st
     """Open a fan-out of *parts*, of which the one named is required, and return its id."""
     fan = uuid4().hex
     spec = [(part, part == required) for part in parts]
-    fan_in.open(fan, spec, **{"budget": BUDGET, "stale_keys": {}, **options})
+    fan_in.open(fan, spec, **{"budget": BUDGET, "memories": {}, **options})
     return fan
 
 
@@ -68,7 +68,7 @@ def race(fan_in: FanIn, fan: str) -> list[str]:
     """Let all that could end the fan-out of a, b (required) and c happen at the same moment."""
     return at_once(
         lambda: fan_in.report(slot(fan, "a"), GOOD, full=True),
-        lambda: fan_in.report(slot(fan, "b", required=True), BAD, full=False),
+        lambda: fan_in.report(slot(fan, "b"), BAD, full=False),
         lambda: fan_in.report(slot(fan, "c"), GOOD, full=True),
         lambda: fan_in.report(slot(fan, "c"), GOOD, full=True),
         lambda: fan_in.finish(fan, "deadline"),
@@ -128,6 +128,18 @@ def test_unknown_fan_out_is_gone(fan_in: FanIn) -> None:
     assert fan_in.collect("nowhere") is None
 
 
+def test_part_that_was_not_opened_changes_nothing(fan_in: FanIn, store: Store) -> None:
+    """Id and part come from a message, which anybody can write."""
+    fan = opened(fan_in, "a", required="a")
+    record = store.client.hgetall(store.key("fan", fan))
+
+    for payload in (GOOD, BAD):
+        assert fan_in.report(slot(fan, "b"), payload, full=True) == "unknown"
+
+    assert store.client.hgetall(store.key("fan", fan)) == record
+    assert fan_in.report(slot(fan, "a"), GOOD, full=True) == "ended"
+
+
 @pytest.mark.parametrize(
     ("remembered", "answer"), [pytest.param(False, "ended"), pytest.param(True, "in")]
 )
@@ -139,12 +151,11 @@ def test_required_part_ends_the_fan_out_when_it_fails_without_a_stale_answer(
 ) -> None:
     """Nobody waits for the others once the response has failed; a stale answer saves it."""
     key = answers.key("a")
-    fan = opened(fan_in, "a", "b", required="a", stale_keys={"a": key})
+    fan = opened(fan_in, "a", "b", required="a", memories={"a": Memory(key, BUDGET)})
     if remembered:
         answers.remember("a", "old", max_age=BUDGET)
 
-    place = slot(fan, "a", required=True, stale_key=key, stale_seconds=BUDGET)
-    assert fan_in.report(place, BAD, full=False) == answer
+    assert fan_in.report(slot(fan, "a"), BAD, full=False) == answer
 
 
 @pytest.mark.parametrize("why", ["deadline", "unpublished"])
@@ -198,8 +209,8 @@ def test_stale_answers_stand_in_for_failed_and_missing_parts(
         # As the server's clock cannot be turned, turn back the end of the answer's life.
         life = store.client.pttl(answers.key(part)) - 1000 * age
         store.client.pexpire(answers.key(part), life)
-    keys = {part: answers.key(part) for part in (*parts, "unknown")}
-    fan = opened(fan_in, *keys, stale_keys=keys)
+    keys = {part: Memory(answers.key(part), BUDGET) for part in (*parts, "unknown")}
+    fan = opened(fan_in, *keys, memories=keys)
     fan_in.report(slot(fan, "failed"), BAD, full=False)
     fan_in.report(slot(fan, "came"), GOOD, full=False)
     fan_in.finish(fan, "deadline")
@@ -231,11 +242,11 @@ def test_full_answers_are_remembered(
     """Only a full answer may stand in later, and a late one may, too."""
     for name, end_first in (("in time", False), ("late", True)):
         key = answers.key(name)
-        fan = opened(fan_in, "a", stale_keys={"a": key})
+        fan = opened(fan_in, "a", memories={"a": Memory(key, BUDGET)})
         if end_first:
             fan_in.finish(fan, "deadline")
 
-        fan_in.report(slot(fan, "a", stale_key=key, stale_seconds=BUDGET), payload, full=full)
+        fan_in.report(slot(fan, "a"), payload, full=full)
 
         found = answers.recall(key)
         assert (found.value if found else None) == remembered

@@ -77,7 +77,7 @@ class Stage:
         """Return the id of a fan-out of *parts*."""
         fan = uuid4().hex
         spec = [(part, False) for part in parts]
-        self.fan_in.open(fan, spec, **{"budget": 30.0, "stale_keys": {}, **options})
+        self.fan_in.open(fan, spec, **{"budget": 30.0, "memories": {}, **options})
         return fan
 
     def seen(self, fan: str) -> tuple[Any, ...]:
@@ -180,7 +180,7 @@ def fanin(stage: Stage) -> object:
     """A part counts once, in time or late, and the callback stays due until it is settled."""
     fan = uuid4().hex
     spec = [("a", False), ("b", False)]
-    stage.step(lambda: stage.fan_in.open(fan, spec, budget=30.0, stale_keys={}, callback="{}"))
+    stage.step(lambda: stage.fan_in.open(fan, spec, budget=30.0, memories={}, callback="{}"))
     seen = [stage.seen(fan)]
     for part in ("a", "b"):
         slot = Slot(fan=fan, part=part)

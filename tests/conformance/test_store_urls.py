@@ -113,7 +113,7 @@ def test_scripts_are_loaded_again(store: Store) -> None:
 def test_fan_out_is_collected(store: Store, way: str) -> None:
     """A caller who blocks on a fan-out wakes up when its last part has come in."""
     fan_in = FanIn(store, Answers(store))
-    fan_in.open("fan", [("alerts", True)], budget=SECONDS, stale_keys={})
+    fan_in.open("fan", [("alerts", True)], budget=SECONDS, memories={})
     other = threading.Thread(target=lambda: fan_in.report(PART, '+"none"', full=True))
 
     async def wait() -> bool:
@@ -137,7 +137,7 @@ def test_fan_out_is_collected(store: Store, way: str) -> None:
 def test_wait_ends_when_nothing_comes(store: Store) -> None:
     """Who waits in vain is told after the seconds it gave, and the store is up."""
     fan_in = FanIn(store, Answers(store))
-    fan_in.open("fan", [("alerts", True)], budget=SECONDS, stale_keys={})
+    fan_in.open("fan", [("alerts", True)], budget=SECONDS, memories={})
 
     async def wait() -> tuple[bool, str]:
         done = await fan_in.wait_done_async("fan", 0.1)

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from time import perf_counter
+from uuid import uuid4
 
 import pytest
 from kombu import Connection, Queue
@@ -11,12 +12,13 @@ from kombu import Connection, Queue
 from resilience.levels import Level
 from resilience.partial import PartialResponse
 from resilience.tasks import FanOut, part
-from resilience.tasks.envelope import SLOT_HEADER
+from resilience.tasks.envelope import BUDGET_HEADER, SLOT_HEADER
 from resilience.testing.waiting import wait_until
 from tests.brokers import forward
 from tests.integration.apps.stage import SECONDS, Stage, new_key, running_stage
 
 LONG = 30.0
+INFINITY, NAN = float("inf"), float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,33 @@ def test_header_of_somebody_else_is_ignored(stage: Stage) -> None:
         result = stage.s("echo", 1).apply_async(headers={SLOT_HEADER: header})  # type: ignore[dict-item] # any JSON is
 
         assert result.get(timeout=SECONDS) == 1
+
+
+def test_message_names_no_key_no_part_and_no_life(stage: Stage) -> None:
+    """The record of the fan-out says where an answer is remembered, whatever a message says."""
+    key, store = new_key(), stage.store.client()
+    pending = FanOut(slow=stage.s("hold", key, 2)).apply_async(budget=LONG)
+    circuits = "{resilience}:circuits"
+    store.set("another app's", "kept")
+    told = {"fan": pending.id, "part": "slow", "required": True, "stale_seconds": 60}
+    forged: list[dict[str, object]] = [
+        {**told, "part": "none of it", "stale_key": circuits},
+        {**told, "fan": str(uuid4()), "stale_key": "another app's"},
+        {**told, "fan": "due:", "stale_key": "another app's"},
+        *({**told, "stale_seconds": one, "stale_key": circuits} for one in (INFINITY, NAN, 1e308)),
+    ]
+    late = {"deadline": 1.0, "total": 1.0, "sent": 0.0, "hops": []}
+    for header in forged:
+        for more in ({}, {BUDGET_HEADER: late}):
+            headers = {SLOT_HEADER: header, **more}
+            result = stage.s("echo", 1).apply_async(headers=headers, budget=None)
+            result.get(timeout=SECONDS, propagate=False)
+    stage.let_go(key)
+
+    assert pending.get().reasons == {}
+    assert store.get("another app's") == b"kept"
+    assert store.type(circuits) != b"string"
+    assert stage.s("echo", 1).apply_async().get(timeout=SECONDS) == 1
 
 
 def test_children_of_a_part_do_not_report_for_it(stage: Stage) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, text
 
 from resilience.errors import LedgerUnavailableError
 from resilience.ledger import Ledger, State
+from resilience.tasks.envelope import JOB_HEADER
 from resilience.testing.plugin import running_valkey
 from resilience.testing.stack import run_worker
 from resilience.testing.waiting import wait_until
@@ -161,6 +162,40 @@ def test_job_that_no_other_call_makes_better_is_not_called_again(
     letter = post.letter(post.fire("misuse", key, kind).id)
 
     assert (post.runs(key), letter.reason) == (1, reason)
+
+
+FORGED = {
+    "a float that is none": {JOB_HEADER: {"attempts": 1e308}},
+    "infinity": {JOB_HEADER: {"attempts": float("inf")}},
+    "more than the ledger holds": {JOB_HEADER: {"attempts": 2**63}},
+    "400 digits": {JOB_HEADER: {"attempts": 10**400}},
+    "born in no time": {JOB_HEADER: {"born": float("nan")}},
+    "begun": {"entered": True, "resilience_call": True, "resilience_before_start": True},
+    "marked": {"resilience_marks": {"entered": 1.0, "began __call__": True}},
+    "over": {"resilience_over": True, "resilience_session": {}, "resilience_refused": {}},
+}
+
+
+def test_forged_header_neither_keeps_a_job_running_nor_from_its_ledger(post: Post) -> None:
+    """What a stranger wrote counts as nothing: the job fails as often as declared, and is kept."""
+    jobs = {
+        (forged, key := new_key()): post.fire("send", key, 99, headers=headers).id
+        for forged, headers in FORGED.items()
+    }
+    for (forged, key), job in jobs.items():
+        letter = post.letter(job)
+        assert (forged, post.runs(key), letter.reason) == (forged, 4, "exhausted")
+
+
+def test_job_that_fails_in_a_way_nobody_foresaw_is_a_dead_letter(post: Post) -> None:
+    """It would fail so again and again; here the retry policy has a mistake."""
+    key = new_key()
+
+    letter = post.letter(post.fire("broken", key).id)
+
+    assert (post.runs(key), letter.reason) == (1, "bug")
+    assert letter.errors[-1]["text"] == "the policy is broken"
+    assert letter.message["args"] == [key]
 
 
 def test_refusal_spends_no_attempt(post: Post) -> None:

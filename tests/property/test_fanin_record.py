@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from resilience.store import Answers, FanIn, Slot, Store
+from resilience.store import Answers, FanIn, Memory, Slot, Store
 from resilience.testing.valkey import ValkeyProcess
 
 STEPS = 15
@@ -46,7 +46,7 @@ class FanInMachine(RuleBasedStateMachine):
             self.fan,
             [(part, part in required) for part in PARTS],
             budget=LONG_SECONDS,
-            stale_keys={part: self._key(part) for part in PARTS},
+            memories={part: Memory(self._key(part), LONG_SECONDS) for part in PARTS},
             callback="{}" if callback else "",
         )
 
@@ -60,13 +60,7 @@ class FanInMachine(RuleBasedStateMachine):
     @rule(part=st.sampled_from(PARTS), good=st.booleans())
     def report(self, part: str, *, good: bool) -> None:
         """A part reports, for the first time or again."""
-        slot = Slot(
-            fan=self.fan,
-            part=part,
-            required=part in self.required,
-            stale_key=self._key(part),
-            stale_seconds=LONG_SECONDS,
-        )
+        slot = Slot(fan=self.fan, part=part)
         told = self.fan_in.report(slot, GOOD if good else BAD, full=False)
         assert told == self._after_report(part, GOOD if good else BAD)
 

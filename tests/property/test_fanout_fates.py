@@ -17,7 +17,7 @@ from resilience.dependency import Dependency
 from resilience.events import Event, FanOutFinished
 from resilience.partial import PartAnswer, PartialResponse
 from resilience.settings import Settings
-from resilience.store import Slot
+from resilience.store import Memory, Slot
 from resilience.tasks import PendingResponse, Resilience
 from resilience.tasks.reporting import report_failure, report_value
 from resilience.tasks.response import deliver_callback
@@ -50,25 +50,14 @@ class Run:
 
     scenario: Scenario
     pending: PendingResponse
-    stale: dict[str, str]
     streams: bool
     answers: list[PartialResponse] = field(default_factory=list)
     streamed: list[PartAnswer] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
 
     def slot(self, name: str) -> Slot:
-        """Return where the part *name* reports.
-
-        Runs share the old answers: a part that is good must not replace one.
-        """
-        good = self.scenario.fates[name] in {"ok", "duplicate", "late"}
-        return Slot(
-            fan=self.pending.id,
-            part=name,
-            required=name in self.scenario.required,
-            stale_key="" if good else self.stale.get(name, ""),
-            stale_seconds=REMEMBERED_SECONDS,
-        )
+        """Return where the part *name* reports."""
+        return Slot(fan=self.pending.id, part=name)
 
 
 class Stage:
@@ -92,16 +81,24 @@ class Stage:
         """Open the fan-out of *scenario* as `FanOut.apply_async` does, without publishing."""
         spec = [(name, name in scenario.required) for name in scenario.fates]
         pending = PendingResponse(self.resilience, uuid4().hex, spec, budget=budget)
-        stale = {name: self.old[name] for name in scenario.stale}
-        stale |= {name: f"{self.old[name]}:forgotten" for name in scenario.forgotten}
+        keys = {name: self.old[name] for name in scenario.stale}
+        keys |= {name: f"{self.old[name]}:forgotten" for name in scenario.forgotten}
+        for name, fate in scenario.fates.items():
+            if name in keys and fate in {"ok", "duplicate", "late"}:
+                # Runs share the old answers: a part that is good must not replace one.
+                keys[name] = f"{keys[name]}:{pending.id}"
+                if name in scenario.stale:
+                    self.resilience.answers.refresh(
+                        keys[name], f"old {name}", max_age=REMEMBERED_SECONDS
+                    )
         self.resilience.fan_in.open(
             pending.id,
             spec,
             budget=budget,
-            stale_keys=stale,
+            memories={name: Memory(key, REMEMBERED_SECONDS) for name, key in keys.items()},
             callback=dumps(self.callback) if scenario.callback else "",
         )
-        return Run(scenario=scenario, pending=pending, stale=stale, streams=streams)
+        return Run(scenario=scenario, pending=pending, streams=streams)
 
     def report(self, run: Run) -> None:
         """Let the parts report that do so before the deadline, in their order."""

@@ -32,9 +32,9 @@ def resilience(valkey: ValkeyProcess) -> Iterator[Resilience]:
 def response_after(resilience: Resilience, *ends: Callable[[], object]) -> PartialResponse:
     """Return the response of a fan-out whose one part was run with these *ends*, one by one."""
     fan, spec = uuid4().hex, [("part", False)]
-    resilience.fan_in.open(fan, spec, budget=BUDGET, stale_keys={})
+    resilience.fan_in.open(fan, spec, budget=BUDGET, memories={})
     pending = PendingResponse(resilience, fan, spec, budget=BUDGET)
-    slot = Slot(fan=fan, part="part", required=False)
+    slot = Slot(fan=fan, part="part")
     for end in ends:
         try:
             report_end(resilience, slot, end, ends=True)

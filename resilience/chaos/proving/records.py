@@ -82,7 +82,7 @@ class Recorder:
         """Write a line of a job that is being published."""
         slot = header(headers, SLOT_HEADER)
         slot = slot if isinstance(slot, dict) else {}
-        about = {"part": slot.get("part"), "stale": bool(slot.get("stale_key"))}
+        about = {"part": slot.get("part"), "stale": bool(slot.get("stale_seconds"))}
         self.write("published", task=sender, id=(headers or {}).get("id"), **about)
 
     def ended(self, record: str, *, sender: Any, **about: Any) -> None:  # noqa: ANN401 - of Celery

@@ -27,6 +27,14 @@ HARD_LIMIT_SECONDS = 1
 POLICY = RetryPolicy(max_attempts=4, base_seconds=0.05, dead_on=(PermissionError,))
 
 
+class BrokenPolicy(RetryPolicy):
+    """Decides nothing: it has a mistake of its own."""
+
+    def decide(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - never returns
+        """Fail."""
+        raise LookupError("the policy is broken")  # noqa: EM101, TRY003 - one line
+
+
 def desk() -> redis.Redis:
     """Return a client of the server where tasks and tests meet."""
     return redis.Redis.from_url(
@@ -157,3 +165,16 @@ def confirm(order: str, key: str) -> None:
         client.rpush(key, json.dumps(order))
     if ran(key) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(
+    base=FireAndForgetTask,
+    dependency="mail",
+    name="broken",
+    retry_policy=BrokenPolicy(),
+    shared=False,
+)
+def broken(key: str) -> None:
+    """Fail, with a policy that fails as well."""
+    ran(key)
+    raise ConnectionError(key)
