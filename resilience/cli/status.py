@@ -102,7 +102,8 @@ def _lines(found: Mapping[str, Any]) -> Iterable[str]:
         yield _line(f"    why: {one['why']}")
         yield _line(f"    users {one['users']}")
     for one in found["notes"]:
-        yield _line(f"  note {one['name']}: {one['why']}{_since(one, found)}")
+        until = f", until {moment(one['until'])}" if one["until"] else ""
+        yield _line(f"  note {one['name']}: {one['why']}{_since(one, found)}{until}")
     yield from (_line(_objective(*one)) for one in found["objectives"].items())
     yield from (_line(_drill(one, found["at"])) for one in found["drills"])
     facts = {

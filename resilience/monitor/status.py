@@ -25,7 +25,8 @@ from resilience.tasks.resilience import Resilience
 
 BROKER_SECONDS = 3.0
 """Longest wait for the broker and the workers."""
-LISTS = ("reasons", "notes", "breakers", "holds", "flags", "drills", "jobs", "more_dead", "next")
+LISTS = ("reasons", "notes", "breakers", "holds", "flags", "drills", "faults", "jobs")
+LISTS += ("more_dead", "next")
 MAPPINGS = ("queues", "oldest", "consumers", "unserved", "dead", "unknown", "objectives")
 Report = dict[str, Any]
 Ask = Callable[[], Mapping[str, Any]]
@@ -55,9 +56,10 @@ def look(adopted: Resilience, command: str = "celery", *, workers: Workers = Non
       sentence), `since`, `until`, `users` (what they get: a phrase whose subject is "users") and
       `next`, commands.
     - `notes`: what degrades no answer, but needs somebody, with the same keys; `level` and `users`
-      are None. `kind` is `dead`, `drill`, `no_consumer` or `unreadable`.
+      are None. `kind` is `dead`, `drill`, `fault`, `no_consumer` or `unreadable`.
     - `breakers`: as `circuits.breaker_rows`; `holds`: `name`, `until`, `actor`, `reason`, `since`;
-      `flags`: as `rows.flag_rows`; `drills`: as `drills.drill_rows`.
+      `flags`: as `rows.flag_rows`; `drills`: as `drills.drill_rows`;
+      `faults`: those that are set on purpose, with the fields of `FaultOrder`.
     - `queues`: messages by queue; `oldest`: when the oldest of them was published, where a broker
       knows that; `consumers`: workers by queue, of those with messages that were counted;
       `unserved`: since when a queue with messages and without a worker has been seen so.
@@ -108,6 +110,7 @@ def _from_store(adopted: Resilience) -> Mapping[str, Any]:
         "holds": [asdict(one) for one in adopted.holds.all().values()],
         "objectives": objective_rows(adopted),
         "drills": drill_rows(adopted),
+        "faults": [one.model_dump() for one in adopted.faults.ordered().values()],
         "breakers": breaker_rows(adopted),
         "flags": flag_rows(adopted),
     }
@@ -145,9 +148,10 @@ def _judge(adopted: Resilience, report: Report) -> None:
 
 def _row(kind: str, name: str, why: str, *mends: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - below
     """Return a note; with a `level`, and maybe a `since`, it is a reason for which jobs wait."""
-    row = {"kind": kind, "name": name, "level": None, "why": why, "since": None, **more}
+    row = {"kind": kind, "name": name, "level": None, "why": why, "since": None, "until": None}
+    row |= more
     users = "wait: these jobs do not run" if row["level"] else None
-    return {**row, "until": None, "users": users, "next": list(mends)}
+    return {**row, "users": users, "next": list(mends)}
 
 
 def _without_consumer(adopted: Resilience, report: Report) -> Iterator[dict[str, Any]]:
@@ -192,6 +196,12 @@ def _to_see_to(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             reasons = "; ".join(f"{step}: {why}" for step, why in last["reasons"].items())
             why = f"its last drill found that no fallback would have answered ({reasons})"
             yield _row("drill", row["task"], why, since=last["at"])
+    for row in report["faults"]:
+        ordered = f"by {row['actor']}: {row['reason']}"
+        why = f"{row['rate']:.0%} of its calls have a fault on purpose ({row['kind']}), {ordered}"
+        times = {"since": row["at"], "until": row["until"]}
+        mend = f"resilience fault clear {quote(row['name'])}"
+        yield _row("fault", row["dependency"], why, mend, **times)
     for row in report["breakers"]:
         if row["unreadable"]:
             name = row["dependency"]

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from jobs.dependencies import DEPENDENCIES
-from jobs.features import FEATURES
+from jobs.features import AI_RANKING, FEATURES, SPELL_CHECK
 from resilience import Level
 from resilience.faults import Fault
 from resilience.flags import Features, Flags
@@ -48,17 +48,27 @@ def chaos_shop(
 
 
 @pytest.fixture
-def faults(chaos_shop: Shop) -> Iterator[Faults]:
-    """What an operator has in hand; the shop is well before the test, and no fault is left."""
+def store(chaos_shop: Shop) -> Iterator[Store]:
+    """The store of the shop, which is well before the test."""
     chaos_shop.await_health()
-    store = Store(chaos_shop.valkey.url, namespace=NAMESPACE, timeout_seconds=10.0)
-    pulse = Pulse(StoreFleet(store))
-    flags = Flags(Features(FEATURES, NAMES), pulse, FlagStore(store))
-    made = Faults(flags, pulse, NAMES, allowed=True)
+    made = Store(chaos_shop.valkey.url, namespace=NAMESPACE, timeout_seconds=10.0)
+    yield made
+    made.client.close()
+
+
+@pytest.fixture
+def flags(store: Store) -> Flags:
+    """What an operator knows of the features."""
+    return Flags(Features(FEATURES, NAMES), Pulse(StoreFleet(store)), FlagStore(store))
+
+
+@pytest.fixture
+def faults(store: Store, flags: Flags) -> Iterator[Faults]:
+    """What an operator has in hand; no fault is left after the test."""
+    made = Faults(flags, Pulse(StoreFleet(store)), NAMES, allowed=True)
     yield made
     made.stop_all(actor="ann", reason="the test is over")
     made.allow(actor="ann", reason="the test is over")
-    store.client.close()
 
 
 @pytest.mark.parametrize("requests", [100, pytest.param(1000, marks=pytest.mark.long)])
@@ -120,6 +130,29 @@ def test_order_is_answered_while_its_mail_is_late_and_the_mail_comes_once(
 
     wait_until(mails, PATIENCE_SECONDS, "the mail has arrived")
     assert mails() == 1
+
+
+def test_search_sheds_ranking_then_spell_check_and_still_finds(
+    chaos_shop: Shop, flags: Flags, faults: Faults
+) -> None:
+    """All calls of their dependency fail: the costlier feature goes first, and comes back last."""
+    shed: list[tuple[str, ...]] = [()]
+
+    def look() -> tuple[str, ...]:
+        """Search, and note what is shed; without searches no circuit opens, and none closes."""
+        assert chaos_shop.get(QUERY).status_code == 200
+        now = tuple(flags.document.shed)
+        if now != shed[-1]:
+            shed.append(now)
+        return now
+
+    faults.set(Fault(dependency="search", kind="error"), **WHO)
+    wait_until(lambda: look() == (AI_RANKING, SPELL_CHECK), PATIENCE_SECONDS, "both are shed")
+    faults.stop_all(actor="ann", reason="search is well")
+    wait_until(lambda: look() == (), PATIENCE_SECONDS, "both are back")
+
+    both = (AI_RANKING, SPELL_CHECK)
+    assert shed == [(), (AI_RANKING,), both, (AI_RANKING,), ()]
 
 
 def test_profile_keeps_its_total_while_two_of_its_dependencies_hang(

@@ -19,6 +19,7 @@ from kombu import Queue
 from resilience import BreakerPolicy, Dependency, Level, Resilience, ResilientTask, Settings
 from resilience.breaker import Breaker, State
 from resilience.cli import resilience as command
+from resilience.faults import Fault
 from resilience.ledger import Job
 from resilience.monitor.circuits import breaker_rows, history_of
 from resilience.monitor.objective import Objective
@@ -321,6 +322,26 @@ def test_retries_that_nobody_publishes_are_late(desk: Desk, tmp_path: Path) -> N
     assert one["next"][-1] == "celery -A level resilience relay"
     desk.breaker("mail").force_open(**FOR)
     assert reasons(desk)["mail"]["kind"] == "open"
+
+
+def test_fault_on_purpose_is_shown_with_who_set_it_and_its_end(desk: Desk) -> None:
+    """Whoever looks for the cause of a failure must not hunt a drill of somebody else."""
+    faults = desk.adopted.faults
+    faults.allowed = True
+    fault = Fault(dependency="mail", kind="refuse", rate=0.3)
+    order = faults.set(fault, actor="ann", reason="game day", seconds=600, name="friday")
+
+    [note] = desk.status()["notes"]
+
+    assert (note["kind"], note["name"], note["level"]) == ("fault", "mail", None)
+    why = "30% of its calls have a fault on purpose (refuse), by ann: game day"
+    assert (note["why"], note["since"], note["until"]) == (why, order.at, order.until)
+    assert note["next"] == ["celery -A level resilience fault clear friday"]
+    shown = desk.run("status").stdout
+    assert f"note mail: {why} since 20" in shown
+    assert ", until 20" in shown
+    faults.clear("friday", actor="ann", reason="over")
+    assert desk.status()["notes"] == []
 
 
 def test_hold_that_somebody_forgot_is_pointed_out(desk: Desk) -> None:
