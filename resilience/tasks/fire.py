@@ -133,10 +133,10 @@ class FireAndForgetTask(OutboxTask):
             Reject: The ledger is away: the broker keeps the job.
         """
         if not isinstance(lost, (*LEDGER_ERRORS, UnkeepableError, EncodeError)):
-            # Nobody foresaw that. It would happen again and again: the job ends here. Its headers
-            # may be the cause, so the letter knows nothing of them.
+            # Nobody foresaw that, and it would happen again and again: the job ends here.
             try:
-                give_up(self.resilience, self._job_of(request, {}, 0.0), "bug", lost)
+                job = self._job_of(request, ledger_header(request), 0.0)
+                give_up(self.resilience, job, "bug", lost)
             except Exception as again:  # noqa: BLE001 - as above
                 lost = again
             else:

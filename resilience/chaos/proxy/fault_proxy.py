@@ -264,9 +264,14 @@ class FaultProxy:
         await asyncio.sleep(0)  # the event loop closes the sockets of what was aborted
 
     def _accept(self, *client: Any) -> None:  # noqa: ANN401 - a reader and a writer
+        transport = client[1].transport
+        if self._server is None:  # stopped between the connection's arrival and now
+            transport.abort()
+            return
         task = self._loop.create_task(self._serve(client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: transport.abort())  # also if it never began
 
     async def _serve(self, client: Streams) -> None:
         """Link a client to the upstream until both streams have ended."""
@@ -291,5 +296,3 @@ class FaultProxy:
                 server[1].transport.abort()
         except (OSError, UnicodeError) as error:
             logger.warning("proxy %s: %s cannot be reached: %r", self.name, self.upstream, error)
-        finally:
-            client[1].transport.abort()
