@@ -25,8 +25,10 @@ from resilience.tasks.resilience import Resilience
 
 BROKER_SECONDS = 3.0
 """Longest wait for the broker and the workers."""
-LISTS = ("reasons", "notes", "breakers", "holds", "flags", "drills", "faults", "jobs")
-LISTS += ("more_dead", "next")
+LISTS = (
+    *("reasons", "notes", "next"),
+    *("breakers", "holds", "flags", "drills", "faults", "jobs", "more_dead"),
+)
 MAPPINGS = ("queues", "oldest", "consumers", "unserved", "dead", "unknown", "objectives")
 Report = dict[str, Any]
 Ask = Callable[[], Mapping[str, Any]]
