@@ -12,6 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from resilience.clock import Clock
 from resilience.errors import ConfigurationError
+from resilience.ledger.private_file import keep_private, path_of
 
 POOL = 4
 """Connections per process; a thread more waits its turn."""
@@ -111,6 +112,8 @@ def _pooled(url: URL, seconds: float, **options: Any) -> Engine:  # noqa: ANN401
 
 def _sqlite(url: URL, seconds: float, clock: Clock) -> Engine:
     engine = _pooled(url, seconds, connect_args={"timeout": seconds})
+    if path := path_of(url):
+        event.listen(engine, "do_connect", lambda *_: keep_private(path))
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:

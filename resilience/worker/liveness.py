@@ -18,7 +18,15 @@ from resilience.settings import Settings
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.shared import NAMESPACE
 from resilience.worker.beside import BesideWorker
-from resilience.worker.probe import SUFFIX, default_directory, expired, mark_path, started_at
+from resilience.worker.probe import (
+    SUFFIX,
+    default_directory,
+    expired,
+    mark_path,
+    read_mark,
+    started_at,
+    why_foreign,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +108,7 @@ class Liveness(BesideWorker):
             logger.warning("no probe will find this worker: %s", why_not)
             return
         for path in directory.glob(f"*{SUFFIX}"):
-            if expired(path):
+            if (text := read_mark(path)) is not None and expired(text):
                 path.unlink(missing_ok=True)
         self._path = worker_mark(parent)
         self._queues = list(parent.app.amqp.queues.consume_from)
@@ -251,7 +259,10 @@ class Liveness(BesideWorker):
                 return
             new = self._path.with_suffix(".new")
             try:
-                new.write_text(json.dumps(mark))
+                new.unlink(missing_ok=True)  # of a worker that was killed, or planted by somebody
+                file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+                with os.fdopen(file, "w") as opened:
+                    opened.write(json.dumps(mark))
                 new.replace(self._path)
             except OSError as error:
                 self._unwritten.note(error)
@@ -269,7 +280,7 @@ def _unusable(directory: Path) -> str | None:
     """Make *directory* if it is missing; return why no mark can be left in it."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Where all may write, somebody else may have been first.
+        return why_foreign(directory)
     except OSError as error:
         return str(error)
-    # Where all may write, somebody else may have been first.
-    return None if directory.stat().st_uid == os.getuid() else f"{directory} is somebody else's"

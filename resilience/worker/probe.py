@@ -8,6 +8,7 @@ importing Celery costs most of a second. It is installed as `resilience-health`.
 import argparse
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,11 @@ NAMESPACE_VARIABLE = "RESILIENCE_NAMESPACE"
 SUFFIX = ".worker"
 FORGET_SECONDS = 3600.0
 """The mark of a process that is gone counts for so long; then the next worker removes it."""
+MARK_BYTES_MAX = 65_536
 ASK_SECONDS_MAX = 10.0
 """A worker that asks a silent broker may leave no mark for so much longer than its limit."""
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError)
 
 Mark = dict[str, Any]
 Verdict = dict[str, Any]
@@ -30,7 +34,32 @@ Verdict = dict[str, Any]
 
 def default_directory() -> Path:
     """Return where the workers of this user leave their marks unless told otherwise."""
-    return Path(f"/tmp/resilience-{os.getuid()}")  # noqa: S108 - the writer checks its owner
+    return Path(f"/tmp/resilience-{os.getuid()}")  # noqa: S108 - see `why_foreign`
+
+
+def why_foreign(directory: Path) -> str | None:
+    """Return why *directory* may have been made by another user; None: it was not."""
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        return f"{directory} is a link or a file: remove it, or name another directory"
+    if found.st_uid not in {os.geteuid(), 0}:
+        return f"{directory} belongs to user {found.st_uid}, not {os.geteuid()}: name another"
+    return None
+
+
+def read_mark(path: Path) -> bytes | None:
+    """Return what a worker of this user, or of root, has left at *path*; None: it is not theirs.
+
+    Where others may write, they can leave links, pipes and marks of their own.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(file, "rb") as opened:
+        found = os.fstat(file)
+        ours = stat.S_ISREG(found.st_mode) and found.st_uid in {os.geteuid(), 0}
+        return opened.read(MARK_BYTES_MAX) if ours else None
 
 
 def mark_path(directory: Path, node: str, *, app: str, namespace: str) -> Path:
@@ -63,30 +92,36 @@ def verdicts(
         namespace: Workers of this namespace only.
         live: Whether to judge process and event loop only, and not what the broker does.
     """
+    says = f"no worker has left a mark in {directory}"
+    try:
+        if why_not := why_foreign(directory):
+            return [{"worker": name or "any", "healthy": False, "says": why_not}]
+    except OSError:
+        return [{"worker": name or "any", "healthy": False, "says": says}]
     now = time.clock_gettime(time.CLOCK_MONOTONIC)
     wanted = {"app": app, "namespace": namespace}
     found = []
     for path in sorted(directory.glob(f"*{SUFFIX}")):
-        one = _judged(path, now, live=live)
+        text = read_mark(path)
+        if text is None or expired(text):
+            continue
+        one = _judged(path, text, now, live=live)
         mark = one.get("mark", {})
         if any(value not in {None, mark.get(key, value)} for key, value in wanted.items()):
             continue
-        if name in {None, one["worker"], one["worker"].partition("@")[0]} and not expired(path):
+        if name in {None, one["worker"], one["worker"].partition("@")[0]}:
             found.append(one)
-    if not found:
-        says = f"no worker has left a mark in {directory}"
-        return [{"worker": name or "any", "healthy": False, "says": says}]
-    return found
+    return found or [{"worker": name or "any", "healthy": False, "says": says}]
 
 
-def expired(path: Path) -> bool:
-    """Tell whether the mark at *path* is of a process that has been gone for an hour."""
+def expired(text: bytes) -> bool:
+    """Tell whether *text* is the mark of a process that has been gone for an hour."""
     try:
-        mark = json.loads(path.read_bytes())
+        mark = json.loads(text)
         age = time.clock_gettime(time.CLOCK_MONOTONIC) - mark["written_at"]
         # A time to come is one from before the host was started again.
         return not _is_alive(mark) and not -1 <= age < FORGET_SECONDS
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return False
 
 
@@ -103,14 +138,14 @@ def started_at(pid: int) -> str | None:
         return None
 
 
-def _judged(path: Path, now: float, *, live: bool) -> Verdict:
+def _judged(path: Path, text: bytes, now: float, *, live: bool) -> Verdict:
     try:
-        mark = json.loads(path.read_bytes())
+        mark = json.loads(text)
         healthy, says = judge(mark, now=now, alive=_is_alive(mark), live=live)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         says = f"its mark cannot be read: {error!r}"
         return {"worker": path.name.removesuffix(SUFFIX), "healthy": False, "says": says}
-    return {"worker": mark["node"], "healthy": healthy, "says": says, "mark": mark}
+    return {"worker": str(mark["node"]), "healthy": healthy, "says": says, "mark": mark}
 
 
 def judge(mark: Mark, *, now: float, alive: bool, live: bool = False) -> tuple[bool, str]:

@@ -18,6 +18,7 @@ from resilience.events.plain import plain_fields
 from resilience.tasks.envelope import SLOT_HEADER, deadline_of, header
 from resilience.tasks.once import key_of
 from resilience.tasks.resilience import Resilience
+from resilience.worker.probe import why_foreign
 
 FILE: Final = "records.jsonl"
 
@@ -49,7 +50,8 @@ class Recorder:
             ConfigurationError: The app was never adopted.
         """
         self._listeners = Resilience.of(app).listeners
-        self._file = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
+        flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW
+        self._file = os.open(path, flags, 0o600)
         self._listeners.append(self.hear)
         self._signals: list[tuple[Signal, Callable[..., None]]] = [
             (signals.before_task_publish, self.published),
@@ -112,12 +114,15 @@ def path_of(app: Celery[Any]) -> Path:
     """Return where the processes of *app* write their records: into its runtime directory.
 
     Raises:
-        ConfigurationError: The app was never adopted, or its settings name no such directory.
+        ConfigurationError: The app was never adopted, or its settings name no such directory, or
+            one that another user may have made.
     """
     directory = Resilience.of(app).settings.runtime_directory
     if directory is None:
         msg = "nothing says where to write records; set RESILIENCE_RUNTIME_DIRECTORY"
         raise ConfigurationError(msg)
+    if why_not := why_foreign(directory):
+        raise ConfigurationError(why_not)
     return directory / FILE
 
 
