@@ -1,20 +1,26 @@
 """Errors as problem documents (RFC 9457)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.asking import NotServedError
 from jobs.orders import UnknownError
+from resilience.events.plain import shortened
 
 RETRY_AFTER_SECONDS: Final = 5.0
 """When to come back if nobody said."""
+FAULTS_MAX: Final = 5
+"""So many mistakes of a request are named, and each in so many characters; the rest are counted."""
+FAULT_LENGTH_MAX: Final = 200
+BODY_BYTES_MAX: Final = 65_536
 UNAVAILABLE: Final = "/problems/unavailable"
 
 
@@ -37,7 +43,8 @@ def problem(
 
 
 def explain_errors(front: FastAPI) -> None:
-    """Make *front* answer every error with a problem document."""
+    """Make *front* answer every error, and a body without end, with a problem document."""
+    front.add_middleware(BodyLimit)
     for kind in (NotServedError, UnknownError, RequestValidationError, HTTPException, Exception):
         front.add_exception_handler(kind, _explain)
 
@@ -49,12 +56,41 @@ async def _explain(_request: Request, error: Exception) -> JSONResponse:
         case UnknownError():
             return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
         case RequestValidationError():
-            wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(wrong))
+            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _faults(error.errors()))
         case HTTPException():
             return problem(error.status_code, error.detail, headers=error.headers)
         case _:
             return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "This is a defect of the shop.")
+
+
+def _faults(errors: Sequence[Mapping[str, Any]]) -> str:
+    """Say what is wrong, in few words even if a request has thousands of mistakes."""
+    named = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors[:FAULTS_MAX]]
+    more = [f"and {len(errors) - FAULTS_MAX} more"] if len(errors) > FAULTS_MAX else []
+    return "; ".join([*(shortened(one, FAULT_LENGTH_MAX) for one in named), *more])
+
+
+class BodyLimit:
+    """Answers 413 to a request whose body is too long, of which it reads no more than the limit."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Protect *app*, which answers an `HTTPException` that is raised while it reads."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        length = 0
+
+        async def read() -> Message:
+            nonlocal length
+            message = await receive()
+            length += len(message.get("body", b""))
+            if length > BODY_BYTES_MAX:
+                detail = f"the body of a request may have {BODY_BYTES_MAX} bytes"
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+            return message
+
+        await self._app(scope, read, send)
 
 
 def _unavailable(error: NotServedError) -> JSONResponse:

@@ -60,3 +60,12 @@ def test_order_without_json_is_refused(healthy_shop: Shop) -> None:
     )
 
     assert_problem(broken, 422)
+
+
+def test_order_without_end_is_refused(healthy_shop: Shop) -> None:
+    """The front keeps none of 20 MB in memory, and serves the next client."""
+    head = {"Content-Type": "application/json"}
+
+    assert_problem(healthy_shop.front.post("/orders", content=b"[" * 20_000_000, headers=head), 413)
+
+    assert healthy_shop.front.get("/health").is_success

@@ -23,7 +23,7 @@ from resilience import Dependency, Resilience
 from resilience.ledger import Job
 from resilience.monitor.flower import install
 from resilience.monitor.flower.app import DegradationFlower
-from resilience.monitor.flower.handlers import POLICY, ROUTES
+from resilience.monitor.flower.handlers import BODY_BYTES_MAX, POLICY, ROUTES
 from resilience.settings import Settings
 
 READS = ("", "/data", "/letters", "/post-mortem.md")
@@ -264,3 +264,34 @@ def test_post_mortem_of_no_time_is_refused(make_app: Any, hours: str) -> None:  
     """A request that makes no sense is no empty report."""
     asked = [Ask(f"/post-mortem.md?hours={hours}"), Ask("/post-mortem.md?hours=2")]
     assert codes(answers(make_app, asked)) == [400, 200]
+
+
+@pytest.mark.parametrize("size", [BODY_BYTES_MAX + 1, 20_000_000])
+def test_long_body_is_refused(make_app: Any, size: int) -> None:  # noqa: ANN401
+    """So it is however long it is; what comes after it on the connection is answered."""
+    head = {"Content-Type": "application/json"}
+    order = Ask("/act", "POST", auth=PASSWORD, headers=head, content="[" * size)
+    found = answers(make_app, [order, Ask("/data", auth=PASSWORD)], **ANN)
+    assert codes(found) == [413, 200]
+
+
+@pytest.mark.parametrize("path", [*READS, "/act", "/static/degradation.js"])
+def test_handler_keeps_little_of_a_long_body(path: str) -> None:
+    """Twenty megabytes may come to any handler, and none needs them in memory."""
+    [kind] = [one.handler_class for one in ROUTES if one.regex.match(f"/degradation{path}")]
+    handler = kind.__new__(kind)
+    handler.prepare()
+    for _ in range(2_000):
+        handler.data_received(b"[" * 10_000)
+    assert len(handler.body) <= BODY_BYTES_MAX + 10_000
+
+
+def test_error_repeats_little_of_an_order(make_app: Any) -> None:  # noqa: ANN401
+    """Thousands of unknown fields do not come back."""
+    order = json.dumps({f"k{i}": i for i in range(50_000)})
+    head = {"Content-Type": "application/json"}
+    [found] = answers(
+        make_app, [Ask("/act", "POST", auth=PASSWORD, headers=head, content=order)], **ANN
+    )
+    assert found.status_code == 400
+    assert len(found.content) < 2_000

@@ -272,3 +272,17 @@ def test_proxy_listens_on_every_form_of_address_that_toxiproxy_takes(
     port = int(made.body["listen"].rpartition(":")[2])
     with socket.create_connection((host, port), SECONDS) as client:
         assert receive_all(client) == b""
+
+
+@pytest.mark.parametrize("long", ["name", "type", "stream", "attributes"])
+def test_error_repeats_little_of_what_was_sent(call: Client, long: str) -> None:
+    """A body may have a megabyte, and the answer to it a few hundred characters."""
+    text = "k" * 900_000
+    asked = {"type": "latency", "attributes": {"latency": 5}}
+    asked |= {"attributes": {text: 1}} if long == "attributes" else {long: text}
+    asked |= {"toxicity": "none"} if long == "name" else {}
+
+    status, answer = call("POST", "/proxies/one/toxics", asked)
+
+    assert status == 400
+    assert len(answer["error"]) < 1_100

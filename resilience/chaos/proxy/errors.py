@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from resilience.errors import ConfigurationError
+from resilience.events.plain import shortened
 
 
 class ProxyError(ConfigurationError):
@@ -18,7 +19,8 @@ class ProxyError(ConfigurationError):
         super().__init__(message, status)
         self.message = message
         self.status = status
-        self.content = {"error": message, "status": int(status), **more}
+        # The message may repeat what the request said.
+        self.content = {"error": shortened(message), "status": int(status), **more}
 
     def __str__(self) -> str:
         return self.message

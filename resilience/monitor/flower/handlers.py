@@ -9,9 +9,17 @@ from typing import Any
 from flower.api import BaseApiHandler  # type: ignore[import-untyped]
 from flower.views import BaseHandler  # type: ignore[import-untyped]
 from pydantic import ValidationError
-from tornado.web import HTTPError, StaticFileHandler, authenticated, url
+from tornado.web import (
+    HTTPError,
+    RequestHandler,
+    StaticFileHandler,
+    authenticated,
+    stream_request_body,
+    url,
+)
 
 from resilience.errors import ConfigurationError, OrderConflictError, ResilienceError, text_of
+from resilience.events.plain import shortened
 from resilience.ledger import Which
 from resilience.monitor.flower.actions import Order, act
 from resilience.monitor.flower.timeline import post_mortem, timeline
@@ -21,9 +29,29 @@ STATIC = Path(__file__).parent / "static"
 POLICY = "default-src 'self'; frame-ancestors 'self'"
 SHOWN = 50
 """Dead letters on the page at once."""
+BODY_BYTES_MAX = 1_048_576
+"""Of a request: an order may hold the new arguments of a letter."""
 
 
-class Answering(BaseHandler):  # type: ignore[misc] # Flower has no types
+@stream_request_body
+class Bounded(RequestHandler):
+    """Keeps no more of a request than an order can be long; Tornado would keep 100 MB."""
+
+    def prepare(self) -> None:
+        """Begin to read. What is refused is refused when all was read, else no answer arrives."""
+        self.body = bytearray()
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep what has come of the body, unless it is too long anyway."""
+        if len(self.body) <= BODY_BYTES_MAX:
+            self.body += chunk
+
+
+class Files(Bounded, StaticFileHandler):
+    """What the page loads."""
+
+
+class Answering(Bounded, BaseHandler):  # type: ignore[misc] # Flower has no types
     """Answers with JSON, and asks the store and the ledger in other threads."""
 
     async def answer(self, function: Any, *arguments: Any) -> None:  # noqa: ANN401 - as given
@@ -100,32 +128,35 @@ class PostMortem(Answering):
 class Act(Answering, BaseApiHandler):  # type: ignore[misc] # Flower has no types
     """Whatever somebody orders. Flower asks for authentication, unless told not to."""
 
-    def prepare(self) -> None:
+    def _check(self) -> None:
         """Refuse who may not, as Flower's own API does.
 
         Raises:
-            HTTPError: Flower is read-only, nobody is authenticated, or it is no JSON: a form of
-                another site can send anything else.
+            HTTPError: Flower is read-only, nobody is authenticated, the order is too long, or it is
+                no JSON: a form of another site can send anything else.
         """
         BaseApiHandler.prepare(self)
         if self.application.options.read_only:
             raise HTTPError(403, "Read only mode is enabled")
         kind = self.request.headers.get("Content-Type", "")
-        if self.request.method == "POST" and not kind.startswith("application/json"):
+        if not kind.startswith("application/json"):
             raise HTTPError(415, "Orders are JSON")
+        if len(self.body) > BODY_BYTES_MAX:
+            raise HTTPError(413, f"An order may have {BODY_BYTES_MAX} bytes")
 
     @authenticated
     async def post(self) -> None:
         """Carry out an order, and answer with what became of it."""
+        self._check()
         await self.answer(self._act, self._actor())
         self.application.view.outdate()
 
     def _act(self, actor: str) -> dict[str, str]:
         try:
-            order = Order.model_validate_json(self.request.body)
+            order = Order.model_validate_json(bytes(self.body))
         except ValidationError as error:
             faults = (": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())
-            raise ConfigurationError("; ".join(faults)) from error
+            raise ConfigurationError(shortened("; ".join(faults))) from error
         return act(self.application.adopted, self.application.letters, order, actor)
 
     def _actor(self) -> str:
@@ -144,5 +175,5 @@ ROUTES = [
     url(rf"{HOME}/letters", Letters),
     url(rf"{HOME}/act", Act),
     url(rf"{HOME}/post-mortem\.md", PostMortem, name="degradation-post-mortem"),
-    url(rf"{HOME}/static/(.*)", StaticFileHandler, {"path": str(STATIC)}, "degradation-static"),
+    url(rf"{HOME}/static/(.*)", Files, {"path": str(STATIC)}, "degradation-static"),
 ]
