@@ -105,6 +105,7 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive resilience jobs workers
 
 CHARTS := .venv/other/charts
 bench: export PYTHONPATH := $(CURDIR)/$(CHARTS)

@@ -126,7 +126,11 @@ def _why_to_stop(
 def _failure_of(command: str) -> str:
     try:
         done = subprocess.run(  # noqa: S602 - the operator's own command, on the operator's machine
-            command, shell=True, check=False, timeout=COMMAND_SECONDS, capture_output=True
+            command,
+            shell=True,  # nosec B602
+            check=False,
+            timeout=COMMAND_SECONDS,
+            capture_output=True,
         )
     except subprocess.TimeoutExpired:
         return f"the stop command {command!r} took longer than {COMMAND_SECONDS:g} s"

@@ -35,7 +35,7 @@ def worker(context: click.Context, dependency: str, extra: tuple[str, ...]) -> N
     _check_options(extra)
     command = list(programs[dependency].command)
     # In place of this process: signals and exit codes are the worker's own.
-    os.execvp(command[0], command)  # noqa: S606 - the user's own words, and no shell
+    os.execvp(command[0], command)  # nosec B606 # noqa: S606 - the user's own words, no shell
 
 
 @click.command(context_settings=PASSING)

@@ -34,7 +34,7 @@ Verdict = dict[str, Any]
 
 def default_directory() -> Path:
     """Return where the workers of this user leave their marks unless told otherwise."""
-    return Path(f"/tmp/resilience-{os.getuid()}")  # noqa: S108 - see `why_foreign`
+    return Path(f"/tmp/resilience-{os.getuid()}")  # nosec B108 # noqa: S108 - see `why_foreign`
 
 
 def why_foreign(directory: Path) -> str | None:

@@ -9,14 +9,7 @@ from typing import Any
 from flower.api import BaseApiHandler  # type: ignore[import-untyped]
 from flower.views import BaseHandler  # type: ignore[import-untyped]
 from pydantic import ValidationError
-from tornado.web import (
-    HTTPError,
-    RequestHandler,
-    StaticFileHandler,
-    authenticated,
-    stream_request_body,
-    url,
-)
+from tornado.web import HTTPError, StaticFileHandler, authenticated, url
 
 from resilience.errors import ConfigurationError, OrderConflictError, ResilienceError, text_of
 from resilience.events.plain import shortened
@@ -33,9 +26,10 @@ BODY_BYTES_MAX = 1_048_576
 """Of a request: an order may hold the new arguments of a letter."""
 
 
-@stream_request_body
-class Bounded(RequestHandler):
+class Bounded:
     """Keeps no more of a request than an order can be long; Tornado would keep 100 MB."""
+
+    _stream_request_body = True  # what the decorator of Tornado sets, which takes no mixin
 
     def prepare(self) -> None:
         """Begin to read. What is refused is refused when all was read, else no answer arrives."""
