@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from resilience.testing.valkey import ValkeyProcess
 
@@ -42,13 +43,6 @@ def restricted(server: ValkeyProcess) -> dict[str, str]:
 
 def refusals(server: ValkeyProcess) -> list[str]:
     """Return what the server has refused to its users."""
-    found = server.client().execute_command("ACL", "LOG", "100")
-    return [
-        " ".join(f"{key}={one[key]}" for key in ("username", "reason", "context", "object"))
-        for one in (log if isinstance(log, dict) else _paired(log) for log in found)
-    ]
-
-
-def _paired(log: list[bytes]) -> dict[str, str]:
-    words = [one.decode() if isinstance(one, bytes) else str(one) for one in log]
-    return dict(zip(words[::2], words[1::2], strict=True))
+    found: Any = server.client().acl_log(100)
+    names = ("username", "reason", "context", "object")
+    return [" ".join(f"{name}={one[name]}" for name in names) for one in found]

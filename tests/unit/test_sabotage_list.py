@@ -11,7 +11,8 @@ from tests.sabotage.sabotages import ROOT, Sabotage, all_sabotages, parsed
 AREAS = {"breaker", "budget", "fanout", "ledger", "slots", "hold", "admission", "fallback"}
 AREAS |= {"redaction", "command_line", "flags", "read_your_writes", "metrics", "telemetry"}
 AREAS |= {"page", "chaos", "fault_proxy", "proving", "pytest_plugin", "gameday"}
-AREAS |= {"hardening-files", "hardening-limits", "hardening_messages"}
+AREAS |= {"hardening-files", "hardening-limits", "hardening-rights"}
+AREAS |= {"hardening_messages"}
 EVERY = all_sabotages()
 
 

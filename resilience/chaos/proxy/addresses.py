@@ -10,7 +10,7 @@ LISTEN = "127.0.0.1:0"
 """Where a proxy listens if nobody says: only this host can reach it."""
 PORT_MAX = 65_535
 BACKLOG = 1024
-ANY_HOST = "0.0.0.0"  # noqa: S104 - what `:8080` means
+ANY_HOST = "0.0.0.0"  # nosec B104 # noqa: S104 - what `:8080` means
 
 
 def split_address(address: str, what: str) -> tuple[str, int]:
