@@ -199,7 +199,7 @@ class Game:
                 return f"{failed} of the last {RECENT} requests failed"
         if stop.command is not None:
             try:
-                code = subprocess.run(  # noqa: S602 - the operator's own command
+                code = subprocess.run(  # nosec B602 # noqa: S602 - the operator's own command
                     stop.command, shell=True, check=False, timeout=COMMAND_SECONDS
                 ).returncode
             except subprocess.TimeoutExpired:
