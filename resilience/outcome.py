@@ -122,17 +122,21 @@ class Outcome(JsonAnswer, Generic[T]):
 
         Raises:
             KeyError: *document* lacks `data` or `_meta`.
-            ValueError: Its level is none of the five.
+            ValueError: It is no such document, or its level is none of the five.
         """
-        meta = document["_meta"]
-        hops = meta.get("hops")
-        return Outcome(
-            value=document["data"],
-            level=Level(meta["level"]),
-            reason=meta.get("reason"),
-            source=meta.get("source"),
-            age=meta.get("age"),
-            dependency=meta.get("dependency"),
-            hops=tuple(Hop(**hop) for hop in hops) if hops else (),
-            fault=meta.get("fault"),
-        )
+        try:
+            meta = document["_meta"]
+            hops = meta.get("hops")
+            return Outcome(
+                value=document["data"],
+                level=Level(meta["level"]),
+                reason=meta.get("reason"),
+                source=meta.get("source"),
+                age=meta.get("age"),
+                dependency=meta.get("dependency"),
+                hops=tuple(Hop(**hop) for hop in hops) if hops else (),
+                fault=meta.get("fault"),
+            )
+        except (AttributeError, TypeError) as error:
+            msg = f"this is no outcome: {document!r:.200}"
+            raise ValueError(msg) from error

@@ -89,19 +89,23 @@ class PartialResponse(JsonAnswer):
 
         Raises:
             KeyError: *document* lacks `data` or a field of `_meta`.
-            ValueError: Its level is none of the five.
+            ValueError: It is no such document, or its level is none of the five.
         """
-        meta = document["_meta"]
-        return cls(
-            data=document["data"],
-            missing=list(meta["missing"]),
-            degraded=list(meta["degraded"]),
-            level=Level(meta["level"]),
-            reasons=dict(meta["reasons"]),
-            ages=dict(meta["ages"]),
-            sources=dict(meta["sources"]),
-            retry_after=meta["retry_after"],
-        )
+        try:
+            meta = document["_meta"]
+            return cls(
+                data=document["data"],
+                missing=list(meta["missing"]),
+                degraded=list(meta["degraded"]),
+                level=Level(meta["level"]),
+                reasons=dict(meta["reasons"]),
+                ages=dict(meta["ages"]),
+                sources=dict(meta["sources"]),
+                retry_after=meta["retry_after"],
+            )
+        except (AttributeError, TypeError) as error:
+            msg = f"this is no response: {document!r:.200}"
+            raise ValueError(msg) from error
 
 
 def outcome_of(value: object, *, dependency: str | None = None) -> Outcome[Any]:

@@ -28,7 +28,7 @@ def _json(given: object) -> object:
     """Return what a text of JSON says; anything else as it is."""
     try:
         return json.loads(given) if isinstance(given, str) else given
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"no JSON: {error}"
         raise ValueError(msg) from error
 

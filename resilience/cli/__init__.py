@@ -85,6 +85,17 @@ class Commands(click.Group):
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what no database, store or terminal can take, before any of it is used.
+
+        Raises:
+            click.UsageError: A word is not UTF-8.
+        """
+        for word in args:
+            if not word.isascii() and word != word.encode(errors="replace").decode():
+                ctx.fail(f"{word.encode(errors='backslashreplace').decode()!r} is not UTF-8.")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that the user named.
 

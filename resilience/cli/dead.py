@@ -14,7 +14,15 @@ from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
 from resilience.cli.letters import print_letter
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import briefly, confirm, duration, duration_in_seconds, plain
+from resilience.cli.words import (
+    COUNT,
+    above_zero,
+    briefly,
+    confirm,
+    duration,
+    duration_in_seconds,
+    plain,
+)
 from resilience.clock import SystemClock
 from resilience.declared import nearest
 from resilience.ledger import Letter, Letters, State, Which
@@ -40,7 +48,7 @@ CHANGES = (
     click.argument("name", metavar="[ID]", required=False),
     *FILTERS,
     click.option("--all", "every", is_flag=True, help="All there are; else ID or filters say."),
-    click.option("--limit", type=click.IntRange(1), help="Oldest so many at most."),
+    click.option("--limit", type=COUNT, help="Oldest so many at most."),
     click.option("--actor", default=who, show_default="who runs this", help="Kept in the audit."),
     click.option("--reason", help="Why; kept in the audit. Needed unless it is a dry run."),
     click.option("--dry-run", is_flag=True, help="Say how many; change nothing."),
@@ -56,7 +64,7 @@ def dead() -> None:
 @dead.command("list")
 @all_of(FILTERS)
 @click.option("--each", is_flag=True, help="Each letter, oldest first; so does --fingerprint.")
-@click.option("--limit", type=click.IntRange(1), default=LIST)
+@click.option("--limit", type=COUNT, default=LIST)
 @JSON
 @click.pass_context
 def list_letters(context: click.Context, /, *, each: bool, limit: int, **options: Any) -> None:  # noqa: ANN401 - FILTERS, JSON
@@ -127,12 +135,10 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
 
 @dead.command()
 @all_of(CHANGES)
-@click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), default=RATE, help="Jobs a second."
-)
+@click.option("--rate", type=above_zero, default=RATE, help="Jobs a second.")
 @click.option(
     "--sample",
-    type=click.IntRange(1),
+    type=COUNT,
     default=SAMPLE,
     help="Replay so many first; stop if one fails.",
 )

@@ -9,7 +9,7 @@ import click
 from resilience.chaos.guard import StopConditions, run_guarded
 from resilience.cli.breakers import ACTOR, REASON
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import duration, moment
+from resilience.cli.words import above_zero, duration, moment
 from resilience.errors import ConfigurationError
 from resilience.faults import Fault, Kind
 from resilience.flags.faults import STOP_SECONDS
@@ -56,7 +56,7 @@ STOP = (
     click.option(
         "--stop-at-burn-rate",
         "burn_rate",
-        type=click.FloatRange(0, min_open=True),
+        type=above_zero,
         help="End it when an objective burns its error budget so fast.",
     ),
     click.option(

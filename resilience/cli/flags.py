@@ -8,7 +8,7 @@ import click
 from resilience.cli.breakers import ACTOR, REASON
 from resilience.cli.ledger import ledger_of
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import briefly, duration, moment
+from resilience.cli.words import COUNT, briefly, duration, moment
 from resilience.declared import check_known
 from resilience.errors import ResilienceError
 from resilience.flags.document import BROWNOUT, Order, State
@@ -92,7 +92,7 @@ def trial(context: click.Context, /, name: str, *, stop: bool, **options: Any) -
 
 @flag.command()
 @click.argument("name")
-@click.option("--limit", type=click.IntRange(1), default=HISTORY_LIMIT, show_default=True)
+@click.option("--limit", type=COUNT, default=HISTORY_LIMIT, show_default=True)
 @JSON
 @click.pass_context
 def history(context: click.Context, name: str, limit: int, *, as_json: bool) -> None:

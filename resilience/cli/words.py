@@ -2,10 +2,13 @@
 
 import math
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import click
 
+COUNT = click.IntRange(1, 2**31 - 1)
+"""Type of an option that says how many: what every database can count to."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
@@ -39,6 +42,19 @@ def duration_in_seconds(text: str | float) -> float:
         msg = f"{written!r} must be more than 0."
         raise click.BadParameter(msg)
     return seconds
+
+
+def above_zero(text: str | float) -> float:
+    """Return the finite number in *text*.
+
+    Raises:
+        click.BadParameter: It is no number, or not more than 0.
+    """
+    with suppress(ValueError):
+        if 0 < (number := float(text)) < math.inf:
+            return number
+    msg = f"{str(text)[:20]!r} must be a number, more than 0."
+    raise click.BadParameter(msg)
 
 
 def confirm(question: str) -> None:

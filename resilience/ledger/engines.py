@@ -42,7 +42,7 @@ def read_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         # The text is not repeated: it may hold a password where a parser would not look for one.
         msg = "the ledger's URL cannot be read; write sqlite:////path or postgresql://host/name"
         raise ConfigurationError(msg) from None
