@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from resilience import ConfigurationError, Outcome, PartialResponse, Settings
 from resilience.chaos.proving import report
-from resilience.chaos.proxy.api import parse_json, parse_orders
+from resilience.chaos.proxy.api import Proxies, parse_json
 from resilience.chaos.proxy.errors import ProxyError
-from resilience.chaos.proxy.toxic import Toxic
+from resilience.chaos.proxy.toxic import ProxyOrder, Toxic
 from resilience.cli.words import above_zero, duration, duration_in_seconds, plain
 from resilience.consistency.position import Position
 from resilience.consistency.signing import TokenSigner
@@ -194,9 +194,12 @@ def test_positions_of_sessions_are_taken_or_refused(text: str, document: Any) ->
 @example(body=b"9" * 5_000)
 def test_orders_of_the_proxy_are_taken_or_refused(body: bytes) -> None:
     """By an error that becomes an answer."""
-    for read in (parse_orders, lambda given: Toxic.parse(parse_json(given))):
+    for kind in (ProxyOrder, Toxic):
         with suppress(ProxyError):
-            read(body)
+            kind.parse(parse_json(body))
+    for path in ("/populate", "/proxies", "/proxies/%ff/toxics/a%00b"):
+        with suppress(ProxyError):
+            Proxies().answer("POST", path, body)
 
 
 @given(body=st.binary(max_size=60) | documents("action", "reason", "version", "which").map(_bytes))
