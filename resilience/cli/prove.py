@@ -37,7 +37,7 @@ def _json(_: click.Context, parameter: click.Parameter, text: str) -> Any:  # no
     kind: type[Any] = list if parameter.name == "args" else dict
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
         msg = f"{text!r} is no {kind.__name__} of JSON; write '{kind()}', quoted for the shell."

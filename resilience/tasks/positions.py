@@ -169,7 +169,7 @@ def token_of_parts(resilience: Any, texts: Iterable[str | bytes]) -> Token:  # n
     for text in texts:
         try:
             whole = whole.merged(Token.from_json(json.loads(text)))
-        except ValueError:
+        except (ValueError, RecursionError):
             whole = whole.merged(lost_token(resilience.fleet_time()))
     return whole
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -14,10 +16,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from resilience import ConfigurationError, Outcome, PartialResponse, Settings
+from resilience.chaos.gameday.plan import read_plan
 from resilience.chaos.proving import report
 from resilience.chaos.proxy.api import Proxies, parse_json
 from resilience.chaos.proxy.errors import ProxyError
 from resilience.chaos.proxy.toxic import ProxyOrder, Toxic
+from resilience.cli.prove import prove
 from resilience.cli.words import above_zero, duration, duration_in_seconds, plain
 from resilience.consistency.position import Position
 from resilience.consistency.signing import TokenSigner
@@ -26,8 +30,10 @@ from resilience.ledger.engines import read_url
 from resilience.monitor.flower.actions import Order
 from resilience.settings import PREFIX
 from resilience.store import Store
+from resilience.tasks.positions import token_of_parts
 from tests.unit.desk import Desk
 
+ROOT = Path(__file__).parents[2]
 TEXTS = st.text(st.characters(), max_size=40)
 """With control characters, halves of characters, and digits of other scripts."""
 JSON = st.recursive(
@@ -208,6 +214,43 @@ def test_orders_of_the_page_are_taken_or_refused(body: bytes) -> None:
     """By an error that becomes an answer."""
     with suppress(ValidationError):
         Order.model_validate_json(body)
+
+
+PLAN = ROOT / "tests/integration/gameday_apps/careless.toml"
+LINES = st.sampled_from(["nan", "-1", "1e400", "[]", "{}", '"x"', "true", "9" * 5_000])
+
+
+@given(number=st.integers(0, 40), value=LINES | TEXTS)
+@example(number=0, value="[" * 100_000)
+def test_plans_of_game_days_are_taken_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, number: int, value: str
+) -> None:
+    """Whichever line of a good plan somebody spoils."""
+    lines = PLAN.read_text().splitlines()
+    place = number % len(lines)
+    lines[place] = f"{lines[place].partition('=')[0]}= {value}"
+    path = tmp_path_factory.getbasetemp() / "plan.toml"
+    path.write_text("\n".join(lines), errors="replace")
+
+    with suppress(ConfigurationError):
+        read_plan(path)
+
+
+@given(text=JSON.map(json.dumps) | TEXTS)
+@example(text="[" * 100_000)
+@example(text="9" * 5_000)
+def test_arguments_of_a_proof_are_taken_or_refused(text: str) -> None:
+    """What is no list is refused before anything runs."""
+    with suppress(click.BadParameter), click.Context(prove) as context:
+        [parameter] = [one for one in prove.params if one.name == "args"]
+        assert isinstance(parameter.process_value(context, text), list)
+
+
+@given(text=JSON.map(json.dumps) | TEXTS)
+@example(text="[" * 100_000)
+def test_unreadable_positions_of_parts_are_lost_ones(text: str) -> None:
+    """The primary answers then; the other parts of the response stay."""
+    assert token_of_parts(SimpleNamespace(fleet_time=lambda: 1.0), [text]) is not None
 
 
 @given(text=TEXTS | st.lists(TEXTS).map("|".join))

@@ -246,7 +246,7 @@ def read_plan(path: Path) -> Plan:
         return Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         raise ConfigurationError("\n".join(_mistakes(path, error))) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{path}: {error}; write it as in docs/gameday.md"
         raise ConfigurationError(msg) from error
 
