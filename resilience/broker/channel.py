@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from queue import Empty
@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 from kombu.transport import redis as kombu_redis
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 from kombu.utils.uuid import uuid
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
@@ -20,6 +20,7 @@ from resilience.broker.refusals import as_outage
 from resilience.broker.silence import LOOK_SECONDS, OVERDUE_SECONDS, has_spoken
 from resilience.broker.tracking import track
 from resilience.broker.unacked import CRASHES_HEADER, Held, Unacked, script, sha
+from resilience.broker.unreadable import NOWHERE, SafeMessage, Unreadable, tag_of
 from resilience.clock import SystemClock
 
 logger = logging.getLogger("resilience")
@@ -28,7 +29,6 @@ AT_ONCE = 50
 """Most messages taken in one step."""
 REFUSED_AT_ONCE = 10
 """So much may a broker refuse before it is left alone until the next beat."""
-UNREADABLE = -1
 
 KombuChannel: Any = kombu_redis.Channel
 _TAKE = script("take")
@@ -38,7 +38,7 @@ _TAKE_SHA = sha(_TAKE)
 _as_json = lru_cache(maxsize=1024)(dumps)
 
 
-class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
+class SafeChannel(Unreadable, KombuChannel):  # type: ignore[misc] # kombu has few types
     """Takes and notes a message in one step.
 
     Attributes:
@@ -46,7 +46,7 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
         silent_seconds: What a worker holds that was not heard of for so long is given to others.
     """
 
-    QoS = SafeQoS
+    QoS, Message = SafeQoS, SafeMessage
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
         self._noted: set[str] = set()
@@ -294,42 +294,40 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 
     def _deliver_all(self, reply: Sequence[tuple[int, bytes]]) -> int:
         """Deliver messages that were taken, and return how many."""
-        left = deque(self._messages(reply))
+        left = deque(self.messages(reply, self._asked))
         # To deliver one may take as long as its job, in a pool that runs it on the spot, or that
         # has no room: all are held from now on.
-        self._noted.update(_tag(payload) for payload, _ in left)
+        self._noted.update(tag_of(payload) for payload, *_ in left)
         try:
             while left:
                 self._deliver_one(*left.popleft())
         finally:
-            self._put_back_all(left)  # a defect: nobody else must wait for those behind it
+            # A defect: nobody else must wait for those behind it.
+            self._put_back_all([(payload, queue) for payload, queue, _ in left])
         return len(reply)
 
-    def _messages(self, reply: Sequence[tuple[int, bytes]]) -> Iterator[tuple[dict[str, Any], str]]:
-        for number, raw in reply:
-            if number == UNREADABLE:
-                logger.error("set a message aside that is none: %.200r", raw)
-            else:
-                yield loads(raw.decode()), self._asked[number]
-
-    def _deliver_one(self, payload: dict[str, Any], queue: str) -> None:
-        tag = _tag(payload)
+    def _deliver_one(self, payload: dict[str, Any], queue: str, raw: bytes) -> None:
+        tag = tag_of(payload)
         if queue not in self.connection._callbacks:  # noqa: SLF001 - cancelled meanwhile
             self._put_back_all([(payload, queue)])
             return
+        self.delivering = queue, raw
+        self._noted.add(tag)  # another of the same tag may have been delivered just before
         self._queue_cycle.rotate(queue)
         try:
             self.connection._deliver(payload, queue)  # noqa: SLF001 - as kombu does
         except BaseException:
             self._noted.discard(tag)  # nobody will acknowledge it: it is for others
             raise
+        finally:
+            self.delivering = NOWHERE
         if self.was_noted(tag):  # by a consumer that acknowledges nothing
             self.qos._remove_from_indices(tag).execute()  # noqa: SLF001
 
     def _put_back_all(self, unread: Sequence[tuple[dict[str, Any], str]]) -> None:
         """Put back what was taken in this order, so that it is taken in the same order again."""
         for payload, queue in reversed(unread):
-            tag = _tag(payload)
+            tag = tag_of(payload)
             self._noted.discard(tag)
             self.put_back(Held(tag, payload, "", queue), first=True)
 
@@ -342,8 +340,3 @@ class SafeChannel(KombuChannel):  # type: ignore[misc] # kombu has few types
 def _is_answer(reply: Any) -> bool:  # noqa: ANN401 - redis-py's
     """Tell what the script returned from what the server says unasked."""
     return isinstance(reply, list) and bool(reply) and isinstance(reply[0], int)
-
-
-def _tag(payload: Mapping[str, Any]) -> str:
-    tag: str = payload["properties"]["delivery_tag"]
-    return tag

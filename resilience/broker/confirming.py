@@ -7,7 +7,7 @@ the connection, as what comes over it later is about nothing that anybody waits 
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import amqp
@@ -17,6 +17,7 @@ from kombu.transport import pyamqp
 from resilience.broker.asking import Bounded, given_up
 from resilience.broker.declaring import Declaring
 from resilience.broker.quorum import COUNT_HEADER
+from resilience.broker.unreadable import UNREADABLE_HEADER, unreadable_name
 from resilience.clock import SystemClock
 
 PERSISTENT = 2
@@ -64,8 +65,36 @@ class Message(pyamqp.Message):
 
     channel: Any
     acknowledged: bool
-    body: Any
     delivery_tag: Any
+
+    def __init__(self, msg: Any, channel: Any = None, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
+        self.raw = msg.body  # as it came: kombu decompresses the other one
+        super().__init__(msg, channel=channel, **kwargs)
+
+    @property
+    def queue(self) -> str:
+        """The queue that it was taken from; empty if it is an order, which nobody acknowledges."""
+        info: Any = self.delivery_info or {}
+        return str(self.channel.consumed.get(info.get("consumer_tag"), ""))
+
+    def set_aside(self, reason: str) -> None:
+        """Move the message to where those are that cannot be read, with the *reason*."""
+        if not self.queue:
+            return
+        name = unreadable_name(self.queue)
+        self.channel.queue_declare(name, durable=True, auto_delete=False, nowait=True)
+        why = {"reason": reason, "time": int(SystemClock.now())}
+        copy = self._copy({**self.headers, UNREADABLE_HEADER: why}, delivery_mode=PERSISTENT)
+        if self.acknowledged:
+            self.channel.send(copy, exchange="", routing_key=name)
+            return
+        self.channel.send_then(copy, name, functools.partial(self._settle, self.channel))
+        self._state = "ACK"
+
+    def _copy(self, headers: Mapping[str, Any], **more: Any) -> amqp.Message:  # noqa: ANN401 - properties
+        return amqp.Message(
+            self.raw or b"", **{**self.properties, "application_headers": headers, **more}
+        )
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
         """Reject the message; with *requeue* it is handed back."""
@@ -75,8 +104,8 @@ class Message(pyamqp.Message):
             super().reject(requeue=requeue)
             return
         headers = {name: said for name, said in self.headers.items() if name != COUNT_HEADER}
-        again = amqp.Message(self.body, **{**self.properties, "application_headers": headers})
-        self.channel.send_then(again, str(by_name), functools.partial(self._settle, self.channel))
+        settle = functools.partial(self._settle, self.channel)
+        self.channel.send_then(self._copy(headers), str(by_name), settle)
         self._state = "REQUEUED"
 
     def _settle(self, channel: "ConfirmingChannel", taken: bool) -> None:  # noqa: FBT001
@@ -94,6 +123,9 @@ class ConfirmingChannel(Declaring, Bounded, pyamqp.Channel):
     """A channel that knows of each persistent message whether the broker has it.
 
     Others, such as events, are sent as ever.
+
+    Attributes:
+        consumed: Queues by the tags of their consumers, of those that acknowledge.
     """
 
     Message = Message
@@ -107,6 +139,7 @@ class ConfirmingChannel(Declaring, Bounded, pyamqp.Channel):
         self._sent = 0
         self._open: set[int] = set()
         self._then: dict[int, Callable[[bool], None]] = {}
+        self.consumed: dict[str, str] = {}
         self._refused = self._unroutable = ""
         super().__init__(*args, **kwargs)
 
@@ -119,6 +152,18 @@ class ConfirmingChannel(Declaring, Bounded, pyamqp.Channel):
     def settled(self) -> bool:
         """Tell whether all that was sent has been confirmed or refused."""
         return not self._open
+
+    def basic_consume(
+        self,
+        queue: str = "",
+        consumer_tag: str = "",
+        *args: Any,  # noqa: ANN401 - py-amqp's
+        **options: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Consume from *queue*, and remember under which tag."""
+        if not options.get("no_ack"):
+            self.consumed[consumer_tag] = queue
+        return super().basic_consume(queue, consumer_tag, *args, **options)
 
     def create_publish_batch(self, max_size: int) -> Batch:  # noqa: ARG002 - kombu's
         """Return a new batch, see `kombu.Producer.batch`."""

@@ -57,6 +57,10 @@ class Holder(Protocol):
         """Put a message that a dead worker held back into its queue."""
         ...
 
+    def set_held_aside(self, held: Held, error: Exception) -> None:
+        """Set aside what a dead worker held and *error* is about: it cannot be given back."""
+        ...
+
 
 class Heartbeat:
     """Renews what the channels of one connection hold, once a second, in a thread of its own.
@@ -248,9 +252,10 @@ class Heartbeat:
                 channel.give_back(held)
             except ResponseError as error:
                 refused.append(error)
-            except (TypeError, AttributeError, LookupError):
-                # Whatever is wrong with this message, those after it must not wait.
-                logger.exception("cannot give back the message with delivery tag %r", held.tag)
+            except Exception as error:  # those after this message must not wait
+                if isinstance(error, (redis.RedisError, OSError)):
+                    raise
+                channel.set_held_aside(held, error)
         return refused
 
     def _log_refusals(self, refused: Sequence[Exception]) -> None:

@@ -86,7 +86,7 @@ class SafeQoS(KombuQoS):  # type: ignore[misc] # kombu has few types
         tags = [tag for tag in self._delivered if tag not in running]
         with suppress(*self.channel.connection_errors):  # one that is away is not asked for each
             for tag in tags:
-                with suppress(*self.channel.channel_errors):
+                with suppress(*self.channel.channel_errors, RecursionError):
                     self.restore_by_tag(tag)
         for tag in tags:
             self._delivered.pop(tag, None)

@@ -7,7 +7,8 @@
 -- KEYS[3…]  list     messages as JSON; workers take from its end. The first list is served first
 -- ARGV[1] how many at most, ARGV[2] the worker's number, ARGV[3…] the name of the queue that each list
 -- belongs to, as JSON
--- -> {1 if all lists are empty now, number of the list, message, number of the list, message, …}
+-- -> {1 if all lists are empty now, number of the list, message, number of the list, message, …}; the
+-- number is -1 - that of the list for a message that was set aside, as no worker can read it
 --
 -- The space before the last bracket says that the worker renews its messages; kombu's own writes none.
 -- The exchange is a zero with the worker's number as exponent (see overdue.lua): to kombu it is none.
@@ -40,27 +41,30 @@ local function note(tag, raw, queue)
   end
 end
 
+-- The list has no priority, and `unreadable.py` says what is kept there.
+local function set_aside(raw, key)
+  local list = string.gsub(key, '\6\22%d+$', '') .. '.unreadable'
+  local answer = redis.pcall('LPUSH', list, raw)
+  if type(answer) == 'table' and answer.err then return answer end
+  local why = { reason = 'it is no JSON object with a text as properties.delivery_tag', time = tonumber(time[1]) }
+  redis.pcall('HSET', list .. '.reasons', redis.sha1hex(raw), cjson.encode(why))
+end
+
 local taken, found = { 0 }, 0
 for i = 3, #KEYS do
   while found < most do
     local raw = redis.call('RPOP', KEYS[i])
     if not raw then break end
     local tag = tag_of(raw)
-    if tag then
-      local refusal = note(tag, raw, ARGV[i])
-      if refusal then
-        redis.call('RPUSH', KEYS[i], raw)
-        return found > 0 and taken or refusal
-      end
-      taken[#taken + 1] = i - 3
-      taken[#taken + 1] = raw
-      found = found + 1
-    else
-      -- No worker can read it, but it must not be lost.
-      redis.call('LPUSH', KEYS[i] .. '.unreadable', raw)
-      taken[#taken + 1] = -1
-      taken[#taken + 1] = raw
+    local refusal
+    if tag then refusal = note(tag, raw, ARGV[i]) else refusal = set_aside(raw, KEYS[i]) end
+    if refusal then
+      redis.call('RPUSH', KEYS[i], raw)
+      return found > 0 and taken or refusal
     end
+    taken[#taken + 1] = tag and i - 3 or 2 - i
+    taken[#taken + 1] = raw
+    found = found + 1
   end
 end
 if found < most and are_empty() then taken[1] = 1 end

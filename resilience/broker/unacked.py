@@ -1,7 +1,6 @@
 """Messages that workers have taken from a Redis broker, and not acknowledged yet."""
 
 import hashlib
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,8 +19,6 @@ LOOK_AT = 1000
 MUTE_SECONDS = 3600.0
 """Workers with kombu's own transport never renew what they hold. Others get it after kombu's own
 visibility timeout: both kinds of worker may share a broker during an upgrade."""
-
-logger = logging.getLogger("resilience")
 
 _folder = files(__package__)
 
@@ -46,6 +43,7 @@ class Held:
         exchange: Where it was published to; empty if our transport noted it.
         routing_key: Name of its queue.
         claim: Score of the claim, if it was claimed from a dead worker; else empty.
+        noted: What was noted of it. If that cannot be read, the message is empty.
     """
 
     tag: str
@@ -53,6 +51,7 @@ class Held:
     exchange: str
     routing_key: str
     claim: str = ""
+    noted: bytes = b""
 
 
 class Unacked:
@@ -121,7 +120,8 @@ class Unacked:
     def find(self, client: "redis.Redis", tag: str) -> Held | None:
         """Return what is noted under *tag*."""
         noted: Any = client.hget(self.keys[0], tag)
-        return None if noted is None else next(_held("", [tag.encode(), noted]), None)
+        held = None if noted is None else next(_held("", [tag.encode(), noted]))
+        return held if held and held.message else None
 
     def restore(self, client: "redis.Redis", held: Held, key: str, *, first: bool) -> bool:
         """Put a message back into the list *key*, unless its worker has renewed it since the claim.
@@ -157,7 +157,7 @@ def _held(claim: str, pairs: Sequence[bytes]) -> Iterator[Held]:
     for tag, noted in _pairs(pairs):
         try:
             message, exchange, routing_key = loads(noted.decode())
-        except (ValueError, TypeError):
-            logger.exception("cannot read what is noted as %r: %.200r", tag, noted)
-            continue
-        yield Held(tag.decode(), message, exchange or "", routing_key or "", claim)
+        except Exception:  # noqa: BLE001 - whatever is noted: those after it must not wait
+            message, exchange, routing_key = {}, "", ""
+        tag_text = tag.decode(errors="surrogateescape")
+        yield Held(tag_text, message, exchange or "", routing_key or "", claim, noted)

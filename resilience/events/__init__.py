@@ -41,6 +41,7 @@ from resilience.events.jobs import (
     JobSetAside,
     JobsPublished,
     JobUnkept,
+    JobUnreadable,
     PublishFailed,
     SecondLedgerFound,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "JobRefused",
     "JobSetAside",
     "JobUnkept",
+    "JobUnreadable",
     "JobsPublished",
     "LagOrdered",
     "Listener",

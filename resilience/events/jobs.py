@@ -35,6 +35,23 @@ class PublishFailed(Event, severity=logging.ERROR):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobUnreadable(Event, severity=logging.ERROR, crowds=True):
+    """A message cannot be read, or failed in the worker's event loop, so it was set aside.
+
+    Attributes:
+        queue: The queue that it came from; it is in the queue of this name and `.unreadable`.
+        id: Its id, empty if there is none.
+        reason: The error.
+        place: File, line and function where the error was raised.
+    """
+
+    queue: str
+    id: str
+    reason: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSetAside(Event, severity=logging.ERROR):
     """A job in the ledger could not be read, so it is a dead letter now; the others went on."""
 

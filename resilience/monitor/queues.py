@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery
 
 from resilience.broker.lengths import length_of, oldest_of
+from resilience.broker.unreadable import unreadable_name
 from resilience.monitor.rows import queues_of
 from resilience.tasks.publishing import publish_within
 from resilience.tasks.resilience import Resilience
@@ -25,7 +26,7 @@ time without a consumer begins with the later one."""
 
 
 def read_queues(adopted: Resilience, seconds: float, workers: Workers = None) -> dict[str, Any]:
-    """Return `queues`, `oldest` and `consumers` as described at `status.look`; make no queue.
+    """Return queues, their messages and workers as described at `status.look`; make no queue.
 
     Args:
         adopted: What the app declared.
@@ -38,6 +39,7 @@ def read_queues(adopted: Resilience, seconds: float, workers: Workers = None) ->
         OSError: Or another of `PUBLISH_ERRORS`: the broker is away.
     """
     depths, oldest, consumers = dict[str, int](), dict[str, float](), dict[str, int]()
+    unreadable = dict[str, int]()
 
     def ask(given_up: threading.Event) -> None:
         with adopted.app.producer_or_acquire(None) as producer:
@@ -45,13 +47,9 @@ def read_queues(adopted: Resilience, seconds: float, workers: Workers = None) ->
             for name in queues_of(adopted):
                 if given_up.is_set():
                     return
-                try:
-                    depths[name] = length_of(connection.default_channel, name)
-                except connection.channel_errors as error:
-                    if str(getattr(error, "reply_code", "")) != NO_SUCH_QUEUE:
-                        raise
-                    connection.revive(None)  # RabbitMQ has closed the channel
-                    depths[name] = 0
+                depths[name] = _depth(connection, name)
+                if aside := _depth(connection, unreadable_name(name)):
+                    unreadable[name] = aside
                 channel = connection.default_channel
                 if depths[name] and (sent := oldest_of(channel, name)) is not None:
                     oldest[name] = sent
@@ -66,7 +64,18 @@ def read_queues(adopted: Resilience, seconds: float, workers: Workers = None) ->
     if not publish_within(seconds, ask):
         msg = f"the broker did not answer within {seconds:g} s"
         raise TimeoutError(msg)
-    return {"queues": depths, "oldest": oldest, "consumers": consumers}
+    return {"queues": depths, "oldest": oldest, "consumers": consumers, "unreadable": unreadable}
+
+
+def _depth(connection: Any, queue: str) -> int:  # noqa: ANN401 - kombu's
+    """Return how many messages are in *queue*, none if it does not exist."""
+    try:
+        return length_of(connection.default_channel, queue)
+    except connection.channel_errors as error:
+        if str(getattr(error, "reply_code", "")) != NO_SUCH_QUEUE:
+            raise
+        connection.revive(None)  # RabbitMQ has closed the channel
+        return 0
 
 
 def workers_by_queue(app: Celery[Any]) -> Counter[str] | None:

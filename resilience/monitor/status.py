@@ -10,6 +10,7 @@ from typing import Any
 import click
 from redis import RedisError
 
+from resilience.broker.unreadable import unreadable_name
 from resilience.dependency import DEFAULT_WORKER
 from resilience.errors import ResilienceError, StoreUnavailableError, text_of
 from resilience.ledger import State
@@ -29,7 +30,10 @@ LISTS = (
     *("reasons", "notes", "next"),
     *("breakers", "holds", "flags", "drills", "faults", "jobs", "more_dead"),
 )
-MAPPINGS = ("queues", "oldest", "consumers", "unserved", "dead", "unknown", "objectives")
+MAPPINGS = (
+    *("queues", "oldest", "consumers", "unserved", "unreadable"),
+    *("dead", "unknown", "objectives"),
+)
 Report = dict[str, Any]
 Ask = Callable[[], Mapping[str, Any]]
 AWAY = (ResilienceError, RedisError, *PUBLISH_ERRORS)
@@ -58,13 +62,14 @@ def look(adopted: Resilience, command: str = "celery", *, workers: Workers = Non
       sentence), `since`, `until`, `users` (what they get: a phrase whose subject is "users") and
       `next`, commands.
     - `notes`: what degrades no answer, but needs somebody, with the same keys; `level` and `users`
-      are None. `kind` is `dead`, `drill`, `fault`, `no_consumer` or `unreadable`.
+      are None. `kind` is `dead`, `drill`, `fault`, `no_consumer`, `set_aside` or `unreadable`.
     - `breakers`: as `circuits.breaker_rows`; `holds`: `name`, `until`, `actor`, `reason`, `since`;
       `flags`: as `rows.flag_rows`; `drills`: as `drills.drill_rows`;
       `faults`: those that are set on purpose, with the fields of `FaultOrder`.
     - `queues`: messages by queue; `oldest`: when the oldest of them was published, where a broker
       knows that; `consumers`: workers by queue, of those with messages that were counted;
-      `unserved`: since when a queue with messages and without a worker has been seen so.
+      `unserved`: since when a queue with messages and without a worker has been seen so;
+      `unreadable`: how many messages of a queue were set aside.
     - `jobs`: counts of the ledger: `dependency`, `state`, `jobs`, `more`, `overdue_seconds`.
     - `objectives`: by name, as `objective.objective_rows`.
     - `dead`: dead letters by dependency, and in `more_dead` those where counting ended early.
@@ -192,6 +197,9 @@ def _to_see_to(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         more = "+" if name in report["more_dead"] else ""
         why = f"{jobs}{more} dead letter(s) are to be replayed or discarded"
         yield _row("dead", name, why, f"resilience dead list --dependency {quote(name)}")
+    for queue, messages in report["unreadable"].items():
+        why = f"{messages} message(s) could not be read; they are in {unreadable_name(queue)}"
+        yield _row("set_aside", queue, why)
     for row in report["drills"]:
         last = row["last"]
         if last is not None and last["level"] == Level.FAILED.name:

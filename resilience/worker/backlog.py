@@ -10,7 +10,7 @@ from typing import Any
 
 from kombu.message import Message
 from kombu.transport.virtual import QoS
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 
 from resilience.broker import SafeChannel
 from resilience.tasks.envelope import BUDGET_HEADER
@@ -38,7 +38,7 @@ def take_late(message: Message, droppable: Iterable[str], now: float) -> Sequenc
     if not isinstance(channel, SafeChannel):
         return ()
     queue = (message.delivery_info or {}).get("routing_key")
-    if queue not in channel.active_queues:
+    if queue is None or queue not in channel.active_queues:
         return ()
     priority = channel._get_message_priority({"properties": message.properties})  # noqa: SLF001
     key = channel.global_keyprefix + channel._q_for_pri(queue, priority)  # noqa: SLF001
@@ -46,8 +46,10 @@ def take_late(message: Message, droppable: Iterable[str], now: float) -> Sequenc
     late = channel.plain_client().register_script(_code)
     values: list[Any] = [BUDGET_HEADER, now, AT_ONCE, names, dumps(queue)]
     found = late([key, *channel.unacked.keys], values)
-    taken = [channel.Message(loads(raw.decode()), channel=channel) for raw in found]
-    for one in taken:
+    taken = []
+    for raw in found:
+        payload, channel.delivering = channel.read(raw, queue), (queue, raw)
+        taken.append(one := channel.Message(payload, channel=channel))
         QoS.append(channel.qos, one, one.delivery_tag)  # not that of Redis, which has it already
     return taken
 

@@ -5,7 +5,8 @@ import time
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from celery.exceptions import NotRegistered
+from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.signals import task_rejected
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
 from kombu.message import Message
@@ -14,8 +15,10 @@ from kombu.transport.native_delayed_delivery import (
 )
 from kombu.utils import functional
 
+from resilience.broker.unreadable import reason_of
 from resilience.tasks.fire import UNKEPT_SECONDS
 from resilience.tasks.resilience import Resilience
+from resilience.worker.guard import OUTAGES, is_lost, set_aside
 from resilience.worker.unknown import keep_unknown, report_unknown
 
 logger = logging.getLogger(__name__)
@@ -73,8 +76,50 @@ class FailoverConsumer(Base):  # type: ignore[misc] # as above
             kombu: Any = functional
             kombu.sleep = time.sleep  # noqa: TID251 - nobody sleeps here
 
+    def create_task_handler(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Celery's
+        """Return what takes a message: one that it fails on is set aside, and ends no worker."""
+        handle: Any = super().create_task_handler(*args, **options)
+
+        def handle_guarded(message: Message) -> None:
+            try:
+                handle(message)
+            except Exception as error:
+                if is_lost(error, self.connection_errors):
+                    raise
+                if isinstance(error, OUTAGES) and not message.acknowledged:
+                    logger.warning("a message is put back: %s", reason_of(error))
+                    self.timer.call_after(UNKEPT_SECONDS, message.requeue)
+                else:
+                    self._leave(message, error)
+
+        return handle_guarded
+
+    def on_decode_error(self, message: Message, exc: Exception) -> None:
+        """Set a message aside that cannot be decoded."""
+        self._leave(message, exc)
+
+    def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:  # noqa: ANN401, ARG002 - Celery's
+        """Set a message aside that has no arguments, or that this worker may not decode."""
+        self._leave(message, exc)
+        task_rejected.send(sender=self, message=message, exc=exc)
+
+    def on_unknown_message(self, body: Any, message: Message) -> None:  # noqa: ANN401, ARG002 - as above
+        """Set a message aside that is no job."""
+        self._leave(message, InvalidTaskError("it names no task"))
+        task_rejected.send(sender=self, message=message, exc=None)
+
+    def _leave(self, message: Message, error: Exception) -> None:
+        if not set_aside(self.app, message, error):
+            logger.error("a message that cannot be read is rejected", exc_info=error)
+            if not message.acknowledged:
+                message.reject_log_error(logger, self.connection_errors)
+
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:  # noqa: ANN401 - Celery's
         """Drop a job that this worker does not know, as Celery does, unless it would be lost."""
+        headers = message.headers or {}
+        if "task" in headers and not isinstance(headers.get("id"), str):
+            self.on_invalid_task(body, message, InvalidTaskError("its id is no text"))
+            return
         resilience: Resilience | None = getattr(self.app, "resilience", None)
         if resilience is not None:
             error = NotRegistered((message.headers or {}).get("task"))

@@ -16,6 +16,7 @@ from resilience.compat import size_of
 from resilience.dependency import Dependency
 from resilience.events import QueueHeld, QueueReleased
 from resilience.tasks.resilience import Resilience
+from resilience.worker.guard import is_lost
 from resilience.worker.throttle import Throttle
 
 logger = logging.getLogger(__name__)
@@ -143,9 +144,9 @@ class Gate(bootsteps.StartStopStep):
                 self._steer(consumer, one)
             if self._throttle is not None and self._alone() is None:
                 self._throttle.settle()
-        except (*consumer.connection_errors, *consumer.channel_errors):
-            raise
-        except Exception:
+        except Exception as error:
+            if is_lost(error, (*consumer.connection_errors, *consumer.channel_errors)):
+                raise
             # A defect: the worker must go on.
             logger.exception("gate")
         every = [each for one in self._bulkheads or () for each in (one, *one.singles)]

@@ -29,7 +29,8 @@ from resilience.tasks.envelope import (
 from resilience.tasks.fire import LEDGER_ERRORS, FireAndForgetTask
 from resilience.tasks.reporting import report_failure
 from resilience.tasks.resilience import Resilience
-from resilience.worker.results import store_revoked
+from resilience.worker.guard import end_unread, guarded
+from resilience.worker.results import logged, store_revoked
 from resilience.worker.revoking import end_kept_rows
 
 GRACE_SECONDS = 1.0
@@ -87,6 +88,13 @@ class ResilientRequest(Request):
 
         One that is not has until its deadline; the time limits, which the pool enforces, say so.
         """
+        try:
+            return self._is_dropped()
+        except Exception as error:  # noqa: BLE001 - a lost connection is raised again
+            end_unread(self, error)
+            return True
+
+    def _is_dropped(self) -> bool:
         if not self._already_revoked and self._has_expired():
             self.keep(TaskRevokedError("expired"))
         if super().revoked():
@@ -229,12 +237,13 @@ class ResilientRequest(Request):
         """Let the ledger keep a job that no child can speak for."""
         if not isinstance(self.task, FireAndForgetTask) or self.acknowledged:
             return
-        try:
-            self.task.keep_failed(self._context, error)  # type: ignore[attr-defined]
-        except (*LEDGER_ERRORS, UnkeepableError) as lost:
-            self._unkept = not isinstance(lost, UnkeepableError)
-            said = JobUnkept(task=self.name, id=str(self.id), error=str(lost))
-            self.resilience.announce(said)
+        with guarded(self):
+            try:
+                self.task.keep_failed(self._context, error)  # type: ignore[attr-defined]
+            except (*LEDGER_ERRORS, UnkeepableError) as lost:
+                self._unkept = not isinstance(lost, UnkeepableError)
+                said = JobUnkept(task=self.name, id=str(self.id), error=str(lost))
+                self.resilience.announce(said)
 
     def _count(self, error: BaseException) -> None:
         """Tell the breaker of a call that was cut or lost, as its process cannot."""
@@ -249,7 +258,8 @@ class ResilientRequest(Request):
         slot = slot_of(self.request_dict)
         if slot is not None and self.app is not None:
             self._reported = True
-            report_failure(Resilience.of(self.app), slot, error)
+            with logged(self.id, what="its fan-out does not hear of the end of"):
+                report_failure(Resilience.of(self.app), slot, error)
 
 
 def drop(requests: Sequence[ResilientRequest], now: float) -> None:
@@ -262,7 +272,8 @@ def drop(requests: Sequence[ResilientRequest], now: float) -> None:
         one.keep(one.too_late(now))
     store_revoked([(one, TaskRevokedError(str(one.too_late(now)))) for one in requests])
     for one in requests:
-        one.after_drop(now)
+        with guarded(one):
+            one.after_drop(now)
 
 
 def _told(exc_info: ExceptionInfo) -> BaseException:

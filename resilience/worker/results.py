@@ -39,13 +39,13 @@ def store_revoked(jobs: Sequence[tuple[Request, TaskRevokedError]]) -> None:
 
 
 @contextmanager
-def logged(*ids: str) -> Iterator[None]:
+def logged(*ids: str, what: str = "no result is stored for dropped jobs:") -> Iterator[None]:
     """Log what keeps the results of these jobs from being stored, and go on."""
     try:
         yield
     except Exception:
         # In the worker's event loop it would end the worker.
-        logger.exception("no result is stored for dropped jobs: %s", ", ".join(ids))
+        logger.exception("%s %s", what, ", ".join(map(str, ids)))
 
 
 def _concerns_nobody_else(context: Context) -> bool:

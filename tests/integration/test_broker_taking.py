@@ -216,7 +216,8 @@ def test_message_that_is_none_is_set_aside(
 
     assert ids_of(one.await_number(1)) == [good]
     assert client.llen(f"{queue}.unreadable") == 4
-    assert "no json" in caplog.text
+    assert caplog.text.count("properties.delivery_tag") == 4
+    assert len(client.hvals(f"{queue}.unreadable.reasons")) == 4
 
 
 def test_prefix_of_keys_holds_for_all_of_them(

@@ -13,6 +13,7 @@ AREAS |= {"redaction", "command_line", "flags", "read_your_writes", "metrics", "
 AREAS |= {"page", "chaos", "fault_proxy", "proving", "pytest_plugin", "gameday"}
 AREAS |= {"hardening_messages", "hardening_files", "hardening_limits"}
 AREAS |= {"hardening_rights", "hardening_input"}
+AREAS |= {"hardening_guards"}
 EVERY = all_sabotages()
 
 
