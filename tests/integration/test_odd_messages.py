@@ -102,6 +102,7 @@ def test_good_jobs_run_once_among_odd_messages(stage: Outside) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_good_jobs_run_once_among_ten_thousand_odd_messages(stage: Outside) -> None:
     """The same with 10,000 odd messages and 1,200 good ones on each broker."""
     check_batches(stage, batches=10_000 // BATCH, good=1)
