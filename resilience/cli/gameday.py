@@ -1,4 +1,4 @@
-"""`celery -A app resilience gameday`: faults on a schedule, and a verdict on the promises."""
+"""`celery -A app resilience gameday`: scheduled faults, and a verdict on the app's promises."""
 
 import json
 import logging
@@ -44,13 +44,13 @@ def gameday(
     as_text: bool,
     stage: Path | None,
 ) -> None:
-    """Let faults strike the app on the schedule of PLAN, a TOML file, and judge its promises.
+    """Break parts of the app on the schedule in PLAN, a TOML file, and judge the app's promises.
 
-    The app runs on a throw-away broker, store and ledger, with workers of its own; what its
-    dependencies are, the environment says. The calls of the workload are real.
+    The app runs with workers of its own on a throw-away broker, store and ledger. Its dependencies
+    are those that the environment points to. The calls of the workload are real.
 
-    Exit code 0: every promise was kept; 1: one was broken; 2: the plan or the app is wrong; 3: the
-    promises could not be judged.
+    Exit code 0: every promise was kept; 1: a promise was broken; 2: the plan or the app is wrong;
+    3: the promises could not be judged.
     """
     plan = read_plan(plan_file)
     if stage is None:
@@ -60,7 +60,7 @@ def gameday(
         result = _play(context, adopted, plan, stage)
     except ConfigurationError:
         raise
-    except Exception:  # noqa: BLE001 - whatever it is, no promise was seen to be broken
+    except Exception:  # noqa: BLE001 - an unknown error does not show that a promise was broken
         traceback.print_exc()
         context.exit(EXIT_CODES["not judged"])
     document = as_json(plan, result)
@@ -80,7 +80,7 @@ def gameday(
 
 
 def _on_stage(context: click.Context, plan: Plan) -> int:
-    """Run this command again where the app finds nothing of the real broker."""
+    """Run this command again in an environment that names only throw-away servers."""
     from resilience.testing.gameday import variables  # noqa: PLC0415 - psutil is an extra
     from resilience.testing.process import inherited_env  # noqa: PLC0415 - as above
     from resilience.testing.throwaway import swept  # noqa: PLC0415 - as above
@@ -110,7 +110,7 @@ def _play(context: click.Context, adopted: Resilience, plan: Plan, stage: Path) 
     _check_stage(adopted, env, stage)
     adopted.app.set_default()
     adopted.app.loader.import_default_modules()
-    # What the faults lead to is in the report; here it would only hide the progress.
+    # The report has the consequences of the faults; their log lines would only hide the progress.
     logging.getLogger("resilience").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     programs = worker_programs(adopted, celery_command(context), WORKER_OPTIONS)
@@ -143,8 +143,8 @@ def _check_stage(adopted: Resilience, env: dict[str, str], stage: Path) -> None:
     found = (conf.broker_url, settings.store_url, settings.runtime_directory, settings.chaos)
     if found != (env["CELERY_BROKER_URL"], env["RESILIENCE_STORE_URL"], stage, True):
         msg = (
-            "the app does not read its settings from the environment, so it would not run on a "
-            f"throw-away broker: broker_url is {conf.broker_url!r}; leave out settings=… of "
-            "Resilience for the game day"
+            "the app does not read its settings from the environment, so it would not run on the "
+            f"throw-away broker: broker_url is {conf.broker_url!r}; let the app read "
+            "CELERY_BROKER_URL, and make Resilience without settings=… for the game day"
         )
         raise ConfigurationError(msg)

@@ -1,8 +1,8 @@
-"""The headers that this library adds to a job's message: their names, their values, who reads them.
+"""Writes and reads the headers that this library adds to a job's message.
 
-Some publishers put headers into a header called "headers" (Sentry's SDK, tracers). Celery then
-shows a task only those as `request.headers`. So every reader here looks into both: first among the
-headers of the message itself, then among the nested ones.
+Some publishers (Sentry's SDK, tracers) put headers into a header called "headers". Celery then
+shows a task only the nested headers as `request.headers`. So every function here looks first among
+the headers of the message itself, and then among the nested headers.
 """
 
 import dataclasses
@@ -28,25 +28,25 @@ logger = logging.getLogger("resilience")
 BUDGET_HEADER: Final = "resilience-budget"
 """`{"deadline", "total", "sent", "hops"}`, times in seconds of the fleet clock; None: no budget."""
 RECEIVED_HEADER: Final = "resilience-received"
-"""Fleet time at which a worker took the message; added there."""
+"""Fleet time at which a worker took the message; the worker adds this header."""
 SENT_HEADER: Final = "resilience-sent"
-"""Fleet time at which the message was published; there if its publisher counts for Prometheus."""
+"""Fleet time at which the message was published; set if its publisher counts for Prometheus."""
 SLOT_HEADER: Final = "resilience-slot"
 """`{"fan", "part", …}`: where a part of a fan-out reports its end."""
 LANE_HEADER: Final = "resilience-lane"
-"""The lane that a publisher asked for, if it is not the task's own."""
+"""The lane that the publisher asked for, if it differs from the task's lane."""
 JOB_HEADER: Final = "resilience-job"
-"""`{"born", "attempts", "dispatches", …}`: what the ledger knew of the job.
+"""`{"born", "attempts", "dispatches", …}`: the ledger's data of the job at its publication.
 
-`serializer` is there if the publisher asked for one; the message of the next attempt has it, too.
+`serializer` is present if the publisher asked for one; the next attempt's message repeats it.
 """
 LEVEL_HEADER: Final = "resilience-level"
-"""`{"level", "reason", "source", "age", "dependency"}`: how good the answer was that the job's
-arguments were made from, if it was one of a task with fallbacks."""
+"""`{"level", "reason", "source", "age", "dependency"}`: the quality of the answer from which the
+job's arguments were made. Set only if a task with fallbacks gave that answer."""
 POSITION_HEADER: Final = "resilience-position"
-"""A token: what had been written and seen where the job was published; its reads see that, too."""
+"""Token of all that the publisher had written and seen; the reads of the job see that, too."""
 POSTPONED_HEADER: Final = "resilience-postponed"
-"""Is there if the job was postponed once because no replica had replayed that."""
+"""Set if the job was postponed once, because no replica had reached the job's position yet."""
 REPEATED: Final = (
     BUDGET_HEADER,
     SLOT_HEADER,
@@ -58,11 +58,11 @@ REPEATED: Final = (
 )
 """Headers that the message of a job's next attempt needs as well."""
 HOPS_MAX: Final = 16
-"""Of a longer chain the last so many are kept."""
+"""Most hops in the header; of a longer chain only the last ones are kept."""
 FAN_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""What Celery makes for an id. Names of keys are made from it: nothing else is let in."""
+"""The form of Celery's ids. Store keys are made from the id, so no other form is accepted."""
 COUNT_MAX: Final = 10**6
-"""No job was tried so often. A header that says so was not written by this library."""
+"""Largest count that is believed. This library never writes a larger count into a header."""
 COUNTS: Final = ("attempts", "dispatches", "lost")
 
 Headers: TypeAlias = Mapping[str, Any] | Context | None
@@ -72,7 +72,7 @@ _warned: set[str] = set()
 
 
 def header(headers: Headers, name: str) -> Any:  # noqa: ANN401 - whatever a publisher wrote
-    """Return the value of the header called *name*, None if there is none."""
+    """Return the value of the header called *name*; None if the header is missing."""
     own = vars(headers) if isinstance(headers, Context) else headers or {}
     if name in own:
         return own[name]
@@ -83,7 +83,7 @@ def header(headers: Headers, name: str) -> Any:  # noqa: ANN401 - whatever a pub
 def repeated(request: Context, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the headers for the next attempt of the job with *request*.
 
-    They are those that Celery repeats, or *given* ones in their place, and always ours.
+    They are the headers that Celery repeats (or *given* in their place) and those in `REPEATED`.
     """
     others = request.headers if given is None else given
     ours = {name: header(request, name) for name in REPEATED}
@@ -95,13 +95,13 @@ def repeated(request: Context, given: Mapping[str, Any] | None = None) -> dict[s
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
-    """Until when a job and all that it publishes must be done.
+    """The time by which a job and all jobs that it publishes must be done.
 
     Attributes:
-        at: The moment, in fleet time.
-        total: Seconds of the whole budget.
+        at: The deadline, in fleet time.
+        total: The whole budget, in seconds.
         sent: When the message was published, in fleet time.
-        hops: Where the time went before.
+        hops: The earlier jobs of the chain, and how much time each took.
     """
 
     at: float
@@ -114,28 +114,28 @@ class Deadline:
         return min(self.at - now, self.total)
 
     def late(self, what: str, now: float) -> BudgetExceededError:
-        """Return the error of a job that was not begun in time."""
+        """Return the error for a job that did not begin in time; *what* names the job."""
         return BudgetExceededError(what, 0.0, self.left(now), self.total)
 
     def must_be_ahead(self, what: str, now: float) -> None:
-        """Let only pass what can still begin.
+        """Check that time is left to begin the job named *what*.
 
         Raises:
-            BudgetExceededError: Nothing is left.
+            BudgetExceededError: No time is left.
         """
         if self.left(now) <= 0:
             raise self.late(what, now)
 
     def header(self) -> dict[str, Any]:
-        """Return what travels."""
+        """Return the value of the budget header."""
         hops = [list(dataclasses.astuple(hop)) for hop in self.hops[-HOPS_MAX:]]
         return {"deadline": self.at, "total": self.total, "sent": self.sent, "hops": hops}
 
 
 def deadline_of(headers: Headers) -> Deadline | None:
-    """Return the deadline of the job with these *headers*, None if it has none.
+    """Return the deadline of the job with these *headers*; None if the job has no deadline.
 
-    A malformed one is ignored, with one warning.
+    A malformed header is ignored, with one warning.
     """
     fields = header(headers, BUDGET_HEADER)
     if fields is None:
@@ -154,7 +154,7 @@ def deadline_of(headers: Headers) -> Deadline | None:
 
 
 def received_of(headers: Headers, otherwise: float) -> float:
-    """Return the fleet time at which a worker took the message, *otherwise* if it is not known."""
+    """Return the fleet time at which a worker took the message; *otherwise* if it is unknown."""
     return seconds_or(header(headers, RECEIVED_HEADER), otherwise)
 
 
@@ -169,10 +169,10 @@ def slot_header(slot: Slot) -> dict[str, Any]:
 
 
 def slot_of(headers: Headers) -> Slot | None:
-    """Return where the job with these *headers* reports, None if it is no part of a fan-out.
+    """Return where the job with these *headers* reports; None if it is no part of a fan-out.
 
-    A malformed header is ignored, with one warning, and so is a field of it that another release
-    may have added. What else is to be known of the part, the record of the fan-out says.
+    A malformed header is ignored, with one warning. An unknown field, which another release may
+    have added, is ignored as well. All other data of the part is in the fan-out's record.
     """
     fields = header(headers, SLOT_HEADER)
     if fields is None:
@@ -189,7 +189,7 @@ def slot_of(headers: Headers) -> Slot | None:
 
 
 def level_header(given: Outcome[Any]) -> dict[str, Any]:
-    """Return the message headers that say how good the answer *given* to a job is."""
+    """Return the header that tells a job the quality of *given*, the answer in its arguments."""
     fields = {
         "level": int(given.level),
         "reason": given.reason,
@@ -201,9 +201,9 @@ def level_header(given: Outcome[Any]) -> dict[str, Any]:
 
 
 def level_of(headers: Headers) -> Outcome[None] | None:
-    """Return how good what the job with these *headers* was given is, without its value.
+    """Return the quality of the answer from which the job's arguments were made, without a value.
 
-    None: no answer of a task with fallbacks was among it. Malformed fields are left out.
+    None: no argument came from a task with fallbacks. Malformed fields are left out.
     """
     fields = header(headers, LEVEL_HEADER)
     if fields is None:
@@ -220,10 +220,10 @@ def level_of(headers: Headers) -> Outcome[None] | None:
 
 
 def position_of(headers: Headers, fleet_time: Callable[[], float]) -> Token | None:
-    """Return what had been written and seen where the job with these *headers* was published.
+    """Return the token of all that the publisher of the job had written and seen.
 
-    None: nobody said. What a malformed header stood for is lost by now, which *fleet_time* tells;
-    there is one warning.
+    None: the header is missing. A malformed header counts as a token lost at *fleet_time*, with
+    one warning.
     """
     fields = header(headers, POSITION_HEADER)
     if fields is None:
@@ -236,23 +236,23 @@ def position_of(headers: Headers, fleet_time: Callable[[], float]) -> Token | No
 
 
 def lost_token(now: float) -> Token:
-    """Return the token in the place of one that is lost by fleet time *now*.
+    """Return the token that replaces a token lost at fleet time *now* at the latest.
 
-    Who has it reads from primaries.
+    A job with this token reads from primaries.
     """
     return Token(unknown={EVERYWHERE: now})
 
 
 def lane_in(headers: Headers, own: Lane = NORMAL) -> Lane:
-    """Return the lane that these *headers* name, *own* if they name none."""
+    """Return the lane that these *headers* name; *own* if they name no known lane."""
     wanted = header(headers, LANE_HEADER)
     return next((lane for lane in LANES if lane == wanted), own)
 
 
 def ledger_header(headers: Headers) -> dict[str, Any]:
-    """Return what the ledger knew of the job with these *headers*; empty if nothing.
+    """Return the ledger's data of the job with these *headers*; empty if there is none.
 
-    A malformed one counts as none, with one warning: a part of it would be as little to be trusted.
+    A malformed header counts as missing, with one warning: its other fields cannot be trusted.
     """
     fields = header(headers, JOB_HEADER)
     if fields is None:
@@ -269,7 +269,7 @@ def ledger_header(headers: Headers) -> dict[str, Any]:
 
 
 def crashes_of(headers: Headers) -> int:
-    """Return how many workers have died while they held the message with these *headers*."""
+    """Return how many workers died while they held the message with these *headers*."""
     crashes = header(headers, CRASHES_HEADER)
     try:
         return 0 if crashes is None else _count(crashes)
@@ -279,7 +279,7 @@ def crashes_of(headers: Headers) -> int:
 
 
 def seconds_or(value: object, otherwise: float) -> float:
-    """Return *value* if it is a time, *otherwise* if not."""
+    """Return *value* if it is a number of seconds; *otherwise* if not."""
     try:
         return _seconds(value)
     except (ValueError, OverflowError):

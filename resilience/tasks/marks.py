@@ -1,7 +1,8 @@
-"""What a process notes on the request of a job while the job runs there.
+"""The marks that a process puts on the request of a job that it runs.
 
-Celery makes each header of a message an attribute of the request. So a note that was an attribute
-of its own could come from a publisher, and let a job pass for one that has been begun.
+Celery makes each message header an attribute of the request. If a mark were such an attribute, a
+publisher could forge it with a header, and for example make a new job look as if it had begun. So
+all marks are in one object of a class that no message can contain.
 """
 
 from typing import Any, Final
@@ -12,11 +13,11 @@ NAME: Final = "resilience_marks"
 
 
 class Marks(dict[str, Any]):
-    """The notes, by name. No message holds an object of this class."""
+    """The marks, by name. No message can contain an object of this class."""
 
 
 def marks_of(request: Context) -> Marks:
-    """Return the notes on *request*, to read and to change."""
+    """Return the marks on *request*; the caller may change them."""
     marks = vars(request).get(NAME)
     if not isinstance(marks, Marks):
         marks = Marks()

@@ -47,14 +47,14 @@ class GamedayStage:
     """Servers and workers that faults break."""
 
     def __init__(self, servers: Mapping[str, _Server], workers: Workers) -> None:
-        """Break these."""
+        """Take the servers, by name, and the workers that faults may break."""
         self._servers, self._workers = servers, workers
 
     def await_restarts(self) -> None:
         """Wait until workers that were killed run again.
 
         Raises:
-            ProcessStartError: One ended, or was not ready in time.
+            ProcessStartError: A worker ended, or was not ready in time.
         """
         self._workers.await_restarts()
 
@@ -72,7 +72,7 @@ class GamedayStage:
 
 
 def _break(server: _Server, fault: FaultTable) -> Callable[[], None]:
-    """Break *server*, and return what mends it."""
+    """Break *server*, and return the function that ends the fault."""
     process, proxy = server.process, server.proxy
     match fault.kind:
         case "stop":

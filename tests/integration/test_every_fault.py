@@ -80,7 +80,7 @@ def test_test_runs_under_each_fault_and_fails_if_it_did_not_strike(
 MISTAKES = {
     'app="users:app", dependencies=["user"]': "Did you mean 'users'?",
     'app="users:app", kinds=["killed"]': "No kind of fault for tests is called 'killed'",
-    'app="users:nothing"': "'users:nothing' names nothing",
+    'app="users:nothing"': "cannot import 'users:nothing'",
     'app="users:app", dependency=["users"]': "unexpected keyword argument 'dependency'",
 }
 

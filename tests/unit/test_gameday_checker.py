@@ -120,7 +120,7 @@ def test_level_that_is_worse_than_promised_is_named() -> None:
     """The worst level that is promised is kept."""
     assert not broken(Promises(level="static"), NO_JOBS, [request(Level.STATIC)], 1.0)
     assert only(Promises(level="stale"), request(Level.STATIC)) == (
-        "level no worse than stale: 1 answers were: page #7 at 1.5 s: STATIC (static)"
+        "level no worse than stale: 1 answers were worse: page #7 at 1.5 s: STATIC (static)"
     )
 
 
@@ -136,7 +136,8 @@ def test_degraded_answer_that_does_not_say_so_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recovery", "took"), [(None, "it did not within that time"), (11.0, "it took 11.0 s")]
+    ("recovery", "took"),
+    [(None, "the steady state did not hold by then"), (11.0, "it took 11.0 s")],
 )
 def test_late_recovery_breaks_its_promise(recovery: float | None, took: str) -> None:
     """Also if it never came."""

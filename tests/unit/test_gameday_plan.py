@@ -38,19 +38,43 @@ def written(path: Path, text: str) -> Path:
     ("text", "mistake"),
     [
         ("seconds = ", "Invalid value"),
-        (SOUND.replace("rate", "ratte"), "[[workload]] 1, ratte = 5: there is no such key here; "),
+        (
+            SOUND.replace("rate", "ratte"),
+            "[[workload]] 1, ratte = 5: the key is unknown in this table",
+        ),
         (SOUND.replace("rate", "ratte"), "did you mean 'rate'?"),
         (SOUND.replace("= 10", "= -1"), "seconds = -1: Input should be greater than 0"),
-        (SOUND.replace("seconds = 10", ""), "seconds: it is missing; write it"),
-        (SOUND.replace("rate = 5", ""), "[[workload]] 1: a workload needs either rate or count"),
+        (SOUND.replace("seconds = 10", ""), "seconds: the key is missing; add it"),
+        (
+            SOUND.replace("rate = 5", ""),
+            "[[workload]] 1: a workload needs either 'rate' or 'count'",
+        ),
         (SOUND + "[promises]\nlost = 'no'", "[promises], lost = 'no': Input should be a valid int"),
         (faults(kind="stpo", target="broker", at=1), "[[faults]] 1, kind = 'stpo': Input should"),
-        (faults(kind="stop", target="users", at=1, **{"for": 2}), "stop needs a target: broker"),
-        (faults(kind="stop", target="broker", at=1), "[[faults]] 1: stop needs for, in seconds"),
-        (faults(kind="kill-worker", target="a", at=1, **{"for": 2}), "happens once; leave out for"),
-        (faults(kind="slow", target="store", at=1, **{"for": 2}), "slow needs delay, in seconds"),
-        (faults(kind="error", at=1, **{"for": 2}), "error needs a target: a dependency"),
-        (faults(kind="load", at=9, **{"for": 2}), "ends at 11 s, after the workload; make seconds"),
+        (
+            faults(kind="stop", target="users", at=1, **{"for": 2}),
+            "stop needs a target: one of broker",
+        ),
+        (
+            faults(kind="stop", target="broker", at=1),
+            "[[faults]] 1: stop needs the key 'for', in seconds",
+        ),
+        (
+            faults(kind="kill-worker", target="a", at=1, **{"for": 2}),
+            "has no duration; leave out 'for'",
+        ),
+        (
+            faults(kind="slow", target="store", at=1, **{"for": 2}),
+            "slow needs the key 'delay', in seconds",
+        ),
+        (
+            faults(kind="error", at=1, **{"for": 2}),
+            "error needs a target: the name of a dependency",
+        ),
+        (
+            faults(kind="load", at=9, **{"for": 2}),
+            "ends at 11 s, after the workload; set 'seconds'",
+        ),
         (faults(kind="stop", target="database", at=1, **{"for": 2}), "needs a throw-away database"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A game day: faults on a schedule against a running app, and the promises that it must keep."""
+"""Runs a game day: scheduled faults against a running app, and the promises that it must keep."""
 
 from resilience.chaos.gameday.plan import Plan, read_plan
 

@@ -1,7 +1,7 @@
-"""What became of every job that was published, by its id.
+"""Finds out what became of every job that was published.
 
-After Jepsen's total-queue checker (jepsen.io): whatever was put into a queue and acknowledged must
-come out of it, once. What the broker did not acknowledge may come out or not.
+After Jepsen's total-queue checker (jepsen.io): a job that was put into a queue and acknowledged
+must come out of it, once. A job that the broker did not acknowledge may come out or not.
 """
 
 from collections import Counter
@@ -18,24 +18,24 @@ ENDS: Final = {
     "BudgetExceeded": "failed",
 }
 KEPT: Final = frozenset({"JobKept", "JobParked", "JobBuried"})
-"""The ledger has taken the job, and must have it until it ends."""
+"""Records that the ledger has taken the job, and must hold it until the job ends."""
 ACCEPTED: Final = "accepted"
 """A record of a job that the broker has acknowledged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jobs:
-    """The jobs of a game day: names of their tasks, by id.
+    """The jobs of a game day, sorted by what became of them: job ids with their task names.
 
     Attributes:
-        ok: Their body ran to its end.
-        degraded: So it did, and a fallback answered in it.
-        failed: They ended in an error, or were dropped and said so.
-        kept: They wait in the ledger, or are dead letters there.
-        refused: The broker never took them, and their publisher may know.
-        lost: They were accepted, and nothing is left of them.
-        duplicated: Those whose body ran to its end more than once; also among ok or degraded.
-        unexpected: They ended, and nobody published them.
+        ok: Jobs whose body ran to its end.
+        degraded: Jobs whose body ran to its end, and in which a fallback answered.
+        failed: Jobs that ended in an error, were revoked, or exceeded their budget.
+        kept: Jobs that wait in the ledger, or are dead letters there.
+        refused: Jobs that the broker never acknowledged and that have not ended.
+        lost: Jobs that were accepted, but neither ended nor are in the ledger.
+        duplicated: Jobs whose body ran to its end more than once; also among ok or degraded.
+        unexpected: Jobs that ended although nobody published them.
     """
 
     ok: Mapping[str, str]
@@ -51,7 +51,7 @@ class Jobs:
 def unfinished(records: Iterable[Record]) -> set[str]:
     """Return the ids of jobs that were accepted or kept, and have not ended.
 
-    An attempt that failed is no end of a job that the ledger keeps.
+    If the ledger keeps a job, a failed attempt does not end that job.
     """
     ids: dict[str, set[str]] = {}
     for one in records:
@@ -65,8 +65,8 @@ def check(records: Collection[Record], in_ledger: Collection[str]) -> Jobs:
     """Return what became of each job.
 
     Args:
-        records: What all processes have written.
-        in_ledger: Ids of those of the `unfinished` jobs that the ledger still has.
+        records: The records of all processes.
+        in_ledger: Ids of the `unfinished` jobs that the ledger still has.
     """
     published = {one["id"]: one["task"] for one in records if one["record"] == "published"}
     published |= {one["id"]: one["task"] for one in records if one["record"] in KEPT}

@@ -1,4 +1,4 @@
-"""Plays a game day: workload, faults on schedule, and the verdict."""
+"""Runs a game day: the workload, the scheduled faults, and the verdict."""
 
 import subprocess
 import threading
@@ -23,16 +23,16 @@ ACTOR: Final = "resilience gameday"
 TICK_SECONDS: Final = 0.5
 PROGRESS_TICKS: Final = 10
 RECENT: Final = 20
-"""Requests that a stop condition looks at."""
+"""Number of the latest requests that a stop condition checks."""
 WARM_UPS: Final = 20
-"""Calls until the steady state must hold: processes import, and open connections."""
+"""Most attempts until the steady state must hold: processes first import, and open connections."""
 SETTLE_SECONDS: Final = 10.0
 """How long jobs may take to end after the last request."""
 COMMAND_SECONDS: Final = 10.0
 
 
 class Stage(Protocol):
-    """The servers and the workers."""
+    """The servers and the workers that the faults break."""
 
     def broken(self, fault: FaultTable) -> AbstractContextManager[None]:
         """Break a server, or kill a worker, for the block."""
@@ -43,7 +43,7 @@ class Stage(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """When a fault was in force, in seconds from the beginning."""
+    """The time during which a fault was in force, in seconds from the start of the workload."""
 
     fault: str
     begin: float
@@ -52,16 +52,17 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of a game day.
+    """The outcome of a game day.
 
     Attributes:
         broken: A sentence for each promise that was broken.
-        unjudged: Why the promises could not be judged.
-        jobs: What became of all jobs.
-        requests: All requests.
-        samples: What the app was like, twice a second.
-        bands: When faults were in force.
-        recovery: Seconds until the steady state held again; None: it did not.
+        unjudged: Sentences that say why the promises could not be judged.
+        jobs: All jobs, sorted by what became of them.
+        requests: All requests of the workload.
+        samples: The state of the app, twice a second.
+        bands: When each fault was in force.
+        recovery: Seconds from the end of the workload until the steady state held again; None: it
+            did not hold again in time.
     """
 
     broken: list[str] = field(default_factory=list)
@@ -89,7 +90,7 @@ class Game:
         records: Records,
         report: Callable[[str], None],
     ) -> None:
-        """Look up what the plan names.
+        """Look up the calls, tasks and dependencies that the plan names.
 
         Raises:
             ConfigurationError: A call, a task or a dependency is unknown.
@@ -110,18 +111,18 @@ class Game:
         self._load = Load(due, self._ended)
 
     def play(self) -> Result:
-        """Play it to its end, and judge it; every fault is undone."""
+        """Run the game day to its end, and judge it; no fault is left in force."""
         wrong, position = [""], self._records.position()
         for _ in range(WARM_UPS):
             if not (wrong := self._unsteady()):
                 break
         if wrong:
-            return Result(unjudged=[f"the steady state does not hold before: {wrong[0]}"])
+            return Result(unjudged=[f"no steady state before the workload: {wrong[0]}"])
         self._report("the steady state holds; the workload begins")
-        samples = self._meanwhile()
-        freed = SystemClock.monotonic()
+        samples = self._run_workload()
+        workload_ended = SystemClock.monotonic()
         self._load.finish()
-        recovery = self._recover(freed)
+        recovery = self._recover(workload_ended)
         records = self._settle(position)
         jobs = check(records, self._in_ledger(unfinished(records)))
         self._check_strikes(records)
@@ -136,17 +137,17 @@ class Game:
             recovery=recovery,
         )
 
-    def _meanwhile(self) -> list[Sample]:
-        """Let workload and faults take their course; return what was seen."""
+    def _run_workload(self) -> list[Sample]:
+        """Run the workload and the faults to their end; return samples of the app's state."""
         samples: list[Sample] = []
         self._load.start()
         with ThreadPoolExecutor(max(1, len(self._plan.faults))) as pool, ExitStack() as stack:
-            stack.callback(self._ended.set)  # before the pool waits: undoes all faults
+            stack.callback(self._ended.set)  # ends all faults before the pool waits for them
             played = [pool.submit(self._strike, one) for one in self._plan.faults]
             while not self._ended.wait(TICK_SECONDS) and self._load.elapsed() < self._plan.seconds:
                 samples.append(sample(self._adopted, self._load.elapsed()))
                 if len(samples) % PROGRESS_TICKS == 0:
-                    self._tell(samples[-1])
+                    self._report_progress(samples[-1])
                 if why := self._why_to_stop():
                     self._unjudged.append(f"stopped after {self._load.elapsed():.1f} s: {why}")
                     self._ended.set()
@@ -163,7 +164,7 @@ class Game:
             self._ended.wait(fault.duration or 0.0)
         end = self._load.elapsed()
         self._bands.append(Band(fault=str(fault), begin=begin, end=end))
-        self._report(f"{end:6.1f} s  {fault}: undone")
+        self._report(f"{end:6.1f} s  {fault}: ends")
 
     @contextmanager
     def _in_force(self, fault: FaultTable) -> Iterator[None]:
@@ -177,14 +178,15 @@ class Game:
         try:
             yield
         finally:
-            with suppress(StoreUnavailableError):  # it ends by itself at the same time
+            with suppress(StoreUnavailableError):  # the fault's lease ends at the same time
                 faults.clear(name, actor=ACTOR, reason="its time is over")
 
-    def _tell(self, now: Sample) -> None:
+    def _report_progress(self, now: Sample) -> None:
         done = [one for one in list(self._load.requests) if one.seconds is not None]
         failed = sum(one.failed for one in done)
         slow = verdict.percentile((one.seconds or 0.0 for one in done), 0.99)
-        waiting = "the broker is away" if now.waiting is None else f"{now.waiting} waiting"
+        count = f"{now.waiting} messages waiting"
+        waiting = "the broker does not answer" if now.waiting is None else count
         self._report(
             f"{now.at:6.1f} s  {len(done)} answers, {failed} failed, p99 {slow:.2f} s, level "
             f"{self._adopted.level.name}, {waiting}"
@@ -204,7 +206,7 @@ class Game:
                 ).returncode
             except subprocess.TimeoutExpired:
                 return f"{stop.command!r} took longer than {COMMAND_SECONDS:g} s"
-            return f"{stop.command!r} ended with {code}" if code else ""
+            return f"{stop.command!r} exited with code {code}" if code else ""
         return ""
 
     def _unsteady(self) -> list[str]:
@@ -214,20 +216,20 @@ class Game:
             request = make(Request(name=table.call, at=clock()), call, clock)
             answer, took = request.answer, request.seconds or 0.0
             if answer is None or answer.level > level_of(table.level):
-                said = "none" if answer is None else f"{answer.level.name} ({answer.source})"
-                found.append(f"{table.call} answers {said}, not {table.level}")
+                level = "unknown" if answer is None else f"{answer.level.name} ({answer.source})"
+                found.append(f"the level of {table.call} is {level}; expected {table.level}")
             elif took > table.within:
-                found.append(f"{table.call} took {took:.2f} s, not {table.within:g} s")
+                found.append(f"{table.call} took {took:.2f} s; expected {table.within:g} s or less")
             elif table.equals is not None and request.value != table.equals:
-                found.append(f"{table.call} answers {request.value!r}, not {table.equals!r}")
+                found.append(f"{table.call} answers {request.value!r}; expected {table.equals!r}")
         return found
 
-    def _recover(self, freed: float) -> float | None:
+    def _recover(self, workload_ended: float) -> float | None:
         self._stage.await_restarts()
         while True:
-            wrong, took = self._unsteady(), SystemClock.monotonic() - freed
+            wrong, took = self._unsteady(), SystemClock.monotonic() - workload_ended
             if not wrong:
-                self._report(f"the steady state holds {took:.1f} s after the workload")
+                self._report(f"the steady state holds again, {took:.1f} s after the workload")
                 return took
             if took > self._plan.promises.recovered:
                 self._report(f"the steady state does not hold: {wrong[0]}")
@@ -245,7 +247,7 @@ class Game:
             threading.Event().wait(TICK_SECONDS)
 
     def _in_ledger(self, ids: set[str]) -> set[str]:
-        # An app without jobs that are kept may have no ledger.
+        # An app whose tasks keep no jobs may have no ledger.
         with suppress(LedgerUnavailableError, SchemaError):
             return set(self._adopted.ledger.letters.states(ids)) if ids else set()
         return set()
@@ -255,8 +257,8 @@ class Game:
         for fault in self._plan.faults:
             if fault.of_dependency and _name(fault) not in struck and not self._unjudged:
                 self._unjudged.append(
-                    f"the fault {str(fault)!r} at {fault.at:g} s struck no call; does the workload "
-                    f"call {fault.target}?"
+                    f"the fault {str(fault)!r} at {fault.at:g} s hit no call; let the workload "
+                    f"call {fault.target} during the fault"
                 )
 
 
@@ -266,4 +268,8 @@ def _name(fault: FaultTable) -> str:
 
 def _errors(played: Sequence[Future[None]]) -> list[str]:
     errors = (one.exception() for one in played)
-    return [f"a fault failed: {type(one).__name__}: {one}" for one in errors if one is not None]
+    return [
+        f"a fault could not be injected or ended: {type(one).__name__}: {one}"
+        for one in errors
+        if one is not None
+    ]

@@ -1,4 +1,4 @@
-"""Makes the calls of a plan at their times, whatever the answers do, and measures them."""
+"""Makes each call of a plan at its time, however long other answers take, and measures it."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,23 +21,23 @@ from resilience.tasks import ResilientTask
 from resilience.tasks.resilience import Resilience
 
 PATIENCE_SECONDS: Final = 30.0
-"""A request without an answer after so long has failed."""
+"""Longest wait for an answer; a request without one has then failed."""
 AT_ONCE: Final = 64
-"""Requests that wait for their answer at once; further ones wait, which counts as their latency."""
+"""Most requests that run at once; the wait of a further request counts towards its latency."""
 STEP_SECONDS: Final = 0.01
 
 
 @dataclass(slots=True, kw_only=True)
 class Request:
-    """A request that was made.
+    """One call of the workload or of the steady state, and its answer.
 
     Attributes:
-        name: Of the call, and which one of it.
-        at: Seconds from the beginning at which it was due.
+        name: Name of the call, in a workload with its number.
+        at: When the call was due, in seconds from the beginning.
         job: Id of the job, if the call is a task.
-        seconds: How long the answer took from then on; None: there is none yet.
-        answer: None: there is none.
-        value: What was answered; of an `Outcome` its value.
+        seconds: How long the answer took from `at` on; None: there is no answer yet.
+        answer: Level and source of the answer; None: there is no answer yet.
+        value: The returned value; if an `Outcome` was returned, its value.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Request:
 
     @property
     def failed(self) -> bool:
-        """Whether it has no answer, or one that is FAILED."""
+        """Whether the request has no answer, or an answer of level FAILED."""
         return self.answer is None or self.answer.level is Level.FAILED
 
     def __str__(self) -> str:
@@ -57,15 +57,15 @@ class Request:
 
 
 def call_of(adopted: Resilience, table: CallTable, calls: str | None) -> Call:
-    """Return what a table of the plan calls.
+    """Return the call that a table of the plan names.
 
     Args:
-        adopted: The app.
-        table: From the plan.
-        calls: Where the mapping of names to calls is.
+        adopted: The app's `Resilience`.
+        table: A steady or workload table of the plan.
+        calls: `module:NAME` of the mapping of names to calls; None: there is no mapping.
 
     Raises:
-        ConfigurationError: A name stands for nothing that can be called.
+        ConfigurationError: The name is unknown, or cannot be called.
     """
     named: Mapping[str, Any] = _symbol(calls) if calls else {}
     given: dict[str, Any] = {"args": table.args, "kwargs": table.kwargs}
@@ -85,12 +85,12 @@ def _symbol(path: str) -> Any:  # noqa: ANN401 - whatever the user named
     try:
         return symbol_by_name(path)
     except (ImportError, AttributeError, ValueError) as error:
-        msg = f"{path!r} names nothing: {error}; write module:name"
+        msg = f"cannot import {path!r}: {error}; write module:name of something that exists"
         raise ConfigurationError(msg) from error
 
 
 def make(request: Request, call: Call, clock: Callable[[], float]) -> Request:
-    """Make *call*, and write down in *request* what comes of it."""
+    """Make *call*, and store its answer and its time in *request*."""
     try:
         value = _result(request, call)
     except Exception as error:  # noqa: BLE001 - whatever the call raises is its answer
@@ -115,7 +115,7 @@ def _result(request: Request, call: Call) -> Any:  # noqa: ANN401 - whatever is 
 
 
 def times(workload: Workload, faults: Sequence[FaultTable], seconds: float) -> Iterator[float]:
-    """Yield when the calls of *workload* are due; `load` faults bring more of them meanwhile."""
+    """Yield the times at which the calls of *workload* are due; `load` faults add calls."""
     rate = workload.rate or (workload.count or 0) / seconds
     peaks = [one for one in faults if one.kind == "load"] if workload.rate else []
     due, owed = 0, 0.5
@@ -135,11 +135,11 @@ class Load:
     """All requests of a game day.
 
     Attributes:
-        requests: Those that were due so far, in the order of their times.
+        requests: The requests that were due so far, in the order of their times.
     """
 
     def __init__(self, plan: Sequence[tuple[float, str, Call]], ended: threading.Event) -> None:
-        """Make each call of *plan* at its time, by name, until *ended* is set."""
+        """Prepare the calls of *plan* (time, name, call); `start` makes them until *ended*."""
         self.requests: list[Request] = []
         self._plan = sorted(plan, key=lambda one: one[0])
         self._ended = ended
@@ -148,16 +148,16 @@ class Load:
         self._thread = threading.Thread(target=self._run, name="gameday-load", daemon=True)
 
     def elapsed(self) -> float:
-        """Return the seconds since the beginning."""
+        """Return the seconds since `start`, or before it since construction."""
         return SystemClock.monotonic() - self._began
 
     def start(self) -> None:
-        """Begin."""
+        """Make each call at its time, in a thread of its own."""
         self._began = SystemClock.monotonic()
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until each request that was made has an answer, or will have none."""
+        """Wait until each request has an answer, or has failed."""
         self._thread.join()
         self._pool.shutdown(wait=True)
 

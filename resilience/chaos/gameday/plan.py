@@ -1,4 +1,4 @@
-"""The plan of a game day, as a TOML file says it."""
+"""The plan of a game day, and how it is read from a TOML file."""
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,13 +28,13 @@ class _Table(BaseModel):
 
 
 class CallTable(_Table):
-    """What is called.
+    """A call with its arguments.
 
     Attributes:
         call: A name of the plan's `calls`, a task, or `module:NAME` of a fan-out or a function.
-        args: Of a task or a function, by position.
-        kwargs: The same by name.
-        budget: Seconds for the answer; None: as the entry of `calls` says, or none.
+        args: Positional arguments of a task or a function.
+        kwargs: Keyword arguments of a task or a function.
+        budget: Seconds for the answer; None: the budget of the entry of `calls`, if any.
     """
 
     call: Annotated[str, Field(min_length=1)]
@@ -44,12 +44,12 @@ class CallTable(_Table):
 
 
 class Steady(CallTable):
-    """A call that shows that all is well, made before and after.
+    """A call that must succeed before and after the workload.
 
     Attributes:
-        level: Worst level of the answer.
-        within: Seconds in which it must come.
-        equals: What the answer must be; None: anything.
+        level: Worst level that the answer may have.
+        within: Seconds within which the answer must come.
+        equals: The expected answer; None: any answer.
     """
 
     level: LevelName = "full"
@@ -58,11 +58,11 @@ class Steady(CallTable):
 
 
 class Workload(CallTable):
-    """Calls that are made meanwhile; either `rate` or `count`.
+    """Calls that are made during the faults; a plan sets either `rate` or `count`.
 
     Attributes:
         rate: Calls a second, evenly spread over the game day.
-        count: Calls in all, evenly spread as well.
+        count: Total number of calls, evenly spread over the game day.
     """
 
     rate: Annotated[float, Field(gt=0, le=1000)] | None = None
@@ -71,7 +71,7 @@ class Workload(CallTable):
     @model_validator(mode="after")
     def _check_one(self) -> Self:
         if (self.rate is None) == (self.count is None):
-            msg = "a workload needs either rate or count; write one of them"
+            msg = "a workload needs either 'rate' or 'count'; write exactly one of them"
             raise ValueError(msg)
         return self
 
@@ -80,15 +80,15 @@ class FaultTable(_Table):
     """What breaks, when and for how long.
 
     Attributes:
-        kind: `stop`, `freeze`, `black-hole` or `slow` a server; `kill-worker` or `kill-child`;
-            `load`; or what `Fault` does to calls of a dependency.
+        kind: `stop`, `freeze`, `black-hole` or `slow` for a server; `kill-worker` or `kill-child`
+            for a worker; `load`; or a kind of `Fault` for the calls of a dependency.
         target: A server (`broker`, `store`, `database`), the dependency whose worker or whose calls
-            are hit, or `default` for the worker of the default queue. `load` has none.
-        at: Seconds from the beginning of the workload.
-        duration: Seconds, in the file `for`; a kill has none.
-        delay: Seconds of `slow` and `latency`.
-        rate: Share of the calls of a dependency.
-        factor: By which `load` multiplies the rates.
+            are hit, or `default` for the worker of the default queue. `load` has no target.
+        at: When the fault begins, in seconds from the beginning of the workload.
+        duration: How long the fault lasts, in seconds; called `for` in the file. A kill has none.
+        delay: Delay of `slow` and `latency`, in seconds.
+        rate: Share of the calls of a dependency that are hit.
+        factor: Factor by which `load` multiplies the rates.
     """
 
     kind: Kind
@@ -103,17 +103,21 @@ class FaultTable(_Table):
     def _check_parts(self) -> Self:
         kills, of_server = self.kind in get_args(WorkerKind), self.kind in get_args(ServerKind)
         wrong = {
-            f"a {self.kind} happens once; leave out for": kills and self.duration is not None,
-            f"{self.kind} needs for, in seconds": not kills and self.duration is None,
-            f"{self.kind} needs delay, in seconds": self._delays and self.delay is None,
-            f"delay is for slow and latency; leave it out of {self.kind}": (
+            f"a {self.kind} has no duration; leave out 'for'": (
+                kills and self.duration is not None
+            ),
+            f"{self.kind} needs the key 'for', in seconds": not kills and self.duration is None,
+            f"{self.kind} needs the key 'delay', in seconds": self._delays and self.delay is None,
+            f"only slow and latency have a 'delay'; leave it out of {self.kind}": (
                 not self._delays and self.delay is not None
             ),
-            f"{self.kind} needs a target: {', '.join(SERVERS)}": (
+            f"{self.kind} needs a target: one of {', '.join(SERVERS)}": (
                 of_server and self.target not in SERVERS
             ),
-            f"{self.kind} needs a target: a dependency": self.kind != "load" and not self.target,
-            "load has no target; leave it out": self.kind == "load" and bool(self.target),
+            f"{self.kind} needs a target: the name of a dependency": (
+                self.kind != "load" and not self.target
+            ),
+            "load has no target; leave out 'target'": self.kind == "load" and bool(self.target),
         }
         for msg, holds in wrong.items():
             if holds:
@@ -126,11 +130,11 @@ class FaultTable(_Table):
 
     @property
     def of_dependency(self) -> bool:
-        """Whether it hits the calls of a dependency."""
+        """Whether the fault hits the calls of a dependency."""
         return self.kind in get_args(DependencyKind)
 
     def fault(self) -> Fault:
-        """Return what is ordered for the dependency."""
+        """Return the fault to set for the dependency."""
         kind: Any = self.kind
         delay = self.delay or 0.0
         return Fault(dependency=self.target, kind=kind, rate=self.rate, delay_seconds=delay)
@@ -140,17 +144,17 @@ class FaultTable(_Table):
 
 
 class Promises(_Table):
-    """What must hold; None: not promised.
+    """The limits that the app must keep; None: not promised.
 
     Attributes:
-        lost: Most jobs that were accepted, and neither ended nor are in the ledger.
-        duplicates: Most jobs whose body ran to its end more than once.
-        unexpected: Most jobs that ended, and that nobody published.
-        failed: Most requests without an answer, or with one of level FAILED.
-        p99: Seconds in which 99 of 100 requests are answered.
+        lost: Largest number of jobs that were accepted, but neither ended nor are in the ledger.
+        duplicates: Largest number of jobs whose body ran to its end more than once.
+        unexpected: Largest number of jobs that ended although nobody published them.
+        failed: Largest number of requests without an answer, or with an answer of level FAILED.
+        p99: Seconds within which 99 of 100 requests are answered.
         level: Worst level of an answer that is not FAILED.
-        marked: Whether every degraded answer says so, and why.
-        recovered: Seconds from the end of the workload until the steady state holds again.
+        marked: Whether every degraded answer must say that it is degraded, and why.
+        recovered: Most seconds from the end of the workload until the steady state holds again.
     """
 
     lost: Count | None = 0
@@ -164,11 +168,11 @@ class Promises(_Table):
 
 
 class Stop(_Table):
-    """When the game day ends early; looked at twice a second.
+    """Conditions that end the game day early; they are checked twice a second.
 
     Attributes:
-        failed_share: So many of the last 20 requests have failed.
-        command: This shell command does not exit with 0.
+        failed_share: Ends it when this share of the last 20 requests has failed.
+        command: Ends it when this shell command exits with a code other than 0.
     """
 
     failed_share: Share | None = None
@@ -179,9 +183,10 @@ class Stage(_Table):
     """What runs besides broker, store and workers.
 
     Attributes:
-        postgres: Environment variables that are given the address of a throw-away PostgreSQL, which
-            then also holds the ledger. Empty: there is none, and the ledger is a file.
-        prepare: Command that is run before the workers start, such as one that makes the tables.
+        postgres: Names of environment variables that receive the address of a throw-away
+            PostgreSQL, which then also holds the ledger. Empty: no PostgreSQL, and the ledger is a
+            file.
+        prepare: Command that runs before the workers start, for example to make tables.
     """
 
     postgres: list[str] = []
@@ -192,14 +197,14 @@ class Plan(_Table):
     """A game day.
 
     Attributes:
-        seconds: How long the workload goes on.
-        calls: `module:NAME` of a mapping of names to calls, as of `resilience prove`.
-        stage: What runs.
-        steady: What must hold before and after.
-        workload: What is called meanwhile.
-        faults: What breaks.
-        promises: What must hold all the while.
-        stop: When it ends early.
+        seconds: Duration of the workload.
+        calls: `module:NAME` of a mapping of names to calls, as for `resilience prove`.
+        stage: What runs besides broker, store and workers.
+        steady: Calls that must succeed before and after the workload.
+        workload: Calls that are made during the faults.
+        faults: What breaks, and when.
+        promises: The limits that the app must keep.
+        stop: Conditions that end the game day early.
     """
 
     seconds: Annotated[float, Field(gt=0, le=86_400)]
@@ -217,14 +222,14 @@ class Plan(_Table):
             end = fault.at + (fault.duration or 0.0)
             if end > self.seconds:
                 msg = (
-                    f"the fault {str(fault)!r} ends at {end:g} s, after the workload; make seconds "
-                    f"at least {end:g}, or the fault shorter"
+                    f"the fault {str(fault)!r} ends at {end:g} s, after the workload; set "
+                    f"'seconds' to at least {end:g}, or make the fault shorter"
                 )
                 raise ValueError(msg)
             if fault.target == "database" and not self.stage.postgres:
                 msg = (
-                    f"the fault {str(fault)!r} needs a throw-away database; write [stage] "
-                    'postgres = ["NAME_OF_A_VARIABLE"]'
+                    f"the fault {str(fault)!r} needs a throw-away database; write "
+                    'postgres = ["NAME_OF_A_VARIABLE"] in [stage]'
                 )
                 raise ValueError(msg)
         return self
@@ -239,15 +244,15 @@ def read_plan(path: Path) -> Plan:
     """Return the plan in a file.
 
     Raises:
-        ConfigurationError: It is no TOML, or a value is wrong; the message has a line for each
-            mistake, with file, table, key, value and mend.
+        ConfigurationError: The file cannot be read, is not TOML, or a value is wrong. The message
+            has a line for each mistake: file, table, key, value, and what to write instead.
     """
     try:
         return Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         raise ConfigurationError("\n".join(_mistakes(path, error))) from error
     except (OSError, ValueError, RecursionError) as error:
-        msg = f"{path}: {error}; write it as in docs/gameday.md"
+        msg = f"{path}: {error}; write a plan as docs/gameday.md describes"
         raise ConfigurationError(msg) from error
 
 
@@ -277,7 +282,7 @@ def _mend(one: Mapping[str, Any], key: str) -> str:
             for name, field in table.model_fields.items()
         }
         near = "".join(f"; did you mean {name!r}?" for name in nearest(key, keys - {key}))
-        return f"there is no such key here{near or '; leave it out'}"
+        return f"the key is unknown in this table{near or '; leave it out'}"
     if one["type"] == "missing":
-        return "it is missing; write it"
+        return "the key is missing; add it"
     return str(one["msg"]).removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""Records what a proof records, and which jobs the broker has acknowledged."""
+"""Records the events and jobs of a process, and which jobs the broker has acknowledged."""
 
 from typing import Any
 

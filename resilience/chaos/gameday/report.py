@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def as_json(plan: Plan, result: Result) -> Document:
-    """Return all that came of a game day, as values that JSON knows."""
+    """Return the plan and the whole result of a game day, as values that JSON can hold."""
     return {
         "verdict": result.verdict,
         "broken": result.broken,
@@ -47,7 +47,7 @@ def _request(one: Request) -> Document:
 
 
 def html(title: str, document: Mapping[str, Any]) -> str:
-    """Return *document*, as from `as_json`, as a page that loads nothing from anywhere."""
+    """Return *document*, which `as_json` made, as one self-contained HTML page."""
     own, charts = files(__package__), files(CHARTS[0]) / CHARTS[1]
     parts = {
         "TITLE": escape(title),
@@ -70,5 +70,5 @@ def html(title: str, document: Mapping[str, Any]) -> str:
         "DATA": json.dumps(document).replace("<", "\\u003c"),
     }
     page = (own / "report.html").read_text(encoding="utf-8")
-    # In one pass: what is filled in is not looked at again.
+    # In one pass, so that a value that contains {{…}} is not replaced in its turn.
     return MARK.sub(lambda mark: parts[mark[1]], page)

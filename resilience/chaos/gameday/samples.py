@@ -1,4 +1,4 @@
-"""What an app is like at a moment of the game day: level, circuits and queues."""
+"""Samples the state of an app during a game day: level, circuits and queues."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ QUEUE_SECONDS = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A moment.
+    """The state of an app at one moment.
 
     Attributes:
         at: Seconds from the beginning.
-        level: Number of the level of the app.
-        breakers: State of each circuit.
+        level: Level of the app, as a number.
+        breakers: State of the circuit of each dependency.
         waiting: Messages in all queues; None: the broker does not answer.
     """
 
@@ -30,10 +30,10 @@ class Sample:
 
 
 def sample(adopted: Resilience, at: float) -> Sample:
-    """Return what *adopted* is like now, as far as this process knows."""
+    """Return the state of the app now, as far as this process knows it."""
     waiting = None
     with suppress(*AWAY):
-        # Nobody asks workers what they consume: that would take a second.
+        # No workers: asking them what they consume would take a second.
         waiting = sum(read_queues(adopted, QUEUE_SECONDS, workers={})["queues"].values())
     with suppress(ResilienceError):
         adopted.pulse.refresh()

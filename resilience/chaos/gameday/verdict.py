@@ -1,4 +1,4 @@
-"""Which promises of the plan were broken; each sentence names the jobs or the requests."""
+"""Finds the broken promises of a plan; a sentence for each names the jobs or the requests."""
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ from resilience.chaos.gameday.plan import Promises, level_of
 from resilience.levels import Level
 
 NAMED: Final = 5
-"""So many jobs or requests are named in a sentence; the JSON has all of them."""
+"""Most jobs or requests that a sentence names; the JSON report has all of them."""
 
 
 def broken(
@@ -19,10 +19,11 @@ def broken(
     """Return a sentence for each promise that was broken.
 
     Args:
-        promises: From the plan.
-        jobs: What became of all jobs.
-        requests: All that were made.
-        recovery: Seconds from the end of the last fault to the steady state; None: never.
+        promises: The promises of the plan.
+        jobs: All jobs, sorted by what became of them.
+        requests: All requests of the workload.
+        recovery: Seconds from the end of the workload to the steady state; None: it did not hold
+            again in time.
     """
     found = [
         *_counts(promises, jobs, requests),
@@ -30,13 +31,14 @@ def broken(
         *_answers(promises, jobs, requests),
     ]
     if recovery is None or recovery > promises.recovered:
-        took = "it did not within that time" if recovery is None else f"it took {recovery:.1f} s"
+        late = "the steady state did not hold by then"
+        took = late if recovery is None else f"it took {recovery:.1f} s"
         found.append(f"recovered within {promises.recovered:g} s: {took}")
     return found
 
 
 def percentile(seconds: Iterable[float], share: float) -> float:
-    """Return the least of *seconds* that *share* of them do not exceed; 0 of none."""
+    """Return the smallest value that *share* of *seconds* do not exceed; 0 if it is empty."""
     ordered = sorted(seconds)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
@@ -80,9 +82,9 @@ def _answers(promises: Promises, jobs: Jobs, requests: Iterable[Request]) -> Ite
         if lacking:
             silent.append(f"{one} does not say {', '.join(lacking)}")
     if bad:
-        yield f"level no worse than {promises.level}: {len(bad)} answers were: {_some(bad)}"
+        yield f"level no worse than {promises.level}: {len(bad)} answers were worse: {_some(bad)}"
     if promises.marked and silent:
-        yield f"every degraded answer is marked: {len(silent)} were not: {_some(silent)}"
+        yield f"every degraded answer is marked: {len(silent)} were not marked: {_some(silent)}"
 
 
 def _named(jobs: Mapping[str, str]) -> list[str]:

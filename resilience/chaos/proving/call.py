@@ -110,7 +110,7 @@ def named(path: str) -> Any:  # noqa: ANN401 - whatever the user named
     try:
         return symbol_by_name(path)
     except (ImportError, AttributeError, ValueError) as error:
-        msg = f"{path!r} names nothing: {error}; write module:name"
+        msg = f"cannot import {path!r}: {error}; write module:name of something that exists"
         raise ConfigurationError(msg) from error
 
 

@@ -1,4 +1,4 @@
-"""A proxy with faults between clients and one server, in a thread of its own."""
+"""A TCP proxy that injects network faults between clients and one server."""
 
 import asyncio
 import logging
@@ -22,11 +22,11 @@ CONNECT_SECONDS = 10.0
 
 
 class FaultProxy:
-    """Forwards between clients and a server, and harms the streams as its toxics say.
+    """Forwards data between clients and a server, and disturbs it as the toxics say.
 
-    It runs in a thread of its own from its construction until `close`, or the end of a `with`
-    block. All methods may be called from any thread; those that change something raise a
-    RuntimeError once the proxy is closed.
+    The proxy runs in a thread of its own from its construction until `close`, or the end of a
+    `with` block. All methods may be called from any thread; methods that change the proxy raise a
+    RuntimeError once it is closed.
 
         with FaultProxy("127.0.0.1:6379") as proxy:
             client = redis.Redis(port=proxy.port)
@@ -35,10 +35,10 @@ class FaultProxy:
             proxy.remove("latency_downstream")
 
     Attributes:
-        name: For messages, and for clients of the HTTP API.
-        listen: `host:port` where it listens, also while it is disabled.
+        name: Name of the proxy in messages and in the HTTP API.
+        listen: `host:port` where the proxy listens; kept while the proxy is disabled.
         upstream: `host:port` of the server.
-        toxics: By name, in the order in which they were added.
+        toxics: The toxics by name, in the order in which they were added.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ class FaultProxy:
         name: str = "proxy",
         enabled: bool = True,
     ) -> None:
-        """Listen.
+        """Start the proxy's thread, and listen if *enabled*.
 
         Args:
             upstream: `host:port` of the server.
-            listen: `host:port`; a port of 0 picks a free one.
-            toxics: Affect the proxy from its first connection on, in the form of Toxiproxy's API:
-                `{"type": "latency", "attributes": {"latency": 500}}`.
-            seed: For toxicity, jitter and sizes; None: different each time.
-            name: Of the proxy.
+            listen: `host:port` where the proxy listens; port 0 picks a free port.
+            toxics: Toxics that affect the first connection already, in the form of Toxiproxy's
+                API: `{"type": "latency", "attributes": {"latency": 500}}`.
+            seed: Seed of toxicity, jitter and sizes; None: different each time.
+            name: Name of the proxy.
             enabled: Whether to listen at once.
 
         Raises:
-            ProxyError: An address or a toxic is wrong, or it cannot listen there.
+            ProxyError: An address or a toxic is wrong, or the proxy cannot listen at *listen*.
         """
         for address, what in ((listen, "listen"), (upstream, "upstream")):
             split_address(address, what)
@@ -96,17 +96,17 @@ class FaultProxy:
 
     @property
     def host(self) -> str:
-        """Where it listens."""
+        """Host on which the proxy listens."""
         return split_address(self.listen, "listen")[0]
 
     @property
     def port(self) -> int:
-        """Where it listens, also while it is disabled."""
+        """Port on which the proxy listens; kept while the proxy is disabled."""
         return split_address(self.listen, "listen")[1]
 
     @property
     def view(self) -> dict[str, Any]:
-        """The JSON object that clients of the API see; toxics of the upstream first."""
+        """The JSON object that clients of the API see; its upstream toxics come first."""
         toxics = sorted(self.toxics.values(), key=lambda toxic: toxic.stream, reverse=True)
         return {
             "name": self.name,
@@ -126,23 +126,23 @@ class FaultProxy:
         toxicity: float = 1.0,
         **attributes: int,
     ) -> str:
-        """Let a toxic affect existing and new connections, and return its name.
+        """Add a toxic for existing and new connections, and return its name.
 
         Args:
             kind: Type of the toxic, such as `latency`.
             stream: `downstream`, from the server to the client, or `upstream`.
-            name: By default the type and the stream, such as `latency_downstream`.
-            toxicity: Share of the connections that it affects, in [0, 1].
-            **attributes: As the type has them; docs/proxy.md has a table.
+            name: Name of the toxic; by default type and stream, such as `latency_downstream`.
+            toxicity: Share of the connections that the toxic affects, in [0, 1].
+            **attributes: Attributes of this type of toxic; docs/proxy.md lists them.
 
         Raises:
-            ProxyError: The type, the stream or an attribute is wrong, or the name exists.
+            ProxyError: The type, the stream or an attribute is wrong, or the name is taken.
         """
         body = {"type": kind, "stream": stream, "name": name, "toxicity": toxicity}
         return self.add_toxic({**body, "attributes": attributes}).name
 
     def add_toxic(self, body: object) -> Toxic:
-        """Do as `add` does with what a JSON object says, and return the toxic."""
+        """Add the toxic that a JSON object describes, as `add` does, and return the toxic."""
         toxic = Toxic.parse(body)
         with self._lock:
             if toxic.name in self.toxics:
@@ -152,7 +152,7 @@ class FaultProxy:
         return toxic
 
     def update(self, name: str, *, toxicity: float | None = None, **attributes: int) -> None:
-        """Change a toxic, also for existing connections; what is not given stays as it is.
+        """Change a toxic, also for existing connections; values that are not given stay.
 
         Raises:
             ProxyError: There is no toxic of that name, or a value is wrong.
@@ -160,17 +160,17 @@ class FaultProxy:
         self.update_toxic(name, {"toxicity": toxicity, "attributes": attributes})
 
     def update_toxic(self, name: str, body: object) -> Toxic:
-        """Do as `update` does with what a JSON object says, and return the toxic."""
+        """Change a toxic as a JSON object says, as `update` does, and return the toxic."""
         with self._lock:
             toxic = self.toxic(name).updated(body)
             self._apply({**self.toxics, name: toxic})
         return toxic
 
     def toxic(self, name: str) -> Toxic:
-        """Return the toxic of that name.
+        """Return the toxic called *name*.
 
         Raises:
-            ProxyError: There is none.
+            ProxyError: There is no toxic of that name.
         """
         if name not in self.toxics:
             msg = "toxic not found"
@@ -178,7 +178,7 @@ class FaultProxy:
         return self.toxics[name]
 
     def remove(self, name: str) -> None:
-        """Remove a toxic; what it held is delivered, in order.
+        """Remove a toxic; the data that the toxic held is delivered, in order.
 
         Raises:
             ProxyError: There is no toxic of that name.
@@ -193,10 +193,10 @@ class FaultProxy:
         self._wait(self._stop())
 
     def enable(self) -> None:
-        """Listen, on the same port as before.
+        """Listen again, on the same port as before.
 
         Raises:
-            ProxyError: It cannot listen there.
+            ProxyError: The proxy cannot listen on that port.
         """
         self._wait(self._start())
 
@@ -210,7 +210,7 @@ class FaultProxy:
         self._apply({})
 
     def differs(self, listen: str, upstream: str) -> bool:
-        """Tell whether the proxy has other addresses; a name is the address that it stands for.
+        """Return whether the proxy has other addresses than these; *listen* is resolved first.
 
         Raises:
             ProxyError: An address is malformed or unknown.
@@ -238,11 +238,11 @@ class FaultProxy:
         self._wait(apply())
 
     def _wait(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run *work* in the proxy's thread, after what others asked for."""
+        """Run *work* in the proxy's thread, after the work of earlier callers."""
         with self._lock:
             if self._loop.is_closed():
                 work.close()
-                msg = "the fault proxy is closed; make another one"
+                msg = "the fault proxy is closed; make a new FaultProxy"
                 raise RuntimeError(msg)
             asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_SECONDS)
 
@@ -261,7 +261,7 @@ class FaultProxy:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await asyncio.sleep(0)  # the event loop closes the sockets of what was aborted
+        await asyncio.sleep(0)  # lets the event loop close the sockets of aborted connections
 
     def _accept(self, *client: Any) -> None:  # noqa: ANN401 - a reader and a writer
         transport = client[1].transport
@@ -271,7 +271,7 @@ class FaultProxy:
         task = self._loop.create_task(self._serve(client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: transport.abort())  # also if it never began
+        task.add_done_callback(lambda _: transport.abort())  # also if the task never began
 
     async def _serve(self, client: Streams) -> None:
         """Link a client to the upstream until both streams have ended."""
