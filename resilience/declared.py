@@ -1,7 +1,6 @@
 """What an app declares by name, and errors about names."""
 
 import difflib
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -11,6 +10,10 @@ from resilience.errors import ConfigurationError
 
 T = TypeVar("T")
 
+ORDER_SECONDS_MAX = 366 * 86_400.0
+"""Longest order. What the store says is in force for longer was not written by this library."""
+AHEAD_SECONDS = 60.0
+"""Clocks of servers of one store may be so far apart."""
 TEXT_MAX = 500
 """Most characters of an actor or a reason, which all processes fetch."""
 
@@ -79,11 +82,12 @@ def check_order(what: str, actor: object, reason: object, seconds: object = 1.0)
     Nothing is known of the types: orders come from people.
 
     Raises:
-        ConfigurationError: *seconds* is not more than 0 or not finite, nobody or no reason is
-            named, or a text is too long or no Unicode.
+        ConfigurationError: *seconds* is not more than 0, or more than a year; nobody or no reason
+            is named; or a text is too long or no Unicode.
     """
-    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        msg = f"{what}: seconds must be more than 0, got {seconds!r}"
+    if not isinstance(seconds, int | float) or not 0 < seconds <= ORDER_SECONDS_MAX:
+        most = f" and at most {ORDER_SECONDS_MAX:.0f}, a year"
+        msg = f"{what}: seconds must be more than 0{most}, got {seconds!r}"
         raise ConfigurationError(msg)
     for text in (actor, reason):
         if not isinstance(text, str) or not text.strip():

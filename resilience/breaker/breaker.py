@@ -152,11 +152,6 @@ class Breaker(Ordered):
         """What the fleet had agreed on when this process last asked."""
         return self._circuit
 
-    @property
-    def unreadable(self) -> bool:
-        """Whether the store keeps what is no circuit; it counts as a closed one, until it opens."""
-        return not Circuit.can_read(self._kept)
-
     def _enter(self, now: float) -> Pass:
         if now >= self._pulse.due:
             self._pulse.beat(now)

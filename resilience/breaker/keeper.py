@@ -11,6 +11,7 @@ from resilience.breaker.classify import FAILED, NEUTRAL, OK, Classifier, Kind
 from resilience.breaker.gate import Gate
 from resilience.breaker.policy import BreakerPolicy
 from resilience.breaker.state import (
+    RETRY_AFTER_SECONDS_MAX,
     Circuit,
     State,
     closed,
@@ -27,6 +28,7 @@ from resilience.events import (
     CircuitOpened,
     Event,
     Listener,
+    StoreValueUnreadable,
     announce,
     log_event,
 )
@@ -39,8 +41,6 @@ NO_PERMIT_SECONDS = 0.05
 HEARING_SECONDS = 2 * PULSE_SECONDS
 """A circuit that has just closed does not open before all processes had time to tell what they
 see: failures are told at once, successes with the next pulse, and its window is empty."""
-RETRY_AFTER_SECONDS_MAX = 300.0
-"""A dependency cannot shut itself off for longer by its Retry-After."""
 ERROR_LENGTH = 200
 """Most characters of an error that are announced and kept as the cause of an open circuit."""
 NO_VALUE = object()
@@ -69,6 +69,8 @@ class Keeper:
     Attributes:
         name: The dependency.
         policy: When the circuit opens and closes.
+        unreadable: Whether the store keeps what is no circuit; it counts as a closed one, until it
+            opens.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Keeper:
         self._kept: Kept | None = None
         self._asked: Kept | None = None
         self._circuit = Circuit()
+        self.unreadable = False
         self._no_permit_until = self._closed_at = float("-inf")
         self._last_error = float("-inf"), ""
         self._gate = Gate(0, float("-inf"))
@@ -324,6 +327,13 @@ class Keeper:
 
     def _learn(self, kept: Kept | None) -> None:
         before, self._kept, self._circuit = self._circuit, kept, Circuit.of(kept)
+        now = self._pulse.fleet_time(self._monotonic())
+        plausible = self._circuit.is_plausible(self.policy, now)
+        self.unreadable = not (plausible and Circuit.can_read(kept))
+        if kept is not None and self.unreadable:
+            self._circuit = Circuit(generation=kept.generation)
+            wrong = f"no circuit that closes in time: {kept.text()!r:.150}"
+            self._announce(StoreValueUnreadable(key="circuits", name=self.name, error=wrong))
         newer = self._circuit.generation > before.generation  # a store that was lost knows less
         if newer and before.attempt and not self._circuit.attempt:
             self._closed_at = self._monotonic()

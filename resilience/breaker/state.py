@@ -11,9 +11,12 @@ from enum import StrEnum
 from typing import Any, Self
 
 from resilience.breaker.policy import BreakerPolicy
+from resilience.declared import AHEAD_SECONDS, ORDER_SECONDS_MAX
 from resilience.store.fleet import Kept, Probes, Window
 
 JITTER = 0.2
+RETRY_AFTER_SECONDS_MAX = 300.0
+"""A dependency cannot shut itself off for longer by its Retry-After."""
 UNHEARD_SECONDS = 0.1
 """Failures in a row must outnumber the fleet's calls of so long. Failures are told at once, but
 processes whose calls all end well tell of them after up to a quarter of a second; a host that
@@ -100,6 +103,12 @@ class Circuit:
         """Tell whether `of` understands what the store keeps."""
         return kept is None or cls._read(kept.body) is not None
 
+    def is_plausible(self, policy: BreakerPolicy, now: float) -> bool:
+        """Tell whether a process with *policy* can have made it by fleet time *now*."""
+        longest = max(policy.open_seconds_max, RETRY_AFTER_SECONDS_MAX) + AHEAD_SECONDS
+        ordered = now + ORDER_SECONDS_MAX + AHEAD_SECONDS
+        return self.until <= now + longest and self.manual_until <= ordered
+
     @staticmethod
     def _read(body: str) -> Any | None:  # noqa: ANN401 - a list of what BODY names
         try:
@@ -108,8 +117,10 @@ class Circuit:
             return None
         if not isinstance(read, list) or len(read) != len(BODY):
             return None
-        valid = all(isinstance(one, kind) for one, kind in zip(read, BODY, strict=True))
-        return read if valid and read[1] in ("", *MANUAL) and 0 <= read[2] < TIME_MAX else None
+        if not all(isinstance(one, kind) for one, kind in zip(read, BODY, strict=True)):
+            return None
+        valid = read[0] >= 0 and read[1] in ("", *MANUAL) and 0 <= read[2] < TIME_MAX
+        return read if valid else None
 
 
 def state_at(circuit: Circuit, now: float) -> State:
@@ -171,7 +182,9 @@ def closed(circuit: Circuit, now: float) -> Circuit:
 
 def _next_generation(circuit: Circuit, now: float) -> int:
     """Return a number that no circuit had before, also if the store has lost *circuit* and all."""
-    return max(circuit.generation + 1, round(now * 1e6))
+    at, after = round(now * 1e6), circuit.generation + 1
+    # Further ahead than any clock it is no generation of ours, and would leave no room for more.
+    return max(after, at) if after < at + ORDER_SECONDS_MAX * 1e6 else at
 
 
 def passed(probes: Probes, policy: BreakerPolicy) -> bool | None:

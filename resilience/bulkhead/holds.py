@@ -4,13 +4,15 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from typing import Any, Self
+from typing import Self
 
-from resilience.declared import check_order
+from resilience.declared import AHEAD_SECONDS, ORDER_SECONDS_MAX, check_order
 from resilience.errors import OrderConflictError, StoreUnavailableError
 from resilience.events import Listener, QueueHeld, QueueReleased, announce
 from resilience.store import Store
 
+TIME_MAX = 1e12
+"""No time in seconds is so late."""
 CHANGE = files("resilience.store").joinpath("hold.lua").read_text()
 
 
@@ -42,7 +44,16 @@ class Hold:
         except (ValueError, TypeError, RecursionError):
             return None
         valid = all(isinstance(one, str) for one in texts)
-        return found if valid and all(type(one) in (int, float) for one in times) else None
+        valid = valid and all(type(one) in (int, float) and 0 <= one < TIME_MAX for one in times)
+        return found if valid else None
+
+    def is_in_force(self, now: float) -> bool:
+        """Tell whether it holds at fleet time *now*."""
+        return now < self.until and self.ends_in_time(now)
+
+    def ends_in_time(self, now: float) -> bool:
+        """Tell whether it ends within a year from *now*, as every order does."""
+        return self.until <= now + ORDER_SECONDS_MAX + AHEAD_SECONDS
 
 
 class Holds:
@@ -109,12 +120,12 @@ class Holds:
 
     def _change(self, name: str, text: str, seen: float | None, now: float) -> None:
         """Keep *text* as the order about *name*, or none; only if the one *seen* is in force."""
-        kept = ""
+        kept = b""
         if seen is not None:
-            raw: Any = self._store.run(lambda client: client.hget(self._key, name))
-            kept = (raw or b"").decode()
-            found = Hold.parse(kept.encode())
-            until = found.until if found is not None and found.until > now else 0.0
+            read = self._store.read
+            kept = read(self._key, lambda client: client.hget(self._key, name), b"") or b""
+            found = Hold.parse(kept)
+            until = found.until if found is not None and found.is_in_force(now) else 0.0
             if until != seen:
                 raise _conflict(name, found)
         values = (name, kept, text, str(int(seen is None)))
@@ -135,7 +146,7 @@ class Holds:
         over = [name for name, one in found.items() if one.until <= now]
         if over:
             self._store.run(lambda client: client.hdel(self._key, *over))
-        self._known = {name: one for name, one in found.items() if name not in over}
+        self._known = {name: one for name, one in found.items() if one.is_in_force(now)}
         return self._known
 
     def look(self) -> None:
@@ -148,16 +159,23 @@ class Holds:
     def known(self, name: str, now: float) -> Hold | None:
         """Return the order to hold *name* at fleet time *now*, if there is one; asks nobody."""
         found = self._known.get(name)
-        return found if found is not None and now < found.until else None
+        return found if found is not None and found.is_in_force(now) else None
 
     def in_force(self, now: float) -> list[Hold]:
         """Return the orders in force at fleet time *now* that are known here; asks nobody."""
-        return [one for one in self._known.values() if now < one.until]
+        return [one for one in self._known.values() if one.is_in_force(now)]
 
     def _read(self) -> dict[str, Hold]:
-        kept: dict[Any, Any] = self._store.run(lambda client: client.hgetall(self._key))
-        orders = map(Hold.parse, kept.values())
-        return {one.name: one for one in orders if one is not None}
+        kept: dict[bytes, bytes] = {}
+        kept = self._store.read(self._key, lambda client: client.hgetall(self._key), kept)
+        orders = {}
+        for field, text in kept.items():
+            name, order = field.decode(errors="replace"), Hold.parse(text)
+            if order is not None and order.name == name:
+                orders[name] = order
+            else:
+                self._store.unreadable("holds", f"no order to hold: {text!r:.150}", name=name)
+        return orders
 
 
 def _conflict(name: str, now: Hold | None) -> OrderConflictError:

@@ -34,6 +34,7 @@ MODULES = {
     "relay": "relay",
     "release": "holds",
     "status": "status",
+    "store": "store",
     "topology": "topology",
     "up": "workers",
     "worker": "workers",

@@ -24,7 +24,7 @@ WEIGHT_BYTES: Final = 4_096
 """A session weighs one; so does a record, and one more for each so many bytes."""
 VALUE, DELETED, VERSION, ASK = b"=", b"-", b"#", b"?"
 """What a record tells: the value; that there is none; its version; that only the primary knows."""
-_RECORD = re.compile(rb"(\d{1,16})\|(?:\?|([=#-])(-?\d{1,19})?:.*)", re.DOTALL)
+RECORD = re.compile(rb"(\d{1,16})\|(?:\?|([=#-])(-?\d{1,19})?:.*)", re.DOTALL)
 
 
 class Record:
@@ -43,7 +43,7 @@ class Record:
     __slots__ = ("answer", "kind", "number", "raw", "until", "version", "weight")
 
     def __init__(self, raw: bytes, now_us: int, now: float) -> None:
-        found = _RECORD.fullmatch(raw)
+        found = RECORD.fullmatch(raw)
         self.raw = raw
         self.number = now_us if found is None else int(found[1])
         self.until = now + min(LIFE_US, self.number + LIFE_US - now_us) / 1e6

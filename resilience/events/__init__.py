@@ -20,6 +20,7 @@ from resilience.events.circuits import (
     CircuitOpened,
     StoreFound,
     StoreLost,
+    StoreValueUnreadable,
 )
 from resilience.events.faults import FaultInjected, FaultOrdered
 from resilience.events.features import (
@@ -96,6 +97,7 @@ __all__ = [
     "SlotLost",
     "StoreFound",
     "StoreLost",
+    "StoreValueUnreadable",
     "TrialEnded",
     "announce",
     "listening",

@@ -79,5 +79,20 @@ class StoreLost(Event, severity=logging.ERROR):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreValueUnreadable(Event, severity=logging.ERROR, crowds=True):
+    """The store holds what no process of ours can have written; it counts as absent.
+
+    Attributes:
+        key: Its key in the namespace, such as `circuits`; empty: the store did not say which.
+        name: Of the value within that key, such as a dependency; empty: all of it.
+        error: What is wrong with it.
+    """
+
+    key: str
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFound(Event):
     """The shared store answers this process again."""

@@ -1,9 +1,13 @@
 """What a fleet has agreed on about its features: one document, changed one version at a time."""
 
-from typing import Annotated, Literal, Self
+import json
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from resilience.declared import AHEAD_SECONDS, ORDER_SECONDS_MAX
 from resilience.faults.fault import Fault
 from resilience.levels import Level
 
@@ -11,15 +15,24 @@ Time = Annotated[float, Field(allow_inf_nan=False)]
 """Fleet time in seconds."""
 OPEN = "open:"
 """Begin of the rule that sheds features of a dependency whose circuit is open."""
+Version = Annotated[int, Field(ge=0, lt=10**18)]
+"""Of the document; begins with milliseconds, and grows by one."""
+_VERSION: TypeAdapter[int] = TypeAdapter(Version)
 BROWNOUT = "brownout"
 """Rule of what a brownout shed, and the key of its order: no feature has this name."""
 State = Literal["on", "off", "auto"]
+Note = Callable[[object, str], None]
+"""Is told what is wrong, and with which value."""
+
+
+def ignore(_error: object, _name: str) -> None:
+    """Note nothing."""
 
 
 class Entry(BaseModel):
     """A part of the document; fields that another version of this library wrote are left out."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Order(Entry):
@@ -40,7 +53,7 @@ class Order(Entry):
     until: Time
     actor: str
     reason: str
-    version: int
+    version: Version
     at: Time
     kept: bool = True
 
@@ -163,18 +176,52 @@ class Document(Entry):
         return f"{self.version}|{self.model_dump_json(exclude={'version'})}"
 
     @classmethod
-    def parse(cls, text: bytes) -> Self:
-        """Return what `text` wrote.
+    def parse(cls, text: bytes, *, now: float = math.inf, note: Note = ignore) -> Self:
+        """Return what `text` wrote; an entry that it cannot have written is left out.
+
+        Args:
+            text: From the store.
+            now: Fleet time; no order is in force for more than a year from then.
+            note: Told what is wrong with an entry, and its name, such as `orders.search`; or with
+                all of it, by an empty name.
 
         Raises:
             ValueError: It did not write this: the store is in other hands.
         """
         version, _, body = text.partition(b"|")
         try:
-            return cls.model_validate_json(body).model_copy(update={"version": int(version)})
-        except ValidationError as error:
+            number = _VERSION.validate_python(version.decode())
+            found = cls._without_wrong(body, note)
+        except ValueError as error:
+            note(error, "")
             msg = f"the store keeps {text[:200]!r} as state of the features: {error}"
             raise ValueError(msg) from error
+        changes: dict[str, Any] = {"version": number}
+        latest = now + ORDER_SECONDS_MAX + AHEAD_SECONDS
+        for field in ("orders", "trials", "faults"):
+            ends: dict[str, Any] = getattr(found, field)
+            changes[field] = {name: one for name, one in ends.items() if one.until <= latest}
+            for name in ends.keys() - changes[field].keys():
+                note("in force for more than a year", f"{field}.{name}")
+        if found.fault_stop is not None and found.fault_stop.until > latest:
+            note("in force for more than a year", "fault_stop")
+            changes["fault_stop"] = None
+        return found.model_copy(update=changes)
+
+    @classmethod
+    def _without_wrong(cls, body: bytes, note: Note) -> Self:
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            wrong = {(*one["loc"], "", "")[:2]: one["msg"] for one in error.errors()}
+            if any(name == "" for _, name in wrong):
+                raise  # not an entry: all of a kind
+        document = json.loads(body)
+        for (field, name), why in wrong.items():
+            holder, key = (document, field) if field == "fault_stop" else (document[field], name)
+            holder.pop(key, None)
+            note(why, f"{field}.{name}")
+        return cls.model_validate_json(json.dumps(document))
 
     def next_change(self, now: float) -> float:
         """Return when something of this ends by itself next, later than *now*."""

@@ -13,7 +13,7 @@ from resilience.events import (
     announce,
 )
 from resilience.flags.decision import Decision, Source, decide, let_probe
-from resilience.flags.document import BROWNOUT, OPEN, Document, Order, State
+from resilience.flags.document import BROWNOUT, OPEN, Document, Order, State, ignore
 from resilience.flags.feature import Features
 from resilience.flags.orders import Edit, after_loss, order_edit
 from resilience.flags.trial import ON, SHED, Draw, Trial, TrialOrders
@@ -47,6 +47,7 @@ class Flags(TrialOrders):
     Attributes:
         features: What was declared, by name.
         set_id: Where the fleet keeps the document; None: nowhere.
+        is_lost: Whether the store is down, or holds no readable document any more.
     """
 
     def __init__(
@@ -80,8 +81,7 @@ class Flags(TrialOrders):
         self._listeners = listeners
         self._monotonic = (clock or SystemClock()).monotonic
         self._document = NO_DOCUMENT
-        self._received = self._monotonic()
-        self._lost = False
+        self._received, self.is_lost = self._monotonic(), False
         self._trials: Mapping[str, Trial] = {}
         self._decisions: Mapping[str, Decision] = {}
         self._answers: Mapping[str, Draw | Trial] = {}
@@ -258,14 +258,14 @@ class Flags(TrialOrders):
                 again.
         """
         if flags is not None:
-            document = self._parse(flags)
+            document = self._parse(flags) if flags else None
             if document is None:
                 if flags or self.version >= 0:  # else the fleet is new
                     state = "an unreadable" if flags else "no"
                     self._expire(f"the store keeps {state} state of the features")
                 return
             self._adopt(document)
-        self._received, self._lost = self._monotonic(), False
+        self._received, self.is_lost = self._monotonic(), False
 
     def restart(self) -> None:
         """Ask before the next answer, in a forked child; the parent's samples are the parent's."""
@@ -287,15 +287,16 @@ class Flags(TrialOrders):
     def _expire(self, error: str) -> None:
         """Announce that nothing new is known; return to the defaults after `LAST_KNOWN_SECONDS`."""
         late = self._monotonic() - self._received > LAST_KNOWN_SECONDS
-        if not self._lost or (late and self.version >= 0):
-            self._lost = True
+        if not self.is_lost or (late and self.version >= 0):
+            self.is_lost = True
             announce(FlagsLost(error=error, defaults=late or self.version < 0), self._listeners)
             if late:
                 self._adopt(NO_DOCUMENT)
 
     def _parse(self, text: bytes) -> Document | None:
+        note = ignore if self._store is None else self._store.unreadable
         try:
-            return Document.parse(text)
+            return Document.parse(text, now=self._now(), note=note)
         except ValueError:
             return None
 

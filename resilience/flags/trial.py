@@ -231,7 +231,8 @@ class _Side(NamedTuple):
 
     @classmethod
     def of(cls, name: str, counts: Mapping[str, float]) -> Self:
-        return cls(*(counts.get(f"{name}:{field}", 0.0) for field in cls._fields))
+        side = cls(*(counts.get(f"{name}:{field}", 0.0) for field in cls._fields))
+        return side._replace(failures=min(side.failures, side.calls))
 
     @property
     def mean(self) -> float:

@@ -61,8 +61,9 @@ def drill_rows(app: Resilience) -> list[dict[str, Any]]:
         ConfigurationError: The app has no store.
     """
     known, store, redact = known_labels(app), app.store, app.settings.redact
-    totals: Any = store.run(lambda client: client.hgetall(store.key("totals")))
-    texts: Any = store.run(lambda client: client.hgetall(store.key("exemplars")))
+    total, kept, none = store.key("totals"), store.key("exemplars"), dict[bytes, bytes]()
+    totals = store.read(total, lambda client: client.hgetall(total), none)
+    texts = store.read(kept, lambda client: client.hgetall(kept), none)
     counts: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for series, count in read_counts(totals, known).items():
         if series[0] == DRILLS:

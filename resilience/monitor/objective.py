@@ -13,6 +13,8 @@ from resilience.levels import Level
 from resilience.monitor.metrics import ANSWERS, MINUTES, Series, known_labels, read_counts
 from resilience.tasks.resilience import Resilience
 
+DIGITS_MAX = 15
+"""No minute has so many, in seconds."""
 Window = Annotated[timedelta, Field(ge=timedelta(hours=1), le=timedelta(days=35))]
 
 
@@ -72,9 +74,10 @@ def counts_until(app: Resilience, moments: Iterable[float]) -> tuple[Counts, lis
         ConfigurationError: The app has no store.
     """
     store, known, history = app.store, known_labels(app), app.store.key("history")
-    names: Any = store.run(lambda client: client.hkeys(history))
-    fields: Any = store.run(lambda client: client.hgetall(store.key("answers")))
-    times = sorted(int(name) for name in names if name.isdigit())
+    names: Any = store.read(history, lambda client: client.hkeys(history), [])
+    answers, none = store.key("answers"), dict[bytes, bytes]()
+    fields = store.read(answers, lambda client: client.hgetall(answers), none)
+    times = sorted(int(name) for name in names if name.isdigit() and len(name) <= DIGITS_MAX)
     # The first entry since a moment has what was counted by then; see counts.lua.
     wanted = [next((at for at in times if at >= moment), None) for moment in moments]
     entries: dict[int | None, Counts] = {None: read_counts(fields, known)}

@@ -20,6 +20,8 @@ WORKERS_SECONDS = 1.0
 """Workers have so long to answer what they consume."""
 NO_SUCH_QUEUE = "404"
 """What brokers reply where a queue does not exist; some of them as a number."""
+DIGITS_MAX = 15
+"""No time in seconds has so many."""
 REMEMBERED_SECONDS = 300
 """How long a note that a queue has no consumer is kept. After a longer pause between two looks, the
 time without a consumer begins with the later one."""
@@ -94,7 +96,6 @@ def unserved(adopted: Resilience, consumers: Mapping[str, int]) -> dict[str, int
 
     Raises:
         StoreUnavailableError: The store does not answer.
-        ValueError: Somebody else has written there.
     """
     key, now = adopted.store.key("unserved"), int(adopted.fleet_time())
 
@@ -105,8 +106,12 @@ def unserved(adopted: Resilience, consumers: Mapping[str, int]) -> dict[str, int
                 client.hdel(key, name)
             else:
                 client.hsetnx(key, name, now)
-                began[name] = int(client.hget(key, name) or now)
+                since = client.hget(key, name) or b""
+                valid = since.isdigit() and len(since) <= DIGITS_MAX and int(since) <= now
+                began[name] = int(since) if valid else now
+                if not valid:
+                    client.hset(key, name, now)
         client.expire(key, REMEMBERED_SECONDS)
         return began
 
-    return adopted.store.run(ask)
+    return adopted.store.read(key, ask, dict[str, int]())

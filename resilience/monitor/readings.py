@@ -12,7 +12,7 @@ from typing import Any, Final
 import redis
 
 from resilience import events
-from resilience.breaker.state import State
+from resilience.breaker.state import TIME_MAX, State
 from resilience.clock import SystemClock
 from resilience.monitor import metrics
 from resilience.monitor.metrics import MINUTES, OTHER, Series
@@ -76,15 +76,16 @@ class Readings:
                 key = store.key("slots", name, "held")
                 ask: Any = functools.partial(redis.Redis.zcount, name=key, min=now, max="inf")
                 yield ("slots", name), dependency.slots
-                yield ("slots_in_use", name), store.run(ask)
+                yield ("slots_in_use", name), store.read(key, ask, 0)
 
     def _totals(self) -> Values:
         store, known = self._app.store, metrics.known_labels(self._app)
 
-        def ask(client: Any) -> Any:  # noqa: ANN401 - redis-py's types are vague
-            return [client.hgetall(store.key(one)) for one in ("totals", "answers", "exemplars")]
+        def ask(kind: str) -> dict[bytes, bytes]:
+            key, none = store.key(kind), dict[bytes, bytes]()
+            return store.read(key, lambda client: client.hgetall(key), none)
 
-        totals, answers, exemplars = store.run(ask)
+        totals, answers, exemplars = map(ask, ("totals", "answers", "exemplars"))
         self.born = totals.pop(b"born", None)
         # A series that appears with its first count would hide that count from `increase`.
         for name in metrics.LABELS["event"]:
@@ -94,12 +95,13 @@ class Readings:
                 yield from ((("events", name, one), 0.0) for one in of)
         counts = metrics.read_counts({**totals, **answers}, known)
         yield from ((one, count) for one, count in counts.items() if one[0] != MINUTES)
-        for name, text in exemplars.items():
-            with suppress(ValueError, TypeError, KeyError, RecursionError):
+        for series, text in exemplars.items():
+            with suppress(ValueError, TypeError, KeyError, RecursionError, OverflowError):
                 kept = json.loads(text)
-                if (one := metrics.read_series(name, known)) and len(kept["trace_id"]) == 32:  # noqa: PLR2004 - W3C's
+                if (one := metrics.read_series(series, known)) and len(kept["trace_id"]) == 32:  # noqa: PLR2004 - W3C's
                     trace = f"{int(kept['trace_id'], 16):032x}"
-                    self.exemplars[one] = trace, float(kept["at"])
+                    if 0 <= (at := float(kept["at"])) <= TIME_MAX:
+                        self.exemplars[one] = trace, at
 
     def _objectives(self) -> Values:
         for name, minutes in minutes_below_full(self._app).items():

@@ -20,7 +20,7 @@ def connected(adopted: Resilience) -> Resilience:
         StoreUnavailableError: The store does not answer, or refuses; we would show our ignorance.
         ConfigurationError: The app has no store.
     """
-    adopted.store.run(lambda client: client.ping())
+    adopted.store.run(lambda client: client.time())  # the pulse needs it as well
     adopted.pulse.refresh()
     if adopted.pulse.scope == "local":
         msg = "the store answers, but refuses a pulse: is it full, read-only or without EVAL?"

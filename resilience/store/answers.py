@@ -19,6 +19,8 @@ REWRITE_SHARE = 0.02
 """A remembered answer is rewritten after this share of its life, not at every success."""
 REWRITE_SECONDS_MAX = 30.0
 """It is rewritten after this time at the latest."""
+DIGITS_MAX = 15
+"""No answer lives for so many milliseconds."""
 THROTTLED_KEYS = 10_000
 """How many keys a process knows the last write of."""
 
@@ -84,6 +86,9 @@ class Answers:
     def decode(self, text: bytes, left_ms: int) -> Answer:
         """Return the answer that *text* stores, with *left_ms* of its life left."""
         life, _, document = text.partition(b":")
+        if len(life) > DIGITS_MAX:
+            msg = f"no life in ms: {life!r:.150}"
+            raise ValueError(msg)
         return Answer(value=self._loads(document), age=max(0, int(life) - left_ms) / 1000)
 
     def remember(self, name: str, value: object, *, max_age: float) -> None:

@@ -7,6 +7,7 @@ from resilience.store.connection import Store
 KEEP_SECONDS: Final = 86_400
 """As long as Celery keeps the results of a chord's members."""
 MEMBERS: Final = "members"
+DIGITS_MAX: Final = 15
 
 
 class Chords:
@@ -30,8 +31,12 @@ class Chords:
     def collect(self, group: str) -> tuple[int | None, list[bytes]]:
         """Return how many members there are, None if nobody noted it, and the texts of those in."""
         key = self._store.key("chords", group)
-        found: Any = self._store.run(lambda client: client.hgetall(key))
+        found: dict[bytes, bytes] = {}
+        found = self._store.read(key, lambda client: client.hgetall(key), found)
         members = found.pop(MEMBERS.encode(), None)
+        if members is not None and (len(members) > DIGITS_MAX or not members.isdigit()):
+            self._store.unreadable(key, f"no number of members: {members!r:.150}", name=MEMBERS)
+            members = None
         return None if members is None else int(members), list(found.values())
 
     def _put(self, group: str, field: str, text: str) -> None:

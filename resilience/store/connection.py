@@ -11,10 +11,18 @@ from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
+from redis.exceptions import NoPermissionError
 
 from resilience.clock import Clock, SystemClock
 from resilience.errors import StoreUnavailableError
-from resilience.events import Event, Listener, StoreFound, StoreLost, announce
+from resilience.events import (
+    Event,
+    Listener,
+    StoreFound,
+    StoreLost,
+    StoreValueUnreadable,
+    announce,
+)
 from resilience.store.clients import Clients
 
 RETRY_SECONDS = 1.0
@@ -22,6 +30,10 @@ RETRY_SECONDS = 1.0
 
 LOST = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse, OSError)
 """What an exchange ends in if there is no store at the other end, or none to talk to."""
+UNREADABLE_SECONDS = 3600.0
+"""A value that cannot be read is announced again after so long."""
+UNREADABLE_MAX = 1000
+"""So many are announced in that time: the keys of jobs have no end."""
 EXCHANGES_PER_LOOP = 8
 """More at once on one event loop take turns: a burst that all connects at once would be too slow
 for the timeout, and pass for a lost store."""
@@ -66,6 +78,8 @@ class Store:
         self._clock = clock or SystemClock()
         self._listeners = listeners
         self._down_until: float | None = None
+        self._unreadable: set[tuple[str, str]] = set()
+        self._forget_at = float("-inf")
         self._turn = threading.Lock()
         self._here = _Here()
         self._clients = Clients(url, key=self.key(), timeout_seconds=timeout_seconds)
@@ -209,7 +223,9 @@ class Store:
     def _look(self) -> None:
         """Find out beside the calls whether the store is back, as no call shall wait for that."""
         try:
-            self.client.ping()
+            self.client.time()  # which the scripts ask for as well: who may do work may do this
+        except NoPermissionError:
+            pass  # an answer, too
         except (*LOST, redis.ResponseError):
             return
         self._found()
@@ -233,7 +249,40 @@ class Store:
 
     def _refused(self, error: redis.ResponseError) -> StoreUnavailableError:
         self._found()
+        if "WRONGTYPE" in str(error):
+            self.unreadable("", error)
         return StoreUnavailableError(f"the store refused: {error}")
+
+    def unreadable(self, key: str, error: object, *, name: str = "") -> None:
+        """Announce once an hour that what the store holds is none of ours, and counts as absent.
+
+        Args:
+            key: Its key, with or without the namespace; empty: not known.
+            error: What is wrong with it.
+            name: Of the value within that key; empty: all of it.
+        """
+        now, one = self._clock.monotonic(), (key.removeprefix(self.key("")), name)
+        if now >= self._forget_at:
+            self._unreadable, self._forget_at = set(), now + UNREADABLE_SECONDS
+        if one not in self._unreadable and len(self._unreadable) < UNREADABLE_MAX:
+            self._unreadable.add(one)
+            said = StoreValueUnreadable(key=one[0][:200], name=name[:200], error=str(error)[:200])
+            self._announce(said)
+
+    def read(self, key: str, exchange: Callable[[redis.Redis], Any], absent: T) -> T:
+        """Do the same as `run` for a command that reads *key*; of another type it is *absent*."""
+
+        def reading(client: redis.Redis) -> T:
+            try:
+                found: T = exchange(client)
+            except redis.ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                self.unreadable(key, error)
+                return absent
+            return found
+
+        return self.run(reading)
 
     def _announce(self, event: Event) -> None:
         announce(event, self._listeners)

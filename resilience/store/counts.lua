@@ -42,7 +42,7 @@ local function keep_history()
   redis.call('HSET', KEYS[8], minute, #answers > 0 and cjson.encode(seen) or '{}')
   local times, old, slots = {}, {}, {}
   for _, text in ipairs(redis.call('HKEYS', KEYS[8])) do
-    times[#times + 1] = tonumber(text)
+    times[#times + 1] = #text < 16 and tonumber(string.match(text, '^%d+$')) or nil
   end
   table.sort(times)
   for _, at in ipairs(times) do
@@ -53,11 +53,17 @@ local function keep_history()
   redis.call('EXPIRE', KEYS[8], KEEP)
 end
 
+-- Return the count that *text* stands for; 0 of what is none.
+local function count_of(text)
+  local number = tonumber(text or '0')
+  return number and number >= 0 and number < 1e15 and number or 0
+end
+
 local function add(key, names)
   if #names == 0 then return end
   local sums = {}
   for i, old in ipairs(redis.call('HMGET', key, unpack(names))) do
-    local sum = (tonumber(old or '0') or 0) + batch.counts[names[i]]
+    local sum = count_of(old) + batch.counts[names[i]]
     sums[2 * i - 1], sums[2 * i] = names[i], string.format('%.17g', sum)
   end
   redis.call('HSET', key, unpack(sums))
@@ -70,13 +76,15 @@ local function add_minutes(answers)
     local name = cjson.encode({ 'minutes_below_full', dependency })
     local number, last = string.match(redis.call('HGET', KEYS[7], name) or '', '^(%d+)|(%d+)$')
     if level ~= 'FULL' and tonumber(last) ~= minute then
-      redis.call('HSET', KEYS[7], name, string.format('%d|%d', (number or 0) + 1, minute))
+      redis.call('HSET', KEYS[7], name, string.format('%d|%d', count_of(number) + 1, minute))
     end
   end
 end
 
 local function count()
-  if batch.batch <= (tonumber(redis.call('GET', KEYS[5]) or '0') or 0) then return end
+  -- No process is so far ahead of itself: then the number is not its own.
+  local last = count_of(redis.call('GET', KEYS[5]))
+  if last - 1000 < batch.batch and batch.batch <= last then return end
   -- A key of another type must fail here: after the first write the batch would be added in part.
   for i = 6, 9 do redis.call('HLEN', KEYS[i]) end
   redis.call('SET', KEYS[5], batch.batch, 'EX', COUNTED_KEEP)
@@ -100,5 +108,5 @@ end
 -- A key that holds another type than ours must not keep circuits from opening.
 local counted, failure = pcall(count)
 local reply = pulse()
-reply[7] = counted and '' or (type(failure) == 'table' and failure.err or tostring(failure))
+reply[8] = counted and '' or (type(failure) == 'table' and failure.err or tostring(failure))
 return reply

@@ -22,14 +22,16 @@ redis.call('PEXPIRE', KEYS[1], lasts)
 local flags = redis.pcall('GET', KEYS[3])
 local document = type(flags) == 'string' and string.match(flags, '^%d+|{.*}$') and 1 or 0
 local leader = redis.call('GET', KEYS[2])
-if leader and leader ~= worker then return {document, 0} end
+local left = redis.call('PTTL', KEYS[2])
+local leads = left > 0 and left <= 10 * lasts -- longer than any lead, or without an end: none of ours
+if leader and leader ~= worker and leads then return {document, 0} end
 redis.call('SET', KEYS[2], worker, 'PX', lasts)
 
 local answer = {document, 1}
 local reports = redis.call('HGETALL', KEYS[1])
 for i = 1, #reports, 2 do
   local at, text = string.match(reports[i + 1], '^(%d+)|(.*)$')
-  if at and now - tonumber(at) < lasts then
+  if at and math.abs(now - tonumber(at)) < lasts then
     answer[#answer + 1] = text
   else
     redis.call('HDEL', KEYS[1], reports[i])

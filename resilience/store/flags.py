@@ -1,6 +1,7 @@
 """The state of the features, as one text in the store."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -12,6 +13,8 @@ from resilience.store.connection import Store
 KEY = "flags"
 COUNTS_SECONDS = 86_400
 """What a trial has counted is kept for so long after the last call."""
+COUNT_MAX = 1e15
+"""No trial counts so far."""
 OTHER_TYPE = b"?"
 """Stands for a key that holds no text: somebody else wrote it."""
 
@@ -47,6 +50,10 @@ class FlagStore:
                 return OTHER_TYPE
             raise
 
+    def unreadable(self, error: object, name: str) -> None:
+        """Announce once what is wrong with an entry, or with the whole text: *name* is empty."""
+        self._store.unreadable(self.key, error, name=name)
+
     def swap(self, before: bytes | None, after: str) -> bool:
         """Write *after* if the text is still *before*; tell whether it was.
 
@@ -80,6 +87,14 @@ class FlagStore:
         Raises:
             StoreUnavailableError: The store does not answer.
         """
-        key = self._store.key("trial", trial)
-        found: Any = self._store.run(lambda client: client.hgetall(key))
-        return {name.decode(): float(amount) for name, amount in found.items()}
+        key, none = self._store.key("trial", trial), dict[bytes, bytes]()
+        counts = {}
+        for field, text in self._store.read(key, lambda client: client.hgetall(key), none).items():
+            name, amount = field.decode(errors="replace"), -1.0
+            with suppress(ValueError):
+                amount = float(text)
+            if 0 <= amount < COUNT_MAX:
+                counts[name] = amount
+            else:
+                self._store.unreadable(key, f"no count: {text!r:.150}", name=name)
+        return counts

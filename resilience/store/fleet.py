@@ -18,12 +18,9 @@ from resilience.store.flags import KEY as FLAGS
 
 EVIDENCE = struct.Struct(">7Q")
 WINDOW = struct.Struct(">5Q")
-"""Wire formats of `Evidence` and `Window`. One RESP integer per count would cost the server more
-than the counting itself."""
+"""Wire formats of `Evidence` and `Window`: integers in RESP cost more than the counting itself."""
 TOTALS = ("totals", "answers", "history", "exemplars")
 """Keys of what all processes have counted; see counts.lua."""
-
-
 NUMBERS = re.compile(rb"(\d{1,16})\|(\d{1,16})\|", re.ASCII)
 
 
@@ -254,7 +251,7 @@ class StoreFleet:
     def ask(self, question: Question) -> Any:  # noqa: ANN401 - by question
         """Ask and wait."""
         script, keys, values = self._script_call(question)
-        return _read(question, self._store.run(lambda _: self._scripts[script](keys, values)))
+        return self._read(question, self._store.run(lambda _: self._scripts[script](keys, values)))
 
     async def ask_async(self, question: Question) -> Any:  # noqa: ANN401 - by question
         """Ask without blocking the event loop."""
@@ -263,7 +260,13 @@ class StoreFleet:
         async def exchange(client: redis.asyncio.Redis) -> object:
             return await client.register_script(self._codes[script])(keys, values)
 
-        return _read(question, await self._store.run_async(exchange))
+        return self._read(question, await self._store.run_async(exchange))
+
+    def _read(self, question: Question, answer: Any) -> Any:  # noqa: ANN401 - by question
+        if isinstance(question, Exchange):
+            for key in answer[6]:
+                self._store.unreadable(key.decode(), "a key of another type")
+        return _read(question, answer)
 
     def _script_call(self, question: Question) -> tuple[str, list[str], list[str | bytes | float]]:
         """Return the script that answers *question*, its keys and its arguments."""
@@ -307,7 +310,7 @@ def _read(question: Question, answer: Any) -> Any:  # noqa: ANN401 - by question
             granted, first, ok, failed = answer
             return Probes(granted=bool(granted), first=bool(first), ok=ok, failed=failed)
         case Exchange():
-            seconds, microseconds, version, circuits, flags, windows, *counted = answer
+            seconds, microseconds, version, circuits, flags, windows, _, *counted = answer
             return Reply(
                 now=int(seconds) + int(microseconds) / 1e6,
                 version=version.decode(),

@@ -5,6 +5,7 @@
 -- it, ARGV[4] 1 if it does not matter what the order was
 -- -> 1 if it was changed, else 0
 
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
 if ARGV[4] ~= '1' and (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 if ARGV[3] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])

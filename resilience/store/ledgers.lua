@@ -10,12 +10,15 @@
 local id, host, place, mode, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local now = tonumber(redis.call('TIME')[1])
 local others = {}
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
 for i = 6, #ARGV do
   local text = redis.call('HGET', KEYS[1], ARGV[i])
   local read, kept = pcall(cjson.decode, text or '')
-  if read and type(kept) == 'table' and kept.id then
+  if read and type(kept) == 'table' and type(kept.id) == 'string'
+      and type(kept.place) == 'string' then
     -- A copy of a file on another host has the same id. It is noticed while both hosts join.
-    local elsewhere = kept.host ~= host and now - (tonumber(kept.seen) or 0) < patience
+    local seen = type(kept.seen) == 'number' and kept.seen or 0
+    local elsewhere = kept.host ~= host and math.abs(now - seen) < patience
     if kept.id ~= id or (host ~= '' and elsewhere) then
       others[#others + 1] = ARGV[i]
       others[#others + 1] = tostring(kept.place)

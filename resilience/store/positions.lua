@@ -9,6 +9,10 @@
 
 local APART, KEEP, MOST, MOST_SOURCES = 0.5, 300, 600, 100
 
+for i, kind in ipairs({'zset', 'zset', 'hash'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', KEYS[i]) end
+end
 local samples, sources, source, at = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000

@@ -6,7 +6,8 @@
 -- ARGV[3] ms for which a new record lives, or the rest of the old one's life if that is longer
 -- -> {seconds and microseconds of fleet time, the record in the store now}
 
-local record = redis.call('GET', KEYS[1]) or ''
+local record = redis.pcall('GET', KEYS[1]) or ''
+if type(record) == 'table' then record = '' end -- a key of another type is no record, and replaced
 if ARGV[2] ~= '' and record == ARGV[1] then
   record = ARGV[2]
   local life = math.max(tonumber(ARGV[3]), redis.call('PTTL', KEYS[1]))

@@ -13,12 +13,18 @@ local probes, generation, owner, operation = KEYS[2], ARGV[2], 'l:' .. ARGV[3], 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local kept = redis.call('HGET', KEYS[1], ARGV[1])
-local current, due = string.match(kept or '0|0|', '^(%d+)|(%d+)|')
+-- Return the whole number that *text* stands for; nil of what is none.
+local function whole(text)
+  return text and #text < 16 and tonumber(string.match(text, '^%d+$')) or nil
+end
+
+-- A key of another type is empty.
+local kept = redis.pcall('HGET', KEYS[1], ARGV[1])
+local current, due = string.match(type(kept) == 'string' and kept or '0|0|', '^(%d+)|(%d+)|')
 if current ~= generation or now < tonumber(due) then return nil end
 
 local first = 0
-if redis.call('HGET', probes, 'g') ~= generation then
+if redis.pcall('HGET', probes, 'g') ~= generation then
   -- A probe that ends now belonged to another circuit, for instance one from before a flush.
   if operation ~= 'take' then return nil end
   redis.call('DEL', probes)
@@ -28,7 +34,9 @@ if redis.call('HGET', probes, 'g') ~= generation then
 end
 
 local function ended(how)
-  return tonumber(redis.call('HGET', probes, how) or 0)
+  local number = whole(redis.call('HGET', probes, how) or '0')
+  if not number then redis.call('HDEL', probes, how) end
+  return number or 0
 end
 
 if operation == 'take' then
@@ -37,7 +45,8 @@ if operation == 'take' then
   local fields = redis.call('HGETALL', probes)
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 2) == 'l:' then
-      if tonumber(fields[i + 1]) <= now then
+      local ends = whole(fields[i + 1])
+      if not ends or ends <= now or ends > now + 10 * lease then
         redis.call('HDEL', probes, fields[i])
       else
         out = out + 1
@@ -50,8 +59,9 @@ if operation == 'take' then
   return { 1, first, ok, failed }
 end
 
-local lease_end = tonumber(redis.call('HGET', probes, owner) or 0)
+local lease_end = whole(redis.call('HGET', probes, owner)) or 0
 redis.call('HDEL', probes, owner)
 if lease_end <= now then return nil end
+ended(operation) -- what is no number cannot be counted on
 if operation ~= 'neutral' then redis.call('HINCRBY', probes, operation, 1) end
 return { 0, 0, ended('ok'), ended('failed') }

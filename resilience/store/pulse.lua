@@ -18,7 +18,8 @@
 -- -> {seconds, microseconds, version of the circuits,
 --     {name, circuit, …} or nil if the process knows them,
 --     flags or nil if the process knows them or does not ask, "" if there are none,
---     WINDOW per dependency: calls, failed, slow, reporters, failures in a row}
+--     WINDOW per dependency: calls, failed, slow, reporters, failures in a row,
+--     the keys of another type than these, which count as empty}
 --
 -- The version of the circuits is a digest of them. Whatever changes the circuits also changes the
 -- version: a flush, a failover to older data, another version of these scripts.
@@ -34,6 +35,16 @@ local process = ARGV[1]
 local time = redis.call('TIME')
 local second = tonumber(time[1])
 local day = 86400
+
+-- Return what a command reads of a key. A key of another type is empty, until something is written.
+local misplaced = {}
+local function read(i, command, ...)
+  local found = redis.pcall(command, KEYS[i], ...)
+  if not found.err then return found end
+  if not string.find(found.err, 'WRONGTYPE', 1, true) then return redis.call(command, KEYS[i], ...) end
+  misplaced[#misplaced + 1] = KEYS[i]
+  return {}
+end
 
 -- Return the generation of a circuit; 0 of what is none, as in fleet.py.
 local function generation_of(text)
@@ -102,7 +113,8 @@ local function drop_old(window, length, bad)
   while first < #counts do
     local at, ok, failed, slow = struct.unpack(COUNTS, counts, first)
     if at > oldest then break end
-    window.ok, window.failed, window.slow = window.ok - ok, window.failed - failed, window.slow - slow
+    window.ok, window.failed = math.max(0, window.ok - ok), math.max(0, window.failed - failed)
+    window.slow = math.max(0, window.slow - slow)
     first = first + COUNTS_SIZE
   end
   window.counts = string.sub(counts, first)
@@ -112,7 +124,7 @@ local function drop_old(window, length, bad)
   if bad then seen[process] = bad end
   local reporters = 0
   for name, at in pairs(seen) do
-    if at > oldest then reporters = reporters + 1 else seen[name] = nil end
+    if type(at) == 'number' and at > oldest and at <= second + length then reporters = reporters + 1 else seen[name] = nil end
   end
   window.reporters = reporters > 0 and cmsgpack.pack(seen) or ''
   return reporters
@@ -122,15 +134,16 @@ end
 -- alone meanwhile; an answer would make it drop the circuits that it has opened by itself.
 redis.call('SET', KEYS[2], process, 'EX', day)
 
-local circuits = redis.call('HGETALL', KEYS[1])
+local circuits = read(1, 'HGETALL')
 if #circuits > 0 then redis.call('EXPIRE', KEYS[1], day) end
 
 local windows, changed = {}, {}
 if #ARGV > 4 then
   local known = {}
   for i = 1, #circuits, 2 do known[circuits[i]] = circuits[i + 1] end
-  for i, packed in ipairs(redis.call('HMGET', KEYS[4], unpack(ARGV, 5))) do
-    local name = ARGV[i + 4]
+  local kept = read(4, 'HMGET', unpack(ARGV, 5))
+  for i = 1, #ARGV - 4 do
+    local name, packed = ARGV[i + 4], kept[i]
     local generation, length, ok, failed, age, slow, tail =
       struct.unpack(EVIDENCE, ARGV[4], (i - 1) * EVIDENCE_SIZE + 1)
     local current = generation_of(known[name])
@@ -150,6 +163,7 @@ if #ARGV > 4 then
   end
 end
 if #changed > 0 then
+  if misplaced[#misplaced] == KEYS[4] then redis.call('DEL', KEYS[4]) end
   redis.call('HSET', KEYS[4], unpack(changed))
   redis.call('EXPIRE', KEYS[4], day)
 end
@@ -161,4 +175,5 @@ if ARGV[2] ~= '' then
   if type(flags) == 'table' then flags = '?' end -- the key holds another type: it is not ours
   if string.match(flags, '^%d+') == ARGV[2] then flags = false end
 end
-return { time[1], time[2], version, ARGV[3] ~= version and circuits, flags, table.concat(windows) }
+circuits = ARGV[3] ~= version and circuits
+return { time[1], time[2], version, circuits, flags, table.concat(windows), misplaced }

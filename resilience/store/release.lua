@@ -14,6 +14,7 @@
 -- -> how many may be released
 
 local flow = KEYS[1]
+if redis.call('TYPE', flow).ok ~= 'hash' then redis.call('DEL', flow) end
 local wanted, share, least = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local factor, window = tonumber(ARGV[7]), tonumber(ARGV[8])
 local time = redis.call('TIME')
@@ -21,7 +22,10 @@ local second = tonumber(time[1])
 local now = second * 1000 + math.floor(time[2] / 1000)
 
 local function count(kind, jobs)
-  if jobs > 0 then redis.call('HINCRBY', flow, kind .. ':' .. second, jobs) end
+  local field = kind .. ':' .. second
+  if jobs > 0 and type(redis.pcall('HINCRBY', flow, field, jobs)) == 'table' then
+    redis.call('HSET', flow, field, jobs) -- there was no number
+  end
 end
 count('c', tonumber(ARGV[1]))
 count('r', tonumber(ARGV[2]))
@@ -30,21 +34,20 @@ local total = { c = 0, r = 0, a = 0, g = 0 }
 local now_again, this_second, open, closed = 0, 0, false, nil
 local fields = redis.call('HGETALL', flow)
 for i = 1, #fields, 2 do
-  local kind, at = string.match(fields[i], '^(%a):(%d+)$')
-  if kind then
-    if tonumber(at) <= second - window then
-      redis.call('HDEL', flow, fields[i])
-    else
-      total[kind] = total[kind] + tonumber(fields[i + 1])
-      if tonumber(at) == second then
-        if kind == 'a' then now_again = tonumber(fields[i + 1]) end
-        if kind == 'a' or kind == 'g' then this_second = this_second + tonumber(fields[i + 1]) end
-      end
+  local kind, at = string.match(fields[i], '^([crag]):(%d+)$')
+  local number = #fields[i + 1] < 16 and tonumber(string.match(fields[i + 1], '^%d+$'))
+  if kind and number and tonumber(at) > second - window and tonumber(at) <= second + window then
+    total[kind] = total[kind] + number
+    if tonumber(at) == second then
+      if kind == 'a' then now_again = number end
+      if kind == 'a' or kind == 'g' then this_second = this_second + number end
     end
   elseif fields[i] == 'open' then
     open = true
-  else
-    closed = tonumber(fields[i + 1])
+  elseif fields[i] == 'closed' and number and number <= now + 1000 * window then
+    closed = number
+  else -- too old, or of the future, or not ours
+    redis.call('HDEL', flow, fields[i])
   end
 end
 

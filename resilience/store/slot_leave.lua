@@ -9,17 +9,22 @@ local held, line, owner = KEYS[1], KEYS[2], ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
+-- Tell whether the server refused a command, as a key of another type holds nothing of ours.
+local function refused(answer) return type(answer) == 'table' and answer.err end
+
+if refused(redis.pcall('ZREMRANGEBYSCORE', held, '-inf', now)) then redis.call('DEL', held) end
 local was_held = redis.call('ZREM', held, owner)
 if redis.call('EXISTS', line) == 0 then return was_held end
-redis.call('ZREM', line, owner)
-redis.call('ZREM', KEYS[3], owner)
+if refused(redis.pcall('ZREM', line, owner)) or refused(redis.pcall('ZREM', KEYS[3], owner)) then
+  redis.call('DEL', line, KEYS[3])
+end
 redis.call('DEL', KEYS[4] .. owner)
 local free = ARGV[2] - redis.call('ZCARD', held)
 if free > 0 then
   for _, next_one in ipairs(redis.call('ZRANGE', line, 0, free - 1)) do
     local wake = KEYS[4] .. next_one
-    if redis.call('LLEN', wake) == 0 then redis.call('LPUSH', wake, 1) end
+    redis.call('DEL', wake)
+    redis.call('LPUSH', wake, 1)
     redis.call('PEXPIRE', wake, ARGV[3])
   end
 end

@@ -9,10 +9,13 @@ local lease = tonumber(ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- Tell whether the server refused a command, as a key of another type holds nothing of ours.
+local function refused(answer) return type(answer) == 'table' and answer.err end
+
 local answers = {}
 for i, held in ipairs(KEYS) do
   local owner, slots = ARGV[2 * i], tonumber(ARGV[2 * i + 1])
-  redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
+  if refused(redis.pcall('ZREMRANGEBYSCORE', held, '-inf', now)) then redis.call('DEL', held) end
   if redis.call('ZSCORE', held, owner) then
     answers[i] = 1
   else

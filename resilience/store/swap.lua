@@ -8,7 +8,10 @@
 -- ARGV[4] what became of it or ""
 -- -> 1 if it was replaced, else 0
 
-if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+local kept = redis.pcall('HGET', KEYS[1], ARGV[1]) or ''
+local misplaced = type(kept) == 'table' and string.find(kept.err, 'WRONGTYPE', 1, true)
+if (misplaced and '' or kept) ~= ARGV[2] then return 0 end
+if misplaced then redis.call('DEL', KEYS[1]) end -- there are no circuits, as in pulse.lua
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('EXPIRE', KEYS[1], 86400)
 redis.call('DEL', KEYS[2])

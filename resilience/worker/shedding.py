@@ -78,7 +78,7 @@ class Shedding(BesideWorker):
         flags, now = resilience.flags, SystemClock.monotonic()
         since = self._lead_since = (self._lead_since or now) if standing.is_leader else None
         has_copy = flags.version >= 0
-        if has_copy and not standing.has_document:
+        if has_copy and (flags.is_lost or not standing.has_document):
             flags.change(_write_back)
         if since is None:
             return

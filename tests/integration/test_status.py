@@ -407,7 +407,8 @@ def test_what_strangers_wrote_shows_as_text(desk: Desk) -> None:
     """Nothing steers the terminal, begins a line of its own, or runs when it is pasted."""
     store = desk.adopted.store
     name, reason = "a; rm -rf /", "\x1b[2J\nlevel: FULL [bold]" + "x" * 400
-    odd = {"name": name, "until": 1e300, "actor": "\r\x07", "reason": reason}
+    until = desk.adopted.fleet_time() + 3600
+    odd = {"name": name, "until": until, "actor": "\r\x07", "reason": reason}
     store.client.hset(store.key("holds"), name, json.dumps(odd))
 
     found, shown = desk.status(), desk.run("status").stdout
@@ -468,4 +469,4 @@ def test_shell_completes_commands() -> None:
     """As docs/operations.md says."""
     words = f"celery -A {FEATURES} resilience st"
     done = run(_CELERY_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD="4")
-    assert done.stdout == "plain,status\n", done.stderr
+    assert done.stdout == "plain,status\nplain,store\n", done.stderr

@@ -52,6 +52,9 @@ class Store:
     key = "flags"
     text: bytes | None = None
 
+    def unreadable(self, error: object, name: str) -> None:
+        """Announce nothing: what is lost here is written anew."""
+
     def read(self) -> bytes | None:
         """Return the text."""
         return self.text

@@ -47,6 +47,10 @@ class Store:
         self.senders.append(current_thread())
         self.counts.append(counts)
 
+    def unreadable(self, error: object, name: str) -> None:
+        """Fail: these tests keep nothing that cannot be read."""
+        raise AssertionError(name, error)
+
     def calls(self) -> float:
         """Return how many calls were counted."""
         sides = ("control", "shed")

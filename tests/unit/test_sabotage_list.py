@@ -11,9 +11,9 @@ from tests.sabotage.sabotages import ROOT, Sabotage, all_sabotages, parsed
 AREAS = {"breaker", "budget", "fanout", "ledger", "slots", "hold", "admission", "fallback"}
 AREAS |= {"redaction", "command_line", "flags", "read_your_writes", "metrics", "telemetry"}
 AREAS |= {"page", "chaos", "fault_proxy", "proving", "pytest_plugin", "gameday"}
-AREAS |= {"hardening_messages", "hardening_files", "hardening_limits"}
-AREAS |= {"hardening_rights", "hardening_input"}
-AREAS |= {"hardening_guards"}
+AREAS |= {"hardening_files", "hardening_guards", "hardening_input"}
+AREAS |= {"hardening_limits", "hardening_messages", "hardening_rights"}
+AREAS |= {"hardening_storevalues"}
 EVERY = all_sabotages()
 
 
