@@ -11,7 +11,7 @@ from types import FunctionType
 from typing import Any
 
 from resilience.clock import Clock, SystemClock
-from resilience.errors import ConfigurationError, StoreUnavailableError
+from resilience.errors import ConfigurationError, NoStoredAnswerError, StoreUnavailableError
 from resilience.store.connection import Store
 from resilience.store.script import Script
 
@@ -84,12 +84,19 @@ class Answers:
         return f"{life}:{self._dumps(value)}", life
 
     def decode(self, text: bytes, left_ms: int) -> Answer:
-        """Return the answer that *text* stores, with *left_ms* of its life left."""
+        """Return the answer that *text* stores, with *left_ms* of its life left.
+
+        Raises:
+            NoStoredAnswerError: It cannot be read, as if another program had written it.
+        """
         life, _, document = text.partition(b":")
-        if len(life) > DIGITS_MAX:
-            msg = f"no life in ms: {life!r:.150}"
-            raise ValueError(msg)
-        return Answer(value=self._loads(document), age=max(0, int(life) - left_ms) / 1000)
+        try:
+            if len(life) > DIGITS_MAX:
+                raise ValueError(life)  # noqa: TRY301 - unreadable as the rest
+            return Answer(value=self._loads(document), age=max(0, int(life) - left_ms) / 1000)
+        except Exception as error:
+            msg = f"the remembered answer cannot be read: {type(error).__name__}"
+            raise NoStoredAnswerError(msg) from error
 
     def remember(self, name: str, value: object, *, max_age: float) -> None:
         """Keep *value* under *name* for *max_age* seconds, for `fallback.cached(name)`.
@@ -124,6 +131,7 @@ class Answers:
         """Return the answer under the full *key*; None if there is none.
 
         Raises:
+            NoStoredAnswerError: What is there cannot be read.
             StoreUnavailableError: The store does not answer, or refuses.
         """
         return self._read(self._store.run(lambda client: self._script.ask(client, [key])))

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 import redis.asyncio
 
+from resilience.errors import NoStoredAnswerError
 from resilience.store.answers import Answers
 from resilience.store.connection import Store
 
@@ -221,8 +223,9 @@ class FanIn:
         for name, text in fields.items():
             if name.startswith(b"s:"):
                 left, _, remembered = text.partition(b";")
-                found = self._answers.decode(remembered, int(left))
-                stale[name[2:].decode()] = (found.value, found.age)
+                with suppress(NoStoredAnswerError):  # as if nothing were remembered
+                    found = self._answers.decode(remembered, int(left))
+                    stale[name[2:].decode()] = (found.value, found.age)
         wanted = sorted(
             (int(place), name[2:].decode(), required == b"1")
             for name, text in fields.items()

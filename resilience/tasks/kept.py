@@ -32,7 +32,7 @@ from resilience.tasks.envelope import (
 )
 from resilience.tasks.publisher import publishing
 from resilience.tasks.resilience import Resilience
-from resilience.tasks.serialization import dumps, loads, why_refused
+from resilience.tasks.serialization import dumps, escaped, loads, why_refused
 
 RENAMED: Final = {"link": "callbacks", "link_error": "errbacks"}
 """Options of `apply_async` that Celery's message calls otherwise."""
@@ -263,7 +263,7 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job, seen: Token | N
     # would drop the message in silence.
     by_name = queue.exchange.type == "direct"
     producer.publish(
-        (message["args"], message["kwargs"], message["embed"]),
+        escaped((message["args"], message["kwargs"], message["embed"])),
         exchange="" if by_name else queue.exchange,
         routing_key=queue.name if by_name else message.get("routing_key") or queue.routing_key,
         headers=headers,

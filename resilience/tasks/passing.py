@@ -25,6 +25,7 @@ from resilience.tasks.envelope import LEVEL_HEADER, level_header, level_of
 from resilience.tasks.marks import marks_of
 from resilience.tasks.positions import share_at_end, stale_reads
 from resilience.tasks.routing import check_when_final
+from resilience.tasks.serialization import escaped
 
 Announce = Callable[[Event], None]
 
@@ -57,7 +58,7 @@ def pass_values(app: Celery[Any], announce: Announce) -> None:
             given = stale_reads()  # a plain value was made from them, which follows the job
         message = base.as_task_v2(self, task_id, name, args, kwargs, *more, **options)
         if given is None:
-            return message
+            return _readable(app, name, message)
         own = options.get("headers") or {}
         level = level_header(worse(given, level_of(own)))
         if LEVEL_HEADER in own:  # of a line that is more degraded by now; Celery merges it last
@@ -66,7 +67,7 @@ def pass_values(app: Celery[Any], announce: Announce) -> None:
         _write_down(message.body[2], level)
         if given.level > Level.FULL:
             announce(_passed(name, task_id, given))
-        return message
+        return _readable(app, name, message)
 
     amqp.__class__ = type(base.__name__, (base,), {"as_task_v2": as_task_v2})
     amqp.task_protocols = {**amqp.task_protocols, 2: amqp.as_task_v2}
@@ -146,6 +147,13 @@ def _passed(name: str, task_id: object, given: Outcome[Any]) -> DegradedValuePas
         source=given.source,
         age=given.age,
     )
+
+
+def _readable(app: Celery[Any], name: str, message: Any) -> Any:  # noqa: ANN401 - Celery's
+    """Return *message* so that its arguments arrive as given; of Celery's own tasks as it is."""
+    if not hasattr(app.tasks.get(name), "dependency"):
+        return message
+    return message._replace(body=escaped(message.body))
 
 
 def _write_down(embed: dict[str, Any], level: Mapping[str, Any]) -> None:

@@ -23,6 +23,8 @@ from resilience.tasks.serialization import loads
 
 NOT_IN_TIME = "DeadlineExceeded"
 """Reason of a part that had not answered when the fan-out ended."""
+UNREADABLE = "UnreadableAnswer"
+"""Begins the reason of a part whose answer this process cannot read."""
 
 
 def respond(resilience: Resilience, fan: str, record: Record) -> PartialResponse:
@@ -55,7 +57,7 @@ def part_answer(record: Record, name: str, required: bool) -> PartAnswer:  # noq
     payload = record.ended.get(name)
     if payload is not None and payload.startswith(b"+"):
         return came_in(name, payload, required=required)
-    why: dict[str, Any] = {} if payload is None else loads(payload[1:])
+    why = {} if payload is None else _failure(payload)
     reason = why.get("reason", NOT_IN_TIME if record.final != "unpublished" else "Unpublished")
     if name in record.stale:
         value, age = record.stale[name]
@@ -72,9 +74,20 @@ def part_answer(record: Record, name: str, required: bool) -> PartAnswer:  # noq
 
 
 def came_in(name: str, payload: bytes, *, required: bool) -> PartAnswer:
-    """Return the answer that the payload of a successful part holds."""
-    outcome = outcome_of(loads(payload[1:]))
+    """Return the answer that the payload of a successful part holds; unreadable, it is missing."""
+    try:
+        outcome = outcome_of(loads(payload[1:]))
+    except Exception as error:  # noqa: BLE001 - of any type that an app registers
+        reason = f"{UNREADABLE}: {type(error).__name__}"
+        return PartAnswer(name=name, outcome=None, reason=reason, required=required)
     return PartAnswer(name=name, outcome=outcome, reason=outcome.reason, required=required)
+
+
+def _failure(payload: bytes) -> dict[str, Any]:
+    try:
+        return dict(loads(payload[1:]))
+    except Exception as error:  # noqa: BLE001 - as above
+        return {"reason": f"{UNREADABLE}: {type(error).__name__}"}
 
 
 def publish_callback(

@@ -2,14 +2,18 @@
 
 On the wire an outcome is kombu's envelope around what `to_json` returns:
 `{"__type__": "resilience.Outcome", "__value__": {"data": …, "_meta": {…}}}`.
-An answer in the data has an envelope of its own.
+An answer in the data has an envelope of its own. A mapping of the user's that has the two keys of
+an envelope, such as an upstream's JSON, would be read as one; `escaped` writes it as
+`{"__type__": "resilience.Escaped", "__value__": [<its __type__>, <its __value__>]}`.
 
 Other serializers (msgpack, yaml, an app's own) know no such registry. `carry_answers` lets them
 write the same envelope.
 """
 
 import json
+import marshal
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -28,7 +32,7 @@ from resilience.levels import Level
 from resilience.outcome import JsonAnswer, Outcome
 from resilience.partial import PartialResponse
 
-__all__ = ["carry_answers", "dumps", "loads", "must_encode", "must_keep", "why_refused"]
+__all__ = ["carry_answers", "dumps", "escaped", "loads", "must_encode", "must_keep", "why_refused"]
 
 ANSWERS: Final[Mapping[str, type[Outcome[Any]] | type[PartialResponse]]] = {
     "resilience.Outcome": Outcome,
@@ -36,18 +40,68 @@ ANSWERS: Final[Mapping[str, type[Outcome[Any]] | type[PartialResponse]]] = {
 }
 TYPE, VALUE = "__type__", "__value__"
 """Keys of kombu's envelope."""
+ESCAPED: Final = "resilience.Escaped"
 # What kombu's `dumps` and `loads` make for each call, which is a third of what they take.
 _encode: Final = JSONEncoder().encode
 _decode: Final = json.JSONDecoder(object_hook=object_hook).decode
+_KEYS: Final = {TYPE, VALUE}
 PROBE: Final = Outcome(value=[Outcome(value=1)], level=Level.STALE, reason="probe", age=1.5)
 
-register_type(Outcome, "resilience.Outcome", Outcome.to_wire, Outcome.from_json)
-register_type(
-    PartialResponse,
-    "resilience.PartialResponse",
-    PartialResponse.to_wire,
-    PartialResponse.from_json,
-)
+
+@dataclass(frozen=True, slots=True)
+class Escaped:
+    """A mapping of the user's that looks like an envelope, on its way out."""
+
+    pair: list[Any]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let pickle, which reads no envelope, write the mapping itself."""
+        return _original, (self.pair,)
+
+
+def escaped(value: Any) -> Any:  # noqa: ANN401 - anything
+    """Return *value* with all mappings in it escaped that look like an envelope.
+
+    Itself if there are none. Answers in it are left alone: they escape their own data. What an
+    app's own type is encoded as is the app's to escape.
+    """
+    return _escape(value) if isinstance(value, dict | list | tuple) and _suspect(value) else value
+
+
+def _suspect(value: Any) -> bool:  # noqa: ANN401 - anything
+    """Tell whether a key of an envelope may be in *value*; a walk takes ten times as long."""
+    try:
+        return TYPE.encode() in marshal.dumps(value)
+    except ValueError:  # it holds more than plain values
+        return True
+
+
+def _escape(value: Any) -> Any:  # noqa: ANN401 - anything
+    if isinstance(value, dict):
+        made = {name: _escape(item) for name, item in value.items()}
+        if made.keys() == _KEYS:
+            return Escaped([made[TYPE], made[VALUE]])
+        return made if any(made[name] is not item for name, item in value.items()) else value
+    if isinstance(value, list | tuple):
+        items = [_escape(item) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        return items if isinstance(value, list) else tuple(items)
+    return value
+
+
+def _original(pair: list[Any]) -> dict[str, Any]:
+    return dict(zip((TYPE, VALUE), pair, strict=True))
+
+
+def _wire(answer: JsonAnswer) -> dict[str, Any]:
+    wire: dict[str, Any] = escaped(answer.to_wire())
+    return wire
+
+
+register_type(Escaped, ESCAPED, lambda one: one.pair, _original)  # type: ignore[arg-type] # reads a dict
+for _name, _kind in ANSWERS.items():
+    register_type(_kind, _name, _wire, _kind.from_json)
 
 
 def carry_answers() -> None:
@@ -120,7 +174,9 @@ def _enveloped(value: Any) -> Any:  # noqa: ANN401 - anything
     """Return *value* with envelopes in the place of answers; itself if there are none."""
     if isinstance(value, JsonAnswer):
         marker = next(name for name, kind in ANSWERS.items() if isinstance(value, kind))
-        return {TYPE: marker, VALUE: _enveloped(value.to_wire())}
+        return {TYPE: marker, VALUE: _enveloped(_wire(value))}
+    if isinstance(value, Escaped):
+        return {TYPE: ESCAPED, VALUE: _enveloped(value.pair)}
     if isinstance(value, dict):
         made = {name: _enveloped(item) for name, item in value.items()}
         return made if any(made[name] is not item for name, item in value.items()) else value
@@ -135,7 +191,11 @@ def _rebuilt(value: Any) -> Any:  # noqa: ANN401 - anything
     """Return *value* with answers in the place of their envelopes."""
     if isinstance(value, dict):
         made = {name: _rebuilt(item) for name, item in value.items()}
-        kind = ANSWERS.get(made[TYPE]) if made.keys() == {TYPE, VALUE} else None
+        if made.keys() != _KEYS or not isinstance(made[TYPE], str):
+            return made
+        if made[TYPE] == ESCAPED:
+            return _original(made[VALUE])
+        kind = ANSWERS.get(made[TYPE])
         return made if kind is None else kind.from_json(made[VALUE])
     if isinstance(value, list | tuple):
         return [_rebuilt(item) for item in value]
@@ -149,8 +209,8 @@ def dumps(value: object) -> str:
         kombu.exceptions.EncodeError: It cannot be sent; the message names it.
     """
     try:
-        text: str = _encode(value)
-    except (TypeError, ValueError) as error:
+        text: str = _encode(escaped(value))
+    except (RecursionError, TypeError, ValueError) as error:
         msg = f"{value!r:.200} cannot be sent as JSON: {error}"
         raise EncodeError(msg) from error
     return text

@@ -13,7 +13,7 @@ AREAS |= {"redaction", "command_line", "flags", "read_your_writes", "metrics", "
 AREAS |= {"page", "chaos", "fault_proxy", "proving", "pytest_plugin", "gameday"}
 AREAS |= {"hardening_files", "hardening_guards", "hardening_input"}
 AREAS |= {"hardening_limits", "hardening_messages", "hardening_rights"}
-AREAS |= {"hardening_storevalues"}
+AREAS |= {"hardening_storevalues", "hardening_wire"}
 EVERY = all_sabotages()
 
 
