@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from resilience.errors import ConfigurationError
+from resilience.text import REDACT
 
 PREFIX = "RESILIENCE_"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-REDACT = frozenset({"password", "secret", "token", "api_key", "authorization"})
 
 
 def _separated(given: object) -> object:
@@ -34,7 +34,9 @@ def _json(given: object) -> object:
 
 
 LogFormat = Literal["logfmt", "json"]
-Names = Annotated[frozenset[str], BeforeValidator(_separated)]
+Names = Annotated[
+    frozenset[str], BeforeValidator(_separated), AfterValidator(lambda names: names | REDACT)
+]
 
 
 class Settings(BaseModel):
@@ -57,8 +59,10 @@ class Settings(BaseModel):
             there.
         ledger_lease_seconds: A job that a relay published, and that no worker has ended or begun
             in so long, is published again.
-        redact: Names of arguments whose values no view of the ledger shows; they are stored as they
-            are. In the variable, separated by commas.
+        redact: Names whose values no view, log line, event and error shows, besides those of the
+            default, which always count: in any case, and also at the end of a longer name, such as
+            `access_token`. The ledger stores arguments as they are. In the variable, separated by
+            commas.
         store_timeout_seconds: Longest wait for one exchange with the store.
         publish_timeout_seconds: Longest wait for the broker to connect or to take a message.
         grace_seconds: How long after SIGTERM jobs of dependencies may end; then they are cut and

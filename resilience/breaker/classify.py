@@ -1,7 +1,6 @@
 """What the end of a call says about the dependency."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -13,8 +12,9 @@ from resilience.errors import (
     RejectedError,
     is_bug,
 )
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 Kind = Literal["ok", "failed", "neutral"]
 OK: Kind = "ok"

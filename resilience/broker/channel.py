@@ -1,6 +1,5 @@
 """Takes messages from a Redis broker."""
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -22,8 +21,9 @@ from resilience.broker.tracking import track
 from resilience.broker.unacked import CRASHES_HEADER, Held, Unacked, script, sha
 from resilience.broker.unreadable import NOWHERE, SafeMessage, Unreadable, tag_of
 from resilience.clock import SystemClock
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 AT_ONCE = 50
 """Most messages taken in one step."""

@@ -1,12 +1,13 @@
 """What a Redis broker throws away when its memory is full."""
 
-import logging
 from contextlib import suppress
 
 import redis
 from redis.exceptions import ResponseError
 
-logger = logging.getLogger("resilience")
+from resilience.text import get_logger
+
+logger = get_logger("resilience")
 
 DROPS_QUEUES = "allkeys-"
 """So begins a `maxmemory-policy` that evicts what has no expiry, as queues have none."""

@@ -1,6 +1,5 @@
 """Renews what a worker holds of a Redis broker, and gives what dead workers held to others."""
 
-import logging
 import threading
 import weakref
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ from resilience.broker.eviction import warn_of_eviction
 from resilience.broker.peers import GONE_SECONDS, LOOK_SECONDS, Peer, Peers
 from resilience.broker.unacked import Held, Unacked
 from resilience.clock import Clock, SystemClock
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 BEAT_SECONDS = 1.0
 GRACE_SECONDS = 2.5

@@ -22,8 +22,9 @@ from redis.exceptions import ResponseError
 from resilience.broker.silence import has_spoken
 from resilience.broker.unacked import Unacked
 from resilience.clock import Clock
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 LOOK_SECONDS = 0.25
 """How often a worker checks the connections of others, while any worker holds a message."""

@@ -1,9 +1,10 @@
 """Keeps app-wide priorities off queues whose broker refuses them."""
 
-import logging
 from typing import Any
 
-logger = logging.getLogger("resilience")
+from resilience.text import get_logger
+
+logger = get_logger("resilience")
 
 QUEUE_TYPE, QUORUM = "x-queue-type", "quorum"
 

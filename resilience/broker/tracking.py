@@ -1,13 +1,13 @@
 """Lets a Redis broker tell of new jobs, which it does with its invalidation messages."""
 
-import logging
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from resilience.broker.silence import LOOK_SECONDS
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 
 def track(connection: Any) -> None:  # noqa: ANN401 - redis-py's

@@ -10,6 +10,8 @@ import redis
 from kombu.utils.json import dumps, loads
 from redis.exceptions import NoScriptError
 
+from resilience.text import get_logger
+
 CRASHES_HEADER: Final = "resilience-crashes"
 """Message header: how many workers have died while they held the message."""
 AT_ONCE = 100
@@ -19,6 +21,8 @@ LOOK_AT = 1000
 MUTE_SECONDS = 3600.0
 """Workers with kombu's own transport never renew what they hold. Others get it after kombu's own
 visibility timeout: both kinds of worker may share a broker during an upgrade."""
+
+logger = get_logger("resilience")
 
 _folder = files(__package__)
 

@@ -1,6 +1,5 @@
 """Which errors of a call under a budget its `default` may stand in for."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,8 +7,9 @@ from resilience.errors import is_any_of, is_bug, is_unreadable, mark_wrong_call,
 from resilience.events import AnswerDegraded, Listener, announce
 from resilience.levels import Level
 from resilience.steering import Neutral
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 
 def replaceable(

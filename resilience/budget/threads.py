@@ -2,7 +2,6 @@
 
 import contextvars
 import functools
-import logging
 import os
 import sys
 import threading
@@ -14,11 +13,12 @@ from typing import Any, Protocol
 
 from resilience.budget.interrupts import Interruptible, reaper
 from resilience.errors import TooManyAbandonedError
+from resilience.text import get_logger
 
 ABANDONED_MAX = 64
 """So many calls of a process may still run after they were given up; then no other is begun."""
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 
 class Run(Protocol):

@@ -12,6 +12,7 @@ from os import strerror
 from typing import Any
 
 from resilience.chaos.patches import Place, put_check
+from resilience.text import hide_in_text
 
 Hit = Callable[[str, str, Callable[[], Exception]], None]
 """Takes the target, what is called and what makes the error; raises it if the call is to fail."""
@@ -35,7 +36,7 @@ def _httpx(stack: ExitStack, hit: Hit) -> None:
     import httpx  # noqa: PLC0415 - see above
 
     def check(_: object, request: httpx.Request) -> None:
-        called = f"{request.method} {request.url}"
+        called = hide_in_text(f"{request.method} {request.url}")
         hit("httpx", called, lambda: httpx.ConnectError(REFUSED, request=request))
 
     put_check(stack, Place(httpx.HTTPTransport, "handle_request"), check)
@@ -48,7 +49,7 @@ def _requests(stack: ExitStack, hit: Hit) -> None:
     import requests  # noqa: PLC0415 - see above
 
     def check(_: object, request: requests.PreparedRequest, **__: object) -> None:
-        called = f"{request.method} {request.url}"
+        called = hide_in_text(f"{request.method} {request.url}")
         hit("requests", called, lambda: requests.ConnectionError(REFUSED, request=request))
 
     put_check(stack, Place(requests.Session, "send"), check)

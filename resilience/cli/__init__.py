@@ -97,6 +97,16 @@ class Commands(click.Group):
                 ctx.fail(f"{word.encode(errors='backslashreplace').decode()!r} is not UTF-8.")
         return super().parse_args(ctx, args)
 
+    def _invoke_plainly(self, ctx: click.Context) -> object:
+        """Run the command; what its errors quote steers no terminal and shows no secret."""
+        from resilience.text import shown  # noqa: PLC0415 - see above
+
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = shown(error.message)  # type: ignore[misc] # as click would make it
+            raise
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that the user named.
 
@@ -106,11 +116,12 @@ class Commands(click.Group):
                 or somebody else was faster.
         """
         from resilience import errors  # noqa: PLC0415 - see above
+        from resilience.text import shown  # noqa: PLC0415 - see above
 
         try:
-            return super().invoke(ctx)
+            return self._invoke_plainly(ctx)
         except errors.ConfigurationError as error:
-            raise DeclarationError(str(error)) from error
+            raise DeclarationError(shown(error)) from error
         except ModuleNotFoundError as error:
             missing = str(error.name).partition(".")[0]
             if missing not in EXTRAS:
@@ -123,7 +134,7 @@ class Commands(click.Group):
             errors.SchemaError,
             errors.StoreUnavailableError,
         ) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(shown(error)) from error
 
 
 @click.group(cls=Commands)
@@ -144,7 +155,9 @@ def _find_app(find: Callable[..., Any], *args: Any, **options: Any) -> Any:  # n
         ours = isinstance(error, errors.ConfigurationError)
         if not ours and getattr(error, "title", None) != "Settings":  # pydantic's
             raise
-        click.echo(f"Error: the app cannot be loaded: {error}", err=True)
+        from resilience.text import shown  # noqa: PLC0415 - see above
+
+        click.echo(f"Error: the app cannot be loaded: {shown(error)}", err=True)
         raise SystemExit(DeclarationError.exit_code) from error
 
 

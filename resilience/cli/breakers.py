@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import duration_in_seconds
+from resilience.cli.words import duration_in_seconds, say
 from resilience.declared import check_known
 from resilience.monitor.circuits import breaker_rows, history_of
 from resilience.monitor.rows import breakers_of, connected
@@ -94,7 +94,7 @@ def _add_order(name: str, method: str, text: str) -> None:
         known = breakers_of(connected(Resilience.of(context.obj.app)))
         check_known(dependency, known, "No breaker guards")
         getattr(known[dependency], method)(**options)
-        click.echo(f"{dependency}: {known[dependency].state}")
+        say(f"{dependency}: {known[dependency].state}")
 
 
 for _name, (_method, _text) in ORDERS.items():

@@ -1,6 +1,5 @@
 """`celery -A app resilience check`: what will go wrong in an app, before it does."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +9,7 @@ import click
 
 import resilience
 from resilience.cli.rows import print_rows
-from resilience.cli.words import plain
+from resilience.cli.words import say, say_json
 from resilience.monitor.checking.check import report_of
 from resilience.monitor.checking.rules import RULES, Finding
 
@@ -34,17 +33,17 @@ def check(context: click.Context, kind: str, *, strict: bool, no_probe: bool) ->
     rows = [answer.row() for answer in answers]
     match kind:
         case "json":
-            click.echo(json.dumps({"tasks": rows, "findings": [*map(asdict, findings)]}, indent=2))
+            say_json({"tasks": rows, "findings": [*map(asdict, findings)]})
         case "sarif":
-            click.echo(json.dumps(sarif(findings), indent=2))
+            say_json(sarif(findings))
         case "github":
-            click.echo("".join(map(github, findings)), nl=False)
+            say("".join(map(github, findings)), nl=False)
         case _:
             print_rows(rows, [*rows[0]], as_json=False)
             for one in findings:
                 where = f" ({_path_of(one)}:{one.line})" if one.file else ""
-                click.echo(plain(f"{one.severity}: {one.rule}: {_sentence(one)}{where}"))
-            click.echo(f"{len(rows)} tasks, {len(findings)} findings")
+                say(f"{one.severity}: {one.rule}: {_sentence(one)}{where}")
+            say(f"{len(rows)} tasks, {len(findings)} findings")
     severities = {one.severity for one in findings}
     if "error" in severities or (strict and "warning" in severities):
         context.exit(WRONG)

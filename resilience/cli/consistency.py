@@ -1,6 +1,5 @@
 """`celery -A app resilience consistency`: how far primaries are, and how far replicas may lag."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import click
 from resilience.cli.breakers import ACTOR, REASON
 from resilience.cli.flags import FOR
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import briefly, duration_in_seconds, moment
+from resilience.cli.words import briefly, duration_in_seconds, moment, say, say_json
 from resilience.consistency.shared import LagOrder, SharedPositions
 from resilience.declared import check_order
 from resilience.events import LagOrdered
@@ -81,7 +80,10 @@ def obey_lag(context: click.Context, actor: str, reason: str, name: str, *, as_j
             LagOrdered(source=name, order="obey-lag", seconds=None, until=ended.until, **signed)
         )
     text = "as the app says" if ended else "there was no order"
-    click.echo(json.dumps({"databases": name, **_plain(None)}) if as_json else f"{name}: {text}")
+    if as_json:
+        say_json({"databases": name, **_plain(None)}, indent=None)
+    else:
+        say(f"{name}: {text}")
 
 
 def _order(
@@ -95,11 +97,14 @@ def _order(
     adopted.announce(LagOrdered(source=name, order=_command(order), seconds=lag, until=until, **by))
     allowed = "however far they lag" if lag is None else f"that lag by up to {lag:g} s"
     text = f"{name}: reads go to replicas {allowed}, until {moment(until)}"
-    click.echo(json.dumps({"databases": name, **_plain(order)}) if as_json else text)
+    if as_json:
+        say_json({"databases": name, **_plain(order)}, indent=None)
+    else:
+        say(text)
     if not seen.samples:
         known = ", ".join(one for one in positions.sources() if one != name) or "none"
         msg = f"No process has used databases {name!r} in the last 5 minutes. Others: {known}."
-        click.echo(msg, err=True)
+        say(msg, err=True)
 
 
 def _row(positions: SharedPositions, name: str, *, as_json: bool) -> Mapping[str, object]:

@@ -1,6 +1,5 @@
 """`celery -A app resilience dead`: see dead letters, run them again or let them go."""
 
-import json
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,15 +13,7 @@ from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
 from resilience.cli.letters import print_letter
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import (
-    COUNT,
-    above_zero,
-    briefly,
-    confirm,
-    duration,
-    duration_in_seconds,
-    plain,
-)
+from resilience.cli.words import COUNT, above_zero, briefly, confirm, duration, duration_in_seconds, say, say_json
 from resilience.clock import SystemClock
 from resilience.declared import nearest
 from resilience.ledger import Letter, Letters, State, Which
@@ -30,6 +21,7 @@ from resilience.ledger.lookups import CAUSES_MOST
 from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay
 from resilience.monitor.rows import cause_rows, last_error
 from resilience.tasks.resilience import Resilience
+from resilience.text import shown
 
 LIST = 50
 """Most letters that are listed unless told otherwise."""
@@ -76,7 +68,7 @@ def list_letters(context: click.Context, /, *, each: bool, limit: int, **options
     rows = find(which, limit=limit + 1)
     if as_json:
         shown = [asdict(letter) for letter in rows[:limit]] if each else rows[:limit]
-        click.echo(json.dumps(shown, indent=2))
+        say_json(shown)
     elif not rows:
         _say_nothing_found(context, which)
     elif each:
@@ -84,7 +76,7 @@ def list_letters(context: click.Context, /, *, each: bool, limit: int, **options
     else:
         _print_causes(rows[:limit])
     if len(rows) > limit and not as_json:
-        click.echo(f"The {'oldest' if each else 'largest'} {limit}; there are more.")
+        say(f"The {'oldest' if each else 'largest'} {limit}; there are more.")
 
 
 def _print_letters(letters: list[Letter]) -> None:
@@ -109,8 +101,8 @@ def _print_causes(rows: list[dict[str, Any]]) -> None:
         row["cause"] = f"{row['task']}\n{row['reason']}: {row['last_error']}"
     print_rows(rows, CAUSES, as_json=False, whole=CAUSES[-1:])
     if sum(row["letters"] for row in rows) >= CAUSES_MOST:
-        click.echo(f"The oldest {CAUSES_MOST:,} letters were counted; there may be more.")
-    click.echo("`dead list --fingerprint …` lists the letters of a cause.")
+        say(f"The oldest {CAUSES_MOST:,} letters were counted; there may be more.")
+    say("`dead list --fingerprint …` lists the letters of a cause.")
 
 
 @dead.command()
@@ -126,7 +118,7 @@ def show(context: click.Context, name: str, *, as_json: bool) -> None:
     letter, audit = letters.show(name), letters.audit(job=name)
     if as_json:
         record = {"job": letter and asdict(letter), "audit": [asdict(entry) for entry in audit]}
-        click.echo(json.dumps(record, indent=2))
+        say_json(record)
     else:
         print_letter(name, letter, audit)
     if letter is None and not audit:
@@ -164,15 +156,15 @@ def replay(context: click.Context, /, *, sample: int, seconds: float, **options:
     deque(order.run(total, sample=sample, seconds=seconds), maxlen=0)
     if as_json:
         became = {"replayed": order.replayed, "sample": order.sample and order.sample._asdict()}
-        click.echo(json.dumps({**became, "stopped": order.stopped}, indent=2))
+        say_json({**became, "stopped": order.stopped})
     elif order.sample:
-        click.echo(f"Sample of {sample} from {total}: {order.sample}.")
+        say(f"Sample of {sample} from {total}: {order.sample}.")
     if order.stopped:
         left = total - len(order.replayed)
-        click.echo(f"Stopped: {left} letters were not replayed. `dead show` says why.", err=True)
+        say(f"Stopped: {left} letters were not replayed. `dead show` says why.", err=True)
         context.exit(1)
     if not as_json:
-        click.echo(f"{len(order.replayed)} replayed, at most {rate:g} a second.")
+        say(f"{len(order.replayed)} replayed, at most {rate:g} a second.")
 
 
 @dead.command()
@@ -187,7 +179,10 @@ def discard(context: click.Context, /, *, yes: bool, **options: Any) -> None:  #
     # Letters may have died, and some of these may be gone, while the question was open.
     ids = letters.discard(which, limit=EVERY, among=ids, **by)
     text = f"{len(ids)} discarded."
-    click.echo(json.dumps({"discarded": ids}, indent=2) if options["as_json"] else text)
+    if options["as_json"]:
+        say_json({"discarded": ids})
+    else:
+        say(text)
 
 
 @dead.command()
@@ -206,7 +201,10 @@ def purge(context: click.Context, *, older_than: float, yes: bool, as_json: bool
         f"Forgotten: {purged.letters} letters, {purged.audit} audit entries, "
         f"{purged.claims} idempotency records."
     )
-    click.echo(json.dumps(asdict(purged), indent=2) if as_json else text)
+    if as_json:
+        say_json(asdict(purged))
+    else:
+        say(text)
 
 
 def _chosen(
@@ -246,9 +244,9 @@ def _chosen(
     ids = letters.ids(which, limit or EVERY)
     if dry_run or not ids:
         if as_json:
-            click.echo(json.dumps({f"would_be_{verb}": len(ids)} if dry_run else nothing))
+            say_json({f"would_be_{verb}": len(ids)} if dry_run else nothing, indent=None)
         elif ids:
-            click.echo(f"{len(ids)} would be {verb}.")
+            say(f"{len(ids)} would be {verb}.")
         else:
             _say_nothing_found(context, which)
         context.exit(int(name is not None and not ids))
@@ -259,14 +257,14 @@ def _say_nothing_found(context: click.Context, which: Which) -> None:
     adopted = Resilience.of(context.obj.app)
     counts = adopted.ledger.counts()
     dead = {one.dependency: one.amount for one in counts if one.state is State.DEAD}
-    there = ", ".join(f"{plain(name)}: {amount}" for name, amount in dead.items())
+    there = ", ".join(f"{shown(name)}: {amount}" for name, amount in dead.items())
     given = {kind: value for kind, value in asdict(which).items() if value is not None}
     known = {"dependency": {*adopted.dependencies, *dead}, "task": {*adopted.app.tasks}}
     hints = "".join(
-        f" Did you mean the {kind} {plain(near)!r}?"
+        f" Did you mean the {kind} {shown(near)!r}?"
         for kind, names in known.items()
         if (name := getattr(which, kind)) is not None and name not in names
         for near in nearest(name, names)
     )
-    asked = " and".join(f" of {kind} {plain(str(value))!r}" for kind, value in given.items())
-    click.echo(f"No dead letters{asked}.{hints} By dependency: {there or 'none'}.")
+    asked = " and".join(f" of {kind} {shown(str(value))!r}" for kind, value in given.items())
+    say(f"No dead letters{asked}.{hints} By dependency: {there or 'none'}.")

@@ -9,7 +9,7 @@ import click
 from resilience.chaos.guard import StopConditions, run_guarded
 from resilience.cli.breakers import ACTOR, REASON
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import above_zero, duration, moment
+from resilience.cli.words import above_zero, duration, moment, say
 from resilience.errors import ConfigurationError
 from resilience.faults import Fault, Kind
 from resilience.flags.faults import STOP_SECONDS
@@ -106,7 +106,7 @@ def set_fault(
             msg = "Stop conditions need the command to go on; leave out --detach."
             raise click.UsageError(msg)
         made = adopted.faults.set(found, actor=actor, reason=reason, seconds=seconds)
-        click.echo(f"{found.dependency}: {found.kind} until {moment(made.until)}")
+        say(f"{found.dependency}: {found.kind} until {moment(made.until)}")
         return
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -114,11 +114,11 @@ def set_fault(
     stop = StopConditions(
         level=Level[level.upper()] if level else None, burn_rate=burn_rate, command=command
     )
-    click.echo(f"{found.dependency}: {found.kind} for at most {seconds:g} s; Ctrl-C ends it")
+    say(f"{found.dependency}: {found.kind} for at most {seconds:g} s; Ctrl-C ends it")
     why = run_guarded(
         adopted, found, seconds=seconds, actor=actor, reason=reason, stop=stop, ended=ended
     )
-    click.echo(f"{found.dependency}: {found.kind} ended, as {why}")
+    say(f"{found.dependency}: {found.kind} ended, as {why}")
 
 
 def _fault(**what: Any) -> Fault:  # noqa: ANN401 - as the options say
@@ -143,7 +143,7 @@ def list_faults(context: click.Context, *, as_json: bool) -> None:
     print_rows(rows, COLUMNS, as_json=as_json, whole=COLUMNS[:1])
     if (stop := adopted.faults.stop()) is not None:
         text = f"{stop.actor} has stopped all faults until {moment(stop.until)}: {stop.reason}"
-        click.echo(text, err=True)
+        say(text, err=True)
 
 
 @fault.command()
@@ -155,7 +155,7 @@ def clear(context: click.Context, name: str, actor: str, reason: str) -> None:
     """End the fault called NAME in the whole fleet."""
     faults = connected(Resilience.of(context.obj.app)).faults
     was = faults.clear(name, actor=actor, reason=reason)
-    click.echo(f"{name}: cleared" if was else f"{name}: was not in force")
+    say(f"{name}: cleared" if was else f"{name}: was not in force")
 
 
 @fault.command("stop-all")
@@ -169,7 +169,7 @@ def stop_all(context: click.Context, seconds: float, actor: str, reason: str) ->
     """End all faults in the whole fleet, and refuse new ones for --for."""
     faults = connected(Resilience.of(context.obj.app)).faults
     ended = faults.stop_all(actor=actor, reason=reason, seconds=seconds)
-    click.echo(f"ended: {', '.join(ended) or 'none was in force'}; new ones are refused")
+    say(f"ended: {', '.join(ended) or 'none was in force'}; new ones are refused")
 
 
 @fault.command()
@@ -179,4 +179,4 @@ def stop_all(context: click.Context, seconds: float, actor: str, reason: str) ->
 def allow(context: click.Context, actor: str, reason: str) -> None:
     """Accept new faults again after `stop-all`."""
     was = connected(Resilience.of(context.obj.app)).faults.allow(actor=actor, reason=reason)
-    click.echo("faults are accepted" if was else "faults were not stopped")
+    say("faults are accepted" if was else "faults were not stopped")

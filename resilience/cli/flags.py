@@ -1,6 +1,5 @@
 """`celery -A app resilience flag`, `brownout`: see features, and order them on and off."""
 
-import json
 from typing import Any
 
 import click
@@ -8,7 +7,7 @@ import click
 from resilience.cli.breakers import ACTOR, REASON
 from resilience.cli.ledger import ledger_of
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import COUNT, briefly, duration, moment
+from resilience.cli.words import COUNT, briefly, duration, moment, say, say_json
 from resilience.declared import check_known
 from resilience.errors import ResilienceError
 from resilience.flags.document import BROWNOUT, Order, State
@@ -84,10 +83,10 @@ def trial(context: click.Context, /, name: str, *, stop: bool, **options: Any) -
     check_known(name, flags.features, "No feature is called")
     if stop:
         flags.stop_trial(name)
-        click.echo(f"{name}: trial ended")
+        say(f"{name}: trial ended")
         return
     plan = flags.start_trial(name, **options)
-    click.echo(f"{name}: trial on {plan.share:.3g} of the calls, until {moment(plan.until)}")
+    say(f"{name}: trial on {plan.share:.3g} of the calls, until {moment(plan.until)}")
 
 
 @flag.command()
@@ -123,7 +122,7 @@ def brownout(context: click.Context, /, level: str, *, as_json: bool, **options:
     _report(context, BROWNOUT, made, f"brownout {made.said}: {does}", as_json=as_json)
     key = adopted.store.key(LEADER)
     if not adopted.store.run(lambda client: client.exists(key)):
-        click.echo("No worker leads now: start one, as it is what restores the features.", err=True)
+        say("No worker leads now: start one, as it is what restores the features.", err=True)
 
 
 def _readable(row: dict[str, Any], now: float) -> dict[str, Any]:
@@ -141,7 +140,10 @@ def _readable(row: dict[str, Any], now: float) -> dict[str, Any]:
 
 def _report(context: click.Context, name: str, made: Order, said: str, *, as_json: bool) -> None:
     """Print an order that is in force, and on standard error whether the ledger lacks it."""
-    click.echo(json.dumps({"name": name, **_plain(made)}) if as_json else said)
+    if as_json:
+        say_json({"name": name, **_plain(made)}, indent=None)
+    else:
+        say(said)
     try:
         ledger_of(context).orders.history(name, limit=1)
     except ResilienceError as error:
@@ -149,7 +151,7 @@ def _report(context: click.Context, name: str, made: Order, said: str, *, as_jso
             f"The order is in force but is not in the ledger ({error}). It is lost if the store is "
             "flushed. The leading worker retries."
         )
-        click.echo(msg, err=True)
+        say(msg, err=True)
 
 
 def _plain(order: Order) -> dict[str, Any]:

@@ -12,13 +12,15 @@ from typing import Final
 
 import click
 
+from resilience.cli.words import say, say_json
+from resilience.text import hide_in_text
 from resilience.chaos.gameday.game import Game, Result
 from resilience.chaos.gameday.plan import Plan, read_plan
 from resilience.chaos.gameday.recording import record
 from resilience.chaos.gameday.report import as_json, html
 from resilience.chaos.proving.records import FILE, Records
 from resilience.cli.commandline import celery_command
-from resilience.cli.words import plain
+from resilience.cli.words import 
 from resilience.cli.workers import worker_programs
 from resilience.declared import check_known
 from resilience.errors import ConfigurationError
@@ -66,16 +68,16 @@ def gameday(
     document = as_json(plan, result)
     if html_file is not None:
         html_file.write_text(html(plan_file.name, document), encoding="utf-8")
-        click.echo(f"report: {html_file}", err=True)
+        say(f"report: {html_file}", err=True)
     if as_text:
-        click.echo(json.dumps(document, indent=2))
+        say_json(document)
     for sentence in result.broken:
-        click.echo(plain(f"broken: {sentence}"), err=True)
+        say(f"broken: {sentence}", err=True)
     for sentence in result.unjudged:
-        click.echo(plain(f"not judged: {sentence}"), err=True)
+        say(f"not judged: {sentence}", err=True)
     counts = ", ".join(f"{len(jobs)} {name}" for name, jobs in document["jobs"].items())
-    click.echo(f"{len(result.requests)} requests; jobs: {counts}", err=True)
-    click.echo(f"verdict: {result.verdict}", err=True)
+    say(f"{len(result.requests)} requests; jobs: {counts}", err=True)
+    say(f"verdict: {result.verdict}", err=True)
     context.exit(EXIT_CODES[result.verdict])
 
 
@@ -128,7 +130,7 @@ def _play(context: click.Context, adopted: Resilience, plan: Plan, stage: Path) 
                 adopted,
                 GamedayStage(servers, workers),
                 Records(stage / FILE),
-                lambda text: click.echo(plain(text), err=True),
+                lambda text: say(text, err=True),
             )
             return game.play()
 

@@ -6,7 +6,7 @@ import click
 
 from resilience.cli.breakers import ACTOR, REASON, SECONDS
 from resilience.cli.rows import JSON, print_rows
-from resilience.cli.words import moment
+from resilience.cli.words import moment, say
 from resilience.declared import check_known
 from resilience.monitor.rows import queues_of
 from resilience.tasks.resilience import Resilience
@@ -32,7 +32,7 @@ def hold(context: click.Context, name: str, seconds: float, actor: str, reason: 
     """
     adopted = _checked(context, name)
     made = adopted.holds.hold(name, seconds=seconds, actor=actor, reason=reason)
-    click.echo(f"{name}: held until {moment(made.until)}")
+    say(f"{name}: held until {moment(made.until)}")
 
 
 @click.command()
@@ -44,7 +44,7 @@ def release(context: click.Context, name: str, actor: str, reason: str) -> None:
     """Let workers take jobs again, few at first."""
     adopted = _checked(context, name)
     was = adopted.holds.release(name, actor=actor, reason=reason)
-    click.echo(f"{name}: released" if was else f"{name}: was not held")
+    say(f"{name}: released" if was else f"{name}: was not held")
 
 
 @click.command()

@@ -3,11 +3,11 @@
 import click
 
 from resilience.cli.rows import JSON, print_rows
-from resilience.cli.words import briefly, confirm
+from resilience.cli.words import briefly, confirm, say
 from resilience.clock import SystemClock
 from resilience.ledger import COUNT_LIMIT, Count, Ledger
 from resilience.ledger.database import Database
-from resilience.ledger.engines import read_url
+from resilience.ledger.engines import place_of, read_url
 from resilience.ledger.upgrade import version_of
 from resilience.monitor.rows import count_row
 from resilience.tasks.ledger_check import LedgerCheck
@@ -51,11 +51,11 @@ def upgrade(context: click.Context) -> None:
     before = _schema(url)
     found.upgrade()
     after = _schema(url)
-    place = read_url(url).render_as_string()
+    place = place_of(read_url(url))
     if before == after:
-        click.echo(f"{place} has schema {after} already.")
+        say(f"{place} has schema {after} already.")
     else:
-        click.echo(f"{place}: from {before or 'no schema'} to schema {after}.")
+        say(f"{place}: from {before or 'no schema'} to schema {after}.")
 
 
 @ledger.command()
@@ -72,7 +72,7 @@ def accept(context: click.Context, *, yes: bool) -> None:
     if not yes:
         confirm(f"Shall all processes of the app keep their jobs in {place}?")
     LedgerCheck.of(Resilience.of(context.obj.app)).accept()
-    click.echo(f"The ledger is {place}.")
+    say(f"The ledger is {place}.")
 
 
 @ledger.command()
@@ -89,8 +89,8 @@ def status(context: click.Context, *, exact: bool, as_json: bool) -> None:
     counts = sorted(found, key=lambda one: (one.dependency, one.state))
     rows = [count_row(one) for one in counts]
     if not as_json:
-        place = read_url(Resilience.of(context.obj.app).settings.ledger_url).render_as_string()
-        click.echo(f"{place}{'' if counts else ' holds no jobs.'}")
+        place = place_of(read_url(Resilience.of(context.obj.app).settings.ledger_url))
+        say(f"{place}{'' if counts else ' holds no jobs.'}")
         rows = [{**count_row(one), "jobs": one.amount, "oldest": _oldest(one)} for one in counts]
     if rows or as_json:
         print_rows(rows, COLUMNS, as_json=as_json)

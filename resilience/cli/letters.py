@@ -4,9 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import click
-
-from resilience.cli.words import moment, plain
+from resilience.cli.words import moment, say
 from resilience.ledger import AuditEntry, Letter
 
 SHOWN = ("state", "task", "dependency", "queue", "reason", "fingerprint", "attempts", "origin")
@@ -17,39 +15,35 @@ MESSAGE = ("args", "kwargs", "headers")
 def print_letter(name: str, letter: Letter | None, audit: Sequence[AuditEntry]) -> None:
     """Print all that is known of the job *name*."""
     if letter is None:
-        _print(f"The ledger holds no job {name}.")
+        say(f"The ledger holds no job {name}.")
     else:
-        _print(letter.id, bold=True)
+        say(letter.id, bold=True)
         for field in (*SHOWN, *TIMES):
             if (value := getattr(letter, field)) is not None:
-                _print(f"  {field:<12}{moment(value) if field in TIMES else value}")
+                say(f"  {field:<12}{moment(value) if field in TIMES else value}")
         _print_message(letter.message)
         for number, error in enumerate(letter.errors, 1):
             _print_error(number, error)
     for entry in audit:
         became = f" as {entry.replay}" if entry.replay else ""
-        _print(f"{moment(entry.at)}  {entry.action} of {entry.job}{became}", bold=True)
-        _print(f"  by {entry.actor}: {entry.reason}")
-
-
-def _print(text: str, **style: Any) -> None:  # noqa: ANN401 - click's
-    click.secho(plain(text), **style)
+        say(f"{moment(entry.at)}  {entry.action} of {entry.job}{became}", bold=True)
+        say(f"  by {entry.actor}: {entry.reason}")
 
 
 def _print_message(message: Any) -> None:  # noqa: ANN401 - any JSON
     if not isinstance(message, dict):
-        _print(f"  message     {message}")
+        say(f"  message     {message}")
         return
     for field in MESSAGE:
-        _print(f"  {field:<12}{json.dumps(message.get(field), ensure_ascii=False)}")
+        say(f"  {field:<12}{json.dumps(message.get(field), ensure_ascii=False)}")
 
 
 def _print_error(number: int, error: Any) -> None:  # noqa: ANN401 - any JSON
     if not isinstance(error, dict):
-        _print(f"error {number}: {error}", fg="red")
+        say(f"error {number}: {error}", fg="red")
         return
     at = error.get("at")
     when = f", {moment(at)}" if isinstance(at, int | float) else ""
-    _print(f"error {number}{when}: {error.get('type')}: {error.get('text')}", fg="red")
+    say(f"error {number}{when}: {error.get('type')}: {error.get('text')}", fg="red")
     if error.get("traceback"):
-        _print(str(error["traceback"]).rstrip())
+        say(str(error["traceback"]).rstrip())

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import click
 
+from resilience.cli.words import say
 from resilience.tasks.resilience import Resilience
 
 PORT = 9540
@@ -32,6 +33,6 @@ def metrics(context: click.Context, port: int, address: str) -> None:
     except OSError as error:
         msg = f"cannot listen on {address}:{port} ({error.strerror}); choose another --port"
         raise click.ClickException(msg) from error
-    click.echo(f"metrics on http://{address}:{server.server_port}/metrics")
+    say(f"metrics on http://{address}:{server.server_port}/metrics")
     with suppress(KeyboardInterrupt):
         thread.join()

@@ -20,11 +20,12 @@ from resilience.chaos.proving.prove import prove as prove_calls
 from resilience.chaos.proving.records import FILE, Recorder, Records
 from resilience.cli.commandline import celery_command
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import duration, plain
+from resilience.cli.words import duration, say, say_json
 from resilience.cli.workers import worker_programs
 from resilience.declared import check_known
 from resilience.errors import ConfigurationError
 from resilience.tasks.resilience import Resilience
+from resilience.text import hide_in_text
 
 IN_WORKER: Final = "resilience.chaos.proving.in_worker"
 WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-l", "WARNING")
@@ -125,7 +126,7 @@ def prove(
                 records=Records(stage / FILE),
                 kinds=kinds,
                 patience=options["patience"],
-                report=lambda text: click.echo(plain(text), err=True),
+                report=lambda text: say(text, err=True),
             ),
             calls,
             pairs=options["pairs"],
@@ -161,8 +162,8 @@ def _check_stage(adopted: Resilience, stage: Path) -> None:
     if not on_stage or conf.broker_url != settings.store_url:
         msg = (
             "the app does not read its settings from the environment, so it would not be proved "
-            f"on a throw-away broker: broker_url is {conf.broker_url!r}, chaos is "
-            f"{settings.chaos}; leave out settings=… of Resilience while it is proved"
+            f"on a throw-away broker: broker_url is {hide_in_text(str(conf.broker_url))!r}, "
+            f"chaos is {settings.chaos}; leave out settings=… of Resilience while it is proved"
         )
         raise ConfigurationError(msg)
 
@@ -214,14 +215,14 @@ def _show(proof: report.Proof, options: Mapping[str, Any], *, whole: bool) -> in
     rows = [asdict(row) for row in proof.rows]
     if options["as_json"]:
         figures = {"pruned": proof.pruned, "seconds": round(proof.seconds, 1)}
-        click.echo(json.dumps({"rows": rows, "wrong": wrong, **figures}, indent=2))
+        say_json({"rows": rows, "wrong": wrong, **figures})
     elif options["markdown"] or find_spec("rich") is None:
-        click.echo(report.markdown(proof.rows), nl=False)
+        say(report.markdown(proof.rows), nl=False)
     else:
         shown = [{**row, "seconds": f"{row['seconds']:.2f}"} for row in rows]
         print_rows(shown, report.COLUMNS, as_json=False, whole=("seconds",))
     for sentence in wrong:
-        click.echo(plain(f"wrong: {sentence}"), err=True)
+        say(f"wrong: {sentence}", err=True)
     runs = f"{len(rows)} runs, {proof.pruned} pairs left out, {proof.seconds:.0f} s"
-    click.echo(f"{runs}: {len(wrong)} wrong" if wrong else f"{runs}: every promise holds", err=True)
+    say(f"{runs}: {len(wrong)} wrong" if wrong else f"{runs}: every promise holds", err=True)
     return BROKEN if wrong else 0

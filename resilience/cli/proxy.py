@@ -8,6 +8,7 @@ import click
 
 from resilience.chaos.proxy.addresses import join_address
 from resilience.chaos.proxy.api import BODY_BYTES_MAX, ApiServer, Proxies, parse_json
+from resilience.cli.words import say
 from resilience.errors import ConfigurationError
 
 PORT = 8474
@@ -43,7 +44,7 @@ def proxy(host: str, port: int, config: Path | None, seed: int | None) -> None:
             populate(proxies, config)
         with ApiServer(join_address(host, port), proxies) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            click.echo(f"API of Toxiproxy on http://{server.address}")
+            say(f"API of Toxiproxy on http://{server.address}")
             stopped.wait()
             server.shutdown()
     finally:
@@ -59,7 +60,7 @@ def populate(proxies: Proxies, path: Path) -> None:
     try:
         with path.open("rb") as file:
             for created in proxies.populate(parse_json(file.read(BODY_BYTES_MAX))):
-                click.echo(f"proxy {created.name}: {created.listen} → {created.upstream}")
+                say(f"proxy {created.name}: {created.listen} → {created.upstream}")
     except (OSError, ConfigurationError) as error:
         msg = f"--config {path}: {error}"
         raise ConfigurationError(msg) from error

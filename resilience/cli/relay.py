@@ -1,6 +1,5 @@
 """`celery -A app resilience relay`: a relay in a process of its own."""
 
-import logging
 import os
 import select
 import signal
@@ -13,9 +12,10 @@ import click
 from resilience.cli.ledger import ledger_of
 from resilience.tasks.ledger_check import LedgerCheck
 from resilience.tasks.resilience import Resilience
+from resilience.text import get_logger
 from resilience.worker.relay import Relay
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -1,6 +1,5 @@
 """Rows that a command prints: as a table for people, as JSON for programs."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from resilience.cli.words import moment, plain
+from resilience.cli.words import moment, say_json
+from resilience.text import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +39,7 @@ def print_rows(
     A column in *whole* keeps each cell on one line.
     """
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        say_json(rows)
         return
     from rich.table import Column, Table  # noqa: PLC0415 - an extra
     from rich.text import Text  # noqa: PLC0415 - an extra
@@ -55,7 +55,7 @@ def print_rows(
 def _cell(name: str, value: object) -> str:
     if name in TIMES and isinstance(value, int | float):
         return moment(value)
-    return "" if value is None else plain(value)
+    return "" if value is None else shown(value)
 
 
 def console(**options: Any) -> "Console":  # noqa: ANN401 - rich's

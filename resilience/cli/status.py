@@ -1,6 +1,5 @@
 """`celery -A app resilience status`: what degrades now, why, and what to do next."""
 
-import json
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,10 +7,11 @@ from typing import Any
 import click
 
 from resilience.cli.rows import JSON
-from resilience.cli.words import briefly, moment, plain
+from resilience.cli.words import briefly, moment, say, say_json
 from resilience.errors import ConfigurationError, text_of
 from resilience.monitor.status import Verdict, app_command, look
 from resilience.tasks.resilience import Resilience
+from resilience.text import shown
 
 WATCH_SECONDS = 2.0
 SOURCES = {
@@ -67,12 +67,12 @@ def status(context: click.Context, *, watch: bool, as_json: bool) -> None:
         while True:
             found = look(adopted, command)
             if as_json:
-                click.echo(json.dumps(found, indent=None if watch else 2))
+                say_json(found, indent=None if watch else 2)
             else:
                 lines = "\n".join(_lines(found))
                 if watch:
                     click.clear()
-                click.echo(lines)
+                say(lines)
             if not watch:
                 context.exit(int(Verdict[found["verdict"].upper()]))
             threading.Event().wait(WATCH_SECONDS)
@@ -87,7 +87,7 @@ def _import_tasks(adopted: Resilience) -> None:
     except Exception as error:  # noqa: BLE001 - what a module does; the rest can be shown
         text = text_of(error) or repr(error)
         why = f"the tasks cannot be imported, so levels may be worse than shown: {text}"
-        click.echo(_line(f"Warning: {why}"), err=True)
+        say(_line(f"Warning: {why}"), err=True)
 
 
 def _lines(found: Mapping[str, Any]) -> Iterable[str]:
@@ -154,4 +154,4 @@ def _since(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 def _line(text: str) -> str:
     """Return *text* on one line, whatever others have written into it."""
-    return plain(text).replace("\n", "\\n")
+    return shown(text).replace("\n", "\\n")

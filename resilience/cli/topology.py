@@ -1,6 +1,5 @@
 """`celery -A app resilience topology`: the workers, as process managers want them written."""
 
-import json
 import math
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from resilience.cli import manifests
 from resilience.cli.breakers import who
 from resilience.cli.commandline import celery_command
 from resilience.cli.manifests import Worker
+from resilience.cli.words import say_json
 from resilience.cli.workers import worker_programs
 from resilience.errors import ConfigurationError
 from resilience.settings import PREFIX, Settings
@@ -36,7 +36,7 @@ def topology(
     """
     listed = workers(context)
     if as_json:
-        click.echo(json.dumps([worker.as_dict() for worker in listed], indent=2))
+        say_json([worker.as_dict() for worker in listed])
         return
     write = {
         "procfile": lambda: manifests.procfile(listed),

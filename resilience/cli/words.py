@@ -1,11 +1,15 @@
 """What people type and read: durations, and texts that somebody else wrote."""
 
+import json
 import math
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import click
+
+from resilience.text import hide, shown
 
 COUNT = click.IntRange(1, 2**31 - 1)
 """Type of an option that says how many: what every database can count to."""
@@ -63,7 +67,7 @@ def confirm(question: str) -> None:
     Raises:
         click.Abort: The answer is not yes, or nobody is there to answer; the exit code is 1.
     """
-    click.confirm(question, abort=True, err=True)
+    click.confirm(shown(question), abort=True, err=True)
 
 
 def briefly(seconds: float) -> str:
@@ -80,9 +84,11 @@ def moment(at: float) -> str:
         return f"second {at:g}"
 
 
-def plain(text: object) -> str:
-    """Return *text* with every character escaped that steers a terminal or cannot be printed."""
-    return "".join(
-        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
-        for one in str(text).expandtabs()
-    )
+def say_json(value: object, *, indent: int | None = 2) -> None:
+    """Print *value* as JSON, which escapes what is not printable, without secrets."""
+    click.echo(json.dumps(hide(value), indent=indent))
+
+
+def say(text: object, **options: Any) -> None:  # noqa: ANN401 - click's
+    """Print *text* as anybody may see it, with *options* of `click.secho`."""
+    click.secho(shown(text), **options)

@@ -1,7 +1,6 @@
 """Lets a web user see what they have written, whichever process answers the next request."""
 
 import hashlib
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from uuid import uuid4
 from resilience.consistency.session import ConsistentSession, in_session
 from resilience.consistency.signing import TokenSigner
 from resilience.consistency.token import EVERYWHERE, TOKEN_SECONDS, Token
+from resilience.text import get_logger
 
 NAME: Final = "resilience-position"
 CANDIDATES_MAX: Final = 4
@@ -22,7 +22,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[str, str]]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class _Middleware:

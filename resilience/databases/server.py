@@ -25,6 +25,7 @@ from resilience.errors import (
     TooManyAbandonedError,
     text_of,
 )
+from resilience.text import hide_in_text
 
 KINDS: Final = {"postgresql": postgres, "mysql": mariadb, "mariadb": mariadb}
 DRIVERS: Final = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
@@ -286,7 +287,8 @@ class Server:
                 return create_async_engine(url, **options).sync_engine
             return create_engine(url, **options)
         except (TypeError, ImportError, exc.SQLAlchemyError) as error:
-            msg = f"{self._where}: no engine can be made for {url.drivername}: {error}"
+            why = hide_in_text(text_of(error))
+            msg = f"{self._where}: no engine can be made for {url.drivername}: {why}"
             raise ConfigurationError(msg) from error
 
     def _watched(self, engine: Engine) -> Engine:
@@ -306,7 +308,7 @@ class Server:
 def why_unreachable(error: BaseException) -> str:
     """Return what an error says in its first line, without the statement that it ended."""
     lines = text_of(getattr(error, "orig", None) or error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    return hide_in_text(lines[0]) if lines else type(error).__name__
 
 
 def _read(address: str | URL, where: str) -> URL:

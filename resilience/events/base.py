@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
 from resilience.errors import text_of
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 SOFT_LIMIT: Final = "SoftTimeLimitExceeded"
 """By name: whoever has no Celery needs no import of it."""

@@ -1,7 +1,6 @@
 """Events as lines of the log."""
 
 import json
-import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,8 +12,9 @@ from resilience.events.plain import plain
 from resilience.events.tracing import trace_id
 from resilience.levels import Level
 from resilience.settings import log_format_here
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 TIMES: Final = frozenset({"until"})
 """Fields that are epoch times."""

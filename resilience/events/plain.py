@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Final
 
 from resilience.events.base import Event
+from resilience.text import HIDDEN, hide_in_text, is_secret
 
 LONGEST: Final = 1000
 """Characters of a text; what is longer is shortened, and says how long it was."""
@@ -23,9 +24,12 @@ def plain_fields(event: Event) -> dict[str, object]:
 
 
 def plain(value: object, longest: int = LONGEST) -> object:
-    """Return *value* as JSON knows it: a level as its number, texts and lists of bounded size."""
+    """Return *value* as JSON knows it: a level as its number, texts and lists of bounded size.
+
+    Without secrets, which are hidden before a text is shortened.
+    """
     if isinstance(value, str):
-        return shortened(value, longest)
+        return shortened(hide_in_text(value), longest)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
@@ -36,7 +40,7 @@ def plain(value: object, longest: int = LONGEST) -> object:
         return _mapping(value)
     if isinstance(value, Collection) and not isinstance(value, bytes):
         return _items(value)
-    return shortened(str(value), longest)
+    return shortened(hide_in_text(str(value)), longest)
 
 
 def _number(value: float) -> object:
@@ -62,7 +66,10 @@ def _items(values: Collection[object]) -> list[object]:
 def _mapping(values: Mapping[object, object]) -> dict[str, object]:
     first = dict(islice(values.items(), MOST_ITEMS))
     kept = {
-        shortened(str(name), LONGEST_ITEM): plain(it, LONGEST_ITEM) for name, it in first.items()
+        shortened(hide_in_text(str(name)), LONGEST_ITEM): HIDDEN
+        if is_secret(name)
+        else plain(it, LONGEST_ITEM)
+        for name, it in first.items()
     }
     more = len(values) - len(first)
     return {**kept, "…": f"{more} more"} if more else kept

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from resilience.errors import text_of
+from resilience.text import hide_in_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,5 +28,5 @@ class Progress:
 
 def reason_of(error: BaseException) -> str:
     """Return what a chain says of *error*: its class and its text."""
-    text = text_of(error)
+    text = hide_in_text(text_of(error))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

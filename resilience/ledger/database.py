@@ -30,7 +30,14 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from resilience.clock import Clock
 from resilience.errors import LedgerUnavailableError, UnkeepableError
 from resilience.ledger.direct import Direct
-from resilience.ledger.engines import STEPS, driver_of, make_engine, make_patient_engine, read_url
+from resilience.ledger.engines import (
+    STEPS,
+    driver_of,
+    make_engine,
+    make_patient_engine,
+    place_of,
+    read_url,
+)
 from resilience.ledger.job import KEY_LENGTH
 from resilience.ledger.upgrade import check_version, upgrade, version_of
 
@@ -74,7 +81,7 @@ class Database:
         self.is_file = self._backend == "sqlite"
         self.nests = self._backend in {"sqlite", "postgresql"}
         self.now = _now(self._backend, clock)
-        self.place = self._url.render_as_string(hide_password=True)
+        self.place = place_of(self._url)
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._direct = Direct(timeout_seconds=timeout_seconds, clock=clock)

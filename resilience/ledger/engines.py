@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from resilience.clock import Clock
 from resilience.errors import ConfigurationError
 from resilience.ledger.private_file import keep_private, path_of
+from resilience.text import hide_in_text
 
 POOL = 4
 """Connections per process; a thread more waits its turn."""
@@ -47,7 +48,7 @@ def read_url(url: str) -> URL:
         msg = "the ledger's URL cannot be read; write sqlite:////path or postgresql://host/name"
         raise ConfigurationError(msg) from None
     backend = parsed.get_backend_name()
-    place = parsed.render_as_string(hide_password=True)
+    place = place_of(parsed)
     if backend not in {"sqlite", "postgresql", "mysql", "mariadb"}:
         msg = f"{place} is no ledger: use sqlite, postgresql or mariadb"
         raise ConfigurationError(msg)
@@ -68,6 +69,11 @@ def read_url(url: str) -> URL:
         msg = f"{place} needs a driver that is not installed ({error}); {mend}"
         raise ConfigurationError(msg) from error
     return parsed
+
+
+def place_of(url: URL) -> str:
+    """Return *url* as anybody may see it."""
+    return hide_in_text(url.render_as_string(hide_password=True))
 
 
 def is_relative(url: str) -> bool:

@@ -8,10 +8,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from resilience.breaker import Breaker
 from resilience.breaker.state import TIME_MAX
-from resilience.ledger.redaction import hide_in_text
 from resilience.monitor.rows import breakers_of
 from resilience.store.fleet import AGAIN, history_key
 from resilience.tasks.resilience import Resilience
+from resilience.text import hide_in_text
 
 Seconds = Annotated[float, Field(ge=0, le=TIME_MAX)]
 
@@ -105,7 +105,7 @@ def _row(breaker: Breaker, history: Iterable[Change]) -> dict[str, Any]:
     }
 
 
-def _read(text: bytes, redact: Iterable[str]) -> list[Change]:
+def _read(text: bytes, redact: Collection[str]) -> list[Change]:
     """Return the change that the store keeps as *text*, or nothing if it cannot be read."""
     try:
         change = Change.model_validate_json(text.removeprefix(AGAIN.encode()))

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from resilience.events import FallbackDrilled, FallbackDrillFailed
 from resilience.events.plain import plain
 from resilience.fallback import Chain
-from resilience.ledger.redaction import hide_in_text
 from resilience.levels import Level
 from resilience.monitor.metrics import known_labels, read_counts, read_series
 from resilience.tasks.resilience import Resilience
+from resilience.text import hide_in_text
 
 DRILLS: Final = "drills"
 """The metric that counts them."""

@@ -1,6 +1,5 @@
 """Passes events from the processes of a worker to those who listen to its Celery events."""
 
-import logging
 from collections import deque
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from kombu.utils.limits import TokenBucket
 from resilience.broker.beside import Outage
 from resilience.monitor.celery_events import CeleryEvents, Channel
 from resilience.tasks.resilience import Resilience
+from resilience.text import get_logger
 
 LISTENED_SECONDS: Final = 0.1
 """Time between two looks while somebody listens."""
@@ -21,7 +21,7 @@ MOST: Final = 1000
 WARNINGS: Final = 1 / 60
 """Warnings a second."""
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 
 class EventRelay(bootsteps.StartStopStep):

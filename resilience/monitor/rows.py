@@ -8,6 +8,7 @@ from resilience.breaker import Breaker
 from resilience.errors import StoreUnavailableError
 from resilience.ledger import Count, Letter, Letters, Which
 from resilience.tasks.resilience import Resilience
+from resilience.text import hide_in_text
 
 ERROR_LENGTH = 200
 """Most characters of an error in a row."""
@@ -69,7 +70,7 @@ def last_error(letter: Letter) -> str:
     error = letter.errors[-1] if letter.errors else "no error was kept"
     if isinstance(error, dict):
         error = f"{str(error.get('type')).rpartition('.')[2]}: {error.get('text')}"
-    return " ".join(str(error).split())[:ERROR_LENGTH]
+    return hide_in_text(" ".join(str(error).split()))[:ERROR_LENGTH]
 
 
 def queues_of(adopted: Resilience) -> list[str]:

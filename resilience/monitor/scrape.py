@@ -1,7 +1,6 @@
 """Shows the metrics of the whole fleet in one scrape, from Flower or from a process of its own."""
 
 import functools
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -14,8 +13,9 @@ from resilience.clock import SystemClock
 from resilience.monitor.metrics import METRICS, PREFIX, Series
 from resilience.monitor.readings import Readings, Values
 from resilience.tasks.resilience import Resilience
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 STALE_SECONDS: Final = 10.0
 """A source that is late by so much hangs, and counts as down."""

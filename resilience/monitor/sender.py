@@ -1,7 +1,6 @@
 """Sends events of Celery from a process that is no worker."""
 
 import atexit
-import logging
 import os
 import queue
 import threading
@@ -10,6 +9,8 @@ from typing import Any, Final
 from celery import Celery
 from kombu.utils.limits import TokenBucket
 
+from resilience.text import get_logger
+
 MOST: Final = 1000
 """Events that wait for a broker; what comes beyond them is dropped."""
 LAST_SECONDS: Final = 1.0
@@ -17,7 +18,7 @@ LAST_SECONDS: Final = 1.0
 WARNINGS: Final = 1 / 60
 """Warnings a second."""
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 
 class Sender:

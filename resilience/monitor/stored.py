@@ -16,6 +16,7 @@ from resilience.consistency.position import Position
 from resilience.consistency.records import RECORD
 from resilience.consistency.shared import LagOrder
 from resilience.consistency.token import Token
+from resilience.errors import NoStoredAnswerError
 from resilience.flags.document import Document
 from resilience.flags.reports import Report
 from resilience.monitor.circuits import Change
@@ -241,7 +242,7 @@ def _wrong(app: Resilience, kind: Kind, one: Value) -> str | None:
         if found is not None and found is not False:
             return None
         why = "nothing that this library writes there"
-    except (ValueError, OverflowError, RecursionError, TypeError) as error:
+    except (ValueError, OverflowError, RecursionError, TypeError, NoStoredAnswerError) as error:
         why = str(error).splitlines()[0]
     return f"{why[:200]}: {one.value!r:.100}" if not why.startswith("unreadable") else why
 

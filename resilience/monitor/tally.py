@@ -2,7 +2,6 @@
 
 import functools
 import json
-import logging
 import threading
 from contextlib import suppress
 
@@ -11,8 +10,9 @@ from resilience.clock import SystemClock
 from resilience.monitor.metrics import METRICS
 from resilience.pulse import Pulse
 from resilience.store.fleet import Batch
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 SEND_SECONDS = 1.0
 """Least time between two batches of a process, and longest time until a count is sent."""

@@ -1,6 +1,5 @@
 """Clients of the store, made as its URL says."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -17,6 +16,7 @@ from redis.sentinel import SentinelConnectionPool
 from resilience.errors import ConfigurationError
 from resilience.store import guide
 from resilience.store.guide import Address, AsyncGuide, Guide, Map, SentinelMap, SlotMap
+from resilience.text import hide_in_text
 
 CONNECTIONS_MAX = 10_000
 """Whoever waits for a fan-out holds a connection; one hundred, redis-py's limit, are too few."""
@@ -80,7 +80,7 @@ class Clients:
             _check_options(self.make())
         except (ValueError, TypeError, redis.RedisError) as error:
             # What urlsplit takes for a port may be the end of a password.
-            msg = f"store URL {_without_secrets(url)!r}: {str(error).partition(' as ')[0]}"
+            msg = f"store URL {hide_in_text(url)!r}: {str(error).partition(' as ')[0]}"
             raise ConfigurationError(msg) from error
 
     def _direct(self, url: str) -> None:
@@ -169,7 +169,3 @@ def _check_options(client: redis.Redis) -> None:
     """Make a connection, but do not connect it: it knows which options there are."""
     pool = client.connection_pool
     pool.connection_class(**pool.connection_kwargs)
-
-
-def _without_secrets(url: str) -> str:
-    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", url))

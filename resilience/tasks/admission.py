@@ -1,6 +1,5 @@
 """Whether a job may be published: the depth of its dependency's lanes, asked for once a second."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,8 +16,9 @@ from resilience.errors import BulkheadFullError, ConfigurationError, text_of
 from resilience.events import Event, JobRefused
 from resilience.tasks.envelope import LANE_HEADER, lane_in
 from resilience.tasks.publishing import PublishTimeoutError, publish_within
+from resilience.text import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 WAIT_SECONDS = 0.1
 """A publish waits so long for a depth; one that comes later serves the next."""

@@ -6,7 +6,6 @@ the headers of the message itself, and then among the nested headers.
 """
 
 import dataclasses
-import logging
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -22,8 +21,9 @@ from resilience.errors import BudgetExceededError
 from resilience.levels import Level
 from resilience.outcome import Hop, Outcome
 from resilience.store import Slot
+from resilience.text import get_logger
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 BUDGET_HEADER: Final = "resilience-budget"
 """`{"deadline", "total", "sent", "hops"}`, times in seconds of the fleet clock; None: no budget."""

@@ -101,6 +101,7 @@ def keep_message(
         "headers": message.headers,
         "properties": message.properties,
         "names": None if getattr(task, "is_remote", False) else _positional(task.run),
+        "following": _following(task.app, embed),
     }
     if message.routing_key is not None:
         content["routing_key"] = message.routing_key
@@ -191,6 +192,7 @@ def job_in(app: Celery[Any], message: Message, *, queue: str, dependency: str) -
         "headers": {name: headers[name] for name in headers if not name.startswith("x-")},
         "properties": properties,
         "names": None if task is None else _positional(task.run),
+        "following": _following(app, embed),
     }
     return Job(
         id=str(headers["id"]),
@@ -276,6 +278,22 @@ def publish_kept(app: Celery[Any], producer: Producer, job: Job, seen: Token | N
 @functools.lru_cache(FUNCTIONS_MAX)
 def _parameters(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(function).parameters)
+
+
+def _following(app: Celery[Any], embed: object) -> dict[str, list[str]]:
+    """Return what positional arguments of the tasks that follow are called, by task."""
+    found: dict[str, list[str]] = {}
+    values = [embed]
+    while values:
+        value = values.pop()
+        if isinstance(value, Mapping):
+            task = app.tasks.get(str(value.get("task")))
+            if task is not None:
+                found[task.name] = _positional(task.run)
+            values += value.values()
+        elif isinstance(value, list | tuple):
+            values += value
+    return found
 
 
 @functools.lru_cache(FUNCTIONS_MAX)

@@ -1,6 +1,5 @@
 """Checks that all processes of an app keep their jobs in one ledger."""
 
-import logging
 import threading
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary, proxy
@@ -15,8 +14,9 @@ from resilience.errors import (
 from resilience.events import SecondLedgerFound
 from resilience.store.ledgers import Ledgers, Mode
 from resilience.tasks.resilience import Resilience
+from resilience.text import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 AGAIN_SECONDS = 10.0
 """How often a process that runs compares: the store may have been flushed, or come back."""

@@ -3,15 +3,18 @@
 import functools
 import hashlib
 import inspect
+import json
 import os
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from kombu.exceptions import EncodeError
 
 from resilience.budget import current_budget
 from resilience.clock import SystemClock
@@ -75,9 +78,13 @@ def check_key(template: object, parameters: Mapping[str, inspect.Parameter], whe
 def key_of(task: str, template: str, arguments: Mapping[str, Any]) -> str:
     """Return the key of a call of *task* with *arguments*.
 
-    Two calls have the same only if the task and all arguments that the template names are the same.
+    Two calls have the same only if the task and all arguments that the template names are the same,
+    in type as well: the text `"1"` is written as `'1'`, and the number as `<1>`.
+
+    Raises:
+        ConfigurationError: An argument is a text that cannot be encoded; the message names it.
     """
-    key = f"{task}:{template.format_map(_Quoted(arguments))}"
+    key = f"{quote(task, safe='')}:{template.format_map(_Quoted(arguments))}"
     if len(key) > KEY_LENGTH_MAX:
         key = f"{key[:100]}:{hashlib.sha256(key.encode()).hexdigest()}"
     return key
@@ -87,7 +94,40 @@ class _Quoted(dict[str, Any]):
     """Arguments as they stand in a key; what the template does not name is not looked at."""
 
     def __getitem__(self, name: str) -> str:
-        return quote(str(super().__getitem__(name)), safe="")
+        value = super().__getitem__(name)
+        if not isinstance(value, str):
+            return f"<{quote(_canonical(value), safe='')}>"
+        try:
+            return f"'{quote(value, safe='')}'"
+        except UnicodeEncodeError as error:
+            msg = (
+                f"argument {name!r} of the idempotency key cannot be encoded: {value!a:.80} "
+                "has half of a character; decode it with errors='replace'"
+            )
+            raise ConfigurationError(msg) from error
+
+
+def _canonical(value: object) -> str:
+    """Return *value* as text that is the same before and after it crossed the broker."""
+    try:
+        return json.dumps(json.loads(dumps(value)), sort_keys=True)
+    except EncodeError:  # of another serializer
+        return f"{type(value).__qualname__} {value}"
+
+
+def check_texts(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:  # noqa: ANN401 - a `ResilientTask`
+    """Check, before a call of *task* is published, that it has an idempotency key if it needs one.
+
+    Raises:
+        ConfigurationError: An argument that the key names is a text that cannot be encoded.
+    """
+    template = task.idempotency_key
+    texts = (value for value in (*args, *kwargs.values()) if isinstance(value, str))
+    if template is not None and not all(map(str.isascii, texts)):
+        with suppress(TypeError):  # arguments that the task does not take: it says so itself
+            bound = _signature_of(task.run).bind(*args, **kwargs)
+            bound.apply_defaults()
+            key_of(str(task.name), template, bound.arguments)
 
 
 def call_once(

@@ -23,6 +23,7 @@ from resilience.outcome import Outcome
 from resilience.tasks.carried import carry, values_of, worse, worst
 from resilience.tasks.envelope import LEVEL_HEADER, level_header, level_of
 from resilience.tasks.marks import marks_of
+from resilience.tasks.once import check_texts
 from resilience.tasks.positions import share_at_end, stale_reads
 from resilience.tasks.routing import check_when_final
 from resilience.tasks.serialization import escaped
@@ -151,8 +152,10 @@ def _passed(name: str, task_id: object, given: Outcome[Any]) -> DegradedValuePas
 
 def _readable(app: Celery[Any], name: str, message: Any) -> Any:  # noqa: ANN401 - Celery's
     """Return *message* so that its arguments arrive as given; of Celery's own tasks as it is."""
-    if not hasattr(app.tasks.get(name), "dependency"):
+    task = app.tasks.get(name)
+    if not hasattr(task, "dependency"):
         return message
+    check_texts(task, *message.body[:2])
     return message._replace(body=escaped(message.body))
 
 

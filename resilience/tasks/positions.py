@@ -5,7 +5,6 @@ the job. The body of a chord begins with what all members have seen.
 """
 
 import json
-import logging
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
@@ -25,8 +24,9 @@ from resilience.tasks.carried import carry
 from resilience.tasks.envelope import POSITION_HEADER, lost_token, position_of
 from resilience.tasks.marks import marks_of
 from resilience.tasks.publisher import app_here
+from resilience.text import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 READ_STALE: Final = "ReadStale"
 """Reason of an answer that was made from a read that was marked."""

@@ -1,6 +1,5 @@
 """A job whose task says so waits a moment for a replica to replay what the job is to see."""
 
-import logging
 from typing import Any, Final
 
 from celery.app.task import Context
@@ -10,8 +9,9 @@ from resilience.tasks.admission import going_on
 from resilience.tasks.envelope import POSTPONED_HEADER, deadline_of, header, position_of
 from resilience.tasks.positions import enter_session
 from resilience.tasks.refusal import refusal_of
+from resilience.text import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 POSTPONE_SECONDS: Final = 1.0
 """So long, once; then the primary answers."""

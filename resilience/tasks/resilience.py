@@ -40,6 +40,7 @@ from resilience.tasks.sending import send_as_tasks_do
 from resilience.tasks.serialization import carry_answers
 from resilience.tasks.shared import Shared, check_names, check_unadopted, open_shared
 from resilience.tasks.steps import add_steps
+from resilience.text import hide_names
 
 
 class Resilience(Consistent):
@@ -95,6 +96,7 @@ class Resilience(Consistent):
         self.features = Features(features, self.dependencies)
         self.intent = intent
         self.shedding_policy = shedding or SheddingPolicy()
+        hide_names(self.settings.redact)
         lines = LogLines(self.settings.log_format)
         # A list that all parts share: who is appended later hears of everything, too.
         self.listeners = [lines if one is log_event else one for one in listeners]

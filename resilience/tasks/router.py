@@ -1,6 +1,5 @@
 """Finds whose job is published, and its queue if neither call nor route names one."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,8 +10,9 @@ from resilience.bulkhead import NORMAL, Lane
 from resilience.dependency import Catalogue, Dependency
 from resilience.errors import ConfigurationError
 from resilience.tasks.envelope import lane_in
+from resilience.text import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BUILT_IN: Final = "celery."
 """How the names of Celery's own tasks begin."""

@@ -31,6 +31,7 @@ from resilience.errors import ConfigurationError
 from resilience.levels import Level
 from resilience.outcome import JsonAnswer, Outcome
 from resilience.partial import PartialResponse
+from resilience.text import hide_in_text
 
 __all__ = ["carry_answers", "dumps", "escaped", "loads", "must_encode", "must_keep", "why_refused"]
 
@@ -144,8 +145,9 @@ def must_keep(args: object, kwargs: object, *, serializer: str, where: str) -> N
     content_type, encoding, data = serialize(given, serializer=serializer)
     sent: Any = deserialize(data, content_type, encoding, accept={content_type})
     if [list(sent[0]), sent[1]] != loads(dumps(given)):
+        text = hide_in_text(repr(given))
         msg = (
-            f"{where}: the ledger keeps arguments as JSON, which cannot hold {given!r:.200} as "
+            f"{where}: the ledger keeps arguments as JSON, which cannot hold {text:.200} as "
             f"{serializer} does; pass texts, numbers, lists and mappings with text keys"
         )
         raise EncodeError(msg)
@@ -211,7 +213,7 @@ def dumps(value: object) -> str:
     try:
         text: str = _encode(escaped(value))
     except (RecursionError, TypeError, ValueError) as error:
-        msg = f"{value!r:.200} cannot be sent as JSON: {error}"
+        msg = f"{hide_in_text(repr(value)):.200} cannot be sent as JSON: {error}"
         raise EncodeError(msg) from error
     return text
 

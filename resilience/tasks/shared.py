@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery, Task
 from celery._state import _get_active_apps  # type: ignore[attr-defined] # missing in the stubs
-from kombu.utils.url import maybe_sanitize_url
 
 from resilience.breaker import Breaker, NoBreaker, State
 from resilience.broker.addresses import find_store
@@ -29,6 +28,7 @@ from resilience.store.slots import SlotStore
 from resilience.tasks.identity import identity_of
 from resilience.tasks.neutral import NEUTRAL
 from resilience.tasks.serialization import dumps, loads
+from resilience.text import hide_in_text
 
 if TYPE_CHECKING:
     from resilience.ledger import Ledger
@@ -177,7 +177,7 @@ def _open_store(app: Celery[Any], settings: Settings, listeners: Sequence[Listen
         or find_store(conf.broker_url, broker or {}, conf.broker_use_ssl)
     )
     if url is None:
-        backend = maybe_sanitize_url(conf.result_backend)
+        backend = hide_in_text(str(conf.result_backend)) if conf.result_backend else None
         return NoStore(
             "no store: set RESILIENCE_STORE_URL to a Redis or Valkey, "
             f"as neither the result backend {backend!r} nor the broker is one"

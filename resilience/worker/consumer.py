@@ -1,6 +1,5 @@
 """Celery's consumer, but for what keeps it, or its jobs, waiting while a broker is away."""
 
-import logging
 import time
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -19,9 +18,10 @@ from resilience.broker.unreadable import reason_of
 from resilience.tasks.fire import UNKEPT_SECONDS
 from resilience.tasks.resilience import Resilience
 from resilience.worker.guard import OUTAGES, is_lost, set_aside
+from resilience.text import get_logger
 from resilience.worker.unknown import keep_unknown, report_unknown
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Base: Any = Consumer
 Step: Any = DelayedDelivery

@@ -1,6 +1,5 @@
 """Decides, in a worker's event loop, from which queues it takes jobs and how many at once."""
 
-import logging
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +16,10 @@ from resilience.dependency import Dependency
 from resilience.events import QueueHeld, QueueReleased
 from resilience.tasks.resilience import Resilience
 from resilience.worker.guard import is_lost
+from resilience.text import get_logger
 from resilience.worker.throttle import Throttle
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 TICK_SECONDS = 0.25
 ORDERS_SECONDS = 1.0

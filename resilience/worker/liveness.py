@@ -1,7 +1,6 @@
 """A worker's mark: a small file that says whether it lives, loops and consumes."""
 
 import json
-import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from resilience.clock import SystemClock
 from resilience.settings import Settings
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.shared import NAMESPACE
+from resilience.text import get_logger
 from resilience.worker.beside import BesideWorker
 from resilience.worker.probe import (
     SUFFIX,
@@ -28,7 +28,7 @@ from resilience.worker.probe import (
     why_foreign,
 )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LOOKS = 15
 """How often in `health_seconds` the thread looks at most; that of a solo worker always does."""

@@ -1,6 +1,5 @@
 """Publishes what waits in the ledger once it is due."""
 
-import logging
 import os
 import platform
 import uuid
@@ -26,9 +25,10 @@ from resilience.tasks.ledger_check import LedgerCheck, uses_ledger
 from resilience.tasks.positions import primaries_now
 from resilience.tasks.publishing import BROKER_ERRORS
 from resilience.tasks.resilience import Resilience
+from resilience.text import get_logger
 from resilience.worker.beside import BesideWorker
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BATCH = 500
 """Most jobs that a relay takes at once."""

@@ -1,6 +1,5 @@
 """Results of jobs that were dropped, many in one exchange."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +10,9 @@ from celery.exceptions import TaskRevokedError
 from celery.states import REVOKED, SUCCESS
 from celery.worker.request import Request
 
-logger = logging.getLogger(__name__)
+from resilience.text import get_logger
+
+logger = get_logger(__name__)
 
 Revoked = tuple[Request, Context, TaskRevokedError]
 

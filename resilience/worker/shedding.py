@@ -1,6 +1,5 @@
 """Reports what a worker sees, and lets one of the workers shed and restore features for all."""
 
-import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -30,9 +29,10 @@ from resilience.flags.syncing import sync_orders
 from resilience.flags.trial import SEND_SECONDS, conclude_trial, judge
 from resilience.store.election import Election
 from resilience.tasks.resilience import Resilience
+from resilience.text import get_logger
 from resilience.worker.beside import BesideWorker
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 REPORT_SECONDS = 1.0
 """How often a worker reports."""

@@ -17,9 +17,10 @@ from celery.worker import state
 
 from resilience.compat import acknowledge_ended
 from resilience.tasks.resilience import Resilience
+from resilience.text import get_logger
 from resilience.worker.liveness import worker_mark
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SPARE_SECONDS = 5.0
 """How much longer than the longest timeout the grace period is, unless a setting says it."""

@@ -1,15 +1,14 @@
 """Ends fan-outs whose caller is gone, so that their callback runs all the same."""
 
-import logging
-
 from resilience.clock import SystemClock
 from resilience.errors import StoreUnavailableError
 from resilience.tasks.resilience import Resilience
 from resilience.tasks.response import deliver_callback
+from resilience.text import get_logger
 from resilience.worker.beside import BesideWorker
 from resilience.worker.lookout import ORDERS_SECONDS, pulse_seconds
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CLOCK_SECONDS = 20.0
 """How old the fleet's time that this worker uses may be."""

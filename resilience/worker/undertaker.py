@@ -1,6 +1,5 @@
 """What RabbitMQ gives up goes to the ledger's dead letters."""
 
-import logging
 from collections import deque
 from typing import Any
 
@@ -25,12 +24,13 @@ from resilience.tasks.fire import LEDGER_ERRORS
 from resilience.tasks.kept import give_up, job_in
 from resilience.tasks.publishing import BROKER_ERRORS
 from resilience.tasks.resilience import Resilience
+from resilience.text import get_logger
 from resilience.worker.beside import BesideWorker
 from resilience.worker.poison import end
 from resilience.worker.request import ResilientRequest
 from resilience.worker.results import logged, store_revoked
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LOOK_SECONDS = 5.0
 SAID_MAX = 1000

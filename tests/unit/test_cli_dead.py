@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from resilience.cli.words import briefly, duration, plain
+from resilience.cli.words import briefly, duration
+from resilience.text import printable
 from tests.unit.desk import Desk
 
 
@@ -37,7 +38,7 @@ def test_duration_that_is_none_is_refused(text: str) -> None:
 
 def test_text_of_a_stranger_does_not_steer_the_terminal() -> None:
     """Escapes, carriage returns and halves of characters are shown, not sent; lines stay."""
-    assert plain("a\x1b[2J\r\udc80\n\tb") == "a\\x1b[2J\\r\\udc80\n        b"
+    assert printable("a\x1b[2J\r\udc80\n\tb") == "a\\x1b[2J\\r\\udc80\n        b"
 
 
 def test_list_says_what_happened_and_what_to_paste(desk: Desk) -> None:

@@ -10,8 +10,9 @@ from resilience import ConfigurationError
 from resilience.breaker import Breaker
 from resilience.declared import check_order
 from resilience.ledger.failure import Failure
-from resilience.ledger.redaction import hide_in_text, redacted
+from resilience.ledger.redaction import redacted
 from resilience.pulse import Pulse
+from resilience.text import hide_in_text
 from tests.unit.odd_errors import SilentError
 
 FRAMES = 8

@@ -118,4 +118,4 @@ def test_argument_that_the_key_does_not_name_is_not_looked_at() -> None:
         def __str__(self) -> str:
             raise AssertionError
 
-    assert key_of("send", "order:{id}", {"id": "a/1", "body": Secret()}) == "send:order:a%2F1"
+    assert key_of("send", "order:{id}", {"id": "a/1", "body": Secret()}) == "send:order:'a%2F1'"

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from resilience import ConfigurationError, Settings
+from resilience.text import REDACT
 
 
 def test_settings_read_the_environment_that_is_handed_in() -> None:
@@ -28,7 +29,7 @@ def test_names_to_hide_are_separated_by_commas() -> None:
     """Spaces around a name are not part of it, and no name is none."""
     settings = Settings.from_environment({"RESILIENCE_REDACT": "pin, card number ,,iban"})
 
-    assert settings.redact == {"pin", "card number", "iban"}
+    assert settings.redact == {"pin", "card number", "iban"} | REDACT
 
 
 def test_settings_ignore_the_process_when_an_environment_is_handed_in(

@@ -1,7 +1,6 @@
 """A TCP proxy that injects network faults between clients and one server."""
 
 import asyncio
-import logging
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
 from http import HTTPStatus
@@ -12,8 +11,9 @@ from resilience.chaos.proxy.addresses import LISTEN, join_address, listen_on, re
 from resilience.chaos.proxy.errors import ProxyError
 from resilience.chaos.proxy.link import CHUNK_BYTES, Link, Streams
 from resilience.chaos.proxy.toxic import Direction, Toxic
+from resilience.text import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CALL_SECONDS = 30.0
 """Longest wait for the proxy's thread."""

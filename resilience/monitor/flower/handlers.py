@@ -16,6 +16,7 @@ from resilience.events.plain import shortened
 from resilience.ledger import Which
 from resilience.monitor.flower.actions import Order, act
 from resilience.monitor.flower.timeline import post_mortem, timeline
+from resilience.text import hide
 
 HOME = "/degradation"
 STATIC = Path(__file__).parent / "static"
@@ -59,7 +60,7 @@ class Answering(Bounded, BaseHandler):  # type: ignore[misc] # Flower has no typ
             values = {"error": text_of(error)}
         self.set_header("Content-Type", "application/json; charset=UTF-8")
         self.set_header("Cache-Control", "no-store")
-        self.write(json.dumps(values, allow_nan=False))
+        self.write(json.dumps(hide(values), allow_nan=False))
 
 
 class Page(Answering):

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from resilience.errors import ConfigurationError, OrderConflictError, text_of
 from resilience.ledger import Letters, Which
 from resilience.ledger.letter import Letter
-from resilience.ledger.redaction import HIDDEN
 from resilience.monitor.flower.state import short
 from resilience.monitor.replay import RATE, SAMPLE, SAMPLE_SECONDS, Replay, Watched
 from resilience.monitor.rows import last_error
+from resilience.text import HIDDEN
 
 WATCH_SECONDS = 600.0
 AT_ONCE = 3

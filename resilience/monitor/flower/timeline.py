@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from resilience.levels import Level
+from resilience.text import hide_in_text
 
 Rows = Iterable[Mapping[str, Any]]
 SPECIAL = re.compile(r"([\\`*_\[\]|<>~])")
@@ -76,7 +77,7 @@ def post_mortem(shown: Mapping[str, Any], entries: Rows, app: str) -> str:
 
 def plain(text: object) -> str:
     """Return *text* on one line, with all that Markdown or HTML would read as markup escaped."""
-    shown = "".join(one if one.isprintable() else " " for one in str(text))
+    shown = "".join(one if one.isprintable() else " " for one in hide_in_text(str(text)))
     return SPECIAL.sub(r"\\\1", shown).replace("&", "&amp;")
 
 

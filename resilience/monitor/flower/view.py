@@ -1,7 +1,6 @@
 """What the page shows, as plain JSON values, looked up only while somebody looks at it."""
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -22,8 +21,9 @@ from resilience.monitor.queues import Workers
 from resilience.monitor.rows import cause_rows
 from resilience.monitor.status import answer_of, look
 from resilience.tasks.resilience import Resilience
+from resilience.text import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FRESH_SECONDS = 0.9
 """However many people look, the store, the broker and the ledger are asked about once a second."""
