@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from string import Formatter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from kombu.exceptions import EncodeError
@@ -38,6 +38,7 @@ RENEW_SECONDS = 3.0
 LOOK_SECONDS = 0.05
 LOOK_SECONDS_MAX = 0.5
 KEY_LENGTH_MAX = 200
+_encode: Final = json.JSONEncoder(sort_keys=True).encode
 
 _lost = (LedgerUnavailableError, SchemaError)
 
@@ -109,25 +110,25 @@ class _Quoted(dict[str, Any]):
 
 def _canonical(value: object) -> str:
     """Return *value* as text that is the same before and after it crossed the broker."""
+    if value is None or type(value) in {int, bool, float}:
+        return _encode(value)
     try:
-        return json.dumps(json.loads(dumps(value)), sort_keys=True)
+        return _encode(json.loads(dumps(value)))
     except EncodeError:  # of another serializer
         return f"{type(value).__qualname__} {value}"
 
 
 def check_texts(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:  # noqa: ANN401 - a `ResilientTask`
-    """Check, before a call of *task* is published, that it has an idempotency key if it needs one.
+    """Check, before a call of *task* is published, that its idempotency key can be written.
 
     Raises:
         ConfigurationError: An argument that the key names is a text that cannot be encoded.
     """
-    template = task.idempotency_key
-    texts = (value for value in (*args, *kwargs.values()) if isinstance(value, str))
-    if template is not None and not all(map(str.isascii, texts)):
+    if any(isinstance(it, str) and not it.isascii() for it in (*args, *kwargs.values())):
         with suppress(TypeError):  # arguments that the task does not take: it says so itself
             bound = _signature_of(task.run).bind(*args, **kwargs)
             bound.apply_defaults()
-            key_of(str(task.name), template, bound.arguments)
+            key_of(str(task.name), task.idempotency_key, bound.arguments)
 
 
 def call_once(

@@ -155,8 +155,10 @@ def _readable(app: Celery[Any], name: str, message: Any) -> Any:  # noqa: ANN401
     task = app.tasks.get(name)
     if not hasattr(task, "dependency"):
         return message
-    check_texts(task, *message.body[:2])
-    return message._replace(body=escaped(message.body))
+    if task.idempotency_key is not None:
+        check_texts(task, *message.body[:2])
+    body = escaped(message.body)
+    return message if body is message.body else message._replace(body=body)
 
 
 def _write_down(embed: dict[str, Any], level: Mapping[str, Any]) -> None:

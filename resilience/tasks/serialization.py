@@ -46,6 +46,7 @@ ESCAPED: Final = "resilience.Escaped"
 _encode: Final = JSONEncoder().encode
 _decode: Final = json.JSONDecoder(object_hook=object_hook).decode
 _KEYS: Final = {TYPE, VALUE}
+_MARK: Final = TYPE.encode()
 PROBE: Final = Outcome(value=[Outcome(value=1)], level=Level.STALE, reason="probe", age=1.5)
 
 
@@ -66,15 +67,15 @@ def escaped(value: Any) -> Any:  # noqa: ANN401 - anything
     Itself if there are none. Answers in it are left alone: they escape their own data. What an
     app's own type is encoded as is the app's to escape.
     """
-    return _escape(value) if isinstance(value, dict | list | tuple) and _suspect(value) else value
-
-
-def _suspect(value: Any) -> bool:  # noqa: ANN401 - anything
-    """Tell whether a key of an envelope may be in *value*; a walk takes ten times as long."""
+    if not isinstance(value, dict | list | tuple):
+        return value
     try:
-        return TYPE.encode() in marshal.dumps(value)
+        # A walk takes ten times as long.
+        if _MARK not in marshal.dumps(value):
+            return value
     except ValueError:  # it holds more than plain values
-        return True
+        pass
+    return _escape(value)
 
 
 def _escape(value: Any) -> Any:  # noqa: ANN401 - anything
@@ -96,7 +97,8 @@ def _original(pair: list[Any]) -> dict[str, Any]:
 
 
 def _wire(answer: JsonAnswer) -> dict[str, Any]:
-    wire: dict[str, Any] = escaped(answer.to_wire())
+    wire = answer.to_wire()
+    wire["data"] = escaped(wire["data"])
     return wire
 
 
