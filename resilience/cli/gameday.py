@@ -1,6 +1,5 @@
 """`celery -A app resilience gameday`: scheduled faults, and a verdict on the app's promises."""
 
-import json
 import logging
 import os
 import signal
@@ -12,15 +11,13 @@ from typing import Final
 
 import click
 
-from resilience.cli.words import say, say_json
-from resilience.text import hide_in_text
 from resilience.chaos.gameday.game import Game, Result
 from resilience.chaos.gameday.plan import Plan, read_plan
 from resilience.chaos.gameday.recording import record
 from resilience.chaos.gameday.report import as_json, html
 from resilience.chaos.proving.records import FILE, Records
 from resilience.cli.commandline import celery_command
-from resilience.cli.words import 
+from resilience.cli.words import say, say_json
 from resilience.cli.workers import worker_programs
 from resilience.declared import check_known
 from resilience.errors import ConfigurationError

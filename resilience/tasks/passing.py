@@ -152,7 +152,7 @@ def _passed(name: str, task_id: object, given: Outcome[Any]) -> DegradedValuePas
 
 def _readable(app: Celery[Any], name: str, message: Any) -> Any:  # noqa: ANN401 - Celery's
     """Return *message* so that its arguments arrive as given; of Celery's own tasks as it is."""
-    task = app.tasks.get(name)
+    task: Any = app.tasks.get(name)
     if not hasattr(task, "dependency"):
         return message
     if task.idempotency_key is not None:
