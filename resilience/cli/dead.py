@@ -13,7 +13,16 @@ from resilience.cli.breakers import who
 from resilience.cli.ledger import ledger_of
 from resilience.cli.letters import print_letter
 from resilience.cli.rows import JSON, all_of, print_rows
-from resilience.cli.words import COUNT, above_zero, briefly, confirm, duration, duration_in_seconds, say, say_json
+from resilience.cli.words import (
+    COUNT,
+    above_zero,
+    briefly,
+    confirm,
+    duration,
+    duration_in_seconds,
+    say,
+    say_json,
+)
 from resilience.clock import SystemClock
 from resilience.declared import nearest
 from resilience.ledger import Letter, Letters, State, Which

@@ -292,8 +292,8 @@ class ResilientTask(Task[Any, Any]):
                     value = self._run(args, kwargs, request)
                 else:
                     late = functools.partial(cut_short, name, budget)
-                    left, run = budget.remaining(), (args, kwargs, request)
-                    value = call_within(left, late, self._run, run, None, self)
+                    run = (args, kwargs, request)
+                    value = call_within(budget.remaining(), late, self._run, run, None, self)
         except (Ignore, Reject, Retry):
             raise
         except Exception:

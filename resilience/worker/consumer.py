@@ -17,8 +17,8 @@ from kombu.utils import functional
 from resilience.broker.unreadable import reason_of
 from resilience.tasks.fire import UNKEPT_SECONDS
 from resilience.tasks.resilience import Resilience
-from resilience.worker.guard import OUTAGES, is_lost, set_aside
 from resilience.text import get_logger
+from resilience.worker.guard import OUTAGES, is_lost, set_aside
 from resilience.worker.unknown import keep_unknown, report_unknown
 
 logger = get_logger(__name__)

@@ -15,8 +15,8 @@ from resilience.compat import size_of
 from resilience.dependency import Dependency
 from resilience.events import QueueHeld, QueueReleased
 from resilience.tasks.resilience import Resilience
-from resilience.worker.guard import is_lost
 from resilience.text import get_logger
+from resilience.worker.guard import is_lost
 from resilience.worker.throttle import Throttle
 
 logger = get_logger(__name__)
