@@ -6,8 +6,9 @@ import signal
 import subprocess
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -26,6 +27,7 @@ from resilience.tasks.resilience import Resilience
 IN_WORKER: Final = "resilience.chaos.gameday.in_worker"
 WORKER_OPTIONS: Final = ("--without-gossip", "--without-mingle", "-l", "WARNING")
 EXIT_CODES: Final = {"kept": 0, "broken": 1, "not judged": 3}
+PREPARE_SECONDS: Final = 300.0
 FILE_OPTION: Final = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -52,6 +54,9 @@ def gameday(
     3: the promises could not be judged.
     """
     plan = read_plan(plan_file)
+    if html_file is not None and not html_file.absolute().parent.is_dir():
+        msg = f"--html {html_file}: there is no directory {html_file.parent}; make it first"
+        raise click.UsageError(msg)
     if stage is None:
         context.exit(_on_stage(context, plan))
     adopted = Resilience.of(context.obj.app)
@@ -62,10 +67,14 @@ def gameday(
     except Exception:  # noqa: BLE001 - an unknown error does not show that a promise was broken
         traceback.print_exc()
         context.exit(EXIT_CODES["not judged"])
-    document = as_json(plan, result)
-    if html_file is not None:
-        html_file.write_text(html(plan_file.name, document), encoding="utf-8")
-        say(f"report: {html_file}", err=True)
+    _tell(result, as_json(plan, result), plan_file.name, html_file, as_text=as_text)
+    context.exit(EXIT_CODES[result.verdict])
+
+
+def _tell(
+    result: Result, document: dict[str, Any], name: str, html_file: Path | None, *, as_text: bool
+) -> None:
+    """Print the result, and write the report."""
     if as_text:
         say_json(document)
     for sentence in result.broken:
@@ -75,7 +84,13 @@ def gameday(
     counts = ", ".join(f"{len(jobs)} {name}" for name, jobs in document["jobs"].items())
     say(f"{len(result.requests)} requests; jobs: {counts}", err=True)
     say(f"verdict: {result.verdict}", err=True)
-    context.exit(EXIT_CODES[result.verdict])
+    if html_file is not None:
+        try:
+            html_file.write_text(html(name, document), encoding="utf-8")
+        except OSError as error:
+            say(f"the report cannot be written to {html_file}: {error.strerror}", err=True)
+        else:
+            say(f"report: {html_file}", err=True)
 
 
 def _on_stage(context: click.Context, plan: Plan) -> int:
@@ -118,18 +133,27 @@ def _play(context: click.Context, adopted: Resilience, plan: Plan, stage: Path) 
             check_known(fault.target, programs, "No worker is called")
     commands = {name: program.command for name, program in programs.items()}
     record(adopted.app)
+    records = Records(stage / FILE)
+    game = Game(plan, adopted, records, lambda text: say(text, err=True))
     with running_servers(env, stage) as servers:
-        if plan.stage.prepare:
-            subprocess.run(plan.stage.prepare, check=True)  # noqa: S603 - the user's own command
+        _prepare(plan.stage.prepare)
         with Workers(commands, stage, include=[IN_WORKER]) as workers:
-            game = Game(
-                plan,
-                adopted,
-                GamedayStage(servers, workers),
-                Records(stage / FILE),
-                lambda text: say(text, err=True),
-            )
-            return game.play()
+            return game.play(GamedayStage(servers, workers))
+
+
+def _prepare(command: Sequence[str]) -> None:
+    """Run the user's own command, such as one that makes the tables.
+
+    Raises:
+        ConfigurationError: It cannot be run, fails, or takes too long.
+    """
+    if not command:
+        return
+    try:
+        subprocess.run(command, check=True, timeout=PREPARE_SECONDS)  # noqa: S603 - the user's own
+    except (OSError, subprocess.SubprocessError) as error:
+        msg = f"[stage], prepare = {list(command)}: {error}; correct the command"
+        raise ConfigurationError(msg) from error
 
 
 def _check_stage(adopted: Resilience, env: dict[str, str], stage: Path) -> None:

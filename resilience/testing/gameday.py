@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from resilience.chaos.gameday.plan import FaultTable, Plan
 from resilience.chaos.proxy import FaultProxy
+from resilience.errors import ConfigurationError
 from resilience.testing.ports import LOCALHOST, free_port
 from resilience.testing.process import ServerProcess, suspend
 from resilience.testing.throwaway import Workers, environment
@@ -65,7 +66,11 @@ class GamedayStage:
             if fault.kind == "kill-worker":
                 self._workers.kill(self._workers.pid(fault.target))
             elif fault.kind == "kill-child":
-                os.kill(self._workers.children(fault.target)[-1], signal.SIGKILL)
+                children = self._workers.children(fault.target)
+                if not children:
+                    msg = f"the worker {fault.target} has no child processes; use kill-worker"
+                    raise ConfigurationError(msg)
+                os.kill(children[-1], signal.SIGKILL)
             else:
                 stack.callback(_break(self._servers[fault.target], fault))
             yield

@@ -76,6 +76,29 @@ def written(path: Path, text: str) -> Path:
             "ends at 11 s, after the workload; set 'seconds'",
         ),
         (faults(kind="stop", target="database", at=1, **{"for": 2}), "needs a throw-away database"),
+        (SOUND.replace("rate = 5", "rate = 0.05"), "[[workload]] 1 makes 0.5 calls in 10 s"),
+        (SOUND.replace("rate = 5", "count = 10000000000"), "[[workload]] 1, count = 10000000000"),
+        (
+            faults(kind="load", at=1, **{"for": 2}).replace("rate = 5", "count = 5"),
+            "load multiplies rates, and no workload has one",
+        ),
+        (
+            faults(kind="stop", target="broker", at=1, rate=0.5, **{"for": 2}),
+            "only faults of a dependency have a 'rate'",
+        ),
+        (
+            faults(kind="error", target="users", at=1, factor=2.0, **{"for": 2}),
+            "only load has a 'factor'",
+        ),
+        (
+            "\n".join(
+                (
+                    faults(kind="stop", target="broker", at=1, **{"for": 3}),
+                    '[[faults]]\nkind = "freeze"\ntarget = "broker"\nat = 2\nfor = 1',
+                )
+            ),
+            "another fault of broker ends at 4 s; let one follow the other",
+        ),
     ],
 )
 def test_mistake_in_a_plan_is_named_with_its_place_and_mend(

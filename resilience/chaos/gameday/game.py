@@ -11,12 +11,17 @@ from typing import Final, Protocol
 from resilience.chaos.gameday import verdict
 from resilience.chaos.gameday.checker import Jobs, check, unfinished
 from resilience.chaos.gameday.load import Load, Request, call_of, make, times
-from resilience.chaos.gameday.plan import FaultTable, Plan, level_of
+from resilience.chaos.gameday.plan import FaultTable, Plan, Steady, level_of
 from resilience.chaos.gameday.samples import Sample, sample
 from resilience.chaos.proving.call import Call
 from resilience.chaos.proving.records import Record, Records
 from resilience.clock import SystemClock
-from resilience.errors import LedgerUnavailableError, SchemaError, StoreUnavailableError
+from resilience.errors import (
+    ConfigurationError,
+    LedgerUnavailableError,
+    SchemaError,
+    StoreUnavailableError,
+)
 from resilience.tasks.resilience import Resilience
 
 ACTOR: Final = "resilience gameday"
@@ -86,7 +91,6 @@ class Game:
         self,
         plan: Plan,
         adopted: Resilience,
-        stage: Stage,
         records: Records,
         report: Callable[[str], None],
     ) -> None:
@@ -95,23 +99,28 @@ class Game:
         Raises:
             ConfigurationError: A call, a task or a dependency is unknown.
         """
-        self._plan, self._adopted, self._stage = plan, adopted, stage
+        self._plan, self._adopted = plan, adopted
         self._records, self._report = records, report
         self._ended = threading.Event()
         self._unjudged: list[str] = []
         self._bands: list[Band] = []
-        for fault in plan.faults:
+        for number, fault in enumerate(plan.faults, 1):
             if fault.of_dependency:
-                adopted.dependencies.require(fault.target, where=f"the fault {str(fault)!r}")
-        self._steady = [(one, call_of(adopted, one, plan.calls)) for one in plan.steady]
+                adopted.dependencies.require(fault.target, where=f"[[faults]] {number}, target")
+        self._steady: list[tuple[Steady, Call]] = []
+        for number, steady in enumerate(plan.steady, 1):
+            with _placed(f"[[steady]] {number}, call"):
+                self._steady.append((steady, call_of(adopted, steady, plan.calls)))
         due: list[tuple[float, str, Call]] = []
-        for one in plan.workload:
-            call = call_of(adopted, one, plan.calls)
+        for number, one in enumerate(plan.workload, 1):
+            with _placed(f"[[workload]] {number}, call"):
+                call = call_of(adopted, one, plan.calls)
             due += ((at, one.call, call) for at in times(one, plan.faults, plan.seconds))
         self._load = Load(due, self._ended)
 
-    def play(self) -> Result:
-        """Run the game day to its end, and judge it; no fault is left in force."""
+    def play(self, stage: Stage) -> Result:
+        """Run the game day on *stage* to its end, and judge it; no fault is left in force."""
+        self._stage = stage
         wrong, position = [""], self._records.position()
         for _ in range(WARM_UPS):
             if not (wrong := self._unsteady()):
@@ -121,10 +130,10 @@ class Game:
         self._report("the steady state holds; the workload begins")
         samples = self._run_workload()
         workload_ended = SystemClock.monotonic()
+        recovery = self._recover(workload_ended)  # also while requests still wait for an answer
         self._load.finish()
-        recovery = self._recover(workload_ended)
         records = self._settle(position)
-        jobs = check(records, self._in_ledger(unfinished(records)))
+        jobs = check(records, self._waiting(unfinished(records)))
         self._check_strikes(records)
         broken = verdict.broken(self._plan.promises, jobs, self._load.requests, recovery)
         return Result(
@@ -184,7 +193,7 @@ class Game:
     def _report_progress(self, now: Sample) -> None:
         done = [one for one in list(self._load.requests) if one.seconds is not None]
         failed = sum(one.failed for one in done)
-        slow = verdict.percentile((one.seconds or 0.0 for one in done), 0.99)
+        slow = verdict.percentile((one.took for one in done), 0.99)
         count = f"{now.waiting} messages waiting"
         waiting = "the broker does not answer" if now.waiting is None else count
         self._report(
@@ -214,7 +223,7 @@ class Game:
         clock, found = SystemClock.monotonic, []
         for table, call in self._steady:
             request = make(Request(name=table.call, at=clock()), call, clock)
-            answer, took = request.answer, request.seconds or 0.0
+            answer, took = request.answer, request.took
             if answer is None or answer.level > level_of(table.level):
                 level = "unknown" if answer is None else f"{answer.level.name} ({answer.source})"
                 found.append(f"the level of {table.call} is {level}; expected {table.level}")
@@ -246,6 +255,18 @@ class Game:
                 return records
             threading.Event().wait(TICK_SECONDS)
 
+    def _waiting(self, ids: set[str]) -> set[str]:
+        """Return those of the unfinished jobs that the ledger or the broker still has."""
+        kept = self._in_ledger(ids)
+        in_broker = sample(self._adopted, 0.0).waiting or 0
+        if ids - kept and in_broker >= len(ids - kept):
+            self._unjudged.append(
+                f"{len(ids - kept)} jobs still wait in the queues of the broker; see to it that a "
+                "worker takes each queue of the workload, or let the workload end sooner"
+            )
+            return ids
+        return kept
+
     def _in_ledger(self, ids: set[str]) -> set[str]:
         # An app whose tasks keep no jobs may have no ledger.
         with suppress(LedgerUnavailableError, SchemaError):
@@ -260,6 +281,16 @@ class Game:
                     f"the fault {str(fault)!r} at {fault.at:g} s hit no call; let the workload "
                     f"call {fault.target} during the fault"
                 )
+
+
+@contextmanager
+def _placed(where: str) -> Iterator[None]:
+    """Begin the message of a mistake with the place in the plan."""
+    try:
+        yield
+    except ConfigurationError as error:
+        msg = f"{where}: {error}"
+        raise ConfigurationError(msg) from error
 
 
 def _name(fault: FaultTable) -> str:

@@ -2,22 +2,21 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import uuid4
 
-from celery.utils.imports import symbol_by_name
-
-from resilience.chaos.gameday.plan import CallTable, FaultTable, Workload
-from resilience.chaos.proving.call import Call
+from resilience.chaos.gameday.plan import LOAD_FACTOR, CallTable, FaultTable, Workload
+from resilience.chaos.proving.call import Call, named
 from resilience.chaos.proving.verdict import Answer, read_answer
 from resilience.clock import SystemClock
 from resilience.declared import check_known
 from resilience.errors import ConfigurationError
 from resilience.levels import Level
 from resilience.outcome import Outcome
-from resilience.tasks import ResilientTask
+from resilience.partial import PartialResponse
+from resilience.tasks import FanOut, ResilientTask
 from resilience.tasks.resilience import Resilience
 
 PATIENCE_SECONDS: Final = 30.0
@@ -37,7 +36,7 @@ class Request:
         job: Id of the job, if the call is a task.
         seconds: How long the answer took from `at` on; None: there is no answer yet.
         answer: Level and source of the answer; None: there is no answer yet.
-        value: The returned value; if an `Outcome` was returned, its value.
+        value: The returned value; of an `Outcome` its value, of a `PartialResponse` its data.
     """
 
     name: str
@@ -51,6 +50,11 @@ class Request:
     def failed(self) -> bool:
         """Whether the request has no answer, or an answer of level FAILED."""
         return self.answer is None or self.answer.level is Level.FAILED
+
+    @property
+    def took(self) -> float:
+        """Seconds until the answer; without one, the longest wait for an answer."""
+        return PATIENCE_SECONDS if self.seconds is None else self.seconds
 
     def __str__(self) -> str:
         return f"{self.name} at {self.at:.1f} s" + f" (job {self.job})" * bool(self.job)
@@ -67,26 +71,27 @@ def call_of(adopted: Resilience, table: CallTable, calls: str | None) -> Call:
     Raises:
         ConfigurationError: The name is unknown, or cannot be called.
     """
-    named: Mapping[str, Any] = _symbol(calls) if calls else {}
+    found_calls = named(calls) if calls else {}
+    if not isinstance(found_calls, Mapping):
+        msg = (
+            f"calls = {calls!r} is a {type(found_calls).__name__}; name a mapping of names to calls"
+        )
+        raise ConfigurationError(msg)
     given: dict[str, Any] = {"args": table.args, "kwargs": table.kwargs}
-    found = named.get(table.call)
+    found = found_calls.get(table.call)
     if found is None and ":" in table.call:
-        found = _symbol(table.call)
+        found = named(table.call)
     if found is None:
-        check_known(table.call, {**adopted.app.tasks, **named}, "No call or task is called")
+        tasks = [name for name in adopted.app.tasks if not name.startswith("celery.")]
+        check_known(table.call, sorted({*tasks, *found_calls}), "No call or task is called")
         found = adopted.app.tasks[table.call]
+    if isinstance(found, FanOut) and table.budget is None:
+        msg = f"{table.call} is a fan-out, which needs a deadline; write budget = 2.0"
+        raise ConfigurationError(msg)
     if not isinstance(found, Call):
         return Call(found, **given, budget=table.budget)
     given = {name: value for name, value in given.items() if value}
     return replace(found, **given, budget=table.budget or found.budget)
-
-
-def _symbol(path: str) -> Any:  # noqa: ANN401 - whatever the user named
-    try:
-        return symbol_by_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        msg = f"cannot import {path!r}: {error}; write module:name of something that exists"
-        raise ConfigurationError(msg) from error
 
 
 def make(request: Request, call: Call, clock: Callable[[], float]) -> Request:
@@ -97,7 +102,9 @@ def make(request: Request, call: Call, clock: Callable[[], float]) -> Request:
         request.answer = Answer(level=Level.FAILED, source=type(error).__name__)
     else:
         request.answer = read_answer(value)
+        is_partial = isinstance(value, PartialResponse)
         request.value = value.value if isinstance(value, Outcome) else value
+        request.value = value.data if is_partial else request.value
     request.seconds = clock() - request.at
     return request
 
@@ -110,8 +117,15 @@ def _result(request: Request, call: Call) -> Any:  # noqa: ANN401 - whatever is 
     options: dict[str, Any] = {}
     if call.budget is not None and isinstance(task, ResilientTask):
         options["budget"] = call.budget
-    result = task.apply_async(tuple(call.args), dict(call.kwargs), task_id=request.job, **options)
-    return None if task.ignore_result else result.get(timeout=PATIENCE_SECONDS)
+    options["task_id"] = request.job
+    result: Any = task.apply_async(tuple(call.args), dict(call.kwargs), **options)
+    try:
+        return None if task.ignore_result else result.get(timeout=PATIENCE_SECONDS)
+    finally:
+        # A result unsubscribes when it is collected, and by then the server may be gone.
+        with suppress(Exception):
+            result.backend.remove_pending_result(result)
+        result.backend = None
 
 
 def times(workload: Workload, faults: Sequence[FaultTable], seconds: float) -> Iterator[float]:
@@ -124,7 +138,7 @@ def times(workload: Workload, faults: Sequence[FaultTable], seconds: float) -> I
         factor = 1.0
         for one in peaks:
             if one.at <= now < one.at + (one.duration or 0.0):
-                factor *= one.factor
+                factor *= one.factor or LOAD_FACTOR
         owed += rate * factor * STEP_SECONDS
         while due + 1 <= owed:
             due += 1
@@ -144,7 +158,8 @@ class Load:
         self._plan = sorted(plan, key=lambda one: one[0])
         self._ended = ended
         self._began = SystemClock.monotonic()
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gameday-load")
+        self._room = threading.Semaphore(AT_ONCE)
+        self._callers: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._run, name="gameday-load", daemon=True)
 
     def elapsed(self) -> float:
@@ -157,9 +172,10 @@ class Load:
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until each request has an answer, or has failed."""
-        self._thread.join()
-        self._pool.shutdown(wait=True)
+        """Wait until each request has an answer, at most `PATIENCE_SECONDS`."""
+        until = SystemClock.monotonic() + PATIENCE_SECONDS
+        for thread in (self._thread, *self._callers):
+            thread.join(max(0.0, until - SystemClock.monotonic()))
 
     def _run(self) -> None:
         for number, (at, name, call) in enumerate(self._plan, 1):
@@ -167,4 +183,15 @@ class Load:
                 return
             request = Request(name=f"{name} #{number}", at=at)
             self.requests.append(request)
-            self._pool.submit(make, request, call, self.elapsed)
+            while not self._room.acquire(timeout=STEP_SECONDS):
+                if self._ended.is_set():
+                    return
+            # A daemon: a function that never returns must not keep the game day from its end.
+            caller = threading.Thread(target=self._make, args=(request, call), daemon=True)
+            self._callers.append(caller)
+            caller.start()
+
+    def _make(self, request: Request, call: Call) -> None:
+        with suppress(Exception):  # the answer has it
+            make(request, call, self.elapsed)
+        self._room.release()

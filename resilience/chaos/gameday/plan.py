@@ -16,6 +16,10 @@ from resilience.levels import Level
 ServerKind = Literal["stop", "freeze", "black-hole", "slow"]
 WorkerKind = Literal["kill-worker", "kill-child"]
 Kind = Literal[ServerKind, WorkerKind, "load", DependencyKind]
+LOAD_FACTOR: Final = 2.0
+"""The factor of `load` unless the plan says otherwise."""
+CALLS_MAX: Final = 1_000_000
+"""Most calls of one workload."""
 SERVERS: Final = ("broker", "store", "database")
 LevelName = Literal["full", "stale", "reduced", "static", "failed"]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -66,7 +70,7 @@ class Workload(CallTable):
     """
 
     rate: Annotated[float, Field(gt=0, le=1000)] | None = None
-    count: Annotated[int, Field(gt=0)] | None = None
+    count: Annotated[int, Field(gt=0, le=CALLS_MAX)] | None = None
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:
@@ -96,8 +100,8 @@ class FaultTable(_Table):
     at: Annotated[float, Field(ge=0, le=86_400)]
     duration: Annotated[Seconds | None, Field(alias="for")] = None
     delay: Seconds | None = None
-    rate: Share = 1.0
-    factor: Annotated[float, Field(gt=0, le=100)] = 2.0
+    rate: Share | None = None
+    factor: Annotated[float, Field(gt=0, le=100)] | None = None
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
@@ -116,6 +120,12 @@ class FaultTable(_Table):
             ),
             f"{self.kind} needs a target: the name of a dependency": (
                 self.kind != "load" and not self.target
+            ),
+            f"only faults of a dependency have a 'rate'; leave it out of {self.kind}": (
+                not self.of_dependency and self.rate is not None
+            ),
+            f"only load has a 'factor'; leave it out of {self.kind}": (
+                self.kind != "load" and self.factor is not None
             ),
             "load has no target; leave out 'target'": self.kind == "load" and bool(self.target),
         }
@@ -137,7 +147,7 @@ class FaultTable(_Table):
         """Return the fault to set for the dependency."""
         kind: Any = self.kind
         delay = self.delay or 0.0
-        return Fault(dependency=self.target, kind=kind, rate=self.rate, delay_seconds=delay)
+        return Fault(dependency=self.target, kind=kind, rate=self.rate or 1.0, delay_seconds=delay)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.target}".strip()
@@ -215,6 +225,38 @@ class Plan(_Table):
     faults: list[FaultTable] = []
     promises: Promises = Promises()
     stop: Stop = Stop()
+
+    @model_validator(mode="after")
+    def _check_workload(self) -> Self:
+        for number, one in enumerate(self.workload, 1):
+            calls = one.count or (one.rate or 0.0) * self.seconds
+            if not 1 <= calls <= CALLS_MAX:
+                msg = (
+                    f"[[workload]] {number} makes {calls:g} calls in {self.seconds:g} s, and must "
+                    f"make at least one and at most {CALLS_MAX}; change rate or seconds"
+                )
+                raise ValueError(msg)
+        loads = any(one.kind == "load" for one in self.faults)
+        if loads and not any(one.rate for one in self.workload):
+            msg = "load multiplies rates, and no workload has one; write rate in place of count"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _check_overlaps(self) -> Self:
+        """Check that a server is not broken in two ways at once."""
+        ends: dict[str, float] = {}
+        for fault in sorted(self.faults, key=lambda one: one.at):
+            if fault.kind not in get_args(ServerKind):
+                continue
+            if fault.at < ends.get(fault.target, 0.0):
+                msg = (
+                    f"the fault {str(fault)!r} begins at {fault.at:g} s, and another fault of "
+                    f"{fault.target} ends at {ends[fault.target]:g} s; let one follow the other"
+                )
+                raise ValueError(msg)
+            ends[fault.target] = fault.at + (fault.duration or 0.0)
+        return self
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:

@@ -61,10 +61,10 @@ def _counts(promises: Promises, jobs: Jobs, requests: Iterable[Request]) -> Iter
 
 
 def _latency(promises: Promises, requests: Collection[Request]) -> Iterator[str]:
-    p99 = percentile((one.seconds or 0.0 for one in requests), 0.99)
+    p99 = percentile((one.took for one in requests), 0.99)
     if promises.p99 is not None and p99 > promises.p99:
-        slow = sorted(requests, key=lambda one: -(one.seconds or 0.0))
-        named = [f"{one}: {one.seconds or 0.0:.2f} s" for one in slow[:NAMED]]
+        slow = sorted(requests, key=lambda one: -one.took)
+        named = [f"{one}: {one.took:.2f} s" for one in slow[:NAMED]]
         yield f"p99 ≤ {promises.p99:g} s: it was {p99:.2f} s; the slowest: {_some(named)}"
 
 
