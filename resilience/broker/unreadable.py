@@ -1,6 +1,5 @@
 """Messages that nobody can read: how they are set aside."""
 
-import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from kombu.utils.uuid import uuid
 from resilience.broker.refusals import as_outage
 from resilience.broker.unacked import Held, script
 from resilience.errors import text_of
+from resilience.text import get_logger
 
 UNREADABLE_SUFFIX: Final = ".unreadable"
 """A message of a queue that cannot be read goes to the queue's name and this."""
@@ -30,7 +30,7 @@ NO_MESSAGE: Final = "it is no JSON object with a text as properties.delivery_tag
 NOWHERE: Final = ("", b"")
 """No message is being delivered."""
 
-logger = logging.getLogger("resilience")
+logger = get_logger("resilience")
 
 KombuMessage: Any = kombu_redis.Channel.Message
 _SET_ASIDE = script("set_aside")

@@ -1,6 +1,5 @@
 """Keeps an error that nobody foresaw from ending the worker: its message is set aside."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +14,9 @@ from resilience.events import JobUnreadable
 from resilience.tasks.fire import LEDGER_ERRORS
 from resilience.tasks.publishing import PUBLISH_ERRORS
 from resilience.tasks.resilience import Resilience
+from resilience.text import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 OUTAGES = (
     StoreUnavailableError,

@@ -22,7 +22,7 @@ from resilience.chaos.proxy.api import Proxies, parse_json
 from resilience.chaos.proxy.errors import ProxyError
 from resilience.chaos.proxy.toxic import ProxyOrder, Toxic
 from resilience.cli.prove import prove
-from resilience.cli.words import above_zero, duration, duration_in_seconds, plain
+from resilience.cli.words import above_zero, duration, duration_in_seconds
 from resilience.consistency.position import Position
 from resilience.consistency.signing import TokenSigner
 from resilience.consistency.token import Token
@@ -31,6 +31,7 @@ from resilience.monitor.flower.actions import Order
 from resilience.settings import PREFIX
 from resilience.store import Store
 from resilience.tasks.positions import token_of_parts
+from resilience.text import shown
 from tests.unit.desk import Desk
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def test_durations_and_rates_are_taken_or_refused(text: str) -> None:
 @given(text=TEXTS)
 def test_plain_text_steers_no_terminal(text: str) -> None:
     """Whatever was in it."""
-    assert all(one.isprintable() or one == "\n" for one in plain(text))
+    assert all(one.isprintable() or one == "\n" for one in shown(text))
 
 
 @pytest.fixture(scope="module")
