@@ -14,6 +14,8 @@ from resilience.chaos.proxy.toxic import Direction, Toxic
 from resilience.text import get_logger
 
 logger = get_logger(__name__)
+TURNS = 5
+"""In so many turns the event loop accepts a connection, aborts it, and closes its socket."""
 
 CALL_SECONDS = 30.0
 """Longest wait for the proxy's thread."""
@@ -261,7 +263,8 @@ class FaultProxy:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await asyncio.sleep(0)  # lets the event loop close the sockets of aborted connections
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
     def _accept(self, *client: Any) -> None:  # noqa: ANN401 - a reader and a writer
         transport = client[1].transport
