@@ -41,7 +41,7 @@ from resilience.tasks.serialization import must_encode
 from resilience.text import REDACT, get_logger, hide, hide_in_text, hide_names, is_secret, shown
 from tests.every_event import EVERY, make
 
-QUOTED = 'hunter2"ä&x'
+QUOTED = "hunter2\"'ä&x"
 BARE = "hunter2-x"
 CODED = [
     "postgresql://h/db?password={}",
