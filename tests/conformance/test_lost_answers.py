@@ -37,8 +37,8 @@ from tests.conformance.losing_proxy import LosingProxy
 
 SECONDS = 120.0
 GOOD = "+1"
-READS = {"answer"}
-"""Scripts that write nothing."""
+READS = {"answer", "repair"}
+"""Scripts that write nothing, or delete what they are shown: a repetition finds nothing."""
 
 
 class Stage:

@@ -282,8 +282,11 @@ def test_jitter_is_the_same_whoever_leads_and_another_for_each_feature() -> None
 @pytest.mark.parametrize("since", [1e18, -1e18])
 def test_tampered_time_keeps_nothing_shed_for_ever(fleet: Fleet, since: float) -> None:
     """What was shed in a thousand years is restored now."""
-    entry = Shed(rule="load", measured=NAN, threshold=-1, since=since)
-    fleet.document = Document(shed={"ranking": entry}, switched={"ranking": since})
+    entry = Shed.model_construct(rule="load", measured=NAN, threshold=-1, since=since)
+    document = Document().model_copy(
+        update={"shed": {"ranking": entry}, "switched": {"ranking": since}}
+    )
+    fleet.document = document
     assert fleet.shed() == []
 
 
