@@ -33,7 +33,7 @@ DEMO := tests/acceptance/test_demo.py
 FLIP := tests/integration/test_flags_flip.py
 TRIAL := tests/integration/test_flags_trial.py
 ORDERS := $(addprefix tests/acceptance/test_,own_orders.py shop.py)
-SHOP := $(addprefix tests/acceptance/test_shop_,flags.py mistakes.py page.py)
+SHOP := $(addprefix tests/acceptance/test_shop_,chaos.py flags.py mistakes.py page.py)
 PROOF := tests/acceptance/test_proof.py tests/integration/test_proving.py
 TIMED := $(DEMO) $(FLIP) $(TRIAL) $(PROOF) $(ORDERS) $(SHOP)
 

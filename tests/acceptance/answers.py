@@ -9,8 +9,8 @@ from resilience import Level
 
 
 def level_of(answer: httpx.Response) -> Level:
-    """Return the level that an answer says it has."""
-    return Level(answer.json()["_meta"]["level"])
+    """Return the level that a successful answer says it has."""
+    return Level(meta_of(answer)["level"])
 
 
 def meta_of(answer: httpx.Response) -> Mapping[str, Any]:

@@ -107,7 +107,7 @@ def test_what_flower_saved_without_this_library_is_kept(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     "value",
-    [HOSTILE, [HOSTILE] * 1000, {"a": {"b": HOSTILE}}, float("nan"), float("-inf"), None, True, []],
+    [HOSTILE, [HOSTILE[:500]] * 1000, {"a": {"b": HOSTILE}}, float("nan"), float("-inf"), None, True, []],
     ids=["text", "texts", "mapping", "nan", "infinite", "none", "true", "empty"],
 )
 def test_whatever_an_event_holds_is_short_and_json(value: object) -> None:
