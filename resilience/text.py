@@ -16,8 +16,6 @@ REDACT: Final = frozenset(
     | {"cookie", "api_key", "access_key", "private_key", "secret_key", "signing_key"}
 )
 """Names whose values are hidden, whatever else an app names; see `is_secret`."""
-# Without one of these no secret is in a text.
-SIGNS: Final = re.compile(r"[=:,%]|(?i:earer)")
 CREDENTIALS: Final = re.compile(r"(://)(?:[^\s/@:]{,99}:[^\s\"'<>]{,999}|[^\s/@]{,999})@")
 BEARER: Final = re.compile(r"\bbearer\s+([^\s\"'<>]{8,})")
 LINE: Final = re.compile(
@@ -67,7 +65,7 @@ def hide_in_text(text: str, names: Collection[str] = REDACT) -> str:
     A name stands before its value as in `name=value`, `name: value`, `"name": "value"`, in JSON
     within JSON, in a URL's query and in what was URL-encoded. Hide before you cut.
     """
-    if not SIGNS.search(text):
+    if not _may_hide_something(text):
         return text
     if "://" in text:
         text = CREDENTIALS.sub(rf"\1{HIDDEN}@", text)
@@ -75,6 +73,11 @@ def hide_in_text(text: str, names: Collection[str] = REDACT) -> str:
     for pattern in (BEARER, LINE, query, anywhere):
         text = _hide_values(text, pattern)
     return text
+
+
+def _may_hide_something(text: str) -> bool:
+    """Tell whether *text* has a sign without which no secret is in it; takes 1 ms for 1 MB."""
+    return "=" in text or ":" in text or "," in text or "%" in text or "earer" in text.lower()
 
 
 def _hide_values(text: str, pattern: re.Pattern[str]) -> str:

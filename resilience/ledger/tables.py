@@ -1,8 +1,22 @@
-"""What the ledger keeps, as tables. The migrations make them; nothing else does."""
+"""What the ledger keeps, as tables.
+
+A new ledger gets them as they stand here, an older one by migrations; a test compares the two.
+"""
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy.dialects.mysql import LONGTEXT
 
 from resilience.ledger.job import KEY_LENGTH
@@ -25,6 +39,14 @@ OPTIONS: dict[str, Any] = {
 }
 
 METADATA = MetaData()
+
+# As Alembic makes it, and apart from the others as it is Alembic's.
+VERSION = Table(
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
 
 # All times are epoch seconds of the database's own clock; those of orders are fleet time.
 JOBS = Table(

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from sqlalchemy import Connection, func, inspect, select, text
 
 from resilience.errors import SchemaError
-from resilience.ledger.tables import HEAD, VERSION_TABLE
+from resilience.ledger.tables import HEAD, IDENTITY, METADATA, VERSION, VERSION_TABLE
 
 COMMAND = "celery -A <app> resilience ledger upgrade"
 LOCK = 7_305_262_918
@@ -57,7 +58,9 @@ def upgrade(connection: Connection, place: str) -> None:
     with _locked(connection, place):
         found = version_of(connection)
         if found != HEAD:
-            if found is None or found < HEAD:
+            if found is None:
+                _create(connection)
+            elif found < HEAD:
                 _migrate(connection)
             check_version(version_of(connection), place)
 
@@ -76,6 +79,23 @@ def _locked(connection: Connection, place: str) -> Iterator[None]:
         yield
     finally:
         connection.execute(select(func.release_lock(str(LOCK))))
+
+
+def _create(connection: Connection) -> None:
+    """Make the newest schema in one go: all migrations one by one take eight times as long.
+
+    The version comes last. On MariaDB, where each statement is a transaction of its own, the next
+    upgrade after an interruption makes what is missing.
+    """
+    there = METADATA.tables.keys() & set(inspect(connection).get_table_names())
+    METADATA.create_all(connection)
+    for table in there:
+        for index in METADATA.tables[table].indexes:
+            index.create(connection, checkfirst=True)
+    if connection.scalar(select(IDENTITY.c.number)) is None:
+        connection.execute(IDENTITY.insert().values(number=1, id=uuid4().hex))
+    VERSION.create(connection, checkfirst=True)
+    connection.execute(VERSION.insert().values(version_num=HEAD))
 
 
 def _migrate(connection: Connection) -> None:

@@ -10,20 +10,17 @@ from time import perf_counter
 
 import psutil
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from resilience.errors import ConfigurationError, LedgerUnavailableError, SchemaError
 from resilience.ledger import Ledger, Which
 from resilience.ledger.engines import read_url
-from resilience.ledger.tables import HEAD, METADATA, VERSION_TABLE
 from resilience.testing.mariadb import MariaDbProcess
 from resilience.testing.postgres import PostgresProcess
 from resilience.testing.process import suspend
 from tests.conformance import ledger_child as child
-from tests.conformance.ledger_jobs import buried, by_hand, failure, job, names, states, take
+from tests.conformance.ledger_jobs import buried, failure, job, names, states, take
 from tests.ledgers import make_ledger
 from tests.unit.hand_clock import HandClock
 
@@ -216,34 +213,6 @@ def test_missing_migration_is_an_error_that_says_what_to_run(server: Server) -> 
     ledger.close()
 
 
-@pytest.mark.parametrize("done", range(1, 7))
-def test_upgrade_that_was_cut_off_goes_on(server: Server, done: int) -> None:
-    """MariaDB keeps the changes that were made by then; the next upgrade makes the rest."""
-    url = server.emptied()
-    make_ledger(url, "0003")
-    changes: list[str] = []
-
-    def cut(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if statement.lstrip().startswith(("CREATE", "DROP", "UPDATE")):
-            changes.append(statement)
-            if len(changes) == done:
-                raise ConnectionAbortedError(statement)
-
-    event.listen(Engine, "after_cursor_execute", cut)
-    try:
-        with pytest.raises(ConnectionAbortedError):
-            Ledger(url).upgrade()
-    finally:
-        event.remove(Engine, "after_cursor_execute", cut)
-    ledger = Ledger(url)
-    ledger.upgrade()
-
-    ledger.add([job("a")])
-    assert names(take(ledger)) == ["a"]
-    test_migrations_make_the_tables_that_the_code_uses(ledger, url)
-    ledger.close()
-
-
 def test_upgrade_on_mariadb_takes_as_long_as_it_needs(mariadb: MariaDbProcess) -> None:
     """What a statement may take at other times does not limit one that is made for all rows."""
     url = mariadb.emptied()
@@ -264,50 +233,6 @@ def test_upgrade_on_mariadb_takes_as_long_as_it_needs(mariadb: MariaDbProcess) -
     ledger.add([job("a")])
     assert names(take(ledger)) == ["a"]
     ledger.close()
-
-
-@pytest.mark.parametrize(
-    ("version", "said"),
-    [("0000", "has schema 0000, .* is needed; run: "), ("9999", "newer celery-resilience")],
-)
-def test_other_schema_is_refused_and_left_alone(ledger_url: str, version: str, said: str) -> None:
-    """Neither older nor newer tables are written to; the error says how to mend it."""
-    maker = Ledger(ledger_url)
-    maker.upgrade()
-    maker.add([job("a")])
-    maker.close()
-    by_hand(ledger_url, f"UPDATE {VERSION_TABLE} SET version_num = {version!r}")  # noqa: S608 - a constant
-    ledger = Ledger(ledger_url)
-
-    with pytest.raises(SchemaError, match=said):
-        ledger.finish(["a"])
-    if version > HEAD:
-        with pytest.raises(SchemaError, match=said):
-            ledger.upgrade()
-    by_hand(ledger_url, f"UPDATE {VERSION_TABLE} SET version_num = {HEAD!r}")  # noqa: S608 - as above
-    assert names(take(ledger)) == ["a"]
-    ledger.close()
-
-
-def test_tables_that_are_gone_are_noticed(ledger: Ledger, ledger_url: str) -> None:
-    """A running process says what to do, as a new one would."""
-    ledger.add([job("a")])
-    by_hand(ledger_url, "DROP TABLE resilience_jobs", f"DELETE FROM {VERSION_TABLE}")  # noqa: S608 - a constant
-
-    refused(ledger)
-    with pytest.raises((SchemaError, LedgerUnavailableError)):
-        ledger.counts()
-
-
-def test_migrations_make_the_tables_that_the_code_uses(ledger: Ledger, ledger_url: str) -> None:
-    """Column by column and index by index, on every database."""
-    ledger.counts()
-    engine = create_engine(read_url(ledger_url))
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        assert compare_metadata(context, METADATA) == []
-        assert context.get_current_revision() == HEAD
-    engine.dispose()
 
 
 def test_hosts_clock_changes_nothing_on_a_server(served: Ledger, server: Server) -> None:
