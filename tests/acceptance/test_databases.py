@@ -81,6 +81,7 @@ def test_fault_that_a_part_cannot_have_is_refused(databases: RunningDatabases) -
     assert databases.put("charges", "ok").status_code == 404
 
 
+@pytest.mark.long
 def test_databases_stop_also_while_they_are_broken_and_leave_no_file_but_their_log(
     databases: RunningDatabases, directory: Path
 ) -> None:

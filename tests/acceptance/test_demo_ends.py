@@ -20,7 +20,7 @@ LIGHT = ("--sabotage", "one-worker")
 LAST = "flower"
 """The program that a shop starts last. By then no other is ready."""
 WHILE = [
-    pytest.param(None, id="starting"),
+    pytest.param(None, id="starting", marks=pytest.mark.long),
     pytest.param("warming up", id="warming-up", marks=pytest.mark.long),
 ]
 """What a demo says when it is to end: nothing yet, as its programs are starting, or its traffic."""

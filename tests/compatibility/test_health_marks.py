@@ -139,7 +139,7 @@ def test_mark_of_a_dead_worker_expires(valkey: ValkeyProcess, tmp_path: Path) ->
     ("silent", "pool"),
     [
         pytest.param(False, "prefork", id="gone-prefork"),
-        pytest.param(True, "threads", id="silent-threads"),
+        pytest.param(True, "threads", id="silent-threads", marks=pytest.mark.long),
         pytest.param(False, "threads", id="gone-threads", marks=pytest.mark.long),
         pytest.param(True, "prefork", id="silent-prefork", marks=pytest.mark.long),
     ],

@@ -89,7 +89,8 @@ def test_stop_waits_for_a_plain_job(
 
 
 @pytest.mark.parametrize(
-    "pool", ["prefork", "threads", pytest.param("gevent", marks=pytest.mark.long)]
+    "pool",
+    ["prefork", *(pytest.param(one, marks=pytest.mark.long) for one in ("threads", "gevent"))],
 )
 def test_stop_cuts_the_job_of_a_dependency_beside_a_plain_one(
     broker: Broker, tmp_path: Path, pool: str

@@ -15,7 +15,10 @@ from tests.acceptance.upstream import Upstream
 from tests.examples.bookshop import SECONDS, Bookshop, running_bookshop
 
 CELERY = [sys.executable, "-m", "celery"]
-FRAMEWORKS = ("flask", "django", "fastapi")
+FRAMEWORKS = (
+    "django",
+    *(pytest.param(one, marks=pytest.mark.long) for one in ("flask", "fastapi")),
+)
 NUMBERS = itertools.count(1)
 """Of orders: all the apps send their mails to one server."""
 

@@ -155,6 +155,7 @@ def test_sessions_keep_their_guarantees_when_a_replica_that_has_everything_takes
     assert not [one for one in newcomers.answered if one.marked and one.lag is None]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_sessions_keep_their_guarantees_or_are_told_when_a_replica_takes_over_that_lacks_writes(
     shared_stage: Stage, tmp_path: Path

@@ -40,6 +40,7 @@ def mariadb_stage(valkey: ValkeyProcess) -> Iterator[Stage]:
         yield stage
 
 
+@pytest.mark.long
 def test_checker_finds_all_three_kinds_of_violations_where_nobody_checks_the_replicas(
     postgres_stage: Stage, tmp_path: Path
 ) -> None:

@@ -245,6 +245,7 @@ def test_promoted_primary_marks_what_may_be_lost() -> None:
             assert "failover" in own.marks[0].reason
 
 
+@pytest.mark.long
 def test_replica_on_another_timeline_answers_only_what_is_marked() -> None:
     """After a failover without it, it is better than nobody while the primary is away."""
     with running_stage(replicas=2) as stage:

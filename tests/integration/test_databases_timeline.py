@@ -106,6 +106,7 @@ def has_receiver(stage: Stage) -> bool:
         return connection.execute("SELECT FROM pg_stat_wal_receiver").fetchone() is not None
 
 
+@pytest.mark.long
 def test_answer_without_the_own_write_is_marked_when_the_replica_has_passed_its_position_elsewhere(
     stage: Stage,
 ) -> None:

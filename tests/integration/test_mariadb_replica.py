@@ -101,6 +101,7 @@ def test_servers_share_no_directory_for_temporary_tables(pair: Pair) -> None:
     assert len(places) == 2
 
 
+@pytest.mark.long
 def test_replica_stays_behind_while_its_link_is_stalled(pair: Pair) -> None:
     """Another replica, on a link of its own, gets what this one lacks until its link resumes."""
     with running_replica_of(pair.primary) as other:
@@ -134,6 +135,7 @@ def test_replica_catches_up_when_its_link_was_lost(pair: Pair, *, cut: bool) -> 
     assert has(pair.replica, f"swallowed {cut}")
 
 
+@pytest.mark.long
 def test_replica_catches_up_after_a_kill(pair: Pair) -> None:
     """It goes on where it was."""
     pair.replica.kill()

@@ -24,7 +24,7 @@ def valkeys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Broker]]:
         yield [Valkey(stack.enter_context(running_valkey(tmp_path_factory))) for _ in range(2)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["valkey", pytest.param("rabbitmq", marks=pytest.mark.long)])
 def test_worker_goes_on_when_its_connections_are_forgotten(
     kind: str, request: pytest.FixtureRequest, valkey: ValkeyProcess, tmp_path: Path
 ) -> None:

@@ -127,6 +127,7 @@ def test_replica_catches_up_after_a_kill_when_the_primary_removed_old_segments(p
     assert has(pair.replica, "while it was down")
 
 
+@pytest.mark.long
 def test_promoted_replica_takes_writes_on_a_new_timeline_when_the_primary_was_killed() -> None:
     """What it had replayed is there; it remains a primary when it is killed and started again."""
     with running_pair() as pair:

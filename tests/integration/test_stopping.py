@@ -161,7 +161,10 @@ def test_stop_lets_a_job_end_that_a_child_has_not_begun_yet(stage: Stage) -> Non
         assert stage.is_empty()
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    "pool",
+    [pytest.param(one, marks=pytest.mark.long if one == "gevent" else ()) for one in POOLS],
+)
 def test_stop_hands_back_what_outlasts_the_grace_period(stage: Stage, pool: str) -> None:
     """A job that runs on is cut when the period is over; what had ended is not run again.
 
