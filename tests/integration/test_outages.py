@@ -9,7 +9,7 @@ import pytest
 
 from resilience.testing.plugin import running_valkey
 from resilience.testing.valkey import ValkeyProcess
-from tests.brokers import KINDS, Broker, Rabbit, Valkey
+from tests.brokers import Broker, Rabbit, Valkey
 from tests.chaos.outages import Place, Site
 
 RESUMED_SECONDS = 10.0
