@@ -1,6 +1,7 @@
 """What a task class may declare, checked when the class is made."""
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable
 from importlib import import_module
@@ -104,9 +105,14 @@ def _check_spelling(cls: TaskClass, where: str) -> None:
     for name, value in vars(cls).items():
         if name in OURS or callable(value) or isinstance(value, (staticmethod, classmethod)):
             continue
-        for meant in difflib.get_close_matches(name, OURS, n=1, cutoff=LIKENESS):
+        if meant := _meant(name):
             msg = f"{where} declares {name!r}, which says nothing; did you mean {meant!r}?"
             raise ConfigurationError(msg)
+
+
+@functools.cache  # each task that Celery makes of a function has the same dozen of names
+def _meant(name: str) -> str | None:
+    return next(iter(difflib.get_close_matches(name, OURS, n=1, cutoff=LIKENESS)), None)
 
 
 def check_calls(cls: Any, *, within: TaskClass) -> None:  # noqa: ANN401 - a subclass of *within*
