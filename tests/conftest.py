@@ -141,6 +141,7 @@ def close_leftovers() -> Iterator[None]:
         pool.disconnect()
     fresh.forget_servers()
     gc.collect()
+    gc.freeze()  # what is left stays: else each module would look through it again
     while SOCKETS:
         left = SOCKETS.pop()
         if sys.getrefcount(left) == 2:  # no connection has it, as when a cut came before it did
