@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -16,7 +15,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from tests import fresh, in_memory, preloaded
+from tests import fresh, preloaded
 
 if TYPE_CHECKING:
     from tests.brokers import Broker
@@ -36,13 +35,11 @@ TLS or not. All of them take 0.03 s of CPU time, this one takes 0.001 s.
 """
 
 
-MEMORY = pytest.StashKey[Path | None]()
-
 SOCKETS: list[socket.socket] = []
 """Those of Redis connections that were made since the last module ended."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Trust nobody over TLS; end on SIGTERM as on Ctrl-C, so that fixtures stop their processes.
 
     The collector of garbage rests until the tests are collected: what it would look through again
@@ -53,18 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # noqa: TID251 - inherited by processes
     gc.disable()
-    config.stash[MEMORY] = in_memory.use_memory()
     preloaded.install()
     _keep_sockets()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-
-
-@pytest.hookimpl(trylast=True)  # the servers of the run have stopped
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Empty the memory that temporary files took, unless somebody may want to look at them."""
-    if exitstatus == 0 and (made := session.config.stash[MEMORY]):
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def _keep_sockets() -> None:
