@@ -196,6 +196,19 @@ def shared_broker(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def copied_databases(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Make the data directories of databases once for all runners of this run."""
+    from tests import templates  # noqa: PLC0415 - as above
+
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if hasattr(pytestconfig, "workerinput") else own
+    with templates.copied_within(shared / "templates"):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the health marks of workers where no probe of the host looks for them."""
     with pytest.MonkeyPatch.context() as patch:
