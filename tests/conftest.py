@@ -15,7 +15,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from tests import fresh, preloaded
+from tests import fresh, in_memory, preloaded
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -42,7 +42,7 @@ SOCKETS: list[socket.socket] = []
 """Those of Redis connections that were made since the last module ended."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Trust nobody over TLS; end on SIGTERM as on Ctrl-C, so that fixtures stop their processes.
 
     The collector of garbage rests until the tests are collected: what it would look through again
@@ -53,6 +53,7 @@ def pytest_configure() -> None:
     """
     os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # noqa: TID251 - inherited by processes
     gc.disable()
+    in_memory.use(config)
     preloaded.install()
     _keep_sockets()
     for number in (signal.SIGINT, signal.SIGTERM):
