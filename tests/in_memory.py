@@ -16,7 +16,8 @@ import pytest
 MEMORY = Path("/dev/shm")  # noqa: S108 - the directory in it is the run's own
 PREFIX = "tests-"
 """Before the id of the process that removes the directory. Short: sockets have short paths."""
-NEEDED_BYTES = 4 << 30
+NEEDED_BYTES = 6 << 30
+"""Of memory for files, and as much besides; a run takes up to 3 GB."""
 
 
 def use(config: pytest.Config) -> None:
