@@ -15,9 +15,12 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from tests import fresh, preloaded
+from tests import fresh, in_memory, preloaded
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from resilience.testing.rabbitmq import RabbitProcess
     from tests.brokers import Broker
 
 pytest_plugins = ["resilience.testing.plugin", "tests.watchdog"]
@@ -39,7 +42,7 @@ SOCKETS: list[socket.socket] = []
 """Those of Redis connections that were made since the last module ended."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Trust nobody over TLS; end on SIGTERM as on Ctrl-C, so that fixtures stop their processes.
 
     The collector of garbage rests until the tests are collected: what it would look through again
@@ -50,6 +53,7 @@ def pytest_configure() -> None:
     """
     os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # noqa: TID251 - inherited by processes
     gc.disable()
+    in_memory.use(config)
     preloaded.install()
     _keep_sockets()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -82,7 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Move the tests that need RabbitMQ to the front; on RabbitMQ, skip those that need Redis.
 
     Runners that share the tests begin at different places of the list. So only one of them starts
-    a RabbitMQ, which takes 5 s of CPU time.
+    a RabbitMQ, which takes 3 s of CPU time.
 
     Raises:
         UsageError: A test is marked `chaos` and says nothing else, as tests of minutes once were.
@@ -107,6 +111,51 @@ def _needs_rabbitmq(item: pytest.Item) -> bool:
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
     return "rabbitmq" in fixtures or "rabbitmq" in parameters
+
+
+RABBITMQ: pytest.StashKey[RabbitProcess] = pytest.StashKey()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(rabbitmq: RabbitProcess, pytestconfig: pytest.Config) -> RabbitProcess:
+    """The server of the plugin, which rests while no test needs it."""
+    pytestconfig.stash[RABBITMQ] = rabbitmq
+    return rabbitmq
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Start RabbitMQ again if it was stopped as no test seemed to need it."""
+    server = item.config.stash.get(RABBITMQ, None)
+    if server is not None and not server.running and _needs_rabbitmq(item):
+        server.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Clear RabbitMQ after each module that uses it, and stop it when the next test does not.
+
+    With the virtual hosts of ten modules, idleness takes it as long as the tests do, and a restart
+    six seconds of CPU time.
+    """
+    done = yield
+    from tests import brokers  # noqa: PLC0415 - as above
+
+    server = item.config.stash.get(RABBITMQ, None)
+    if server is None or not server.running or brokers.ON_RABBITMQ:
+        return done
+    if nextitem is None or nextitem.path == item.path:  # or what the module shares may use it yet
+        return done
+    if not _needs_rabbitmq(nextitem):
+        server.stop()
+    else:
+        server.evaluate(
+            '[rabbit_vhost:delete(Name, <<"guest">>) '
+            '|| Name <- rabbit_vhost:list_names(), Name =/= <<"/">>], ok'
+        )
+    return done
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -146,6 +195,19 @@ def shared_broker(request: pytest.FixtureRequest) -> Iterator[None]:
         brokers.SHARED.append(request.getfixturevalue("rabbitmq"))
     yield
     brokers.SHARED.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copied_databases(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Make the data directories of databases once for all runners of this run."""
+    from tests import templates  # noqa: PLC0415 - as above
+
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if hasattr(pytestconfig, "workerinput") else own
+    with templates.copied_within(shared / "templates"):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

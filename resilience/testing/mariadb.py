@@ -55,29 +55,41 @@ class MariaDbProcess(ServerProcess):
             raise RuntimeError(msg)
         self.port = free_port()
         self.url = f"mariadb://root@{LOCALHOST}:{self.port}/{DATABASE}"
-        as_user = run_as(USER, home)
+        self._as_user = run_as(USER, home)
+        self._data = home / "data"
         # A starting server deletes all temporary tables in its tmpdir, those of others included.
-        places = [f"--datadir={home / 'data'}", f"--tmpdir={home}"]
-        made = subprocess.run(  # noqa: S603 - found above
-            [*as_user, install, *MACHINE, *places, "--auth-root-authentication-method=normal"],
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=home,
-            text=True,
-            errors="replace",
-        )
-        if made.returncode:
-            msg = f"{install} ended with {made.returncode}:\n{made.stdout}"
-            raise RuntimeError(msg)
+        self._places = [f"--datadir={self._data}", f"--tmpdir={home}"]
+        self._install, self._home = install, home
+        self._fill()
         listen = [f"--bind-address={LOCALHOST}", f"--port={self.port}"]
-        files = [*places, f"--socket={home / 'socket'}", f"--pid-file={home / 'pid'}"]
+        files = [*self._places, f"--socket={home / 'socket'}", f"--pid-file={home / 'pid'}"]
         super().__init__(
-            [*as_user, server, *MACHINE, *listen, *files, *self._options()],
+            [*self._as_user, server, *MACHINE, *listen, *files, *self._options()],
             ready=READY,
             log_path=home / "mariadb.log",
             directory=home,
         )
+
+    def _fill(self) -> None:
+        """Write the data directory that the first start finds."""
+        command = [
+            self._install,
+            *MACHINE,
+            *self._places,
+            "--auth-root-authentication-method=normal",
+        ]
+        made = subprocess.run(  # noqa: S603 - found above
+            [*self._as_user, *command],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self._home,
+            text=True,
+            errors="replace",
+        )
+        if made.returncode:
+            msg = f"{self._install} ended with {made.returncode}:\n{made.stdout}"
+            raise RuntimeError(msg)
 
     def _options(self) -> list[str]:
         """Return the options of a server that may have replicas, or be one."""

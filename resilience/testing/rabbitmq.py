@@ -33,6 +33,8 @@ ASK_SECONDS = 30
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 CORE = "lib/*/plugins/rabbit-[0-9]*"
 """Pattern of the only plugin that is needed, relative to the parent of the folder of `PROGRAM`."""
+CODE = ("lib/erlang/lib/*/ebin/*.beam", "lib/rabbitmq/lib/*/plugins/*/ebin/*.beam")
+"""Patterns of all modules of Erlang and of the server, relative to `/usr`."""
 # A listed classic queue may have ended with its consumer: it then counts for nothing.
 _UNLESS_GONE = "catch exit:{Why, _} when Why =:= noproc; Why =:= normal -> [] end"
 
@@ -129,8 +131,9 @@ class RabbitProcess(ServerProcess):
             "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
             "RABBITMQ_CONF_ENV_FILE": str(home / "rabbitmq-env.conf"),
-            # Two schedulers, and no busy waiting: other tests need the processors as well.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+            # Few threads, and no busy waiting: other tests need the processors as well.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +SDio 1 "
+            f"+sbwt none +sbwtdcpu none +sbwtdio none -pa {_linked_modules(home / 'modules')}",
         }
 
     def new_url(self, name: str | None = None) -> str:
@@ -269,6 +272,18 @@ class RabbitProcess(ServerProcess):
             with suppress(psutil.NoSuchProcess):
                 helper.kill()
         psutil.wait_procs(helpers, timeout=KILL_SECONDS)
+
+
+def _linked_modules(folder: Path) -> Path:
+    """Link all modules in *folder*.
+
+    A server that starts loads a thousand, and would look for each in up to a hundred folders.
+    """
+    folder.mkdir(exist_ok=True)
+    for module in (path for pattern in CODE for path in Path("/usr").glob(pattern)):
+        with suppress(FileExistsError):
+            (folder / module.name).symlink_to(module)
+    return folder
 
 
 def _vhost(url: str | None) -> str:
