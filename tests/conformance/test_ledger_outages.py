@@ -20,7 +20,15 @@ from resilience.testing.mariadb import MariaDbProcess
 from resilience.testing.postgres import PostgresProcess
 from resilience.testing.process import suspend
 from tests.conformance import ledger_child as child
-from tests.conformance.ledger_jobs import buried, failure, job, names, states, take
+from tests.conformance.ledger_jobs import (
+    buried,
+    failure,
+    job,
+    names,
+    states,
+    take,
+    without_rows,
+)
 from tests.ledgers import make_ledger
 from tests.unit.hand_clock import HandClock
 
@@ -49,7 +57,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.fixture
 def served(server: Server) -> Iterator[Ledger]:
     """A ledger on that server."""
-    ledger = Ledger(server.emptied(), timeout_seconds=SECONDS)
+    url = server.url if without_rows(server.url) else server.emptied()
+    ledger = Ledger(url, timeout_seconds=SECONDS)
     ledger.upgrade()
     yield ledger
     ledger.close()

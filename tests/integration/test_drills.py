@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -16,26 +16,34 @@ from resilience import Level
 from resilience.monitor.drills import drill_rows
 from resilience.testing.plugin import running_valkey
 from resilience.testing.process import import_path, inherited_env
-from resilience.testing.stack import run_worker
+from resilience.testing.stack import WorkerProcess, run_worker
 from resilience.testing.valkey import ValkeyProcess
 from resilience.testing.waiting import wait_until
 from tests.brokers import running_broker
 from tests.fresh import imported_anew
 
 APP_PATH = "tests.integration.apps.drills"
-POOLS = ("prefork", "threads", "solo", "gevent")
 SECONDS = 60.0
-JOBS = 300
-"""Of two processes one runs more than 100 of them, which is 1 / share."""
+JOBS = 120
+"""The one process of the pool runs more than 100 of them, which is 1 / share."""
 
 
 @dataclass
 class Stage:
-    """The app in this process, and a worker of each pool with a queue of its own."""
+    """The app in this process, and a worker of each pool that is used, with its own queue."""
 
     module: ModuleType
     store: ValkeyProcess
     env: Mapping[str, str]
+    running: ExitStack
+    workers: dict[str, WorkerProcess] = field(default_factory=dict)
+
+    def served(self, pool: str) -> str:
+        """Return the queue of a worker of *pool*, which runs from now on."""
+        if pool not in self.workers:
+            worker = run_worker(APP_PATH, queues=[pool], concurrency=1, pool=pool, env=self.env)
+            self.workers[pool] = self.running.enter_context(worker)
+        return pool
 
     def row(self, task: str) -> dict[str, Any]:
         """Return what the drills of a task have found."""
@@ -46,7 +54,8 @@ class Stage:
         """Let the prefork worker answer users that nobody has asked for before."""
         recommend = self.module.recommend
         users = range(first, first + JOBS)
-        results = [recommend.apply_async((user,), queue="prefork") for user in users]
+        queue = self.served("prefork")
+        results = [recommend.apply_async((user,), queue=queue) for user in users]
         levels = {result.get(timeout=SECONDS).level for result in results}
         assert levels == {Level.FULL}
 
@@ -65,7 +74,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Workers of all pools, and the app."""
+    """Servers, and the app."""
     with ExitStack() as running:
         store = running.enter_context(running_valkey(tmp_path_factory))
         broker = running.enter_context(running_broker(tmp_path_factory))
@@ -81,21 +90,20 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         for name, value in env.items():
             patch.setenv(name, value)
         module = imported_anew(patch, APP_PATH)
-        workers = [
-            running.enter_context(run_worker(APP_PATH, queues=[pool], pool=pool, env=env))
-            for pool in POOLS
-        ]
-        yield Stage(module, store, env)
-        for worker in workers:
+        made = Stage(module, store, env, running)
+        yield made
+        for worker in made.workers.values():
             worker.kill()  # how they shut down is no matter here
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    "pool", ["prefork", "threads", "solo", pytest.param("gevent", marks=pytest.mark.long)]
+)
 def test_result_of_a_job_does_not_wait_for_its_drill(stage: Stage, pool: str) -> None:
     """It can be had while a step of the chain still hangs; then the drill is counted."""
     client, before = stage.store.client(), stage.row("drills.rank")["drills"]
 
-    answer = stage.module.rank.apply_async(queue=pool).get(timeout=SECONDS)
+    answer = stage.module.rank.apply_async(queue=stage.served(pool)).get(timeout=SECONDS)
 
     assert (answer.value, answer.level) == ("ranked", Level.FULL)
     assert client.blpop([stage.module.BEGUN], timeout=SECONDS)
@@ -108,7 +116,8 @@ def test_result_of_a_job_does_not_wait_for_its_drill(stage: Stage, pool: str) ->
 
 def test_calls_of_a_pipeline_in_a_plain_job_are_drilled_at_its_end(stage: Stage) -> None:
     """So no drill outlives the job; what is no task of the app is counted as other."""
-    assert stage.module.plain.apply_async((7,), queue="prefork").get(timeout=SECONDS) == [7]
+    job = stage.module.plain.apply_async((7,), queue=stage.served("prefork"))
+    assert job.get(timeout=SECONDS) == [7]
 
     def drilled() -> bool:
         rows = drill_rows(stage.module.resilience)

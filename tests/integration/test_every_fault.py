@@ -46,6 +46,7 @@ def run_pytest(directory: Path, store: ValkeyProcess, tests: str) -> str:
     (directory / "test_users.py").write_text(tests)
     env = {
         "PYTHONPATH": import_path(directory),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # others that are installed cost a second
         "RESILIENCE_CHAOS": "1",
         "RESILIENCE_STORE_URL": store.url,
         "RESILIENCE_RUNTIME_DIRECTORY": str(directory),

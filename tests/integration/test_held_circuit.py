@@ -59,7 +59,9 @@ def test_ramp_is_not_exceeded_by_jobs_that_outlast_its_steps(stage: HeldStage, p
         worker.kill()
 
 
-@pytest.mark.parametrize("pool", ["threads", "gevent", "solo"])
+@pytest.mark.parametrize(
+    "pool", ["threads", pytest.param("gevent", marks=pytest.mark.long), "solo"]
+)
 def test_jobs_wait_and_run_once_with_every_pool(stage: HeldStage, pool: str) -> None:
     """Threads, greenlets and a lone process hold and go on as prefork does."""
     breaker = stage.resilience.breaker("mail")

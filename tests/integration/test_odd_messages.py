@@ -98,7 +98,7 @@ def named(message: Any) -> str:  # noqa: ANN401 - of either broker
 
 def test_good_jobs_run_once_among_odd_messages(stage: Outside) -> None:
     """Each odd message is set aside with a reason, or ends as on plain Celery; no other key."""
-    check_batches(stage, batches=4, good=2)
+    check_batches(stage, batches=2, good=2)
 
 
 @pytest.mark.long

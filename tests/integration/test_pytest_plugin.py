@@ -99,7 +99,7 @@ def test_chaos_works_with_xdist(suite: pytest.Pytester, monkeypatch: pytest.Monk
     result.assert_outcomes(**FAILED)
     assert marked(result)
     suite.makepyfile(test_wrong="import pytest\n@pytest.mark.chaos(rate=30)\ndef test_it(): pass")
-    wrong = suite.runpytest_subprocess("-n2", "test_wrong.py")
+    wrong = suite.runpytest_subprocess("-n1", "test_wrong.py")
     wrong.stdout.fnmatch_lines(["*test_wrong.py::test_it: marker chaos: rate must be*got 30*"])
 
 

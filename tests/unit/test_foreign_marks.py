@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.testing.process import inherited_env
@@ -133,16 +133,17 @@ VALUES = st.recursive(
 )
 
 
-@given(changed=st.dictionaries(st.sampled_from(sorted(mark_of())), VALUES))
-def test_probe_judges_whatever_a_mark_says(
-    tmp_path_factory: pytest.TempPathFactory, changed: dict[str, object]
-) -> None:
+@pytest.mark.parametrize("examples", [40, pytest.param(2000, marks=pytest.mark.long)])
+def test_probe_judges_whatever_a_mark_says(tmp_path: Path, examples: int) -> None:
     """No field of any type or size ends the probe with an error."""
-    directory = tmp_path_factory.getbasetemp() / "odd"
-    directory.mkdir(exist_ok=True)
-    leave(directory, **changed)
 
-    assert probe.report(probe.verdicts(directory), as_json=False) in {0, 1}
+    @settings(max_examples=examples)
+    @given(changed=st.dictionaries(st.sampled_from(sorted(mark_of())), VALUES))
+    def judge(changed: dict[str, object]) -> None:
+        leave(tmp_path, **changed)
+        assert probe.report(probe.verdicts(tmp_path), as_json=False) in {0, 1}
+
+    judge()
 
 
 @pytest.mark.parametrize(

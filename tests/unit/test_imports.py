@@ -4,9 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import Celery
+from celery.bin.base import CLIContext
+from click.testing import CliRunner, Result
 
+from resilience import Dependency, Resilience
+from resilience.cli import resilience
 from resilience.testing.process import inherited_env
 
 DECLARATION_ERROR = 2
@@ -64,24 +70,20 @@ def test_other_commands_of_celery_load_none_of_ours(tmp_path: Path) -> None:
     assert not found & LEDGER
 
 
-def test_command_says_which_extra_it_needs(tmp_path: Path) -> None:
+def test_command_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table needs one, JSON does not; the answer is one line with the mend."""
-    (tmp_path / "shop.py").write_text(APP)
-    code = "import sys; sys.modules['rich'] = None; from celery.__main__ import main; main()"
+    for name in [one for one in sys.modules if one.startswith("rich.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rich", None)  # as if it were not installed
+    app: Celery[Any] = Celery(broker="memory://", set_as_current=False)
+    Resilience(app, dependencies=[Dependency("mail")])
+    context = CLIContext(app=app, no_color=True, workdir=None)
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code, "-A", "shop", "resilience", *words]
-        return subprocess.run(  # noqa: S603 - of this file
-            command,
-            cwd=tmp_path,
-            env=inherited_env({}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(resilience, words, obj=context)
 
     table = run("dependencies")
-    assert table.returncode == DECLARATION_ERROR
+    assert table.exit_code == DECLARATION_ERROR
     assert table.stderr == "Error: this needs rich: pip install 'celery-resilience[cli]'\n"
     assert json.loads(run("dependencies", "--json").stdout)[0]["name"] == "mail"
 
