@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from sqlalchemy import Connection, func, inspect, select, text
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from resilience.errors import SchemaError
 from resilience.ledger.tables import HEAD, IDENTITY, METADATA, VERSION, VERSION_TABLE
@@ -87,11 +88,11 @@ def _create(connection: Connection) -> None:
     The version comes last. On MariaDB, where each statement is a transaction of its own, the next
     upgrade after an interruption makes what is missing.
     """
-    there = METADATA.tables.keys() & set(inspect(connection).get_table_names())
-    METADATA.create_all(connection)
-    for table in there:
-        for index in METADATA.tables[table].indexes:
-            index.create(connection, checkfirst=True)
+    for table in METADATA.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
+        # In an order of their own, as SQLite prefers the last of those that serve a query.
+        for index in sorted(table.indexes, key=lambda one: str(one.name)):
+            connection.execute(CreateIndex(index, if_not_exists=True))
     if connection.scalar(select(IDENTITY.c.number)) is None:
         connection.execute(IDENTITY.insert().values(number=1, id=uuid4().hex))
     VERSION.create(connection, checkfirst=True)
