@@ -5,14 +5,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 COMPILED := .venv/.compiled
-# --no-compile: most installed modules are never imported, and Python compiles the others when they first are.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 # Tests start hundreds of processes: without cached bytecode, each of them would compile the whole project.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := check
-.PHONY: .venv bench chaos check demo lint mutants sabotage screenshots test test-celery-5.6 test-rabbitmq timed timed-demo timed-flip timed-trial timed-proof timed-orders timed-shop untimed up
+.PHONY: .venv bench chaos check demo lint mutants sabotage screenshots test test-celery-5.6 test-rabbitmq timed timed-demo timed-flip timed-trial timed-proof timed-orders timed-shop timed-flags untimed up
 
 demo: .venv ## a scripted outage with a verdict; ends by itself
 	$(BIN)/python -m demo
@@ -24,7 +23,7 @@ screenshots: .venv ## pictures of the Degradation page for docs/images; needs Ch
 	$(BIN)/python -m tests.screenshots
 
 # TIMED lists tests that a busy machine disturbs. They run last: the demo alone, because it cannot judge pace while other programs use the
-# processors; then the others, in four runs side by side; then the proof, its two files side by side, which keeps both processors busy. No
+# processors; then the others, in five runs side by side; then the proof, its two files side by side, which keeps both processors busy. No
 # test is tried again: a test that fails now and then has a fault, or has found one in the product.
 # pytest-timeout fails a test that hangs for 300 s (`timeout` in pyproject.toml). If it cannot, because its process no longer runs Python code or
 # a budget took its alarm, faulthandler ends the process half a minute later and prints where each thread stood.
@@ -32,10 +31,11 @@ BESIDE := --numprocesses=6 --dist=worksteal --durations=30 -o faulthandler_timeo
 DEMO := tests/acceptance/test_demo.py
 FLIP := tests/integration/test_flags_flip.py
 TRIAL := tests/integration/test_flags_trial.py
-ORDERS := $(addprefix tests/acceptance/test_,own_orders.py shop.py)
-SHOP := $(addprefix tests/acceptance/test_shop_,chaos.py flags.py mistakes.py page.py)
+ORDERS := tests/acceptance/test_own_orders.py
+SHOP := $(addprefix tests/acceptance/test_shop,.py _page.py)
+FLAGS := $(addprefix tests/acceptance/test_shop_,chaos.py flags.py mistakes.py)
 PROOF := tests/acceptance/test_proof.py tests/integration/test_proving.py
-TIMED := $(DEMO) $(FLIP) $(TRIAL) $(PROOF) $(ORDERS) $(SHOP)
+TIMED := $(DEMO) $(FLIP) $(TRIAL) $(PROOF) $(ORDERS) $(SHOP) $(FLAGS)
 
 test: .venv ## all tests; prints the branch coverage of the library; processes that a test killed do not count
 	$(MAKE) untimed MEASURED="--cov=resilience --cov-report=term"
@@ -45,7 +45,7 @@ untimed: $(COMPILED)
 	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%)
 
 timed: timed-demo
-	$(MAKE) --jobs timed-flip timed-trial timed-orders timed-shop
+	$(MAKE) --jobs timed-flip timed-trial timed-orders timed-shop timed-flags
 	$(MAKE) timed-proof
 
 timed-demo: FILES := $(DEMO)
@@ -54,7 +54,8 @@ timed-proof: FILES := --numprocesses=2 --dist=loadfile $(PROOF)
 timed-trial: FILES := $(TRIAL)
 timed-orders: FILES := $(ORDERS)
 timed-shop: FILES := $(SHOP)
-timed-demo timed-flip timed-trial timed-proof timed-orders timed-shop: .venv
+timed-flags: FILES := $(FLAGS)
+timed-demo timed-flip timed-trial timed-proof timed-orders timed-shop timed-flags: .venv
 	$(BIN)/python -m pytest -rs --durations=10 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true $(FILES)
 
 # Tests marked `redis_broker` are skipped; the run ends with a list of them and the reasons.
@@ -124,17 +125,12 @@ $(COMPILED): $(INSTALLED)
 .venv: $(INSTALLED)
 
 # Installed again when a version changes. The lock pins the build backend too: nothing unpinned is ever fetched.
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml .ci/install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed, and $(PYTHON) is not that. Name one that is: make PYTHON=python3.12" >&2; \
 	  exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
 	  echo "$(PYTHON) lacks its venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
 	  exit 1; }
-	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) --no-deps --upgrade --target .venv/other/sentry-sdk-2.53 sentry-sdk==2.53.0 & sentry=$$!; \
-	  $(PIP_INSTALL) --no-deps --upgrade --target .venv/other/celery-5.6 celery==5.6.3 & celery=$$!; \
-	  awk 'NR % 2' requirements.lock >.venv/half.txt && $(PIP_INSTALL) --no-deps --requirement .venv/half.txt & half=$$!; \
-	  awk 'NR % 2 == 0' requirements.lock >.venv/other-half.txt && $(PIP_INSTALL) --no-deps --requirement .venv/other-half.txt && \
-	  wait $$half && $(PIP_INSTALL) --no-deps --no-build-isolation --editable . && wait $$sentry && wait $$celery
+	.ci/install $(PYTHON)
 	@touch $@

@@ -132,6 +132,7 @@ def test_order_is_answered_while_its_mail_is_late_and_the_mail_comes_once(
     assert mails() == 1
 
 
+@pytest.mark.long  # in each run, `test_shop_flags` has it happen by faults of the service
 def test_search_sheds_ranking_then_spell_check_and_still_finds(
     chaos_shop: Shop, flags: Flags, faults: Faults
 ) -> None:
