@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := check
-.PHONY: .venv bench chaos check demo lint mutants sabotage screenshots test test-celery-5.6 test-rabbitmq timed timed-demo timed-flip timed-trial timed-proof timed-orders timed-shop timed-flags untimed up
+.PHONY: .venv bench chaos check demo lint mutants sabotage screenshots test test-celery-5.6 test-rabbitmq timed timed-demo timed-flip timed-trial timed-proof timed-orders timed-shop untimed up
 
 demo: .venv ## a scripted outage with a verdict; ends by itself
 	$(BIN)/python -m demo
@@ -23,7 +23,7 @@ screenshots: .venv ## pictures of the Degradation page for docs/images; needs Ch
 	$(BIN)/python -m tests.screenshots
 
 # TIMED lists tests that a busy machine disturbs. They run last: the demo alone, because it cannot judge pace while other programs use the
-# processors; then the others, in five runs side by side; then the proof, its two files side by side, which keeps both processors busy. No
+# processors; then the others, in four runs side by side; then the proof, its two files side by side, which keeps both processors busy. No
 # test is tried again: a test that fails now and then has a fault, or has found one in the product.
 # pytest-timeout fails a test that hangs for 300 s (`timeout` in pyproject.toml). If it cannot, because its process no longer runs Python code or
 # a budget took its alarm, faulthandler ends the process half a minute later and prints where each thread stood.
@@ -31,11 +31,10 @@ BESIDE := --numprocesses=6 --dist=worksteal --durations=30 -o faulthandler_timeo
 DEMO := tests/acceptance/test_demo.py
 FLIP := tests/integration/test_flags_flip.py
 TRIAL := tests/integration/test_flags_trial.py
-ORDERS := tests/acceptance/test_own_orders.py
-SHOP := $(addprefix tests/acceptance/test_shop,.py _page.py)
-FLAGS := $(addprefix tests/acceptance/test_shop_,chaos.py flags.py mistakes.py)
+ORDERS := $(addprefix tests/acceptance/test_,own_orders.py shop.py)
+SHOP := $(addprefix tests/acceptance/test_shop_,flags.py mistakes.py page.py)
 PROOF := tests/acceptance/test_proof.py tests/integration/test_proving.py
-TIMED := $(DEMO) $(FLIP) $(TRIAL) $(PROOF) $(ORDERS) $(SHOP) $(FLAGS)
+TIMED := $(DEMO) $(FLIP) $(TRIAL) $(PROOF) $(ORDERS) $(SHOP)
 
 test: .venv ## all tests; prints the branch coverage of the library; processes that a test killed do not count
 	$(MAKE) untimed MEASURED="--cov=resilience --cov-report=term"
@@ -45,7 +44,7 @@ untimed: $(COMPILED)
 	$(BIN)/python -m pytest $(BESIDE) $(MEASURED) $(TIMED:%=--ignore=%)
 
 timed: timed-demo
-	$(MAKE) --jobs timed-flip timed-trial timed-orders timed-shop timed-flags
+	$(MAKE) --jobs timed-flip timed-trial timed-orders timed-shop
 	$(MAKE) timed-proof
 
 timed-demo: FILES := $(DEMO)
@@ -54,8 +53,7 @@ timed-proof: FILES := --numprocesses=2 --dist=loadfile $(PROOF)
 timed-trial: FILES := $(TRIAL)
 timed-orders: FILES := $(ORDERS)
 timed-shop: FILES := $(SHOP)
-timed-flags: FILES := $(FLAGS)
-timed-demo timed-flip timed-trial timed-proof timed-orders timed-shop timed-flags: .venv
+timed-demo timed-flip timed-trial timed-proof timed-orders timed-shop: .venv
 	$(BIN)/python -m pytest -rs --durations=10 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true $(FILES)
 
 # Tests marked `redis_broker` are skipped; the run ends with a list of them and the reasons.

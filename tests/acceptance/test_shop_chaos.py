@@ -28,6 +28,9 @@ from tests.acceptance.upstream import PATIENCE_SECONDS, Upstream
 WHO = {"actor": "ann", "reason": "a test", "seconds": 600.0}
 NAMES = [one.name for one in DEPENDENCIES]
 SEED = 20261201
+REQUESTS = 1000
+pytestmark = pytest.mark.long
+"""The other tests of the shop break its services; here its own processes inject the faults."""
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +74,8 @@ def faults(store: Store, flags: Flags) -> Iterator[Faults]:
     made.allow(actor="ann", reason="the test is over")
 
 
-@pytest.mark.parametrize("requests", [100, pytest.param(1000, marks=pytest.mark.long)])
 def test_dashboard_under_chaos_is_always_there_and_says_what_it_lacks(
-    chaos_shop: Shop, faults: Faults, requests: int
+    chaos_shop: Shop, faults: Faults
 ) -> None:
     """Three in ten calls of every dependency fail: each answer is 200, with `_meta`."""
     for number, name in enumerate(NAMES):
@@ -86,9 +88,9 @@ def test_dashboard_under_chaos_is_always_there_and_says_what_it_lacks(
     )
 
     with ThreadPoolExecutor(4) as users:
-        answers = list(users.map(lambda _: chaos_shop.front.get("/dashboard"), range(requests)))
+        answers = list(users.map(lambda _: chaos_shop.front.get("/dashboard"), range(REQUESTS)))
 
-    assert Counter(answer.status_code for answer in answers) == {200: requests}
+    assert Counter(answer.status_code for answer in answers) == {200: REQUESTS}
     metas = [meta_of(answer) for answer in answers]
     assert all(meta["partial"] == bool(meta["missing"] or meta["degraded"]) for meta in metas)
     hurt = [meta for meta in metas if meta["partial"]]
@@ -132,7 +134,6 @@ def test_order_is_answered_while_its_mail_is_late_and_the_mail_comes_once(
     assert mails() == 1
 
 
-@pytest.mark.long  # in each run, `test_shop_flags` has it happen by faults of the service
 def test_search_sheds_ranking_then_spell_check_and_still_finds(
     chaos_shop: Shop, flags: Flags, faults: Faults
 ) -> None:
