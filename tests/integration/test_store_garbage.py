@@ -142,6 +142,11 @@ def check_rounds(workers: list[WorkerProcess], rounds: int) -> None:
             assert {"circuits", "windows", "holds", "flags", "reports"} <= kinds
             before = load.done
             wait_until(lambda at=before: load.done > at + 20, SECONDS, "jobs go on")  # type: ignore[misc]  # at is bound
+            wait_until(
+                lambda: any("StoreValueUnreadable" in worker.log for worker in workers),
+                SECONDS,
+                "a worker says that it cannot read what the store holds",
+            )
 
             done = CliRunner().invoke(
                 command, ["store", "check", "--repair", "--json"], obj=CONTEXT
@@ -158,7 +163,6 @@ def check_rounds(workers: list[WorkerProcess], rounds: int) -> None:
             )
     assert [worker.pid for worker in workers] == pids
     assert all(isinstance(one, CircuitOpenError) for one in load.wrong), load.wrong[:3]
-    assert any("StoreValueUnreadable" in worker.log for worker in workers)
     errors = {name for worker in workers for name in ERROR.findall(worker.log)}
     assert errors <= {"resilience.errors.CircuitOpenError"}  # of jobs, while it was forced open
 
