@@ -37,18 +37,18 @@ ERROR = re.compile(r"^([\w.]+(?:Error|Exception))\b", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """Broker, result backend and store."""
+    """Broker, result backend and store of the app."""
     with running_valkey(tmp_path_factory) as running:
+        app.conf.update(broker_url=running.url, result_backend=running.url)
         yield running
+        app.close()
 
 
 @pytest.fixture(scope="module")
 def workers(server: ValkeyProcess) -> Iterator[list[WorkerProcess]]:
     """Two workers, each of which serves both dependencies."""
     env = {"CELERY_BROKER_URL": server.url, "CELERY_RESULT_BACKEND": server.url}
-    app.conf.update(broker_url=server.url, result_backend=server.url)
     with ExitStack() as running:
-        running.callback(app.close)
         yield [
             running.enter_context(
                 run_worker(APP, queues=["mail", "shop"], pool=pool, concurrency=2, env=env)
