@@ -27,7 +27,7 @@ screenshots: .venv ## pictures of the Degradation page for docs/images; needs Ch
 # test is tried again: a test that fails now and then has a fault, or has found one in the product.
 # pytest-timeout fails a test that hangs for 300 s (`timeout` in pyproject.toml). If it cannot, because its process no longer runs Python code or
 # a budget took its alarm, faulthandler ends the process half a minute later and prints where each thread stood.
-BESIDE := --numprocesses=6 --dist=worksteal --durations=30 -o faulthandler_timeout=330 -o faulthandler_exit_on_timeout=true
+BESIDE := --numprocesses=8 --dist=worksteal --durations=30 -o faulthandler_timeout=330 -o faulthandler_exit_on_timeout=true
 DEMO := tests/acceptance/test_demo.py
 FLIP := tests/integration/test_flags_flip.py
 TRIAL := tests/integration/test_flags_trial.py

@@ -256,13 +256,21 @@ class FaultProxy:
             )
 
     async def _stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            # asyncio leaves a connection open that it accepts for a server which is closed by then.
+            for listening in server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            await self._turn()
+            server.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._turn()
+
+    async def _turn(self) -> None:
+        """Let the event loop finish what it is just accepting or closing."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
