@@ -254,8 +254,7 @@ class ResilientTask(Task[Any, Any]):
             ConfigurationError: The task is a part, and the one that would answer in its place is no
                 `ResilientTask`.
         """
-        slot = slot_of(self.request)
-        if slot is not None:
+        if (slot := slot_of(self.request)) is not None:
             sig = with_body(sig)
             hand_over(sig, slot, ResilientTask)
         try:
