@@ -131,15 +131,14 @@ def check_rounds(workers: list[WorkerProcess], rounds: int) -> None:
     """Fill the store *rounds* times under load, and repair it each time."""
     adopted, dice = Resilience.of(app), random.Random(19)  # noqa: S311 - no secret
     clock = SystemClock()
-    pids = [worker.pid for worker in workers]
+    pids, kinds = [worker.pid for worker in workers], set[str]()
     with Load() as load:
         wait_until(lambda: load.done > 10, SECONDS, "jobs are done")
         for _ in range(rounds):
             breaker("mail").force_closed(seconds=3600, **WHO)
             adopted.holds.hold("celery", seconds=3600, **WHO)
             adopted.flags.order("extras", "off", seconds=3600, **WHO)
-            kinds = fill(adopted.store, dice)
-            assert {"circuits", "windows", "holds", "flags", "reports"} <= kinds
+            kinds |= fill(adopted.store, dice)
             before = load.done
             wait_until(lambda at=before: load.done > at + 20, SECONDS, "jobs go on")  # type: ignore[misc]  # at is bound
             wait_until(
@@ -161,6 +160,7 @@ def check_rounds(workers: list[WorkerProcess], rounds: int) -> None:
             wait_until(
                 lambda: sell.delay(1).get(timeout=SECONDS, propagate=False) == 1, SECONDS, "closed"
             )
+    assert {"circuits", "windows", "holds", "flags", "reports"} <= kinds
     assert [worker.pid for worker in workers] == pids
     assert all(isinstance(one, CircuitOpenError) for one in load.wrong), load.wrong[:3]
     errors = {name for worker in workers for name in ERROR.findall(worker.log)}
