@@ -96,6 +96,7 @@ def named(message: Any) -> str:  # noqa: ANN401 - of either broker
     return name_of(message if isinstance(message, bytes) else message.properties["message_id"])
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # it would hide the failure
 def test_good_jobs_run_once_among_odd_messages(stage: Outside) -> None:
     """Each odd message is set aside with a reason, or ends as on plain Celery; no other key."""
     check_batches(stage, batches=2, good=2)
@@ -103,6 +104,7 @@ def test_good_jobs_run_once_among_odd_messages(stage: Outside) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # as above
 def test_good_jobs_run_once_among_ten_thousand_odd_messages(stage: Outside) -> None:
     """The same with 10,000 odd messages and 1,200 good ones on each broker."""
     check_batches(stage, batches=10_000 // BATCH, good=1)
