@@ -76,7 +76,7 @@ def hide_in_text(text: str, names: Collection[str] = REDACT) -> str:
 
 
 def _may_hide_something(text: str) -> bool:
-    """Tell whether *text* has a sign without which no secret is in it; takes 1 ms for 1 MB."""
+    """Tell whether *text* has a sign without which no secret is in it, faster than `re` can."""
     return "=" in text or ":" in text or "," in text or "%" in text or "earer" in text.lower()
 
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - the directory in it is the run's own
-PREFIX = "tests-"
-"""Before the id of the process that removes the directory. Short: sockets have short paths."""
+PREFIX = "rtests-"
+"""Before the id of the process that removes the directory. Short, as paths of sockets are."""
 NEEDED_BYTES = 6 << 30
 """Of memory for files, and as much besides; a run takes up to 3 GB."""
 
@@ -29,8 +29,7 @@ def use(config: pytest.Config) -> None:
     if "TMPDIR" in os.environ or not _is_fit():  # noqa: TID251 - as for all programs
         return
     _sweep()
-    directory = MEMORY / f"{PREFIX}{os.getpid()}"
-    directory.mkdir()
+    directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=MEMORY))
     directory.chmod(0o1777)  # as /tmp: databases run as users of their own
     os.environ["TMPDIR"] = tempfile.tempdir = str(directory)  # noqa: TID251 - inherited by processes
     owner = os.getpid()
@@ -53,6 +52,7 @@ def _is_fit() -> bool:
 
 def _sweep() -> None:
     """Remove what runs that were killed have left."""
-    for left in MEMORY.glob(f"{PREFIX}[0-9]*"):
-        if not psutil.pid_exists(int(left.name.removeprefix(PREFIX))):
+    for left in MEMORY.glob(f"{PREFIX}*"):
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(left, ignore_errors=True)

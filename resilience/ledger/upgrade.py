@@ -83,7 +83,7 @@ def _locked(connection: Connection, place: str) -> Iterator[None]:
 
 
 def _create(connection: Connection) -> None:
-    """Make the newest schema in one go: all migrations one by one take eight times as long.
+    """Make the newest schema in one go, without Alembic, whose import takes 0.1 s.
 
     The version comes last. On MariaDB, where each statement is a transaction of its own, the next
     upgrade after an interruption makes what is missing.

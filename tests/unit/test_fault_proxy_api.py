@@ -1,10 +1,12 @@
 """The proxy's HTTP API: the answers of Toxiproxy, and what a broken request costs."""
 
+import gc
 import socket
 from collections.abc import Iterator
 
 import pytest
 
+from resilience.chaos.proxy import FaultProxy
 from resilience.testing.ports import LOCALHOST, free_port
 from tests.unit.proxied import SECONDS, comes_not, receive_all
 from tests.unit.proxy_client import Client, proxy_api
@@ -96,6 +98,16 @@ def test_proxy_is_moved_disabled_and_enabled_by_updates(call: Client) -> None:
         "name": "one",
         "toxics": [],
     }
+
+
+def test_proxy_that_stops_while_it_accepts_leaves_nothing_open() -> None:
+    """A connection that is garbage and still open would warn, and so fail this test."""
+    with FaultProxy(f"{LOCALHOST}:1") as proxy:
+        for _ in range(100):
+            socket.create_connection((LOCALHOST, proxy.port), SECONDS).close()
+            proxy.disable()
+            proxy.enable()
+    gc.collect()
 
 
 def test_update_that_changes_nothing_keeps_connections(call: Client) -> None:
